@@ -1,0 +1,23 @@
+//! `cognito-authz`: Envoy external authorization (`ext_authz`) for Amazon Cognito user pools.
+//!
+//! Envoy asks about each request; the answer comes from a token, a set of keys and a policy.
+//!
+//! # The map, in reading order
+//! - [`config`], [`metrics`], [`logging`], [`listen`], [`lifecycle`]: leaves that every server has.
+//!
+//! # Invariants (most are tests in `tests/it/tidy.rs`)
+//! - Only `ext_authz/` and `app` know tonic and Envoy's types; only `admin`, `ext_authz/server` and `healthcheck` speak HTTP;
+//!   only `jwks/store` fetches.
+//! - `authz/{token,claims,policy,identity,denial}` have no `async`, no clock and no logging: the same input gives the same answer.
+//! - `Claims` is made by one function, the one that has verified the signature. There is no way around it, also not
+//!   for tests: they sign real tokens.
+//! - There is no global state: two services can run in one process.
+//! - Every wait has a limit, every cache a bound, every shutdown a deadline.
+//! - Nothing that a caller sends becomes a metric label, a URL, or a log line of its own making.
+
+
+/// The commit this was built from, if the build said so (`COGNITO_AUTHZ_REVISION`).
+pub const REVISION: &str = match option_env!("COGNITO_AUTHZ_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
