@@ -1,0 +1,304 @@
+//! User pools: what identifies one, and every name that follows from its id.
+//!
+//! Region, issuers, JWKS URLs and API endpoint are *derived* here and each can be set on its own: FIPS and VPC
+//! endpoints, the second issuer format and every emulator break the assumption that all of them share one base.
+//! This room does not fetch, verify or configure anything. Start from [`UserPools`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+
+use url::Url;
+
+/// Id of a user pool, such as `eu-west-1_AbC123xyz`: 1 to 55 characters of `[\w-]+_[0-9a-zA-Z]+`
+/// (`UserPoolIdType` of the Cognito service model).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserPoolId(Box<str>);
+
+impl UserPoolId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The region: all that stands before the *last* underscore.
+    pub fn region(&self) -> &str {
+        self.0.rsplit_once('_').map_or("", |(region, _)| region)
+    }
+
+    /// DNS suffix of the pool's AWS partition.
+    fn dns_suffix(&self) -> &'static str {
+        let region = self.region();
+        PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("amazonaws.com", |(_, suffix)| suffix)
+    }
+}
+
+/// Partitions whose host names do not end in `amazonaws.com`, by region prefix. `us-isob-` and `us-isof-` stand
+/// before nothing that is their prefix, so the order does not matter.
+const PARTITIONS: [(&str, &str); 6] = [
+    ("cn-", "amazonaws.com.cn"),
+    ("eusc-", "amazonaws.eu"),
+    ("us-iso-", "c2s.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov"),
+    ("us-isof-", "csp.hci.ic.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk"),
+];
+
+impl FromStr for UserPoolId {
+    type Err = UserPoolError;
+
+    fn from_str(text: &str) -> Result<Self, UserPoolError> {
+        let word = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        match text.rsplit_once('_') {
+            Some((region, rest))
+                if text.len() <= 55
+                    && !region.is_empty()
+                    && word(region)
+                    && !rest.is_empty()
+                    && rest.bytes().all(|b| b.is_ascii_alphanumeric()) =>
+            {
+                Ok(Self(text.into()))
+            }
+            _ => Err(UserPoolError::Id),
+        }
+    }
+}
+
+impl fmt::Display for UserPoolId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Id of an app client: 1 to 128 characters of `[\w+]+` (`ClientIdType` of the Cognito service model).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientId(Box<str>);
+
+impl ClientId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ClientId {
+    type Err = UserPoolError;
+
+    fn from_str(text: &str) -> Result<Self, UserPoolError> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'+';
+        if (1..=128).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.into()))
+        } else {
+            Err(UserPoolError::Client)
+        }
+    }
+}
+
+/// Whose tokens are accepted. Leaving the check out is typed out: there is no empty list that means "all".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// Tokens of these app clients.
+    Only(Vec<ClientId>),
+    /// Tokens of every app client of the pool (`--client-id any`).
+    Any,
+}
+
+/// Which kinds of token pass (`--token-use`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptedUse {
+    /// Access tokens.
+    Access,
+    /// ID tokens.
+    Id,
+    /// Both.
+    Any,
+}
+
+/// A user pool: its names, and what its tokens must say.
+#[derive(Clone, Debug)]
+pub struct UserPool {
+    /// Our own name for it, a metric label: `default` for the pool of the command line.
+    pub name: Box<str>,
+    /// The id.
+    pub id: UserPoolId,
+    /// Values of `iss` that name this pool. Compared byte for byte, never fetched.
+    pub issuers: Vec<String>,
+    /// Where its keys are fetched: the first URL, and on 403 or 404 the next one.
+    pub jwks_urls: Vec<Url>,
+    /// App clients whose tokens are accepted.
+    pub clients: Clients,
+    /// Kinds of token that are accepted.
+    pub token_use: AcceptedUse,
+}
+
+impl UserPool {
+    /// A pool with the names AWS gives it: both issuer formats, and the JWKS beside each.
+    ///
+    /// The updated format (`issuer-cognito-idp`) answers 403 for pools that have not switched to it, which is why
+    /// its keys are asked for second.
+    ///
+    /// # Errors
+    /// [`UserPoolError::Url`] when the region makes no host name.
+    pub fn new(name: &str, id: UserPoolId, clients: Clients, token_use: AcceptedUse) -> Result<Self, UserPoolError> {
+        let issuers: Vec<String> = ["cognito-idp", "issuer-cognito-idp"]
+            .iter()
+            .map(|service| format!("https://{service}.{}.{}/{id}", id.region(), id.dns_suffix()))
+            .collect();
+        let jwks_urls = issuers.iter().map(|issuer| jwks_url(issuer)).collect::<Result<_, _>>()?;
+        Ok(Self { name: name.into(), id, issuers, jwks_urls, clients, token_use })
+    }
+
+    /// The same pool with its keys below `base`, as FIPS and VPC endpoints and emulators have it.
+    ///
+    /// # Errors
+    /// [`UserPoolError::Url`] when `base` cannot carry a path.
+    pub fn with_endpoint(mut self, base: &Url) -> Result<Self, UserPoolError> {
+        self.jwks_urls = vec![jwks_url(&format!("{}/{}", base.as_str().trim_end_matches('/'), self.id))?];
+        Ok(self)
+    }
+}
+
+fn jwks_url(base: &str) -> Result<Url, UserPoolError> {
+    Url::parse(&format!("{base}/.well-known/jwks.json")).map_err(|_| UserPoolError::Url)
+}
+
+/// The pools by the issuers of their tokens: a token selects its pool by `iss` and by nothing else.
+#[derive(Debug)]
+pub struct UserPools {
+    pools: Vec<UserPool>,
+    by_issuer: HashMap<Box<str>, PoolIndex>,
+}
+
+/// Position of a pool in [`UserPools`], and so in everything that is kept per pool.
+pub type PoolIndex = usize;
+
+impl UserPools {
+    /// Indexes `pools` by issuer.
+    ///
+    /// # Errors
+    /// [`UserPoolError::SharedIssuer`] when two pools claim one issuer.
+    pub fn new(pools: Vec<UserPool>) -> Result<Self, UserPoolError> {
+        let mut by_issuer = HashMap::new();
+        for (index, pool) in pools.iter().enumerate() {
+            for issuer in &pool.issuers {
+                if by_issuer.insert(issuer.as_str().into(), index).is_some_and(|other| other != index) {
+                    return Err(UserPoolError::SharedIssuer(issuer.clone()));
+                }
+            }
+        }
+        Ok(Self { pools, by_issuer })
+    }
+
+    /// The pool that `issuer` names, byte for byte.
+    pub fn by_issuer(&self, issuer: &str) -> Option<(PoolIndex, &UserPool)> {
+        let index = *self.by_issuer.get(issuer)?;
+        Some((index, self.pools.get(index)?))
+    }
+
+    /// All pools, in the order of their [`PoolIndex`].
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &UserPool> {
+        self.pools.iter()
+    }
+}
+
+/// What is wrong with the description of a pool.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum UserPoolError {
+    /// Not a user pool id.
+    #[error("not a user pool id such as eu-west-1_AbC123xyz")]
+    Id,
+    /// Not an app client id.
+    #[error("not an app client id (1 to 128 letters, digits, '_' or '+')")]
+    Client,
+    /// No URL can be made.
+    #[error("no URL can be made for this pool")]
+    Url,
+    /// Two pools have the same issuer.
+    #[error("two pools have the issuer {0}")]
+    SharedIssuer(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(id: &str) -> UserPool {
+        UserPool::new("default", id.parse().unwrap(), Clients::Any, AcceptedUse::Any).unwrap()
+    }
+
+    #[test]
+    fn ids_follow_the_service_model() {
+        for good in [
+            "eu-west-1_AbC123xyz",
+            "us-gov-west-1_a",
+            "local_3x",
+            "a_b_C",
+            "us-east-1_0123456789abcdef0123456789abcdef",
+        ] {
+            assert!(good.parse::<UserPoolId>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "_",
+            "eu-west-1",
+            "eu-west-1_",
+            "_abc",
+            "eu-west-1_a-b",
+            "eu west_a",
+            "é_a",
+            &format!("r_{}", "a".repeat(54)),
+        ] {
+            assert_eq!(bad.parse::<UserPoolId>(), Err(UserPoolError::Id), "{bad}");
+        }
+    }
+
+    #[test]
+    fn client_ids_follow_the_service_model() {
+        for good in ["3n4b5urk1ft4fl3mg5e62d9ado", "a", "A_+9"] {
+            assert!(good.parse::<ClientId>().is_ok(), "{good}");
+        }
+        for bad in ["", "a b", "a-b", "é", &"a".repeat(129)] {
+            assert_eq!(bad.parse::<ClientId>(), Err(UserPoolError::Client), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_follow_from_the_partition() {
+        for (id, host) in [
+            ("eu-west-1_A", "cognito-idp.eu-west-1.amazonaws.com"),
+            ("us-gov-west-1_A", "cognito-idp.us-gov-west-1.amazonaws.com"),
+            ("cn-north-1_A", "cognito-idp.cn-north-1.amazonaws.com.cn"),
+            ("eusc-de-east-1_A", "cognito-idp.eusc-de-east-1.amazonaws.eu"),
+            ("us-iso-east-1_A", "cognito-idp.us-iso-east-1.c2s.ic.gov"),
+            ("us-isob-east-1_A", "cognito-idp.us-isob-east-1.sc2s.sgov.gov"),
+        ] {
+            let pool = pool(id);
+            assert_eq!(pool.issuers, [format!("https://{host}/{id}"), format!("https://issuer-{host}/{id}")]);
+            let urls: Vec<_> = pool.jwks_urls.iter().map(Url::as_str).collect();
+            assert_eq!(urls, pool.issuers.iter().map(|i| format!("{i}/.well-known/jwks.json")).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn an_endpoint_moves_the_keys_and_not_the_issuer() {
+        for base in ["http://127.0.0.1:9229", "http://127.0.0.1:9229/"] {
+            let pool = pool("us-east-1_A").with_endpoint(&base.parse().unwrap()).unwrap();
+            assert_eq!(pool.jwks_urls[0].as_str(), "http://127.0.0.1:9229/us-east-1_A/.well-known/jwks.json");
+            assert_eq!(pool.issuers[0], "https://cognito-idp.us-east-1.amazonaws.com/us-east-1_A");
+        }
+    }
+
+    #[test]
+    fn an_issuer_selects_one_pool() {
+        let pools = UserPools::new(vec![pool("us-east-1_A"), pool("us-east-1_B")]).unwrap();
+        let b = "https://cognito-idp.us-east-1.amazonaws.com/us-east-1_B";
+        assert_eq!(pools.by_issuer(b).map(|(index, _)| index), Some(1));
+        for other in [&format!("{b}/"), &b[1..], "https://COGNITO-IDP.us-east-1.amazonaws.com/us-east-1_B", ""] {
+            assert!(pools.by_issuer(other).is_none(), "{other}");
+        }
+        assert!(matches!(
+            UserPools::new(vec![pool("us-east-1_A"), pool("us-east-1_A")]),
+            Err(UserPoolError::SharedIssuer(_))
+        ));
+    }
+}
