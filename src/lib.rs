@@ -16,6 +16,8 @@
 //! - Every wait has a limit, every cache a bound, every shutdown a deadline.
 //! - Nothing that a caller sends becomes a metric label, a URL, or a log line of its own making.
 
+pub mod lifecycle;
+pub mod metrics;
 pub mod user_pool;
 
 /// The commit this was built from, if the build said so (`COGNITO_AUTHZ_REVISION`).

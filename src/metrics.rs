@@ -1,0 +1,298 @@
+//! Every metric of the program, in one struct. Names and labels are a contract: dashboards and alerts use them.
+//!
+//! Labels come from enums or from our own configuration, never from a request. Every series that can be known
+//! beforehand is there from the start, at zero: `rate` misses the first error otherwise.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+/// Content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Seconds: a cached check takes microseconds, and Envoy's patience ends at 200 or 250 ms.
+const CHECK_BUCKETS: [f64; 15] =
+    [25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0];
+/// Seconds: up to the time limit of a fetch.
+const FETCH_BUCKETS: [f64; 9] = [5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 5.0];
+
+/// How a check ended, as a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckOutcome {
+    /// Allowed.
+    Allow,
+    /// Refused.
+    Deny,
+    /// Could not be decided (503).
+    Error,
+}
+
+impl CheckOutcome {
+    const ALL: [Self; 3] = [Self::Allow, Self::Deny, Self::Error];
+
+    /// The value of the label `decision`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// The metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    checks: IntCounterVec,
+    /// The counter of allowed checks, by pool and policy: the hot path does not look labels up.
+    allowed: Vec<Vec<IntCounter>>,
+    durations: [Histogram; 3],
+    /// Checks being decided.
+    pub checks_in_flight: IntGauge,
+    jwks: JwksFamilies,
+    /// Of the verified-token cache.
+    pub token_cache: TokenCacheMetrics,
+    /// Tokens in the cache, set when metrics are read.
+    pub token_cache_entries: IntGauge,
+    pools: Vec<Box<str>>,
+    policies: Vec<Box<str>>,
+}
+
+/// What the verified-token cache counts.
+#[derive(Clone, Debug)]
+pub struct TokenCacheMetrics {
+    /// Tokens that were known.
+    pub hits: IntCounter,
+    /// Tokens that were not.
+    pub misses: IntCounter,
+    /// Tokens that made room for others.
+    pub evictions: IntCounter,
+}
+
+#[derive(Debug)]
+struct JwksFamilies {
+    fetches: IntCounterVec,
+    fetch_duration: Histogram,
+    keys: IntGaugeVec,
+    skipped_keys: IntGaugeVec,
+    unknown_kid: IntCounterVec,
+    last_success: GaugeVec,
+}
+
+/// What one pool's keys count.
+#[derive(Clone, Debug)]
+pub struct JwksMetrics {
+    pool: Box<str>,
+    fetches: IntCounterVec,
+    /// Seconds per fetch.
+    pub fetch_duration: Histogram,
+    /// Keys in force.
+    pub keys: IntGauge,
+    /// Keys of the document that are not used.
+    pub skipped_keys: IntGauge,
+    /// Checks whose `kid` was not in the set in force.
+    pub unknown_kid: IntCounter,
+    /// Unix time of the last fetch that brought keys; 0 before the first.
+    pub last_success: Gauge,
+}
+
+impl JwksMetrics {
+    /// The pool's name.
+    pub fn pool(&self) -> &str {
+        &self.pool
+    }
+
+    /// Counts a fetch by its result, a word of a closed list.
+    pub fn fetched(&self, result: &'static str) {
+        self.fetches.with_label_values(&[&*self.pool, result]).inc();
+    }
+}
+
+/// What a check is counted under.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckLabels {
+    /// How it ended.
+    pub outcome: CheckOutcome,
+    /// Why, or empty.
+    pub reason: &'static str,
+    /// Index of the pool, if one was known.
+    pub pool: Option<usize>,
+    /// Index of the policy, if one was known.
+    pub policy: Option<usize>,
+}
+
+impl Metrics {
+    /// All metrics for these pools and policies, at zero. `reasons` are the reasons of checks that end badly.
+    ///
+    /// # Errors
+    /// Never in practice: a name would have to be taken twice or be malformed.
+    pub fn new(
+        pools: Vec<Box<str>>,
+        policies: Vec<Box<str>>,
+        reasons: &[(CheckOutcome, &'static str)],
+        fetch_results: &[&'static str],
+    ) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let checks = register(
+            &registry,
+            IntCounterVec::new(
+                opts("checks_total", "Authorization checks by decision, reason, user pool and policy."),
+                &["decision", "reason", "pool", "policy"],
+            )?,
+        )?;
+        let durations = register(
+            &registry,
+            HistogramVec::new(
+                histogram("check_duration_seconds", "Time to decide a check.", &CHECK_BUCKETS),
+                &["decision"],
+            )?,
+        )?;
+        let in_flight = IntGauge::with_opts(opts("checks_in_flight", "Authorization checks being decided."))?;
+        let jwks = JwksFamilies::new(&registry)?;
+        let counter = |name, help| register(&registry, IntCounter::with_opts(opts(name, help))?);
+        let token_cache = TokenCacheMetrics {
+            hits: counter("token_cache_hits_total", "Tokens found in the cache of verified tokens.")?,
+            misses: counter("token_cache_misses_total", "Tokens not found in the cache of verified tokens.")?,
+            evictions: counter("token_cache_evictions_total", "Tokens that made room for others in the cache.")?,
+        };
+        let entries = IntGauge::with_opts(opts("token_cache_entries", "Tokens in the cache of verified tokens."))?;
+        let build = register(
+            &registry,
+            IntGaugeVec::new(opts("build_info", "The running build; always 1."), &["version", "revision"])?,
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), crate::REVISION]).set(1);
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+
+        for (outcome, reason) in reasons {
+            for policy in &policies {
+                for pool in std::iter::once("").chain(pools.iter().map(|pool| &**pool)) {
+                    checks.with_label_values(&[outcome.as_str(), reason, pool, policy]);
+                }
+            }
+        }
+        let allow =
+            |pool: &str, policy: &str| checks.with_label_values(&[CheckOutcome::Allow.as_str(), "", pool, policy]);
+        let allowed = pools.iter().map(|pool| policies.iter().map(|policy| allow(pool, policy)).collect()).collect();
+        let metrics = Self {
+            checks,
+            allowed,
+            durations: CheckOutcome::ALL.map(|outcome| durations.with_label_values(&[outcome.as_str()])),
+            checks_in_flight: register(&registry, in_flight)?,
+            jwks,
+            token_cache,
+            token_cache_entries: register(&registry, entries)?,
+            pools,
+            policies,
+            registry,
+        };
+        for pool in &metrics.pools {
+            let jwks = metrics.jwks(pool);
+            for result in fetch_results {
+                jwks.fetches.with_label_values(&[&**pool, result]);
+            }
+        }
+        Ok(metrics)
+    }
+
+    /// Counts a check that took `seconds`.
+    pub fn checked(&self, labels: CheckLabels, seconds: f64) {
+        let [allow, deny, error] = &self.durations;
+        let duration = match labels.outcome {
+            CheckOutcome::Allow => allow,
+            CheckOutcome::Deny => deny,
+            CheckOutcome::Error => error,
+        };
+        duration.observe(seconds);
+        let prepared = || self.allowed.get(labels.pool?)?.get(labels.policy?);
+        if labels.outcome == CheckOutcome::Allow
+            && let Some(counter) = prepared()
+        {
+            counter.inc();
+            return;
+        }
+        let name = |names: &[Box<str>], index: Option<usize>| {
+            index.and_then(|index| names.get(index).cloned()).unwrap_or_default()
+        };
+        let (pool, policy) = (name(&self.pools, labels.pool), name(&self.policies, labels.policy));
+        self.checks.with_label_values(&[labels.outcome.as_str(), labels.reason, &*pool, &*policy]).inc();
+    }
+
+    /// The metrics of one pool's keys.
+    pub fn jwks(&self, pool: &str) -> JwksMetrics {
+        JwksMetrics {
+            pool: pool.into(),
+            fetches: self.jwks.fetches.clone(),
+            fetch_duration: self.jwks.fetch_duration.clone(),
+            keys: self.jwks.keys.with_label_values(&[pool]),
+            skipped_keys: self.jwks.skipped_keys.with_label_values(&[pool]),
+            unknown_kid: self.jwks.unknown_kid.with_label_values(&[pool]),
+            last_success: self.jwks.last_success.with_label_values(&[pool]),
+        }
+    }
+
+    /// All of it in Prometheus' text format.
+    ///
+    /// # Errors
+    /// Never in practice: every series has its labels.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+impl JwksFamilies {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let pool = &["pool"];
+        let duration = histogram("jwks_fetch_duration_seconds", "Time to fetch a pool's keys.", &FETCH_BUCKETS);
+        Ok(Self {
+            fetches: register(
+                registry,
+                IntCounterVec::new(
+                    opts("jwks_fetches_total", "Fetches of a pool's keys by result."),
+                    &["pool", "result"],
+                )?,
+            )?,
+            fetch_duration: register(registry, Histogram::with_opts(duration)?)?,
+            keys: register(registry, IntGaugeVec::new(opts("jwks_keys", "Keys in force."), pool)?)?,
+            skipped_keys: register(
+                registry,
+                IntGaugeVec::new(opts("jwks_skipped_keys", "Keys of the document that are not used."), pool)?,
+            )?,
+            unknown_kid: register(
+                registry,
+                IntCounterVec::new(
+                    opts("jwks_unknown_kid_total", "Checks whose kid was not among the keys in force."),
+                    pool,
+                )?,
+            )?,
+            last_success: register(
+                registry,
+                GaugeVec::new(
+                    opts(
+                        "jwks_last_success_timestamp_seconds",
+                        "Time of the last fetch that brought keys; 0 before it.",
+                    ),
+                    pool,
+                )?,
+            )?,
+        })
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("cognito_authz")
+}
+
+fn histogram(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
+    HistogramOpts::new(name, help).namespace("cognito_authz").buckets(buckets.to_vec())
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
