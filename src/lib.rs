@@ -3,6 +3,7 @@
 //! Envoy asks about each request; the answer comes from a token, a set of keys and a policy.
 //!
 //! # The map, in reading order
+//! - [`jwks`]: the keys of a user pool, and the task that keeps them.
 //! - [`user_pool`]: what a pool is called: issuers, JWKS URLs.
 //! - [`config`], [`metrics`], [`logging`], [`listen`], [`lifecycle`]: leaves that every server has.
 //!
@@ -16,9 +17,14 @@
 //! - Every wait has a limit, every cache a bound, every shutdown a deadline.
 //! - Nothing that a caller sends becomes a metric label, a URL, or a log line of its own making.
 
+pub mod jwks;
 pub mod lifecycle;
 pub mod metrics;
 pub mod user_pool;
+
+#[cfg(test)]
+#[path = "../tests/support/token.rs"]
+mod token_builder;
 
 /// The commit this was built from, if the build said so (`COGNITO_AUTHZ_REVISION`).
 pub const REVISION: &str = match option_env!("COGNITO_AUTHZ_REVISION") {
