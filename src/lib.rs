@@ -3,6 +3,7 @@
 //! Envoy asks about each request; the answer comes from a token, a set of keys and a policy.
 //!
 //! # The map, in reading order
+//! - [`authz`]: the decision. [`authz::Authorizer::authorize`] is the order of the checks.
 //! - [`jwks`]: the keys of a user pool, and the task that keeps them.
 //! - [`user_pool`]: what a pool is called: issuers, JWKS URLs.
 //! - [`config`], [`metrics`], [`logging`], [`listen`], [`lifecycle`]: leaves that every server has.
@@ -17,6 +18,7 @@
 //! - Every wait has a limit, every cache a bound, every shutdown a deadline.
 //! - Nothing that a caller sends becomes a metric label, a URL, or a log line of its own making.
 
+pub mod authz;
 pub mod jwks;
 pub mod lifecycle;
 pub mod metrics;

@@ -1,0 +1,115 @@
+//! Tokens that were verified before: bounded in number and bytes, and never trusted for longer than their key.
+//!
+//! The key is the SHA-256 of the whole token, so two tokens that differ anywhere are two entries. An entry is
+//! only half the answer: whoever takes one out judges `exp` and policy again.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use super::claims::Claims;
+use crate::jwks::VerifyingKey;
+use crate::metrics::TokenCacheMetrics;
+use crate::user_pool::PoolIndex;
+
+/// What is known of a verified token.
+#[derive(Debug)]
+pub struct Verified {
+    /// What it says.
+    pub claims: Claims,
+    /// The pool that signed it.
+    pub pool: PoolIndex,
+    /// The key it was verified with.
+    pub key: Arc<VerifyingKey>,
+}
+
+/// SHA-256 of a token.
+pub type TokenDigest = [u8; 32];
+
+/// The cache. With a bound of 0 it keeps nothing.
+#[derive(Debug)]
+pub struct TokenCache {
+    entries: Option<Cache<TokenDigest, Arc<Verified>>>,
+    metrics: TokenCacheMetrics,
+}
+
+/// Bytes of an entry beside its claims: the entry itself, its key, and the cache's books (measured: README,
+/// "Memory").
+const ENTRY_BYTES: usize = 512;
+
+impl TokenCache {
+    /// A cache of at most `capacity` tokens and about `max_bytes` bytes.
+    ///
+    /// One weigher enforces both: each entry weighs its bytes, but at least the share of the bytes that one of
+    /// `capacity` entries has.
+    pub fn new(capacity: u64, max_bytes: u64, metrics: TokenCacheMetrics) -> Self {
+        let share = max_bytes.checked_div(capacity).filter(|_| max_bytes > 0);
+        let entries = share.map(|share| {
+            let share = u32::try_from(share.max(1)).unwrap_or(u32::MAX);
+            let evictions = metrics.evictions.clone();
+            Cache::builder()
+                .max_capacity(max_bytes)
+                .weigher(move |_: &TokenDigest, verified: &Arc<Verified>| {
+                    u32::try_from(ENTRY_BYTES + verified.claims.heap_bytes()).unwrap_or(u32::MAX).max(share)
+                })
+                // The default policy keeps what was asked for often, and so would keep a generation of expired
+                // tokens and admit no new ones.
+                .eviction_policy(EvictionPolicy::lru())
+                .eviction_listener(move |_, _, cause| {
+                    if cause == RemovalCause::Size {
+                        evictions.inc();
+                    }
+                })
+                .build()
+        });
+        Self { entries, metrics }
+    }
+
+    /// The digest under which `token` is kept.
+    pub fn digest(token: &str) -> TokenDigest {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+        bytes
+    }
+
+    /// What is known of the token, unless its key has left the pool since.
+    pub fn get(&self, digest: &TokenDigest) -> Option<Arc<Verified>> {
+        let entries = self.entries.as_ref()?;
+        let found = entries.get(digest);
+        if found.as_ref().is_some_and(|verified| !verified.key.is_current()) {
+            entries.invalidate(digest);
+            self.metrics.misses.inc();
+            return None;
+        }
+        match found {
+            Some(_) => self.metrics.hits.inc(),
+            None => self.metrics.misses.inc(),
+        }
+        found
+    }
+
+    /// Keeps a verified token.
+    pub fn insert(&self, digest: TokenDigest, verified: Arc<Verified>) {
+        if let Some(entries) = &self.entries {
+            entries.insert(digest, verified);
+        }
+    }
+
+    /// Forgets a token: it has expired.
+    pub fn remove(&self, digest: &TokenDigest) {
+        if let Some(entries) = &self.entries {
+            entries.invalidate(digest);
+        }
+    }
+
+    /// How many tokens are kept; exact once pending work is done, which this does.
+    pub fn entry_count(&self) -> u64 {
+        self.entries.as_ref().map_or(0, |entries| {
+            entries.run_pending_tasks();
+            entries.entry_count()
+        })
+    }
+}

@@ -1,0 +1,431 @@
+//! A bearer token on its way from text to [`Claims`]: credential, size, form, header, claims, signature.
+//!
+//! `credential` → [`Decoded`] → [`UnverifiedToken`] (trusted for nothing) → [`CandidateToken`] (nothing speaks
+//! against it but its signature) → [`Claims`]. Each step consumes the one before it, so none can be left out.
+//! There is no way around the signature, also not for tests.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::claims::{CheckedClaims, Claim, Claims, RawClaims, UnixTime};
+use super::denial::Denial;
+use crate::jwks::VerifyingKey;
+use crate::user_pool::{PoolIndex, UserPool, UserPools};
+
+/// A token of this many bytes is read, one byte more is [`Denial::TokenTooLarge`].
+pub const MAX_TOKEN_BYTES: usize = 16_384;
+
+/// The one Bearer token among the `Authorization` values of a request (RFC 6750 section 2.1).
+///
+/// Envoy joins repeated headers with commas, other callers repeat them: both count as several credentials.
+///
+/// # Errors
+/// [`Denial::MissingCredential`], [`Denial::MultipleCredentials`], and [`Denial::MalformedToken`] for a Bearer
+/// value that is not one token.
+pub fn credential<'r>(values: impl Iterator<Item = &'r str>) -> Result<&'r str, Denial> {
+    let mut present = values.map(str::trim_ascii).filter(|value| !value.is_empty());
+    let value = present.next().ok_or(Denial::MissingCredential)?;
+    if present.next().is_some() {
+        return Err(Denial::MultipleCredentials);
+    }
+    if value.contains(',') {
+        let mut parts = value.split(',').map(str::trim_ascii).filter(|part| !part.is_empty());
+        // Other schemes have commas between their parameters (Digest); they are no credentials of ours.
+        let bearer = parts.clone().any(|part| bearer_token(part).is_some());
+        let several = parts.nth(1).is_some();
+        return Err(match (bearer, several) {
+            (false, _) => Denial::MissingCredential,
+            (true, false) => Denial::MalformedToken,
+            (true, true) => Denial::MultipleCredentials,
+        });
+    }
+    match bearer_token(value) {
+        None => Err(Denial::MissingCredential),
+        Some(token) if token.is_empty() || token.contains([' ', '\t']) => Err(Denial::MalformedToken),
+        Some(token) => Ok(token),
+    }
+}
+
+/// What follows the scheme `Bearer`, in any case, and the spaces after it.
+fn bearer_token(value: &str) -> Option<&str> {
+    let (scheme, rest) = value.split_at_checked("bearer".len())?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    match rest.as_bytes().first() {
+        None => Some(""),
+        Some(b' ') => Some(rest.trim_start_matches(' ')),
+        Some(_) => None,
+    }
+}
+
+/// The segments of a compact JWS (RFC 7515 section 7.1), decoded. Like all of a token it has no `Debug`.
+pub struct Decoded<'t> {
+    signing_input: &'t str,
+    header: String,
+    payload: String,
+    signature: Vec<u8>,
+}
+
+impl<'t> Decoded<'t> {
+    /// Three segments of unpadded, canonical base64url, of which the first two are text.
+    ///
+    /// # Errors
+    /// [`Denial::TokenTooLarge`] before anything is decoded, else [`Denial::MalformedToken`].
+    pub fn new(token: &'t str) -> Result<Self, Denial> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Denial::TokenTooLarge);
+        }
+        let malformed = Denial::MalformedToken;
+        let (signing_input, signature) = token.rsplit_once('.').ok_or(malformed)?;
+        let (header, payload) = signing_input.split_once('.').ok_or(malformed)?;
+        // A fourth segment would leave a dot in one of the three, which base64url has not.
+        let bytes = |segment: &str| URL_SAFE_NO_PAD.decode(segment).map_err(|_| malformed);
+        let text = |segment: &str| String::from_utf8(bytes(segment)?).map_err(|_| malformed);
+        Ok(Self { signing_input, header: text(header)?, payload: text(payload)?, signature: bytes(signature)? })
+    }
+
+    /// Reads both JSON objects.
+    ///
+    /// # Errors
+    /// [`Denial::MalformedToken`].
+    pub fn read(&self) -> Result<UnverifiedToken<'_>, Denial> {
+        let malformed = |_| Denial::MalformedToken;
+        Ok(UnverifiedToken {
+            decoded: self,
+            header: object(&self.header).map_err(malformed)?,
+            claims: object(&self.payload).map_err(malformed)?,
+        })
+    }
+}
+
+/// Reads a JSON object into a struct. Left to itself, serde would read an array as a struct, too.
+fn object<'j, T: Deserialize<'j>>(json: &'j str) -> Result<T, serde_json::Error> {
+    if json.trim_ascii_start().starts_with('{') {
+        serde_json::from_str(json)
+    } else {
+        Err(serde::de::Error::custom("not an object"))
+    }
+}
+
+/// A token that has been read and is trusted for nothing.
+pub struct UnverifiedToken<'t> {
+    decoded: &'t Decoded<'t>,
+    header: Header<'t>,
+    claims: RawClaims<'t>,
+}
+
+/// The members of a JOSE header that can refuse a token. `jku`, `jwk`, `x5u` and `x5c` are not read at all: keys
+/// come from the configured pool and from nowhere else.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Header<'t> {
+    #[serde(borrow)]
+    alg: Claim<'t>,
+    #[serde(borrow)]
+    kid: Claim<'t>,
+    crit: Presence,
+    b64: Presence,
+}
+
+/// Whether a member stands there, be it `null`.
+#[derive(Default)]
+struct Presence(bool);
+
+impl<'de> Deserialize<'de> for Presence {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|IgnoredAny| Self(true))
+    }
+}
+
+impl<'t> UnverifiedToken<'t> {
+    /// The `kid`, as text of the caller's: for a log it has to be escaped and cut.
+    pub fn kid(&self) -> Option<&str> {
+        self.header.kid.as_text()
+    }
+
+    /// The pool whose issuer the token names. Its being named proves nothing.
+    pub fn pool<'p>(&self, pools: &'p UserPools) -> Option<(PoolIndex, &'p UserPool)> {
+        pools.by_issuer(self.claims.issuer().ok()?)
+    }
+
+    /// Every check that needs no key, in the order of the contract: `alg`, `crit`, `kid`, `iss`, `token_use`, `sub`,
+    /// client, `exp`, `nbf`. These may refuse, and that is all they may do.
+    ///
+    /// # Errors
+    /// The [`Denial`] of the first check that fails.
+    pub fn check(&'t self, pools: &'t UserPools, now: UnixTime, leeway: i64) -> Result<CandidateToken<'t>, Denial> {
+        if self.header.alg.as_text() != Some("RS256") {
+            return Err(Denial::UnsupportedAlgorithm);
+        }
+        if self.header.crit.0 || self.header.b64.0 {
+            return Err(Denial::UnsupportedHeader);
+        }
+        let kid = self.kid().filter(|kid| !kid.is_empty()).ok_or(Denial::MissingKid)?;
+        let (pool_index, pool) = pools.by_issuer(self.claims.issuer()?).ok_or(Denial::UnknownIssuer)?;
+        let claims = self.claims.check(pool, now, leeway)?;
+        Ok(CandidateToken { decoded: self.decoded, pool: pool_index, kid, claims })
+    }
+}
+
+/// A token against which nothing speaks but, perhaps, its signature.
+pub struct CandidateToken<'t> {
+    decoded: &'t Decoded<'t>,
+    pool: PoolIndex,
+    kid: &'t str,
+    claims: CheckedClaims<'t>,
+}
+
+impl CandidateToken<'_> {
+    /// The pool that has to have signed it.
+    pub fn pool(&self) -> PoolIndex {
+        self.pool
+    }
+
+    /// The key it names.
+    pub fn kid(&self) -> &str {
+        self.kid
+    }
+
+    /// Verifies the signature. This is the only function that returns [`Claims`].
+    ///
+    /// # Errors
+    /// [`Denial::BadSignature`].
+    pub fn verify(self, key: &VerifyingKey) -> Result<Claims, Denial> {
+        if key.verifies(self.decoded.signing_input.as_bytes(), &self.decoded.signature) {
+            Ok(self.claims.into_verified())
+        } else {
+            Err(Denial::BadSignature)
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::jwks::KeySet;
+    use crate::token_builder::{POOL, SigningKey, TokenBuilder, jwks, unix_now};
+    use crate::user_pool::{AcceptedUse, Clients};
+
+    fn pools() -> UserPools {
+        let pool = UserPool::new("default", POOL.parse().unwrap(), Clients::Any, AcceptedUse::Any).unwrap();
+        UserPools::new(vec![pool]).unwrap()
+    }
+
+    /// The whole way, as the authorizer goes it.
+    fn verify(token: &str) -> Result<Claims, Denial> {
+        let pools = pools();
+        let keys = KeySet::parse(jwks(&[SigningKey::shared()]).as_bytes(), &KeySet::default()).unwrap();
+        let decoded = Decoded::new(token)?;
+        let unverified = decoded.read()?;
+        let candidate = unverified.check(&pools, unix_now(), 0)?;
+        let key = keys.get(candidate.kid()).ok_or(Denial::UnknownKid)?;
+        candidate.verify(key)
+    }
+
+    /// The claims of an access token of the client `c`, changed by the members of `changes`. It is signed and verified
+    /// like any other.
+    pub(crate) fn claims(changes: &serde_json::Value) -> Claims {
+        let mut token = TokenBuilder::access().claim("client_id", "c").claim("scope", "ABSENT");
+        for (name, value) in changes.as_object().unwrap() {
+            let value = if name == "exp" { (unix_now() + 1_000_000).into() } else { value.clone() };
+            token = token.claim(name, value);
+        }
+        verify(&token.sign(SigningKey::shared())).unwrap()
+    }
+
+    #[test]
+    fn a_good_token_is_good_in_one_form_only() {
+        let good = TokenBuilder::access().sign(SigningKey::shared());
+        assert!(verify(&good).is_ok());
+        let (input, signature) = good.rsplit_once('.').unwrap();
+        let bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let token = format!("{input}.{}", URL_SAFE_NO_PAD.encode(flipped));
+            assert_eq!(verify(&token).err(), Some(Denial::BadSignature), "bit {bit}");
+        }
+        for length in 0..good.len() {
+            assert!(verify(&good[..length]).is_err(), "cut to {length}");
+        }
+        for longer in [format!("{good}A"), format!("{good}AAAA"), format!("{good}."), format!("{good} ")] {
+            assert!(verify(&longer).is_err(), "{longer}");
+        }
+    }
+
+    #[test]
+    fn a_signature_of_another_key_or_of_other_claims_is_bad() {
+        let other = TokenBuilder::access().header("kid", "c2hhcmVk+/=").sign(SigningKey::other());
+        assert_eq!(verify(&other).err(), Some(Denial::BadSignature));
+        let (a, b) = (TokenBuilder::access(), TokenBuilder::access().claim("sub", "someone-else"));
+        let (a, b) = (a.sign(SigningKey::shared()), b.sign(SigningKey::shared()));
+        let mixed = format!("{}.{}", b.rsplit_once('.').unwrap().0, a.rsplit_once('.').unwrap().1);
+        assert_eq!(verify(&mixed).err(), Some(Denial::BadSignature));
+    }
+
+    #[test]
+    fn exactly_one_bearer_credential() {
+        use Denial::{MalformedToken, MissingCredential, MultipleCredentials};
+        for (values, expected) in [
+            (&[][..], Err(MissingCredential)),
+            (&[""], Err(MissingCredential)),
+            (&["  "], Err(MissingCredential)),
+            (&["Basic dTpw"], Err(MissingCredential)),
+            (&["Bearerabc"], Err(MissingCredential)),
+            (&["Bear"], Err(MissingCredential)),
+            (&["ééé"], Err(MissingCredential)),
+            (&["Digest username=\"a\", realm=\"b\""], Err(MissingCredential)),
+            (&["Bearer"], Err(MalformedToken)),
+            (&["Bearer "], Err(MalformedToken)),
+            (&["Bearer a b"], Err(MalformedToken)),
+            (&["Bearer a\tb"], Err(MalformedToken)),
+            (&["Bearer a,"], Err(MalformedToken)),
+            (&[",Bearer a"], Err(MalformedToken)),
+            (&["Bearer a"], Ok("a")),
+            (&["bEARER a"], Ok("a")),
+            (&["  Bearer   a  "], Ok("a")),
+            (&["", "Bearer a"], Ok("a")),
+            (&["Bearer a,Bearer a"], Err(MultipleCredentials)),
+            (&["Bearer a, Bearer b"], Err(MultipleCredentials)),
+            (&["Bearer a,b"], Err(MultipleCredentials)),
+            (&["Basic a, Bearer b"], Err(MultipleCredentials)),
+            (&["Bearer a", "Bearer a"], Err(MultipleCredentials)),
+            (&["Basic a", "Bearer b"], Err(MultipleCredentials)),
+        ] {
+            assert_eq!(credential(values.iter().copied()), expected, "{values:?}");
+        }
+    }
+
+    fn segment(json: &str) -> String {
+        URL_SAFE_NO_PAD.encode(json)
+    }
+
+    /// The single place that reads a token and checks its header.
+    fn check(token: &str) -> Option<Denial> {
+        let pool = UserPool::new("default", "eu-west-1_T".parse().unwrap(), Clients::Any, AcceptedUse::Any).unwrap();
+        let pools = UserPools::new(vec![pool]).unwrap();
+        Decoded::new(token).and_then(|decoded| decoded.read()?.check(&pools, 100, 0).map(|_| ())).err()
+    }
+
+    const CLAIMS: &str = r#"{"iss":"https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_T","token_use":"access","sub":"s","client_id":"c","exp":200}"#;
+    const HEADER: &str = r#"{"kid":"k","alg":"RS256"}"#;
+
+    #[test]
+    fn the_form_is_strict() {
+        let (header, claims) = (segment(HEADER), segment(CLAIMS));
+        assert_eq!(check(&format!("{header}.{claims}.AAAA")), None);
+        assert_eq!(check(&format!("{header}.{claims}.")), None, "an empty signature is the signature step's to refuse");
+        for token in [
+            String::new(),
+            ".".into(),
+            "..".into(),
+            header.clone(),
+            format!("{header}.{claims}"),
+            format!("{header}.{claims}.AAAA.AAAA"),
+            format!("{header}.{claims}.AAAA."),
+            format!(".{header}.{claims}.AAAA"),
+            format!("{header}..AAAA"),
+            format!("{header}=.{claims}.AAAA"),
+            format!("{header}.{claims}.AAA="),
+            format!("{header}.{claims}.AAB"), // not canonical: bits left over
+            format!("{header}.{claims}.A"),
+            format!("{header}.{claims}.+/+/"),
+            format!("{header}.{claims}.AA AA"),
+            format!("{header}.{claims}.AA\nAA"),
+            format!("{header}.{claims}.\u{e9}\u{e9}"),
+            format!("{}.{claims}.AAAA", segment("[]")),
+            format!("{}.{claims}.AAAA", segment(r#"["RS256","k"]"#)),
+            format!("{}.{claims}.AAAA", segment("null")),
+            format!("{}.{claims}.AAAA", segment(&format!("{HEADER}x"))),
+            format!("{}.{claims}.AAAA", segment(r#"{"kid":"k","alg":"RS256","alg":"RS256"}"#)),
+            format!("{}.{claims}.AAAA", segment(r#"{"kid":"k","kid":"l","alg":"RS256"}"#)),
+            format!("{}.{claims}.AAAA", segment(r#"{"kid":"\ud800","alg":"RS256"}"#)),
+            format!("{}.{claims}.AAAA", URL_SAFE_NO_PAD.encode(b"{\"kid\":\"k\",\"alg\":\"RS256\",\"x\":\"\xff\"}")),
+            format!("{header}.{}.AAAA", segment("{}{}")),
+            format!("{header}.{}.AAAA", segment("[]")),
+            format!("{header}.{}.AAAA", segment(&CLAIMS.replace("200", "1e999"))),
+            format!("{header}.{}.AAAA", segment(&CLAIMS.replace("200", "NaN"))),
+            format!("{header}.{}.AAAA", segment(&format!("{}{}", "[".repeat(3000), "]".repeat(3000)))),
+            format!("{header}.{}.AAAA", segment(&CLAIMS.replace("\"sub\"", "\"s\\u0075b\":\"t\",\"sub\""))),
+        ] {
+            assert_eq!(check(&token), Some(Denial::MalformedToken), "{token}");
+        }
+    }
+
+    #[test]
+    fn members_come_in_any_order_and_escape() {
+        let header = segment("\t{ \"typ\":\"JWT\", \"\\u0061lg\":\"RS\\u003256\",\n\"kid\":\"k\" } ");
+        let claims = segment(&CLAIMS.replace("token_use", "token\\u005fuse").replace("/eu-west", "\\/eu-west"));
+        assert_eq!(check(&format!("{header}.{claims}.AAAA")), None);
+    }
+
+    #[test]
+    fn the_length_is_judged_before_anything_else() {
+        let base = format!("{}.{}.", segment(HEADER), segment(CLAIMS));
+        let signature = |total: usize| "A".repeat(total - base.len());
+        for (length, expected) in
+            [(8_000, None), (MAX_TOKEN_BYTES, None), (MAX_TOKEN_BYTES + 1, Some(Denial::TokenTooLarge))]
+        {
+            // Lengths of 1 modulo 4 are no base64; shift them into the payload's spaces.
+            let mut token = format!("{base}{}", signature(length));
+            if (length - base.len()) % 4 == 1 {
+                let claims = segment(&format!("{CLAIMS}  "));
+                token = format!("{}.{claims}.", segment(HEADER));
+                token.push_str(&"A".repeat(length - token.len()));
+            }
+            assert_eq!((token.len(), check(&token)), (length, expected));
+        }
+        assert_eq!(check(&"!".repeat(MAX_TOKEN_BYTES + 1)), Some(Denial::TokenTooLarge));
+    }
+
+    #[test]
+    fn each_rule_for_the_header() {
+        use Denial::{MissingKid, UnsupportedAlgorithm, UnsupportedHeader};
+        for (header, expected) in [
+            (r#"{"kid":"k","alg":"RS256","typ":"JWT"}"#, None),
+            (
+                r#"{"kid":"k","alg":"RS256","jku":"https://evil.test/","x5u":"https://evil.test/","x5c":["x"],"jwk":{}}"#,
+                None,
+            ),
+            (r#"{"kid":"k"}"#, Some(UnsupportedAlgorithm)),
+            (r#"{"kid":"k","alg":"none"}"#, Some(UnsupportedAlgorithm)),
+            (r#"{"kid":"k","alg":"rs256"}"#, Some(UnsupportedAlgorithm)),
+            (r#"{"kid":"k","alg":"HS256"}"#, Some(UnsupportedAlgorithm)),
+            (r#"{"kid":"k","alg":"RS512"}"#, Some(UnsupportedAlgorithm)),
+            (r#"{"kid":"k","alg":"PS256"}"#, Some(UnsupportedAlgorithm)),
+            (r#"{"kid":"k","alg":" RS256"}"#, Some(UnsupportedAlgorithm)),
+            (r#"{"kid":"k","alg":""}"#, Some(UnsupportedAlgorithm)),
+            (r#"{"kid":"k","alg":null}"#, Some(UnsupportedAlgorithm)),
+            (r#"{"kid":"k","alg":["RS256"]}"#, Some(UnsupportedAlgorithm)),
+            (r#"{"kid":"k","alg":"RS256","crit":["exp"]}"#, Some(UnsupportedHeader)),
+            (r#"{"kid":"k","alg":"RS256","crit":[]}"#, Some(UnsupportedHeader)),
+            (r#"{"kid":"k","alg":"RS256","crit":null}"#, Some(UnsupportedHeader)),
+            (r#"{"kid":"k","alg":"RS256","b64":true}"#, Some(UnsupportedHeader)),
+            (r#"{"kid":"k","alg":"RS256","b64":false}"#, Some(UnsupportedHeader)),
+            (r#"{"alg":"RS256"}"#, Some(MissingKid)),
+            (r#"{"kid":"","alg":"RS256"}"#, Some(MissingKid)),
+            (r#"{"kid":7,"alg":"RS256"}"#, Some(MissingKid)),
+            (r#"{"kid":null,"alg":"RS256"}"#, Some(MissingKid)),
+            (r#"{"alg":"none","crit":[]}"#, Some(UnsupportedAlgorithm)),
+            (r#"{"alg":"RS256","crit":[]}"#, Some(UnsupportedHeader)),
+        ] {
+            assert_eq!(check(&format!("{}.{}.AAAA", segment(header), segment(CLAIMS))), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn the_issuer_is_compared_byte_for_byte() {
+        let header = segment(HEADER);
+        for (from, to) in
+            [("_T\"", "_T/\""), ("https", "HTTPS"), ("https", "http"), ("_T\"", "_t\""), ("_T\"", "_T \"")]
+        {
+            let claims = segment(&CLAIMS.replacen(from, to, 1));
+            assert_eq!(check(&format!("{header}.{claims}.AAAA")), Some(Denial::UnknownIssuer), "{to}");
+        }
+        let updated = segment(&CLAIMS.replace("//cognito-idp", "//issuer-cognito-idp"));
+        assert_eq!(check(&format!("{header}.{updated}.AAAA")), None, "the updated issuer format");
+    }
+}
