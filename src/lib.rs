@@ -21,6 +21,7 @@
 pub mod authz;
 pub mod jwks;
 pub mod lifecycle;
+pub mod listen;
 pub mod metrics;
 pub mod user_pool;
 
