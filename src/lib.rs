@@ -19,6 +19,7 @@
 //! - Nothing that a caller sends becomes a metric label, a URL, or a log line of its own making.
 
 pub mod authz;
+pub mod config;
 pub mod jwks;
 pub mod lifecycle;
 pub mod listen;
