@@ -6,6 +6,7 @@
 //! - [`authz`]: the decision. [`authz::Authorizer::authorize`] is the order of the checks.
 //! - [`jwks`]: the keys of a user pool, and the task that keeps them.
 //! - [`user_pool`]: what a pool is called: issuers, JWKS URLs.
+//! - [`ext_authz`]: Envoy's protocol and the gRPC port.
 //! - [`config`], [`metrics`], [`logging`], [`listen`], [`lifecycle`]: leaves that every server has.
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
@@ -20,6 +21,7 @@
 
 pub mod authz;
 pub mod config;
+pub mod ext_authz;
 pub mod jwks;
 pub mod lifecycle;
 pub mod listen;

@@ -1,0 +1,10 @@
+//! The only room that knows Envoy: its gRPC service, its messages, and the port they come in by.
+//!
+//! A check goes [`server`] (connection, limits) → [`grpc`] (one call) → [`request`] (bytes to context) → the
+//! authorizer → [`response`] (decision to bytes).
+
+pub mod grpc;
+pub mod health;
+pub mod request;
+pub mod response;
+pub mod server;

@@ -1,0 +1,370 @@
+//! Decisions as Envoy's `CheckResponse`. The one place that builds responses.
+//!
+//! An unset `status` means *allow* to Envoy, and so does code 0: a denial never misses its status and never has that
+//! code. An allowed request is written straight into the wire format, because that is done for every cached check;
+//! denials are built with the generated types. A test decodes both.
+
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse};
+use envoy_types::pb::envoy::r#type::v3::HttpStatus;
+use envoy_types::pb::google::protobuf::value::Kind;
+use envoy_types::pb::google::protobuf::{BoolValue, Struct, Value};
+use envoy_types::pb::google::rpc::Status;
+use prost::Message;
+use prost::bytes::Bytes;
+use serde::Serialize;
+
+use crate::authz::{Challenge, Claims, Denial, Header, Identity, IdentityHeaders};
+use crate::config::options::Realm;
+
+/// Seconds after which a caller may try again when we could not decide.
+const RETRY_AFTER: &str = "5";
+
+/// Builds answers.
+#[derive(Debug)]
+pub struct Answers {
+    headers: IdentityHeaders,
+    realm: Realm,
+}
+
+/// The body of a denial.
+#[derive(Serialize)]
+struct Body {
+    error: &'static str,
+    reason: &'static str,
+    message: &'static str,
+}
+
+impl Answers {
+    /// Answers with these identity headers and this realm.
+    pub fn new(headers: IdentityHeaders, realm: Realm) -> Self {
+        Self { headers, realm }
+    }
+
+    /// "The request may pass, with these headers." Every header of ours is set or removed, and so is everything in
+    /// `request_headers` that upstream could take for one.
+    pub fn allow(&self, claims: &Claims, identity: &Identity, policy: &str, request_headers: &[Header<'_>]) -> Bytes {
+        let mut out = Vec::with_capacity(1024);
+        message(&mut out, 1, |_| {}); // status: google.rpc.Status, code 0 = OK
+        message(&mut out, 3, |ok| self.ok_response(ok, identity, request_headers));
+        message(&mut out, 4, |metadata| write_metadata(metadata, claims, policy));
+        out.into()
+    }
+
+    /// `OkHttpResponse`: `headers` = 2, `headers_to_remove` = 5. No name stands in both: Envoy removes last.
+    fn ok_response(&self, out: &mut Vec<u8>, identity: &Identity, request_headers: &[Header<'_>]) {
+        for (name, value) in self.headers.names().iter().zip(identity.values()) {
+            match value {
+                Some(value) => message(out, 2, |option| {
+                    message(option, 1, |header| {
+                        text(header, 1, name);
+                        text(header, 2, value);
+                    });
+                    // `append: false` for Envoys that know no `append_action` (3), which says it again.
+                    option.extend([2 << 3 | 2, 0, 3 << 3, HeaderAppendAction::OverwriteIfExistsOrAdd as u8]);
+                }),
+                None => text(out, 5, name),
+            }
+        }
+        let mut removed: Vec<&[u8]> = Vec::new();
+        for header in request_headers.iter().filter(|header| self.headers.is_lookalike(header.name)) {
+            // Each once, without regard to case, as Envoy compares names. A name that is no text is none to Envoy.
+            if let Ok(name) = std::str::from_utf8(header.name)
+                && !removed.iter().any(|other| other.eq_ignore_ascii_case(header.name))
+            {
+                removed.push(header.name);
+                text(out, 5, name);
+            }
+        }
+    }
+
+    /// "The request may not pass."
+    pub fn deny(&self, denial: Denial, policy: Option<&str>) -> Bytes {
+        let (error, reason, message) = (denial.error(), denial.reason(), denial.message());
+        let body = serde_json::to_string(&Body { error, reason, message }).unwrap_or_default();
+        let mut headers = vec![header("content-type", "application/json"), header("cache-control", "no-store")];
+        let realm = self.realm.as_str();
+        match denial.challenge() {
+            Challenge::None => {}
+            Challenge::Realm => headers.push(header("www-authenticate", &format!("Bearer realm=\"{realm}\""))),
+            Challenge::Error => headers.push(header(
+                "www-authenticate",
+                &format!("Bearer realm=\"{realm}\", error=\"{error}\", error_description=\"{message}\""),
+            )),
+        }
+        if denial.is_ours() {
+            headers.push(header("retry-after", RETRY_AFTER));
+        }
+        let known_policy = policy.map(|policy| ("policy", policy));
+        let fields = [("decision", "deny"), ("reason", reason)].into_iter().chain(known_policy);
+        let value = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
+        let response = CheckResponse {
+            status: Some(Status { code: grpc_code(denial.status()), message: reason.to_owned(), details: Vec::new() }),
+            http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
+                status: Some(HttpStatus { code: i32::from(denial.status()) }),
+                headers,
+                body,
+            })),
+            dynamic_metadata: Some(Struct {
+                fields: fields.map(|(name, text)| (name.to_owned(), value(text))).collect(),
+            }),
+        };
+        response.encode_to_vec().into()
+    }
+}
+
+/// The gRPC code that goes with an HTTP status, as Envoy maps it for gRPC callers. Never 0.
+fn grpc_code(status: u16) -> i32 {
+    match status {
+        401 => 16, // UNAUTHENTICATED
+        503 => 14, // UNAVAILABLE
+        _ => 7,    // PERMISSION_DENIED
+    }
+}
+
+#[expect(deprecated, reason = "the contract sets `append` for Envoys that know no `append_action`")]
+fn header(name: &str, value: &str) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), ..Default::default() }),
+        append: Some(BoolValue { value: false }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
+        ..Default::default()
+    }
+}
+
+/// `dynamic_metadata` of an allowed request: what access logs and RBAC may read.
+fn write_metadata(out: &mut Vec<u8>, claims: &Claims, policy: &str) {
+    // google.protobuf.Struct: fields = 1, a map entry of key = 1 and value = 2.
+    let mut field = |name: &str, value: &dyn Fn(&mut Vec<u8>)| {
+        message(out, 1, |entry| {
+            text(entry, 1, name);
+            message(entry, 2, value);
+        });
+    };
+    // google.protobuf.Value: number_value = 2, string_value = 3, list_value = 6.
+    field("decision", &|value| text(value, 3, "allow"));
+    field("policy", &|value| text(value, 3, policy));
+    field("sub", &|value| text(value, 3, claims.sub()));
+    field("client_id", &|value| text(value, 3, claims.client_id()));
+    field("token_use", &|value| text(value, 3, claims.token_use().as_str()));
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, and no date lies beyond")]
+    let expires = claims.expires() as f64;
+    field("exp", &|value| {
+        value.push(2 << 3 | 1);
+        value.extend(expires.to_le_bytes());
+    });
+    for (name, claim) in [("username", claims.username()), ("scope", claims.scope())] {
+        if let Some(claim) = claim {
+            field(name, &|value| text(value, 3, claim));
+        }
+    }
+    if claims.groups().len() > 0 {
+        field("groups", &|value| {
+            message(value, 6, |list| {
+                for group in claims.groups() {
+                    message(list, 1, |value| text(value, 3, group));
+                }
+            });
+        });
+    }
+}
+
+/// Writes a text field.
+fn text(out: &mut Vec<u8>, number: u8, value: &str) {
+    message(out, number, |out| out.extend_from_slice(value.as_bytes()));
+}
+
+/// Writes a length-delimited field. The length stands before the content and is known after it: one byte is kept for
+/// it, and the content moves up in the rare case that this is too little.
+fn message(out: &mut Vec<u8>, number: u8, content: impl FnOnce(&mut Vec<u8>)) {
+    out.extend([number << 3 | 2, 0]);
+    let start = out.len();
+    content(out);
+    let mut length = out.len() - start;
+    let mut varint = [0; 10];
+    let mut used = 0;
+    for byte in &mut varint {
+        used += 1;
+        #[expect(clippy::cast_possible_truncation, reason = "masked to seven bits")]
+        let low = (length & 0x7f) as u8;
+        length >>= 7;
+        if length == 0 {
+            *byte = low;
+            break;
+        }
+        *byte = low | 0x80;
+    }
+    if let ([first], Some(place)) = (varint.get(..used).unwrap_or_default(), out.get_mut(start - 1)) {
+        *place = *first;
+    } else {
+        out.splice(start - 1..start, varint.into_iter().take(used));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authz::token::tests::claims;
+    use serde_json::json;
+    use std::collections::BTreeMap;
+
+    fn answers() -> Answers {
+        Answers::new(IdentityHeaders::new("x-auth-".parse().unwrap()), "api".parse().unwrap())
+    }
+
+    /// A decoded response: status code, headers set, headers removed, metadata.
+    fn allow(
+        claims: &Claims,
+        headers: &[&str],
+    ) -> (i32, BTreeMap<String, String>, Vec<String>, BTreeMap<String, Value>) {
+        let headers: Vec<_> = headers.iter().map(|name| Header { name: name.as_bytes(), value: b"forged" }).collect();
+        let bytes = answers().allow(claims, &Identity::new(claims).unwrap(), "default", &headers);
+        let response = CheckResponse::decode(bytes.clone()).unwrap();
+        assert_eq!(response.encoded_len(), bytes.len(), "nothing that prost would not write");
+        let Some(HttpResponse::OkResponse(ok)) = response.http_response else { panic!("not allowed") };
+        let mut set = BTreeMap::new();
+        for option in ok.headers {
+            #[expect(deprecated, reason = "set for Envoys that know no `append_action`")]
+            let append = option.append;
+            assert_eq!(append, Some(BoolValue { value: false }));
+            assert_eq!(option.append_action, HeaderAppendAction::OverwriteIfExistsOrAdd as i32);
+            let header = option.header.unwrap();
+            assert!(set.insert(header.key, header.value).is_none(), "set twice");
+        }
+        for (position, name) in ok.headers_to_remove.iter().enumerate() {
+            assert!(!set.contains_key(&name.to_lowercase()), "{name} is set and removed");
+            assert!(
+                !ok.headers_to_remove[..position].iter().any(|other| other.eq_ignore_ascii_case(name)),
+                "{name} twice"
+            );
+        }
+        let metadata = response.dynamic_metadata.unwrap().fields.into_iter().collect();
+        (response.status.unwrap().code, set, ok.headers_to_remove, metadata)
+    }
+
+    fn names<T>(map: &BTreeMap<String, T>) -> Vec<&str> {
+        map.keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn an_allowed_request_gets_every_header_of_ours_or_loses_it() {
+        let full = claims(
+            &json!({"sub": "s", "username": "zoë", "scope": "a b", "cognito:groups": ["x,y", "z"], "exp": 1234}),
+        );
+        let (code, set, removed, metadata) = allow(&full, &["x-auth-sub", "accept"]);
+        assert_eq!(code, 0);
+        let expected = [
+            ("client-id", "c"),
+            ("groups", "x%2Cy,z"),
+            ("scope", "a b"),
+            ("sub", "s"),
+            ("token-use", "access"),
+            ("username", "zo%C3%AB"),
+        ];
+        assert_eq!(set, expected.map(|(name, value)| (format!("x-auth-{name}"), value.to_owned())).into());
+        assert_eq!(removed, ["x-auth-email"]);
+        assert_eq!(
+            names(&metadata),
+            ["client_id", "decision", "exp", "groups", "policy", "scope", "sub", "token_use", "username"]
+        );
+        let text = |value: &str| Value { kind: Some(Kind::StringValue(value.into())) };
+        assert_eq!(metadata["username"], text("zoë"));
+        assert_eq!(metadata["decision"], text("allow"));
+        assert_eq!(metadata["exp"].kind, Some(Kind::NumberValue(f64::from(u32::try_from(full.expires()).unwrap()))));
+        let Some(Kind::ListValue(groups)) = &metadata["groups"].kind else { panic!("not a list") };
+        assert_eq!(groups.values, [text("x,y"), text("z")]);
+
+        let machine = claims(&json!({"sub": "m", "exp": 1, "username": "ABSENT"}));
+        let (_, set, removed, metadata) = allow(&machine, &[]);
+        assert_eq!(names(&set), ["x-auth-client-id", "x-auth-sub", "x-auth-token-use"]);
+        assert_eq!(removed, ["x-auth-username", "x-auth-scope", "x-auth-groups", "x-auth-email"]);
+        assert_eq!(names(&metadata), ["client_id", "decision", "exp", "policy", "sub", "token_use"]);
+    }
+
+    #[test]
+    fn lookalikes_are_removed_once() {
+        let claims = claims(&json!({"sub": "s"}));
+        let sent = [
+            "x_auth_sub",
+            "X_AUTH_SUB",
+            "x-auth-role",
+            "x.auth.groups",
+            "X-Auth-Sub",
+            "x-auth-email",
+            "cookie",
+            "x_auth_sub",
+        ];
+        let (_, _, removed, _) = allow(&claims, &sent);
+        for (name, times) in [
+            ("x_auth_sub", 1),
+            ("x-auth-role", 1),
+            ("x.auth.groups", 1),
+            ("x-auth-email", 1),
+            ("cookie", 0),
+            ("x-auth-sub", 0),
+        ] {
+            assert_eq!(removed.iter().filter(|removed| removed.eq_ignore_ascii_case(name)).count(), times, "{name}");
+        }
+    }
+
+    #[test]
+    fn long_claims_are_written_as_they_are() {
+        for length in [1, 90, 127, 128, 300, 5000] {
+            let claims = claims(&json!({"sub": "s".repeat(length), "cognito:groups": vec!["g"; length / 10 + 1]}));
+            let (_, set, _, metadata) = allow(&claims, &[]);
+            assert_eq!(set["x-auth-sub"].len(), length);
+            assert_eq!(metadata["sub"].kind, Some(Kind::StringValue("s".repeat(length))));
+        }
+    }
+
+    #[test]
+    fn a_denial_never_looks_like_an_allowance() {
+        for denial in Denial::ALL {
+            let response = CheckResponse::decode(answers().deny(denial, Some("default"))).unwrap();
+            let status = response.status.unwrap();
+            assert!([7, 14, 16].contains(&status.code), "{denial:?}");
+            let Some(HttpResponse::DeniedResponse(denied)) = response.http_response else {
+                panic!("{denial:?} is no denial")
+            };
+            assert_eq!(denied.status.unwrap().code, i32::from(denial.status()));
+            let body: serde_json::Value = serde_json::from_str(&denied.body).unwrap();
+            assert_eq!(body, json!({"error": denial.error(), "reason": denial.reason(), "message": denial.message()}));
+            let headers: BTreeMap<_, _> =
+                denied.headers.into_iter().filter_map(|option| option.header).map(|h| (h.key, h.value)).collect();
+            assert_eq!(
+                (headers["content-type"].as_str(), headers["cache-control"].as_str()),
+                ("application/json", "no-store")
+            );
+            assert_eq!(headers.contains_key("www-authenticate"), denial.status() == 401);
+            assert_eq!(headers.get("retry-after").map(String::as_str), (denial.status() == 503).then_some("5"));
+            let metadata = response.dynamic_metadata.unwrap().fields;
+            let members: Vec<_> =
+                metadata.keys().cloned().collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+            assert_eq!(members, ["decision", "policy", "reason"], "nothing of the token");
+        }
+    }
+
+    #[test]
+    fn challenges_follow_rfc_6750() {
+        let challenge = |denial| {
+            let response = CheckResponse::decode(answers().deny(denial, None)).unwrap();
+            let Some(HttpResponse::DeniedResponse(denied)) = response.http_response else { panic!("no denial") };
+            let headers = denied.headers.into_iter().filter_map(|option| option.header);
+            headers.filter(|header| header.key == "www-authenticate").map(|header| header.value).next()
+        };
+        assert_eq!(challenge(Denial::MissingCredential).as_deref(), Some("Bearer realm=\"api\""));
+        assert_eq!(
+            challenge(Denial::Expired).as_deref(),
+            Some("Bearer realm=\"api\", error=\"invalid_token\", error_description=\"The token has expired.\"")
+        );
+        assert_eq!(
+            challenge(Denial::MultipleCredentials).as_deref(),
+            Some(
+                "Bearer realm=\"api\", error=\"invalid_request\", error_description=\"More than one credential was sent.\""
+            )
+        );
+        assert_eq!(challenge(Denial::KeysUnavailable), None);
+    }
+}
