@@ -7,7 +7,10 @@
 //! - [`jwks`]: the keys of a user pool, and the task that keeps them.
 //! - [`user_pool`]: what a pool is called: issuers, JWKS URLs.
 //! - [`ext_authz`]: Envoy's protocol and the gRPC port.
+//! - [`admin`]: the operators' port.
 //! - [`config`], [`metrics`], [`logging`], [`listen`], [`lifecycle`]: leaves that every server has.
+//! - [`app`]: builds and runs all of it.
+//! - [`healthcheck`]: the client side of `/readyz`.
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
 //! - Only `ext_authz/` and `app` know tonic and Envoy's types; only `admin`, `ext_authz/server` and `healthcheck` speak HTTP;
@@ -19,12 +22,16 @@
 //! - Every wait has a limit, every cache a bound, every shutdown a deadline.
 //! - Nothing that a caller sends becomes a metric label, a URL, or a log line of its own making.
 
+pub mod admin;
+pub mod app;
 pub mod authz;
 pub mod config;
 pub mod ext_authz;
+pub mod healthcheck;
 pub mod jwks;
 pub mod lifecycle;
 pub mod listen;
+pub mod logging;
 pub mod metrics;
 pub mod user_pool;
 

@@ -1,0 +1,207 @@
+//! The composition root: builds the parts, binds the sockets, runs everything, and takes it down in order.
+//!
+//! [`bind`] builds and binds; [`Bound::run`] runs. Between the two the real addresses are known and nothing has
+//! been promised to anyone yet.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::Admin;
+use crate::authz::{Authorizer, Denial, IdentityHeaders, Policies, TokenCache};
+use crate::config::Config;
+use crate::ext_authz::grpc::CheckService;
+use crate::ext_authz::health::Health;
+use crate::ext_authz::response::Answers;
+use crate::ext_authz::server::{Limits, Services, Threads, Workers};
+use crate::jwks::store::{FetchError, JwksClient, KeyStore, PoolKeys, Refresher};
+use crate::lifecycle::{Readiness, Shutdown};
+use crate::listen::{BindError, Listener};
+use crate::metrics::{CheckOutcome, Metrics};
+
+/// A service that listens and does not answer yet.
+pub struct Bound {
+    grpc: Vec<Listener>,
+    admin_listener: Listener,
+    admin: Arc<Admin>,
+    workers: Workers,
+    threads: Threads,
+    health: Health,
+    refreshers: Vec<(Refresher, Vec<url::Url>)>,
+    shutdown: Shutdown,
+    shutdown_delay: Duration,
+    shutdown_deadline: Duration,
+}
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Anything else.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+/// Builds all parts and binds all sockets. Must run inside a runtime, the one that is to run the rest.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn bind(config: Config) -> Result<Bound, StartError> {
+    // First of all: what cannot be bound should not cost anything.
+    let grpc = config
+        .grpc
+        .listen
+        .iter()
+        .map(|address| address.bind(config.grpc.socket_mode))
+        .collect::<Result<Vec<_>, _>>()?;
+    let admin_listener = config.admin_listen.bind(config.grpc.socket_mode)?;
+
+    let readiness = Readiness::default();
+    let shutdown = Shutdown::default();
+    let policies = Policies::default();
+    let metrics = Arc::new(metrics(&config, &policies)?);
+
+    let mut seed = Some(config.jwks_seed);
+    let mut refreshers = Vec::new();
+    let mut pool_keys = Vec::new();
+    for pool in config.pools.iter() {
+        let seed = seed.take().unwrap_or_default();
+        let keys = PoolKeys::new(seed, metrics.jwks(&pool.name));
+        let ready = readiness.block(format!("keys of the pool {}", pool.name));
+        refreshers
+            .push((Refresher::new(Arc::clone(&keys), config.jwks_refresh_interval, ready), pool.jwks_urls.clone()));
+        pool_keys.push(keys);
+    }
+
+    let cache = TokenCache::new(config.token_cache_capacity, config.token_cache_max_bytes, metrics.token_cache.clone());
+    let authorizer = Arc::new(Authorizer::new(config.pools, policies, KeyStore::new(pool_keys), cache, config.leeway));
+    let answers = Answers::new(IdentityHeaders::new(config.header_prefix), config.realm);
+    let check =
+        CheckService::new(Arc::clone(&authorizer), answers, Arc::clone(&metrics), config.grpc.max_message_bytes);
+    let (health, health_service) = Health::new().await;
+    let services = Services::new(check, health_service, shutdown.closing.clone()).context("gRPC reflection")?;
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let limits = Limits {
+        connections: usize::try_from(config.grpc.max_connections).unwrap_or(usize::MAX),
+        streams: config.grpc.max_streams,
+    };
+    let (workers, threads) =
+        Workers::start(config.grpc.threads.map_or_else(cores, usize::from), limits, &services, &shutdown)
+            .context("threads that serve checks")?;
+
+    let admin = Admin { readiness, shutdown: shutdown.clone(), metrics, authorizer, config: config.effective };
+    Ok(Bound {
+        grpc,
+        admin_listener,
+        admin: Arc::new(admin),
+        workers,
+        threads,
+        health,
+        refreshers,
+        shutdown,
+        shutdown_delay: config.shutdown_delay,
+        shutdown_deadline: config.shutdown_deadline,
+    })
+}
+
+fn metrics(config: &Config, policies: &Policies) -> anyhow::Result<Metrics> {
+    let pools = config.pools.iter().map(|pool| pool.name.clone()).collect();
+    let policies = policies.iter().map(|policy| policy.name.clone()).collect();
+    let outcome = |denial: Denial| if denial.is_ours() { CheckOutcome::Error } else { CheckOutcome::Deny };
+    let reasons: Vec<_> = Denial::ALL.iter().map(|denial| (outcome(*denial), denial.reason())).collect();
+    Metrics::new(pools, policies, &reasons, &FetchError::LABELS).context("metrics")
+}
+
+impl Bound {
+    /// Addresses of the gRPC port, in the order in which they were configured.
+    pub fn grpc_addresses(&self) -> Vec<String> {
+        self.grpc.iter().map(Listener::address).collect()
+    }
+
+    /// Address of the admin port.
+    pub fn admin_address(&self) -> String {
+        self.admin_listener.address()
+    }
+
+    /// Serves until `stop`, then ends in order: not ready, delay, listeners close, running checks finish, and at the
+    /// deadline whatever is left is cut. The admin port closes last.
+    ///
+    /// # Errors
+    /// When a part that should live as long as the process has died: a process that is half alive helps nobody.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        for listener in &self.grpc {
+            tracing::info!(listener = "grpc", address = listener.address(), "listening");
+        }
+        tracing::info!(listener = "admin", address = self.admin_listener.address(), "listening");
+
+        // Each of these lives until it is told to end; one that ends by itself has died.
+        let mut fetching = JoinSet::new();
+        let client = Arc::new(JwksClient::default());
+        for (refresher, urls) in self.refreshers {
+            let (client, urls) = (Arc::clone(&client), Arc::new(urls));
+            fetching.spawn(refresher.run(move || {
+                let (client, urls) = (Arc::clone(&client), Arc::clone(&urls));
+                async move { client.fetch(&urls).await }
+            }));
+        }
+        let mut accepting = JoinSet::new();
+        let workers = Arc::new(self.workers);
+        for listener in self.grpc {
+            let (workers, closing) = (Arc::clone(&workers), self.shutdown.closing.clone());
+            accepting.spawn(async move { workers.accept(&listener, &closing).await });
+        }
+        drop(workers);
+        let readiness = self.admin.readiness.clone();
+        let admin_closing = CancellationToken::new();
+        let mut admin = tokio::spawn(self.admin.serve(self.admin_listener, admin_closing.clone()));
+        let mut threads = self.threads;
+        tokio::spawn(self.health.follow(readiness.clone(), self.shutdown.clone()));
+        tokio::spawn(say_when_ready(readiness));
+
+        let dead = tokio::select! {
+            () = stop => None,
+            Some(_) = fetching.join_next() => Some("the task that fetches keys"),
+            Some(_) = accepting.join_next() => Some("the task that accepts connections"),
+            _ = &mut admin => Some("the admin port"),
+            () = threads.one_dies() => Some("a thread that serves checks"),
+        };
+        if let Some(part) = dead {
+            anyhow::bail!("{part} has died");
+        }
+
+        tracing::info!(delay = ?self.shutdown_delay, deadline = ?self.shutdown_deadline, "shutting down");
+        self.shutdown.draining.cancel();
+        tokio::time::sleep(self.shutdown_delay).await;
+        self.shutdown.closing.cancel();
+        let finish = async {
+            while accepting.join_next().await.is_some() {}
+            threads.finish().await
+        };
+        let finished = tokio::time::timeout(self.shutdown_deadline, finish).await;
+        self.shutdown.cut.cancel();
+        admin_closing.cancel();
+        match finished {
+            Ok(Ok(())) => tracing::info!("stopped"),
+            Ok(Err(_)) => anyhow::bail!("a thread that serves checks has died"),
+            Err(_) => tracing::warn!("stopped with calls still running"),
+        }
+        // Whoever is reading metrics just now may finish.
+        drop(tokio::time::timeout(ADMIN_GRACE, admin).await);
+        Ok(())
+    }
+}
+
+/// Time for requests on the admin port to finish, at the very end.
+const ADMIN_GRACE: Duration = Duration::from_millis(500);
+
+async fn say_when_ready(readiness: Readiness) {
+    if readiness.subscribe().wait_for(|ready| *ready).await.is_ok() {
+        tracing::info!("ready");
+    }
+}

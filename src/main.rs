@@ -1,0 +1,110 @@
+//! The program: reads the command line, starts the log, runs, and turns the end into an exit code. Nothing else.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use cognito_authz::app::{self, StartError};
+use cognito_authz::config::{self, Config, Invocation};
+use cognito_authz::{healthcheck, logging};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// `EX_USAGE` of sysexits.h: bad usage or configuration.
+const USAGE: u8 = 64;
+/// `EX_UNAVAILABLE`: an address cannot be listened on.
+const UNAVAILABLE: u8 = 69;
+
+fn main() -> ExitCode {
+    let directory = std::env::current_dir().unwrap_or_default();
+    let invocation = match config::read(std::env::args_os().skip(1), std::env::vars_os(), &directory) {
+        Ok(invocation) => invocation,
+        Err(error) => return fail(USAGE, &error),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &error),
+    };
+    match invocation {
+        Invocation::Print(text) => print(&text),
+        Invocation::CheckConfig(config) => {
+            for warning in &config.warnings {
+                complain(&format_args!("warning: {warning}"));
+            }
+            print("the configuration is right\n")
+        }
+        Invocation::Healthcheck(options) => match runtime.block_on(healthcheck::check(&options.admin)) {
+            Ok(()) => print("ready\n"),
+            Err(error) => fail(1, &format_args!("{error:#}")),
+        },
+        Invocation::Serve(config) => {
+            let code = runtime.block_on(serve(*config));
+            // Not waited for: a name look-up that hangs would hold the process up.
+            runtime.shutdown_background();
+            code
+        }
+    }
+}
+
+async fn serve(config: Config) -> ExitCode {
+    let _log = logging::start(config.log_format, config.log_level);
+    if let Err(error) = rustls::crypto::aws_lc_rs::default_provider().install_default() {
+        tracing::debug!(?error, "a crypto provider was installed before");
+    }
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let signals = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
+    let (mut term, mut int) = match signals {
+        Ok(signals) => signals,
+        Err(error) => return fail(1, &error),
+    };
+    let bound = match app::bind(config).await {
+        Ok(bound) => bound,
+        Err(error @ StartError::Bind(_)) => return fail(UNAVAILABLE, &error),
+        Err(error) => return fail(1, &error),
+    };
+    let (first, stop) = tokio::sync::oneshot::channel();
+    let second = async {
+        either(&mut term, &mut int).await;
+        first.send(()).ok(); // fails only when the service has ended by itself
+        either(&mut term, &mut int).await;
+    };
+    tokio::select! {
+        result = bound.run(async { drop(stop.await) }) => match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "stopped by a failure");
+                fail(1, &format_args!("{error:#}"))
+            }
+        },
+        () = second => {
+            tracing::warn!("stopped at once by a second signal");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn either(term: &mut Signal, int: &mut Signal) {
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    complain(error);
+    ExitCode::from(code)
+}
+
+/// One line on standard error.
+fn complain(message: &dyn std::fmt::Display) {
+    // Whoever closed standard error does not want to hear it.
+    drop(writeln!(std::io::stderr(), "cognito-authz: {message}"));
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
