@@ -1,0 +1,96 @@
+//! Clients: Envoy's side of a check, and an operator's of the admin port.
+
+use std::collections::BTreeMap;
+
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
+use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
+use envoy_types::pb::google::protobuf::value::Kind;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+/// Connects to an address as the service names it.
+pub(crate) async fn connect(address: &str) -> Channel {
+    let uri = if address.starts_with("unix:") { address.to_owned() } else { format!("http://{address}") };
+    Endpoint::from_shared(uri).unwrap().connect().await.unwrap()
+}
+
+/// A check as Envoy sends it for a GET with these headers.
+pub(crate) fn request(headers: &[(&str, &str)]) -> CheckRequest {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let http = HttpRequest {
+        method: "GET".into(),
+        path: "/orders?q=1".into(),
+        host: "api.test".into(),
+        headers,
+        ..Default::default()
+    };
+    let request = Request { http: Some(http), ..Default::default() };
+    CheckRequest { attributes: Some(AttributeContext { request: Some(request), ..Default::default() }) }
+}
+
+/// A check with this token as its one credential.
+pub(crate) fn bearer(token: &str) -> CheckRequest {
+    request(&[("authorization", &format!("Bearer {token}"))])
+}
+
+/// An answer, taken apart.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// 200 for "may pass".
+    pub(crate) status: u16,
+    /// The reason of a denial.
+    pub(crate) reason: String,
+    /// Headers for upstream, or for the client.
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) removed: Vec<String>,
+    pub(crate) metadata: BTreeMap<String, Option<Kind>>,
+}
+
+impl From<CheckResponse> for Answer {
+    fn from(response: CheckResponse) -> Self {
+        let metadata: BTreeMap<_, _> =
+            response.dynamic_metadata.unwrap().fields.into_iter().map(|(name, value)| (name, value.kind)).collect();
+        let reason = match metadata.get("reason") {
+            Some(Some(Kind::StringValue(reason))) => reason.clone(),
+            _ => String::new(),
+        };
+        let code = response.status.unwrap().code;
+        let (status, options, removed) = match response.http_response.unwrap() {
+            HttpResponse::OkResponse(ok) => (200, ok.headers, ok.headers_to_remove),
+            HttpResponse::DeniedResponse(denied) => {
+                (u16::try_from(denied.status.unwrap().code).unwrap(), denied.headers, Vec::new())
+            }
+            HttpResponse::ErrorResponse(_) => panic!("an error response"),
+        };
+        assert_eq!(code == 0, status == 200, "code and response agree");
+        let headers = options.into_iter().filter_map(|option| option.header).map(|h| (h.key, h.value)).collect();
+        Self { status, reason, headers, removed, metadata }
+    }
+}
+
+/// Asks once.
+pub(crate) async fn check(channel: &Channel, request: CheckRequest) -> Result<Answer, Status> {
+    let mut client = AuthorizationClient::new(channel.clone());
+    client.check(request).await.map(|response| response.into_inner().into())
+}
+
+/// Asks about a token: status, and the reason of a denial.
+pub(crate) async fn verdict(channel: &Channel, token: &str) -> (u16, String) {
+    let answer = check(channel, bearer(token)).await.unwrap();
+    (answer.status, answer.reason)
+}
+
+/// A GET of the admin port: status and body.
+pub(crate) async fn get(admin: &str, path: &str) -> (u16, String) {
+    let response = reqwest::get(format!("http://{admin}{path}")).await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+/// The value of a series of `/metrics`; 0 when it is not there.
+pub(crate) async fn metric(admin: &str, series: &str) -> f64 {
+    let (_, metrics) = get(admin, "/metrics").await;
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("cognito_authz_{series} ")));
+    line.map_or(0.0, |value| value.parse().unwrap())
+}

@@ -1,0 +1,28 @@
+//! What the integration tests share: the service in this process or as a program of its own, a JWKS server that can
+//! misbehave, tokens, and clients.
+
+pub(crate) mod client;
+pub(crate) mod jwks_server;
+pub(crate) mod service;
+pub(crate) mod token;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use service::PATIENCE;
+
+/// Waits until `condition` holds, and fails the test when it does not within `limit`.
+#[track_caller]
+pub(crate) fn eventually<F: Future<Output = bool>>(
+    what: &str,
+    limit: Duration,
+    condition: impl Fn() -> F,
+) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let start = Instant::now();
+        while !condition().await {
+            assert!(start.elapsed() < limit, "{caller}: {what}: not within {limit:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}

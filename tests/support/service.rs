@@ -1,0 +1,197 @@
+//! The service under test: in this process ([`TestApp`]), or as the program that users start ([`Program`]).
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cognito_authz::app;
+use cognito_authz::config::{self, Invocation};
+use tokio::sync::oneshot;
+
+use super::token::{CLIENT, POOL};
+
+/// How long anything may take that should be there at once.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What every service of these tests starts with: ports of its own, the test pool, one thread for checks.
+const FLAGS: [&str; 6] = [
+    "--grpc-listen=127.0.0.1:0",
+    "--admin-listen=127.0.0.1:0",
+    "--grpc-threads=1",
+    "--shutdown-deadline=100ms",
+    "--user-pool-id",
+    POOL,
+];
+
+fn flags(more: &[&str]) -> Vec<OsString> {
+    let client =
+        if more.iter().any(|flag| flag.starts_with("--client-id")) { vec![] } else { vec!["--client-id", CLIENT] };
+    FLAGS.iter().chain(&client).chain(more).map(OsString::from).collect()
+}
+
+/// The service, on a thread of this process. Ends when it is dropped.
+pub(crate) struct TestApp {
+    pub(crate) grpc: Vec<String>,
+    pub(crate) admin: String,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TestApp {
+    /// Starts with these flags beside the usual ones.
+    pub(crate) fn start(more: &[&str]) -> Self {
+        let invocation = config::read(flags(more).into_iter(), std::iter::empty(), Path::new("/nonexistent")).unwrap();
+        let Invocation::Serve(config) = invocation else { panic!("not serve") };
+        let (bound, addresses) = mpsc::channel();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let app = app::bind(*config).await.unwrap();
+                bound.send((app.grpc_addresses(), app.admin_address())).unwrap();
+                app.run(async { drop(stopped.await) }).await.unwrap();
+            });
+            runtime.shutdown_background();
+        });
+        let (grpc, admin) = addresses.recv_timeout(PATIENCE).unwrap();
+        Self { grpc, admin, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Begins the shutdown and does not wait for it.
+    pub(crate) fn stop(&mut self) {
+        drop(self.stop.take());
+    }
+
+    /// Waits for the end.
+    pub(crate) fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            let result = thread.join();
+            if !std::thread::panicking() {
+                result.unwrap();
+            }
+        }
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.stop();
+        self.join();
+    }
+}
+
+/// The program, as a process. Killed when it is dropped.
+pub(crate) struct Program {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    /// All of standard output so far.
+    pub(crate) log: Vec<String>,
+    pub(crate) grpc: Vec<String>,
+    pub(crate) admin: String,
+}
+
+impl Program {
+    /// Starts it with these flags beside the usual ones and waits until it listens.
+    pub(crate) fn start(more: &[&str]) -> Self {
+        let mut child = Self::command(&flags(more)).stdout(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = mpsc::channel();
+        let stdout = child.stdout.take().unwrap();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut program = Self { child, lines, log: Vec::new(), grpc: Vec::new(), admin: String::new() };
+        while program.admin.is_empty() {
+            let line = program.wait_for_line("\"listening\"");
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let address = line["fields"]["address"].as_str().unwrap().to_owned();
+            match line["fields"]["listener"].as_str() {
+                Some("grpc") => program.grpc.push(address),
+                _ => program.admin = address,
+            }
+        }
+        program
+    }
+
+    /// A command for the program, away from this environment and from any `.env`.
+    pub(crate) fn command(args: &[OsString]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cognito-authz"));
+        command.args(args).env_clear().current_dir("/").stdin(Stdio::null());
+        command
+    }
+
+    /// Waits for a line of the log with this text in it.
+    pub(crate) fn wait_for_line(&mut self, text: &str) -> String {
+        loop {
+            let line =
+                self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no line with {text} in {:#?}", self.log));
+            self.log.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by name, as `kill` takes it.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the end, and reads the rest of the log.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.log.extend(self.lines.iter());
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Runs the program to its end: exit code, standard output, standard error.
+pub(crate) fn run(args: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+    let mut child = Program::command(&args)
+        .envs(environment.iter().copied())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > PATIENCE {
+            drop(child.kill());
+            panic!("it does not end");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let read = |pipe: &mut dyn Read| {
+        let mut text = String::new();
+        pipe.read_to_string(&mut text).unwrap();
+        text
+    };
+    let status = child.wait().unwrap();
+    (status.code(), read(child.stdout.as_mut().unwrap()), read(child.stderr.as_mut().unwrap()))
+}
