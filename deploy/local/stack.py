@@ -1,0 +1,320 @@
+"""The stack: which processes there are, how each is started, when it is ready, how all of it ends.
+
+Start from `Stack`. Every port is chosen by the kernel and read back from the process that got it; every
+wait is for a condition, with a deadline.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import envoy_config
+import web
+from emulator import REGION, Cognito, Tokens
+from processes import Child, Failed, run_in_foreground
+
+_PREFIX = "cognito-authz-local-"
+_STOP_SECONDS = 15  # for all processes together; cognito-authz itself takes at most 10 to drain
+
+DEMO_EMAIL = "ada@example.com"
+DEMO_GROUP = "readers"
+
+
+def build(root: Path) -> Path:
+    """Builds the program and returns where cargo put it (it knows; target/ may be anywhere)."""
+    print("Building cognito-authz (cargo build --release --locked)")
+    output = run_in_foreground(
+        ["cargo", "build", "--release", "--locked", "--bin", "cognito-authz",
+         "--message-format=json-render-diagnostics"], cwd=root)
+    for line in reversed(output.splitlines()):
+        message = json.loads(line)
+        if message.get("executable"):
+            return Path(message["executable"])
+    raise Failed("cargo built no executable")
+
+
+class Stack:
+    """Everything, running. A context manager: leaving it ends every process and removes every file,
+    except for the logs if it is left by an error."""
+
+    def __init__(self, root: Path, binary: Path, *, port: int) -> None:
+        self._root = root
+        self._binary = binary
+        self._port = port
+        self._children: list[Child] = []
+        self._keep_logs = False
+        self.tools = root / "tests" / "tools" / "venv" / "bin"
+
+    def __enter__(self) -> Stack:
+        _sweep()
+        self._directory = _make_directory()
+        self._lock = _hold(self._directory)
+        self.logs = self._directory / "logs"
+        self.logs.mkdir()
+        try:
+            self._start()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None,
+                 _trace: TracebackType | None) -> None:
+        # A signal during this would only leave something behind; all of it ends within a time.
+        handlers = {number: signal.signal(number, signal.SIG_IGN)
+                    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        deadline = time.monotonic() + _STOP_SECONDS
+        for child in reversed(self._children):
+            child.stop(max(0.0, deadline - time.monotonic()))
+        if isinstance(error, Exception):
+            self.keep_logs()
+        if self._keep_logs:
+            for path in self._directory.iterdir():  # sockets, the emulator's keys
+                if path != self.logs:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            print(f"The logs are kept in {self.logs}")
+        else:
+            shutil.rmtree(self._directory, ignore_errors=True)
+        os.close(self._lock)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    def keep_logs(self) -> None:
+        self._keep_logs = True
+
+    def wait(self) -> None:
+        """Until a signal comes, or a process ends that should not."""
+        while True:
+            for child in self._children:
+                child.check()
+            time.sleep(0.5)
+
+    def stop_authz(self) -> int:
+        """Ends cognito-authz alone, as an orchestrator would; returns its exit code."""
+        return self._authz.stop(_STOP_SECONDS)
+
+    # ---------------------------------------------------------------------------------- the parts
+
+    def _start(self) -> None:
+        print(f"Starting the stack (logs: {self.logs})")
+        self._step("Cognito emulator", self._start_emulator)
+        self._step("user pool, app clients, groups", self._create_pool)
+        self._step("cognito-authz", self._start_authz)
+        self._step("application", self._start_upstream)
+        self._step("Envoy", self._start_envoy)
+
+    def _step(self, what: str, start: Callable[[], str]) -> None:
+        since = time.monotonic()
+        where = start()
+        print(f"  {what:<30} {where}  ({time.monotonic() - since:.1f} s)")
+
+    def _child(self, name: str, command: list[str | Path], env: dict[str, str] | None = None) -> Child:
+        child = Child(name, command, log=self.logs / f"{name}.log", cwd=self._directory, env=env)
+        self._children.append(child)
+        return child
+
+    def _start_emulator(self) -> str:
+        """The one that cannot choose a port itself: if ours is taken in the meantime, try another."""
+        for attempt in range(3):
+            port = _free_port()
+            self.cognito = Cognito(f"http://127.0.0.1:{port}")
+            child = self._child("ministack", [self.tools / "ministack"], {
+                "GATEWAY_PORT": str(port),
+                "BIND_HOST": "127.0.0.1",
+                "MINISTACK_HOST": "127.0.0.1",
+                # Strict, as AWS is: without it any code confirms, and revoked tokens go on working.
+                "AUTH": "true",
+                "MINISTACK_REGION": REGION,
+                "STATE_DIR": str(self._directory / "ministack"),
+                # Only what is needed. The others include a listener on *every* interface (port 8883).
+                "SERVICES": "cognito-idp,ses",
+                "IOT_MTLS_ENABLED": "0",
+                "SFTP_ENABLED": "0",
+            })
+            try:
+                child.wait_until("ready", lambda: web.is_ok(f"{self.cognito.url}/_ministack/health"), 30)
+                return self.cognito.url
+            except Failed:
+                taken = child.ended() is not None and any("already in use" in line for line in child.lines())
+                if attempt == 2 or not taken:
+                    raise
+                self._children.remove(child)
+        raise AssertionError("unreachable")
+
+    def _create_pool(self) -> str:
+        self.pool = self.cognito.create_pool("local")
+        self.client = self.cognito.create_client(self.pool, "web")
+        # A client of the same pool that cognito-authz is not told about.
+        self.other_client = self.cognito.create_client(self.pool, "other")
+        for group in ("admins", DEMO_GROUP):
+            self.cognito.create_group(self.pool, group)
+        return f"{self.pool}, client {self.client}"
+
+    def _start_authz(self) -> str:
+        """Configured as in production: three names from the environment. The fourth is the emulator."""
+        self.socket = self._directory / "authz.sock"
+        # Its working directory is ours, so that no .env of yours is read.
+        self._authz = self._child(
+            "cognito-authz",
+            [self._binary, "--grpc-listen", "127.0.0.1:0", "--grpc-listen", f"unix:{self.socket}",
+             "--admin-listen", "127.0.0.1:0", "--log-format", "json"],
+            {"AWS_REGION": REGION, "COGNITO_USER_POOL_ID": self.pool, "COGNITO_CLIENT_ID": self.client,
+             "COGNITO_ENDPOINT": self.cognito.url})
+        bound = self._authz.wait_until("listening", self._bound, 10)
+        self._grpc_port = bound["grpc"]
+        self.admin = f"http://127.0.0.1:{bound['admin']}"
+        self._authz.wait_until("ready", lambda: web.is_ok(f"{self.admin}/readyz"), 20)
+        return self.admin
+
+    def _bound(self) -> dict[str, int] | None:
+        """Ports by listener, from the log; `None` until all three sockets are bound."""
+        ports: dict[str, int] = {}
+        sockets = 0
+        for line in self._authz.lines():
+            fields = _fields(line)
+            if fields.get("message") == "listening":
+                address = str(fields.get("address"))
+                if address.startswith("unix:"):
+                    sockets += 1
+                else:
+                    ports[str(fields.get("listener"))] = int(address.rpartition(":")[2])
+        return ports if sockets and {"grpc", "admin"} <= ports.keys() else None
+
+    def _start_upstream(self) -> str:
+        child = self._child("upstream", [self.tools / "python", Path(__file__).with_name("upstream.py")])
+        line = child.wait_until("listening", lambda: "".join(child.lines()), 10)
+        self._upstream_port = int(line.rpartition(" ")[2])
+        return f"http://127.0.0.1:{self._upstream_port}"
+
+    def _start_envoy(self) -> str:
+        config = self._directory / "envoy.json"
+        envoy_config.write(
+            self._root / "deploy" / "envoy" / "envoy.yaml", config,
+            listeners={"ingress_uds": envoy_config.tcp(0), "ingress_tcp": envoy_config.tcp(self._port)},
+            clusters={"cognito_authz_uds": envoy_config.unix(self.socket),
+                      "cognito_authz_tcp": envoy_config.tcp(self._grpc_port),
+                      "app": envoy_config.tcp(self._upstream_port)})
+        address = self._directory / "envoy-admin"
+        # Without hot restart there is no shared memory, and any number of Envoys run side by side.
+        envoy = self._child("envoy", [
+            self.tools / "envoy", "-c", config, "-l", "warn", "--concurrency", "2", "--disable-hot-restart",
+            "--admin-address-path", address])
+        host = envoy.wait_until("started", address.read_text, 20)
+        self.envoy_admin = f"http://{host}"
+        envoy.wait_until("ready", lambda: web.is_ok(f"{self.envoy_admin}/ready"), 20)
+        statuses = web.get(f"{self.envoy_admin}/listeners?format=json").json()["listener_statuses"]
+        ports = {each["name"]: each["local_address"]["socket_address"]["port_value"] for each in statuses}
+        self.over_uds = f"http://127.0.0.1:{ports['ingress_uds']}"
+        self.over_tcp = f"http://127.0.0.1:{ports['ingress_tcp']}"
+        envoy.wait_until("finding cognito-authz healthy", self._healthy, 20)
+        return f"{self.over_uds} {self.over_tcp}"
+
+    def _healthy(self) -> bool:
+        """Whether Envoy's own health checks have found both ways to cognito-authz open."""
+        clusters = web.get(f"{self.envoy_admin}/clusters?format=json").json()["cluster_statuses"]
+        states: list[dict[str, Any]] = [
+            host["health_status"] for cluster in clusters if cluster["name"].startswith("cognito_authz_")
+            for host in cluster.get("host_statuses", [])]
+        return len(states) == 2 and all(state == {"eds_health_status": "HEALTHY"} for state in states)
+
+    # ------------------------------------------------------------------------------- for a person
+
+    def demo_user(self) -> Tokens:
+        """Signs a user up and in. Nobody needs the password again, so nobody is told it."""
+        password = make_password()
+        self.cognito.sign_up(self.client, DEMO_EMAIL, password)
+        self.cognito.confirm(self.client, DEMO_EMAIL, self.cognito.mailed_code(DEMO_EMAIL))
+        self.cognito.add_to_group(self.pool, DEMO_EMAIL, DEMO_GROUP)
+        return self.cognito.sign_in(self.client, DEMO_EMAIL, password)
+
+    def welcome(self) -> None:
+        token = self.demo_user().access
+        print(f"""
+The stack is up.
+
+  Envoy -> cognito-authz over TCP            {self.over_tcp}
+  Envoy -> cognito-authz over a Unix socket  {self.over_uds}
+  Envoy's admin port                         {self.envoy_admin}
+  cognito-authz, operators' port             {self.admin}  (/readyz /metrics /config)
+  Cognito emulator                           {self.cognito.url}
+  Logs                                       {self.logs}
+
+{DEMO_EMAIL} (group {DEMO_GROUP}) has signed up and in. Her access token is worth something to this
+emulator only, and only while it runs:
+
+export TOKEN={token}
+
+Try, in another terminal:
+
+curl -i {self.over_tcp}/orders                                      # no token: 401
+curl -i -H "Authorization: Bearer $TOKEN" {self.over_tcp}/orders    # 200, and what the application received
+curl -i -H "Authorization: Bearer $TOKEN" -H 'x-auth-sub: root' {self.over_tcp}/orders  # nobody is fooled
+curl -i -H "Authorization: Bearer ${{TOKEN}}x" {self.over_tcp}/orders  # 401
+curl -s {self.admin}/metrics | grep checks_total
+
+Ctrl-C stops everything.""")
+
+
+def make_password() -> str:
+    """One that the pool's policy takes."""
+    return f"{secrets.token_urlsafe(18)}aA1"
+
+
+def _fields(line: str) -> dict[str, Any]:
+    """The fields of a JSON log line; none if it is something else."""
+    try:
+        fields = json.loads(line)["fields"]
+    except (ValueError, TypeError, KeyError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _make_directory() -> Path:
+    """A private temporary folder whose path is short enough for a Unix socket in it (108 bytes)."""
+    base = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base if len(os.fsencode(base)) <= 60 else "/tmp"))
+
+
+def _hold(directory: Path) -> int:
+    """Marks the folder as in use for as long as this process lives. (`_sweep` of another `up` knows the
+    file by its name, which it gets once it is locked.)"""
+    lock = os.open(directory / "lock.new", os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    (directory / "lock.new").rename(directory / "lock")
+    return lock
+
+
+def _sweep() -> None:
+    """Removes what a killed `up` could not: folders with a lock that nobody holds. (Kept logs have none.)"""
+    for base in {Path(tempfile.gettempdir()), Path("/tmp")}:
+        for lock in base.glob(f"{_PREFIX}*/lock"):
+            try:
+                handle = os.open(lock, os.O_RDWR)
+            except OSError:
+                continue  # someone else's
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+            except BlockingIOError:
+                pass  # in use
+            finally:
+                os.close(handle)

@@ -1,0 +1,303 @@
+"""The tour: what a user, a client without a token and an attacker each get, through the real Envoy.
+
+Every step says what is sent, what comes back and whether that is right. Start from `run`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jwt
+
+import web
+from emulator import REGION, Tokens
+from processes import describe
+from stack import DEMO_EMAIL, DEMO_GROUP, Stack, make_password
+from web import Answer, Headers
+
+# Any spelling of a header of ours that an application may take for it.
+_IDENTITY_HEADER = re.compile(r"x[-_.]auth[-_.]", re.IGNORECASE)
+
+_INVALID_TOKEN = 'Bearer realm="api", error="invalid_token", error_description="'
+_INVALID_REQUEST = 'Bearer realm="api", error="invalid_request", error_description="'
+
+# What somebody who wants to be someone else sends along.
+_FORGED = [
+    ("x-auth-sub", "root"),
+    ("X-Auth-Groups", "admins"),
+    ("x-auth-email", "root@example.com"),   # ours, but without a value for this token
+    ("x.auth.sub", "root"),                 # another spelling
+    ("x-auth-role", "superuser"),           # not ours, but under our prefix
+]
+
+
+def run(stack: Stack) -> bool:
+    """Whether every step was as expected."""
+    tour = _Tour(stack)
+    try:
+        tour.walk()
+    except _CannotGoOn:
+        print("\nThe tour cannot go on from here.")
+    if tour.failed:
+        print(f"\n{_red('FAILED')}: step {', '.join(map(str, tour.failed))} of {tour.number}.")
+        return False
+    print(f"\n{_green('OK')}: all {tour.number} steps were as expected.")
+    return True
+
+
+class _CannotGoOn(Exception):
+    """A step failed whose result the next ones need."""
+
+
+class _Tour:
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.number = 0
+        self.failed: list[int] = []
+        self.problems: list[str] = []
+        # Every check that Envoy should have asked for, to be compared with what was counted.
+        self.checks: Counter[tuple[str, str]] = Counter()
+        self.reached = 0
+
+    # ------------------------------------------------------------------------------------- the way
+
+    def walk(self) -> None:
+        tokens, foreign = self.become_a_user()
+        identity = self.expected_identity(tokens)
+
+        print("\nThrough Envoy's listener that asks over the Unix socket:")
+        url = self.stack.over_uds
+        self.public_route(url)
+        self.without_a_token(url)
+        self.with_a_token(url, tokens, identity)
+        self.with_forged_headers(url, tokens, identity)
+        with self.step("A tampered token: one character in the middle of the signature is another"):
+            self.refused(self.ask(url, [bearer(tampered(tokens.access))]), "bad_signature", _INVALID_TOKEN)
+        with self.step("The ID token, which says who someone is and not what a client may do"):
+            self.refused(self.ask(url, [bearer(tokens.id)]), "wrong_token_use", _INVALID_TOKEN)
+        with self.step("The same user's access token for another app client of the pool"):
+            self.refused(self.ask(url, [bearer(foreign.access)]), "wrong_client", _INVALID_TOKEN)
+        with self.step("Two credentials, both good: which one would the application take?"):
+            self.refused(self.ask(url, [bearer(tokens.access), bearer(tokens.access)]),
+                         "multiple_credentials", _INVALID_REQUEST)
+
+        print("\nThrough Envoy's listener that asks over TCP:")
+        url = self.stack.over_tcp
+        self.without_a_token(url)
+        self.with_forged_headers(url, tokens, identity)
+
+        print("\nBehind the scenes:")
+        self.counted()
+        self.service_stops(tokens)
+
+    def become_a_user(self) -> tuple[Tokens, Tokens]:
+        stack, cognito = self.stack, self.stack.cognito
+        password = make_password()
+        print(f"\nA user comes into being (at the Cognito emulator, {cognito.url}):")
+        with self.step(f"{DEMO_EMAIL} signs up", needed=True):
+            answer = cognito.sign_up(stack.client, DEMO_EMAIL, password)
+            self.say("< user sub", answer["UserSub"])
+            self.say("< code sent by", answer["CodeDeliveryDetails"]["DeliveryMedium"])
+            self.expect(answer["UserConfirmed"] is False, "the user is not confirmed yet")
+        with self.step("She confirms with the code from the mail", needed=True):
+            code = cognito.mailed_code(DEMO_EMAIL)
+            self.say("> code", code)
+            cognito.confirm(stack.client, DEMO_EMAIL, code)
+        with self.step(f"An administrator puts her in the group {DEMO_GROUP}", needed=True):
+            cognito.add_to_group(stack.pool, DEMO_EMAIL, DEMO_GROUP)
+        with self.step("She signs in", needed=True):
+            tokens = cognito.sign_in(stack.client, DEMO_EMAIL, password)
+            foreign = cognito.sign_in(stack.other_client, DEMO_EMAIL, password)
+            self.say("< access token", shortened(tokens.access))
+            self.say("< ID token", shortened(tokens.id))
+            # Someone else's code agrees that these are good, so a refusal below is cognito-authz's doing.
+            self.expect(self.claims(tokens.access)["token_use"] == "access", "PyJWT verifies the access token")
+            self.expect(self.claims(tokens.id)["token_use"] == "id", "PyJWT verifies the ID token")
+            self.expect(self.claims(foreign.access)["client_id"] == stack.other_client,
+                        "PyJWT verifies the other client's token")
+        return tokens, foreign
+
+    def public_route(self, url: str) -> None:
+        with self.step("A route for which Envoy does not ask, without a token"):
+            self.say("> GET", f"{url}/healthz")
+            answer = web.get(f"{url}/healthz")
+            self.say("<", f"{answer.status} {answer.body.decode(errors='replace').strip()}")
+            self.expect(answer.status == 200, "status 200")
+
+    def without_a_token(self, url: str) -> None:
+        with self.step("Without a token"):
+            self.refused(self.ask(url), "missing_credential", None)
+
+    def with_a_token(self, url: str, tokens: Tokens, identity: list[list[str]]) -> None:
+        with self.step("With the access token"):
+            self.allowed(self.ask(url, [bearer(tokens.access)]), identity)
+
+    def with_forged_headers(self, url: str, tokens: Tokens, identity: list[list[str]]) -> None:
+        with self.step("With the access token and forged identity headers: the real ones arrive, alone"):
+            self.allowed(self.ask(url, [*_FORGED, bearer(tokens.access)]), identity)
+
+    def counted(self) -> None:
+        with self.step("What was counted is what was sent"):
+            answer = web.get(f"{self.stack.admin}/metrics")
+            self.say("> GET", f"{self.stack.admin}/metrics")
+            counted: Counter[tuple[str, str]] = Counter()
+            for labels, value in samples(answer.body.decode(), "cognito_authz_checks_total"):
+                if value:
+                    self.say("<", f"checks_total decision={labels['decision']} reason={labels['reason'] or '-'} "
+                             f"pool={labels['pool'] or '-'} policy={labels['policy']}: {value}")
+                    counted[labels["decision"], labels["reason"]] += value
+            self.expect(counted == self.checks, f"the counters are {dict(self.checks)}")
+
+            stats = web.get(f"{self.stack.envoy_admin}/stats?filter=ext_authz\\.cognito\\.").body.decode()
+            envoy: Counter[str] = Counter()
+            for name, value in re.findall(
+                    r"^http\.\w+\.ext_authz\.cognito\.(ok|denied|error): (\d+)$", stats, re.MULTILINE):
+                envoy[name] += int(value)
+            self.say("< Envoy itself", f"ok {envoy['ok']}, denied {envoy['denied']}, error {envoy['error']}")
+            allowed = self.checks["allow", ""]
+            denied = self.checks.total() - allowed
+            self.expect((envoy["ok"], envoy["denied"], envoy["error"]) == (allowed, denied, 0),
+                        f"Envoy counted {allowed} ok, {denied} denied, 0 error")
+            self.say("< the application", f"was reached {self.reached} times")
+            self.expect(self.reached == allowed, f"the application saw the {allowed} allowed requests and no other")
+
+    def service_stops(self, tokens: Tokens) -> None:
+        with self.step("cognito-authz is told to stop: it ends well, and Envoy lets nobody in without it"):
+            code = self.stack.stop_authz()
+            self.say("< cognito-authz", f"ended with {describe(code)}")
+            self.expect(code == 0, "exit code 0")
+            answer = self.ask(self.stack.over_uds, [bearer(tokens.access)])
+            self.expect(answer.status == 503, "status 503")
+
+    # ---------------------------------------------------------------------------- asking and judging
+
+    def ask(self, url: str, headers: Headers = ()) -> Answer:
+        headers = list(headers)
+        self.say("> GET", f"{url}/orders?page=2")
+        for name, value in headers:
+            self.say(f"> {name}:", shortened(value))
+        answer = web.get(f"{url}/orders?page=2", headers)
+        self.say("<", str(answer.status))
+        return answer
+
+    def allowed(self, answer: Answer, identity: list[list[str]]) -> None:
+        self.checks["allow", ""] += 1
+        self.expect(answer.status == 200, "status 200")
+        echo = answer.json()
+        echo = echo if isinstance(echo, dict) else {}
+        received = sorted(pair for pair in echo.get("headers", []) if _IDENTITY_HEADER.match(pair[0]))
+        self.say("< the application received", f"{echo.get('method')} {echo.get('path')}")
+        for name, value in received:
+            self.say(f"    {name}:", value)
+        self.expect(received == identity, f"exactly the identity headers {identity}")
+        self.reached = echo.get("number", self.reached)
+
+    def refused(self, answer: Answer, reason: str, challenge: str | None) -> None:
+        """`challenge` is how it begins; `None` is the bare one, for a client that sent no credential."""
+        self.checks["deny", reason] += 1
+        authenticate = answer.header("www-authenticate")
+        self.say("< www-authenticate:", authenticate or "(none)")
+        self.say("<", answer.body.decode(errors="replace").strip())
+        body: Any = answer.json()
+        body = body if isinstance(body, dict) else {}
+        self.expect(answer.status == 401, "status 401")
+        if challenge is None:
+            self.expect(authenticate == 'Bearer realm="api"', 'the challenge Bearer realm="api"')
+            self.expect(body.get("error") == "missing_token", "error missing_token")
+        else:
+            self.expect((authenticate or "").startswith(challenge), f"a challenge that begins with {challenge}")
+        self.expect(body.get("reason") == reason, f"reason {reason}")
+        self.expect(answer.header("content-type") == "application/json", "content-type application/json")
+        self.expect(answer.header("cache-control") == "no-store", "cache-control no-store")
+
+    def claims(self, token: str) -> dict[str, Any]:
+        """The claims, after PyJWT has verified signature, issuer and times with the pool's published keys."""
+        keys = jwt.PyJWKSet.from_dict(
+            web.get(f"{self.stack.cognito.url}/{self.stack.pool}/.well-known/jwks.json").json())
+        key = keys[jwt.get_unverified_header(token)["kid"]]
+        issuer = f"https://cognito-idp.{REGION}.amazonaws.com/{self.stack.pool}"
+        claims: dict[str, Any] = jwt.decode(token, key, algorithms=["RS256"], issuer=issuer,
+                                            options={"verify_aud": False, "require": ["exp", "iss"]})
+        return claims
+
+    def expected_identity(self, tokens: Tokens) -> list[list[str]]:
+        claims = self.claims(tokens.access)
+        return sorted([
+            ["x-auth-sub", claims["sub"]],
+            ["x-auth-username", claims["username"]],
+            ["x-auth-client-id", self.stack.client],
+            ["x-auth-token-use", "access"],
+            ["x-auth-scope", claims["scope"]],
+            ["x-auth-groups", DEMO_GROUP],
+        ])
+
+    # -------------------------------------------------------------------------------------- telling
+
+    @contextmanager
+    def step(self, title: str, *, needed: bool = False) -> Iterator[None]:
+        """Numbers and judges what is done in it. An error is a failed step, not the end of the tour,
+        unless the next ones need its result."""
+        self.number += 1
+        self.problems = []
+        print(f"\n{self.number:2}. {title}")
+        try:
+            yield
+        except Exception as error:  # whatever it is, the reader wants to know at which step
+            self.problems.append(f"{type(error).__name__}: {error}")
+        if self.problems:
+            self.failed.append(self.number)
+            for problem in self.problems:
+                print(f"    {_red('FAILED')}  {problem}")
+            if needed:
+                raise _CannotGoOn
+        else:
+            print(f"    {_green('OK')}")
+
+    def say(self, what: str, text: str) -> None:
+        print(f"      {what} {text}")
+
+    def expect(self, fact: bool, wanted: str) -> None:
+        if not fact:
+            self.problems.append(f"expected {wanted}")
+
+
+def bearer(token: str) -> tuple[str, str]:
+    return "authorization", f"Bearer {token}"
+
+
+def shortened(value: str) -> str:
+    """Enough of a token to recognise it by, not enough to use it."""
+    return value if len(value) <= 80 else f"{value[:24]}... ({len(value)} characters)"
+
+
+def tampered(token: str) -> str:
+    """In the middle, because the last character of a signature carries bits that are not part of it."""
+    head, _, signature = token.rpartition(".")
+    middle = len(signature) // 2
+    other = "A" if signature[middle] != "A" else "B"
+    return f"{head}.{signature[:middle]}{other}{signature[middle + 1:]}"
+
+
+def samples(exposition: str, metric: str) -> Iterator[tuple[dict[str, str], int]]:
+    """Labels and values of one metric. (Enough of the format for values that we make ourselves.)"""
+    for labels, value in re.findall(rf"^{metric}\{{(.*)\}} (\S+)$", exposition, re.MULTILINE):
+        yield dict(re.findall(r'(\w+)="([^"]*)"', labels)), int(float(value))
+
+
+def _coloured(code: int, text: str) -> str:
+    plain = not sys.stdout.isatty() or "NO_COLOR" in os.environ
+    return text if plain else f"\033[{code}m{text}\033[0m"
+
+
+def _green(text: str) -> str:
+    return _coloured(32, text)
+
+
+def _red(text: str) -> str:
+    return _coloured(31, text)

@@ -1,0 +1,48 @@
+"""The application behind Envoy: answers every request with what it received, as JSON.
+
+Run as a program: `upstream.py` listens on a free loopback port and prints `listening on N`.
+Headers are pairs, not an object, so that a repeated one is seen; `number` counts the requests that
+ever got here, so that a refused one that got here anyway is seen, too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Echo(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    numbers = itertools.count(1)
+
+    def answer(self) -> None:
+        length = int(self.headers.get("content-length") or 0)
+        self.rfile.read(length)
+        body = json.dumps({
+            "number": next(self.numbers),
+            "method": self.command,
+            "path": self.path,
+            "headers": [[name.lower(), value] for name, value in self.headers.items()],
+        }, indent=2).encode() + b"\n"
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Quiet: the request line may carry a token in its query."""
+
+
+def main() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        print(f"listening on {server.server_port}", flush=True)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

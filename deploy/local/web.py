@@ -1,0 +1,63 @@
+"""One HTTP request, exactly as written.
+
+`http.client` and not `urllib`: the tour sends one header twice, looks at refusals as answers and not
+as exceptions, and must not go through a proxy that the environment names.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+Headers = Iterable[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """All values of a header, as one; `None` if there is none."""
+        values = [value for key, value in self.headers if key.lower() == name]
+        return ", ".join(values) if values else None
+
+    def json(self) -> Any:
+        """The body as JSON; `None` for anything else, so that a check of it fails and does not raise."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+
+def request(method: str, url: str, headers: Headers = (), body: bytes = b"", timeout: float = 10) -> Answer:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+    try:
+        connection.putrequest(method, f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}")
+        for name, value in headers:
+            connection.putheader(name, value)
+        if body:
+            connection.putheader("content-length", str(len(body)))
+        connection.endheaders(body or None)
+        response = connection.getresponse()
+        return Answer(response.status, response.getheaders(), response.read())
+    finally:
+        connection.close()
+
+
+def get(url: str, headers: Headers = (), timeout: float = 10) -> Answer:
+    return request("GET", url, headers, timeout=timeout)
+
+
+def is_ok(url: str) -> bool:
+    """For readiness: whether the URL answers 200 by now."""
+    try:
+        return get(url, timeout=2).status == 200
+    except (OSError, http.client.HTTPException):
+        return False
