@@ -14,7 +14,7 @@
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
 //! - Only `ext_authz/` and `app` know tonic and Envoy's types; only `admin`, `ext_authz/server` and `healthcheck` speak HTTP;
-//!   only `jwks/store` fetches.
+//!   only `jwks/fetch` fetches.
 //! - `authz/{token,claims,policy,identity,denial}` have no `async`, no clock and no logging: the same input gives the same answer.
 //! - `Claims` is made by one function, the one that has verified the signature. There is no way around it, also not
 //!   for tests: they sign real tokens.
@@ -37,6 +37,7 @@ pub mod user_pool;
 
 #[cfg(test)]
 #[path = "../tests/support/token.rs"]
+#[expect(dead_code, reason = "the integration tests use the rest")]
 mod token_builder;
 
 /// The commit this was built from, if the build said so (`COGNITO_AUTHZ_REVISION`).

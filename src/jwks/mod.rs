@@ -1,8 +1,9 @@
 //! The keys of a user pool: the JWKS document (RFC 7517) becomes a [`KeySet`] of [`VerifyingKey`]s by `kid`.
 //!
 //! Keys we do not verify with are left out one by one, with a reason each; a document without a usable key is an
-//! error. Nothing here fetches: that is [`store`]'s.
+//! error. Nothing in this file fetches: that is [`store`]'s and [`fetch`]'s.
 
+pub mod fetch;
 pub mod store;
 
 use std::collections::HashMap;

@@ -1,18 +1,19 @@
 //! The keys in force, and how they stay so: one task per pool fetches them, checks read them and may ask for a fetch.
 //!
 //! A good set is replaced by another good set and by nothing else. Who asks with unknown `kid`s causes one fetch
-//! per pool and [`REQUEST_SPACING`], whatever they send. Start from [`KeyStore::key`]; [`Refresher`] is the task.
+//! per pool and [`REQUEST_SPACING`], whatever they send. Start from [`KeyStore::key`]; [`Refresher`] is the task. How a document is
+//! fetched is [`fetch`](super::fetch)'s.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, OnceCell, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::{self, Instant};
-use url::Url;
 
-use super::{JwksError, KeySet, VerifyingKey};
+use super::fetch::FetchError;
+use super::{KeySet, VerifyingKey};
 use crate::lifecycle::BlockReady;
 use crate::metrics::JwksMetrics;
 use crate::user_pool::PoolIndex;
@@ -254,139 +255,205 @@ fn as_gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Fetches JWKS documents over HTTP.
-#[derive(Debug, Default)]
-pub struct JwksClient {
-    /// Made at the first fetch, away from the start: reading the system's CA certificates takes its time.
-    client: OnceCell<reqwest::Client>,
-}
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-const MAX_DOCUMENT_BYTES: usize = 512 * 1024;
+    use super::*;
+    use crate::lifecycle::Readiness;
+    use crate::metrics::Metrics;
+    use crate::token_builder::{SigningKey, jwks};
 
-impl JwksClient {
-    /// The document at the first of `urls`; at the next one where a server answers 403 or 404. All of it within five
-    /// seconds.
-    ///
-    /// # Errors
-    /// [`FetchError`].
-    pub async fn fetch(&self, urls: &[Url]) -> Result<Vec<u8>, FetchError> {
-        let attempt = async {
-            let client = self.client().await?;
-            let mut result = Err(FetchError::Status(404));
-            for url in urls {
-                result = get(client, url).await;
-                if !matches!(result, Err(FetchError::Status(403 | 404))) {
-                    break;
-                }
+    /// A pool whose fetches are answered by a function, on paused time.
+    struct Pool {
+        store: KeyStore,
+        metrics: JwksMetrics,
+        /// When each fetch began, since the start.
+        fetches: Arc<Mutex<Vec<Duration>>>,
+        readiness: Readiness,
+    }
+
+    type Answer = Box<dyn Fn(usize) -> Result<Vec<u8>, FetchError> + Send + Sync>;
+
+    /// Starts a pool; its fetches take `latency` and end as `answer` says about their number.
+    fn start(seed: KeySet, latency: Duration, answer: Answer) -> Pool {
+        let metrics =
+            Metrics::new(vec!["default".into()], Vec::new(), &[], &FetchError::LABELS).unwrap().jwks("default");
+        let readiness = Readiness::default();
+        let keys = PoolKeys::new(seed, metrics.clone());
+        let refresher = Refresher::new(Arc::clone(&keys), Duration::from_secs(900), readiness.block("keys".into()));
+        let fetches = Arc::new(Mutex::new(Vec::new()));
+        let (log, begin, answer) = (Arc::clone(&fetches), Instant::now(), Arc::new(answer));
+        tokio::spawn(refresher.run(move || {
+            let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
+            async move {
+                let number = {
+                    let mut log = log.lock().unwrap();
+                    log.push(begin.elapsed());
+                    log.len()
+                };
+                time::sleep(latency).await;
+                answer(number)
             }
-            result
-        };
-        time::timeout(FETCH_TIMEOUT, attempt).await.unwrap_or(Err(FetchError::Timeout))
+        }));
+        Pool { store: KeyStore::new(vec![keys]), metrics, fetches, readiness }
     }
 
-    async fn client(&self) -> Result<&reqwest::Client, FetchError> {
-        let build = || {
-            reqwest::Client::builder()
-                .user_agent(concat!("cognito-authz/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(CONNECT_TIMEOUT)
-                .redirect(reqwest::redirect::Policy::none())
-                .build()
-        };
-        self.client
-            .get_or_try_init(|| async {
-                match tokio::task::spawn_blocking(build).await {
-                    Ok(Ok(client)) => Ok(client),
-                    Ok(Err(error)) => Err(FetchError::Tls(innermost(&error))),
-                    Err(_) => Err(FetchError::Tls("the client could not be made".into())),
-                }
+    impl Pool {
+        async fn ask(&self, kid: &str) -> Result<(), KeyMiss> {
+            self.ask_before(kid, Instant::now() + Duration::from_secs(5)).await
+        }
+
+        async fn ask_before(&self, kid: &str, deadline: Instant) -> Result<(), KeyMiss> {
+            self.store.key(0, kid, deadline).await.map(drop)
+        }
+
+        fn fetches(&self) -> usize {
+            self.fetches.lock().unwrap().len()
+        }
+    }
+
+    fn document(key: &SigningKey) -> Vec<u8> {
+        jwks(&[key]).into_bytes()
+    }
+
+    fn seed(key: &SigningKey) -> KeySet {
+        KeySet::parse(&document(key), &KeySet::default()).unwrap()
+    }
+
+    const SHARED: &str = "c2hhcmVk+/=";
+    const OTHER: &str = "b3RoZXI=";
+    const QUICK: Duration = Duration::from_millis(20);
+
+    async fn pass(seconds: u64) {
+        time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_waits_for_the_first_fetch() {
+        let pool = start(KeySet::default(), QUICK, Box::new(|_| Ok(document(SigningKey::shared()))));
+        assert_eq!(pool.readiness.pending(), ["keys"]);
+        assert_eq!(pool.ask(SHARED).await, Ok(()));
+        assert!(pool.readiness.pending().is_empty());
+        assert_eq!((pool.metrics.keys.get(), pool.fetches()), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_waits_for_no_longer_than_it_may() {
+        let pool = start(KeySet::default(), Duration::from_secs(4), Box::new(|_| Ok(document(SigningKey::shared()))));
+        let begin = Instant::now();
+        assert_eq!(pool.ask(SHARED).await, Err(KeyMiss::Unavailable));
+        assert_eq!(begin.elapsed(), MAX_WAIT);
+        let begin = Instant::now();
+        assert_eq!(pool.ask_before(SHARED, begin + Duration::from_millis(30)).await, Err(KeyMiss::Unavailable));
+        assert_eq!(begin.elapsed(), Duration::from_millis(30));
+        pass(4).await;
+        assert_eq!(pool.ask(SHARED).await, Ok(()), "the fetch went on without its check");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_keys_only_the_clock_causes_fetches() {
+        let pool = start(KeySet::default(), QUICK, Box::new(|_| Err(FetchError::Status(500))));
+        for _ in 0..600 {
+            assert_eq!(pool.ask("any").await, Err(KeyMiss::Unavailable));
+            time::sleep(Duration::from_millis(100)).await;
+        }
+        let at = pool.fetches.lock().unwrap().clone();
+        let pauses: Vec<f64> = at.windows(2).map(|pair| pair[1].as_secs_f64() - pair[0].as_secs_f64()).collect();
+        for (pause, expected) in pauses.iter().zip([0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]) {
+            assert!((expected * 0.9..=expected * 1.1 + 0.03).contains(pause), "{pauses:?}");
+        }
+        assert!((8..=12).contains(&at.len()), "{at:?}");
+        assert_eq!(pool.readiness.pending(), ["keys"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_answers_for_unknown_kids_for_a_while() {
+        let pool = start(KeySet::default(), QUICK, Box::new(|_| Ok(document(SigningKey::shared()))));
+        for _ in 0..100 {
+            assert_eq!(pool.ask("unknown").await, Err(KeyMiss::Unknown));
+        }
+        assert_eq!((pool.fetches(), pool.metrics.unknown_kid.get()), (1, 100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unknown_kids_cause_one_fetch_in_ten_seconds() {
+        let pool = start(seed(SigningKey::shared()), QUICK, Box::new(|_| Ok(document(SigningKey::shared()))));
+        pass(60).await;
+        assert_eq!(pool.fetches(), 1, "the background's");
+        for number in 0..1000 {
+            assert_eq!(pool.ask(&format!("unknown{number}")).await, Err(KeyMiss::Unknown));
+            time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!((10..=12).contains(&(pool.fetches())), "{}", pool.fetches());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failing_fetch_is_not_asked_for_more_often_than_a_good_one() {
+        let pool = start(seed(SigningKey::shared()), QUICK, Box::new(|_| Err(FetchError::Timeout)));
+        pass(1).await;
+        for number in 0..300 {
+            assert_eq!(pool.ask(&format!("unknown{number}")).await, Err(KeyMiss::Unavailable), "nobody can say");
+            assert_eq!(pool.ask(SHARED).await, Ok(()), "the seed serves");
+            time::sleep(Duration::from_millis(100)).await;
+        }
+        // In 31 seconds: the first one, three that were asked for, one or two retries of the background.
+        assert!((4..=7).contains(&pool.fetches()), "{:?}", pool.fetches);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_key_works_as_soon_as_a_check_asks_for_it() {
+        let rotate = |number| Ok(document(if number < 2 { SigningKey::shared() } else { SigningKey::other() }));
+        let pool = start(KeySet::default(), QUICK, Box::new(rotate));
+        assert_eq!(pool.ask(SHARED).await, Ok(()));
+        let old = pool.store.key(0, SHARED, Instant::now()).await.unwrap();
+        assert_eq!(pool.ask(OTHER).await, Err(KeyMiss::Unknown), "fetched a moment ago");
+        pass(11).await;
+        assert_eq!(pool.ask(OTHER).await, Ok(()));
+        assert_eq!(pool.fetches(), 2);
+        assert!(!old.is_current());
+        assert_eq!(pool.ask(SHARED).await, Err(KeyMiss::Unknown));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_checks_share_one_fetch() {
+        let rotate = |number| Ok(document(if number < 2 { SigningKey::shared() } else { SigningKey::other() }));
+        let pool = Arc::new(start(KeySet::default(), QUICK, Box::new(rotate)));
+        pass(11).await;
+        let asking: Vec<_> = (0..50)
+            .map(|_| {
+                let pool = Arc::clone(&pool);
+                tokio::spawn(async move { pool.ask(OTHER).await })
             })
-            .await
-    }
-}
-
-async fn get(client: &reqwest::Client, url: &Url) -> Result<Vec<u8>, FetchError> {
-    let failed = |error: reqwest::Error| match error {
-        error if error.is_timeout() => FetchError::Timeout,
-        error if error.is_connect() => FetchError::Connect(innermost(&error)),
-        error => FetchError::Body(innermost(&error)),
-    };
-    let mut response = client.get(url.clone()).header("accept", "application/json").send().await.map_err(failed)?;
-    if response.status() != reqwest::StatusCode::OK {
-        return Err(FetchError::Status(response.status().as_u16()));
-    }
-    let mut document = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
-        if document.len() + chunk.len() > MAX_DOCUMENT_BYTES {
-            return Err(FetchError::TooLarge);
+            .collect();
+        for asked in asking {
+            assert_eq!(asked.await.unwrap(), Ok(()));
         }
-        document.extend_from_slice(&chunk);
+        assert_eq!(pool.fetches(), 2);
     }
-    Ok(document)
-}
 
-/// The last cause of an error: the layers above it only say that there is one.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
-}
-
-/// Why a fetch brought no keys. For the operator.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum FetchError {
-    /// Nothing can be fetched over TLS.
-    #[error("no TLS client: {0}")]
-    Tls(String),
-    /// No connection.
-    #[error("no connection: {0}")]
-    Connect(String),
-    /// Not within five seconds, two of them for the connection.
-    #[error("no answer in time")]
-    Timeout,
-    /// Not 200; redirects are not followed.
-    #[error("the answer has status {0}")]
-    Status(u16),
-    /// More than 512 KiB, unpacked.
-    #[error("the document is larger than 512 KiB")]
-    TooLarge,
-    /// Broke off, or could not be unpacked.
-    #[error("the answer cannot be read: {0}")]
-    Body(String),
-    /// No keys in it.
-    #[error("{0}")]
-    Document(#[from] JwksError),
-}
-
-impl FetchError {
-    /// Values of the label `result`.
-    pub const LABELS: [&'static str; 10] = [
-        "success",
-        "tls",
-        "connect",
-        "timeout",
-        "status",
-        "too_large",
-        "body",
-        "not_json",
-        "not_jwks",
-        "no_usable_key",
-    ];
-
-    fn label(&self) -> &'static str {
-        match self {
-            Self::Tls(_) => "tls",
-            Self::Connect(_) => "connect",
-            Self::Timeout => "timeout",
-            Self::Status(_) => "status",
-            Self::TooLarge => "too_large",
-            Self::Body(_) => "body",
-            Self::Document(JwksError::NotJson) => "not_json",
-            Self::Document(JwksError::NotJwks) => "not_jwks",
-            Self::Document(JwksError::NoUsableKey) => "no_usable_key",
+    #[tokio::test(start_paused = true)]
+    async fn good_keys_are_replaced_by_good_keys_only() {
+        let answers = |number| match number {
+            1 => Ok(document(SigningKey::shared())),
+            2 => Ok(b"<html>".to_vec()),
+            3 => Ok(b"{\"keys\":[]}".to_vec()),
+            4 => Ok(Vec::new()),
+            5 => Err(FetchError::Connect("refused".into())),
+            _ => Ok(document(SigningKey::other())),
+        };
+        let pool = start(KeySet::default(), QUICK, Box::new(answers));
+        pass(1).await;
+        // The background's fetches: one after 15 minutes, then a retry each half minute.
+        for fetches in 2..=5 {
+            while pool.fetches() < fetches {
+                pass(1).await;
+            }
+            pass(1).await;
+            assert_eq!((pool.ask(SHARED).await, pool.metrics.keys.get()), (Ok(()), 1));
         }
+        pass(60).await;
+        assert_eq!(pool.ask(OTHER).await, Ok(()));
+        assert_eq!(pool.ask(SHARED).await, Err(KeyMiss::Unknown));
     }
 }

@@ -1,1 +1,149 @@
+//! Keys over real HTTP, from a server that misbehaves. What depends on time alone is tested on paused time beside the
+//! code.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use cognito_authz::jwks::fetch::{FetchError, JwksClient};
+use url::Url;
+
+use crate::support::client::{connect, get, metric, verdict};
+use crate::support::jwks_server::{JwksServer, Reply};
+use crate::support::service::TestApp;
+use crate::support::token::{SigningKey, TokenBuilder, jwks};
+use crate::support::{PATIENCE, eventually};
+
+async fn fetch(server: &JwksServer, paths: &[&str]) -> Result<Vec<u8>, FetchError> {
+    let urls: Vec<Url> = paths.iter().map(|path| format!("{}{path}", server.url).parse().unwrap()).collect();
+    JwksClient::default().fetch(&urls).await
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut child = Command::new("gzip").arg("-c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let bytes = bytes.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&bytes).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output.stdout
+}
+
+#[tokio::test]
+async fn only_a_plain_200_is_an_answer() {
+    let server = JwksServer::start(Reply::ok("body")).await;
+    assert_eq!(fetch(&server, &["/a"]).await.unwrap(), b"body");
+    for status in [201, 204, 301, 302, 307, 400, 404, 429, 500, 503] {
+        let location = vec![("location", format!("{}/elsewhere", server.url))];
+        server.answers(Reply { headers: location, ..Reply::status(status) });
+        assert_eq!(fetch(&server, &["/a"]).await, Err(FetchError::Status(status)));
+    }
+    assert!(!server.paths().contains(&"/elsewhere".to_owned()), "redirects are not followed");
+}
+
+#[tokio::test]
+async fn the_size_is_limited_after_unpacking() {
+    let limit = 512 * 1024;
+    let server = JwksServer::start(Reply::ok(vec![b' '; limit])).await;
+    assert_eq!(fetch(&server, &["/"]).await.unwrap().len(), limit);
+    server.answers(Reply::ok(vec![b' '; limit + 1]));
+    assert_eq!(fetch(&server, &["/"]).await, Err(FetchError::TooLarge));
+
+    let packed = |bytes: &[u8]| Reply { headers: vec![("content-encoding", "gzip".into())], ..Reply::ok(gzip(bytes)) };
+    server.answers(packed(b"packed"));
+    assert_eq!(fetch(&server, &["/"]).await.unwrap(), b"packed");
+    server.answers(packed(&vec![b' '; 100 * limit]));
+    assert_eq!(fetch(&server, &["/"]).await, Err(FetchError::TooLarge));
+    server.answers(Reply { body: b"not gzip".to_vec(), ..packed(b"") });
+    assert!(matches!(fetch(&server, &["/"]).await, Err(FetchError::Body(_))));
+}
+
+#[tokio::test]
+async fn the_updated_issuer_format_is_asked_on_403_and_404_only() {
+    let server = JwksServer::start(Reply::ok("")).await;
+    for (status, answer, asked) in [
+        (403, Ok(b"updated".to_vec()), 2),
+        (404, Ok(b"updated".to_vec()), 2),
+        (500, Err(FetchError::Status(500)), 1),
+        (200, Ok(Vec::new()), 1),
+    ] {
+        server.answers_by_path(
+            move |path| if path == "/original" { Reply::status(status) } else { Reply::ok("updated") },
+        );
+        let before = server.requests();
+        assert_eq!(fetch(&server, &["/original", "/updated"]).await, answer);
+        assert_eq!(server.requests() - before, asked, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_slow_or_away_is_given_up() {
+    let server = JwksServer::start(Reply { delay: Duration::from_secs(60), ..Reply::ok("") }).await;
+    assert_eq!(fetch(&server, &["/"]).await, Err(FetchError::Timeout));
+    // Bound and not listening: connections are refused.
+    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refused = JwksClient::default().fetch(&[format!("http://{away}/").parse().unwrap()]).await;
+    assert!(matches!(refused, Err(FetchError::Connect(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_start_without_cognito_is_a_start() {
+    let server = JwksServer::start(Reply::status(500)).await;
+    let app = TestApp::start(&["--jwks-url", &server.url]);
+    let channel = connect(&app.grpc[0]).await;
+    let token = TokenBuilder::access().sign(SigningKey::shared());
+    assert_eq!(verdict(&channel, &token).await, (503, "keys_unavailable".into()));
+    let (status, body) = get(&app.admin, "/readyz").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("keys of the pool default"), "{body}");
+    assert_eq!(get(&app.admin, "/livez").await.0, 200);
+    assert_eq!(verdict(&channel, "x").await.1, "malformed_token", "what needs no key is answered");
+
+    server.answers(Reply::ok(jwks(&[SigningKey::shared()])));
+    eventually("ready", PATIENCE, async || get(&app.admin, "/readyz").await.0 == 200).await;
+    assert_eq!(verdict(&channel, &token).await.0, 200);
+    assert!(metric(&app.admin, "jwks_fetches_total{pool=\"default\",result=\"status\"}").await >= 1.0);
+    assert!(metric(&app.admin, "jwks_last_success_timestamp_seconds{pool=\"default\"}").await > 1e9);
+}
+
+#[tokio::test]
+async fn seeded_keys_serve_until_the_first_fetch() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), jwks(&[SigningKey::shared()])).unwrap();
+    let server = JwksServer::start(Reply::status(500)).await;
+    let seed = file.path().to_str().unwrap();
+    let app = TestApp::start(&["--jwks-url", &server.url, "--jwks-file", seed, "--jwks-refresh-interval", "1s"]);
+    let channel = connect(&app.grpc[0]).await;
+    let (seeded, fetched) =
+        (TokenBuilder::access().sign(SigningKey::shared()), TokenBuilder::access().sign(SigningKey::other()));
+    assert_eq!(get(&app.admin, "/readyz").await.0, 200, "a seeded pool is ready");
+    assert_eq!(verdict(&channel, &seeded).await.0, 200);
+    assert_eq!(verdict(&channel, &fetched).await, (503, "keys_unavailable".into()));
+
+    server.answers(Reply::ok(jwks(&[SigningKey::other()])));
+    eventually("fetched", PATIENCE, async || verdict(&channel, &fetched).await.0 == 200).await;
+    assert_eq!(verdict(&channel, &seeded).await, (401, "unknown_kid".into()), "the seed is replaced, not added to");
+}
+
+#[tokio::test]
+async fn an_outage_costs_nothing_while_keys_are_good() {
+    let server = JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await;
+    let app = TestApp::start(&["--jwks-url", &server.url, "--jwks-refresh-interval", "1s"]);
+    let channel = connect(&app.grpc[0]).await;
+    let token = |number: u32| TokenBuilder::access().claim("jti", number).sign(SigningKey::shared());
+    eventually("ready", PATIENCE, async || get(&app.admin, "/readyz").await.0 == 200).await;
+    for (number, answer) in [
+        (1, Reply::status(500)),
+        (2, Reply::ok("")),
+        (3, Reply::ok("<html>")),
+        (4, Reply::ok("{\"keys\":[]}")),
+        (5, Reply::ok("{\"keys\":[{\"kty\":\"EC\",\"kid\":\"c2hhcmVk+/=\"}]}")),
+    ] {
+        server.answers(answer);
+        let seen = server.requests();
+        eventually("fetched again", PATIENCE, async || server.requests() > seen + 1).await;
+        assert_eq!(verdict(&channel, &token(number)).await.0, 200, "{number}");
+        assert_eq!(get(&app.admin, "/readyz").await.0, 200, "readiness does not flap");
+    }
+    assert!(metric(&app.admin, "jwks_keys{pool=\"default\"}").await > 0.0);
+}

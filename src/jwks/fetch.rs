@@ -1,0 +1,147 @@
+//! Fetches a JWKS document over HTTP: one short attempt, bounded in time and size, that follows nobody elsewhere.
+
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio::time;
+use url::Url;
+
+use super::JwksError;
+
+/// Fetches JWKS documents over HTTP.
+#[derive(Debug, Default)]
+pub struct JwksClient {
+    /// Made at the first fetch, away from the start: reading the system's CA certificates takes its time.
+    client: OnceCell<reqwest::Client>,
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_DOCUMENT_BYTES: usize = 512 * 1024;
+
+impl JwksClient {
+    /// The document at the first of `urls`; at the next one where a server answers 403 or 404. All of it within five
+    /// seconds.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn fetch(&self, urls: &[Url]) -> Result<Vec<u8>, FetchError> {
+        let attempt = async {
+            let client = self.client().await?;
+            let mut result = Err(FetchError::Status(404));
+            for url in urls {
+                result = get(client, url).await;
+                if !matches!(result, Err(FetchError::Status(403 | 404))) {
+                    break;
+                }
+            }
+            result
+        };
+        time::timeout(FETCH_TIMEOUT, attempt).await.unwrap_or(Err(FetchError::Timeout))
+    }
+
+    async fn client(&self) -> Result<&reqwest::Client, FetchError> {
+        let build = || {
+            reqwest::Client::builder()
+                .user_agent(concat!("cognito-authz/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT_TIMEOUT)
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+        };
+        self.client
+            .get_or_try_init(|| async {
+                match tokio::task::spawn_blocking(build).await {
+                    Ok(Ok(client)) => Ok(client),
+                    Ok(Err(error)) => Err(FetchError::Tls(innermost(&error))),
+                    Err(_) => Err(FetchError::Tls("the client could not be made".into())),
+                }
+            })
+            .await
+    }
+}
+
+async fn get(client: &reqwest::Client, url: &Url) -> Result<Vec<u8>, FetchError> {
+    let failed = |error: reqwest::Error| match error {
+        error if error.is_timeout() => FetchError::Timeout,
+        error if error.is_connect() => FetchError::Connect(innermost(&error)),
+        error => FetchError::Body(innermost(&error)),
+    };
+    let mut response = client.get(url.clone()).header("accept", "application/json").send().await.map_err(failed)?;
+    if response.status() != reqwest::StatusCode::OK {
+        return Err(FetchError::Status(response.status().as_u16()));
+    }
+    let mut document = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        if document.len() + chunk.len() > MAX_DOCUMENT_BYTES {
+            return Err(FetchError::TooLarge);
+        }
+        document.extend_from_slice(&chunk);
+    }
+    Ok(document)
+}
+
+/// The last cause of an error: the layers above it only say that there is one.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// Why a fetch brought no keys. For the operator.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum FetchError {
+    /// Nothing can be fetched over TLS.
+    #[error("no TLS client: {0}")]
+    Tls(String),
+    /// No connection.
+    #[error("no connection: {0}")]
+    Connect(String),
+    /// Not within five seconds, two of them for the connection.
+    #[error("no answer in time")]
+    Timeout,
+    /// Not 200; redirects are not followed.
+    #[error("the answer has status {0}")]
+    Status(u16),
+    /// More than 512 KiB, unpacked.
+    #[error("the document is larger than 512 KiB")]
+    TooLarge,
+    /// Broke off, or could not be unpacked.
+    #[error("the answer cannot be read: {0}")]
+    Body(String),
+    /// No keys in it.
+    #[error("{0}")]
+    Document(#[from] JwksError),
+}
+
+impl FetchError {
+    /// Values of the label `result`.
+    pub const LABELS: [&'static str; 10] = [
+        "success",
+        "tls",
+        "connect",
+        "timeout",
+        "status",
+        "too_large",
+        "body",
+        "not_json",
+        "not_jwks",
+        "no_usable_key",
+    ];
+
+    /// The value of the label `result`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Tls(_) => "tls",
+            Self::Connect(_) => "connect",
+            Self::Timeout => "timeout",
+            Self::Status(_) => "status",
+            Self::TooLarge => "too_large",
+            Self::Body(_) => "body",
+            Self::Document(JwksError::NotJson) => "not_json",
+            Self::Document(JwksError::NotJwks) => "not_jwks",
+            Self::Document(JwksError::NoUsableKey) => "no_usable_key",
+        }
+    }
+}
