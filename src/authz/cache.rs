@@ -113,3 +113,60 @@ impl TokenCache {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::authz::token::tests::{claims, shared_key};
+    use crate::metrics::Metrics;
+
+    fn cache(capacity: u64, max_bytes: u64) -> TokenCache {
+        TokenCache::new(capacity, max_bytes, Metrics::new(Vec::new(), Vec::new(), &[], &[]).unwrap().token_cache)
+    }
+
+    fn verified(sub: &str) -> Arc<Verified> {
+        Arc::new(Verified { claims: claims(&json!({ "sub": sub })), pool: 0, key: shared_key() })
+    }
+
+    fn digest(number: u32) -> TokenDigest {
+        TokenCache::digest(&number.to_string())
+    }
+
+    /// How many of 20,000 distinct tokens stay.
+    fn stay(capacity: u64, max_bytes: u64, sub: &str) -> u64 {
+        let (cache, verified) = (cache(capacity, max_bytes), verified(sub));
+        for number in 0..20_000 {
+            cache.insert(digest(number), Arc::clone(&verified));
+        }
+        let count = cache.entry_count();
+        assert_eq!(cache.metrics.evictions.get() > 0, count > 0 && count < 20_000);
+        count
+    }
+
+    #[test]
+    fn both_bounds_hold() {
+        assert_eq!(stay(1000, 64 << 20, "s"), 1000);
+        assert_eq!(stay(30_000, 64 << 20, "s"), 20_000);
+        let bytes = stay(30_000, 1 << 20, "s");
+        assert!((1000..=2048).contains(&bytes), "{bytes} tokens in 1 MiB");
+        let long = stay(30_000, 1 << 20, &"s".repeat(4000));
+        assert!((200..=262).contains(&long), "{long} long tokens in 1 MiB");
+        assert_eq!((stay(0, 1 << 20, "s"), stay(1000, 0, "s")), (0, 0));
+    }
+
+    #[test]
+    fn the_oldest_make_room_for_the_newest() {
+        let (cache, verified) = (cache(100, 1 << 20), verified("s"));
+        for number in 0..1000 {
+            cache.insert(digest(number), Arc::clone(&verified));
+            cache.entry_count(); // does the pending work, so that the order is exact
+        }
+        assert!(cache.get(&digest(999)).is_some());
+        assert!(cache.get(&digest(0)).is_none());
+        assert_eq!((cache.metrics.hits.get(), cache.metrics.misses.get()), (1, 1));
+    }
+}

@@ -209,6 +209,12 @@ pub(crate) mod tests {
     use crate::token_builder::{POOL, SigningKey, TokenBuilder, jwks, unix_now};
     use crate::user_pool::{AcceptedUse, Clients};
 
+    /// A key as it stands in a pool's key set.
+    pub(crate) fn shared_key() -> std::sync::Arc<VerifyingKey> {
+        let set = KeySet::parse(jwks(&[SigningKey::shared()]).as_bytes(), &KeySet::default()).unwrap();
+        std::sync::Arc::clone(set.get("c2hhcmVk+/=").unwrap())
+    }
+
     fn pools() -> UserPools {
         let pool = UserPool::new("default", POOL.parse().unwrap(), Clients::Any, AcceptedUse::Any).unwrap();
         UserPools::new(vec![pool]).unwrap()
