@@ -1,5 +1,11 @@
 //! Integration tests: the service through its sockets. See `tests/support` for what they share.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::float_cmp,
+    reason = "a test that cannot go on has failed"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

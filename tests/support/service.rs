@@ -17,20 +17,21 @@ use super::token::{CLIENT, POOL};
 /// How long anything may take that should be there at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What every service of these tests starts with: ports of its own, the test pool, one thread for checks.
-const FLAGS: [&str; 6] = [
-    "--grpc-listen=127.0.0.1:0",
-    "--admin-listen=127.0.0.1:0",
-    "--grpc-threads=1",
-    "--shutdown-deadline=100ms",
-    "--user-pool-id",
-    POOL,
+/// What every service of these tests starts with, unless a test says otherwise: ports of its own, the test pool, one
+/// thread for checks, and a short end, because clients here stand still while they wait for it.
+const FLAGS: [(&str, &str); 6] = [
+    ("--grpc-listen", "127.0.0.1:0"),
+    ("--admin-listen", "127.0.0.1:0"),
+    ("--grpc-threads", "1"),
+    ("--shutdown-deadline", "100ms"),
+    ("--user-pool-id", POOL),
+    ("--client-id", CLIENT),
 ];
 
 fn flags(more: &[&str]) -> Vec<OsString> {
-    let client =
-        if more.iter().any(|flag| flag.starts_with("--client-id")) { vec![] } else { vec!["--client-id", CLIENT] };
-    FLAGS.iter().chain(&client).chain(more).map(OsString::from).collect()
+    let is_set = |flag: &str| flag != "--grpc-listen" && more.contains(&flag);
+    let usual = FLAGS.iter().filter(|(flag, _)| !is_set(flag)).flat_map(|(flag, value)| [*flag, *value]);
+    usual.chain(more.iter().copied()).map(OsString::from).collect()
 }
 
 /// The service, on a thread of this process. Ends when it is dropped.
@@ -97,7 +98,20 @@ pub(crate) struct Program {
 impl Program {
     /// Starts it with these flags beside the usual ones and waits until it listens.
     pub(crate) fn start(more: &[&str]) -> Self {
-        let mut child = Self::command(&flags(more)).stdout(Stdio::piped()).spawn().unwrap();
+        Self::listening(Self::command(&flags(more)))
+    }
+
+    /// The same with at most `descriptors` files and sockets open at a time.
+    pub(crate) fn start_limited(descriptors: u32, more: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {descriptors}; exec \"$@\"");
+        command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_cognito-authz")]).args(flags(more));
+        command.env_clear().current_dir("/").stdin(Stdio::null());
+        Self::listening(command)
+    }
+
+    fn listening(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
         let stdout = child.stdout.take().unwrap();
         std::thread::spawn(move || {
