@@ -1,0 +1,156 @@
+//! What a check costs, each part beside the part it is measured against, in interleaved rounds: only the ratios mean
+//! something on a machine that others use, too.
+//!
+//! - verification of one token against the bare RSA operation, which no verifier can do without
+//! - a cached check (bytes in, bytes out) against decoding its request with prost, which it does without
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a benchmark")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cognito_authz::authz::token::Decoded;
+use cognito_authz::authz::{Authorizer, Decision, IdentityHeaders, Policies, TokenCache};
+use cognito_authz::ext_authz::{request, response::Answers};
+use cognito_authz::jwks::KeySet;
+use cognito_authz::jwks::store::{KeyStore, PoolKeys};
+use cognito_authz::metrics::Metrics;
+use cognito_authz::user_pool::{AcceptedUse, Clients, UserPool, UserPools};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
+use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use prost::Message;
+use tokio::runtime::Builder;
+
+use crate::token::{CLIENT, POOL, SigningKey, TokenBuilder, jwks, unix_now};
+
+#[path = "../tests/support/token.rs"]
+#[expect(dead_code, reason = "the integration tests use the rest")]
+mod token;
+
+const ROUNDS: usize = 11;
+const TOKENS: u32 = 500;
+
+fn main() {
+    let key = SigningKey::shared();
+    let tokens: Vec<String> = (0..TOKENS)
+        .map(|number| {
+            TokenBuilder::access().claim("jti", number).claim("cognito:groups", vec!["admins", "editors"]).sign(key)
+        })
+        .collect();
+    let pool = UserPool::new(
+        "default",
+        POOL.parse().unwrap(),
+        Clients::Only(vec![CLIENT.parse().unwrap()]),
+        AcceptedUse::Access,
+    );
+    let pools = || UserPools::new(vec![pool.as_ref().unwrap().clone()]).unwrap();
+    let keys = KeySet::parse(jwks(&[key]).as_bytes(), &KeySet::default()).unwrap();
+
+    let limit_key = limit_key(key);
+    let parts: Vec<(&[u8], Vec<u8>)> = tokens
+        .iter()
+        .map(|token| {
+            let (input, signature) = token.rsplit_once('.').unwrap();
+            (input.as_bytes(), URL_SAFE_NO_PAD.decode(signature).unwrap())
+        })
+        .collect();
+    let limit = || parts.iter().for_each(|(input, signature)| limit_key.verify_sig(input, signature).unwrap());
+    let (pools_for_verify, now) = (pools(), unix_now());
+    let verify = || {
+        for token in &tokens {
+            let decoded = Decoded::new(token).ok().unwrap();
+            let unverified = decoded.read().ok().unwrap();
+            let candidate = unverified.check(&pools_for_verify, now, 0).ok().unwrap();
+            let key = keys.get(candidate.kid()).unwrap();
+            black_box(candidate.verify(key).unwrap());
+        }
+    };
+    compare("verification of one token", &verify, "bare RSA verification", &limit);
+
+    let metrics = Metrics::new(vec!["default".into()], vec!["default".into()], &[], &[]).unwrap();
+    let seed = KeySet::parse(jwks(&[key]).as_bytes(), &KeySet::default()).unwrap();
+    let store = KeyStore::new(vec![PoolKeys::new(seed, metrics.jwks("default"))]);
+    let cache = TokenCache::new(50_000, 64 << 20, metrics.token_cache.clone());
+    let authorizer = Arc::new(Authorizer::new(pools(), Policies::default(), store, cache, 0));
+    let answers = Answers::new(IdentityHeaders::new("x-auth-".parse().unwrap()), "api".parse().unwrap());
+    let messages: Vec<Vec<u8>> = tokens.iter().map(|token| check_request(token).encode_to_vec()).collect();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let cached = || {
+        runtime.block_on(async {
+            for message in &messages {
+                let context = request::read(message).ok().unwrap().unwrap();
+                let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+                let verdict = authorizer.authorize(Some(&context), now, deadline).await;
+                let Decision::Allow { token, identity } = verdict.decision else { unreachable!("a good token") };
+                black_box(answers.allow(&token.claims, &identity, "default", &context.headers));
+            }
+        });
+    };
+    let decode = || messages.iter().for_each(|message| drop(black_box(CheckRequest::decode(&**message).unwrap())));
+    compare("cached check, bytes to bytes", &cached, "decoding the request with prost", &decode);
+}
+
+/// Prints the medians of both, and of their ratios.
+fn compare(name: &str, work: &dyn Fn(), against: &str, base: &dyn Fn()) {
+    let time = |work: &dyn Fn()| {
+        let start = Instant::now();
+        work();
+        start.elapsed().as_secs_f64() * 1e6 / f64::from(TOKENS)
+    };
+    time(work);
+    time(base);
+    let rounds: Vec<(f64, f64)> = (0..ROUNDS).map(|_| (time(work), time(base))).collect();
+    let median = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let (ours, theirs) = (median(rounds.iter().map(|r| r.0).collect()), median(rounds.iter().map(|r| r.1).collect()));
+    let ratio = median(rounds.iter().map(|(ours, theirs)| ours / theirs).collect());
+    println!("{name}: {ours:.2} us; {against}: {theirs:.2} us; ratio {ratio:.2}");
+}
+
+fn limit_key(key: &SigningKey) -> ParsedPublicKey {
+    let jwk = key.jwk();
+    let part = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
+    RsaPublicKeyComponents { n: part("n"), e: part("e") }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).unwrap()
+}
+
+/// A request as a browser's reaches Envoy.
+fn check_request(token: &str) -> CheckRequest {
+    let headers = [
+        (":authority", "api.example.test"),
+        (":method", "GET"),
+        (":path", "/v1/orders/7f3c?expand=items&limit=50"),
+        (":scheme", "https"),
+        ("accept", "application/json, text/plain, */*"),
+        ("accept-encoding", "gzip, deflate, br, zstd"),
+        ("accept-language", "en-GB,en;q=0.9,de;q=0.8"),
+        ("origin", "https://app.example.test"),
+        ("referer", "https://app.example.test/orders"),
+        ("sec-fetch-mode", "cors"),
+        ("sec-fetch-site", "same-site"),
+        (
+            "user-agent",
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36",
+        ),
+        ("x-forwarded-for", "203.0.113.7"),
+        ("x-forwarded-proto", "https"),
+        ("x-request-id", "4a8f0f61-2f5b-4c0e-9d53-0d3f6f5b7c11"),
+        ("authorization", &format!("Bearer {token}")),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let http = HttpRequest {
+        method: "GET".into(),
+        path: "/v1/orders/7f3c".into(),
+        host: "api.example.test".into(),
+        headers,
+        size: -1,
+        ..Default::default()
+    };
+    let request = Request { http: Some(http), ..Default::default() };
+    CheckRequest { attributes: Some(AttributeContext { request: Some(request), ..Default::default() }) }
+}
