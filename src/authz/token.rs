@@ -43,7 +43,9 @@ pub fn credential<'r>(values: impl Iterator<Item = &'r str>) -> Result<&'r str, 
     }
     match bearer_token(value) {
         None => Err(Denial::MissingCredential),
-        Some(token) if token.is_empty() || token.contains([' ', '\t']) => Err(Denial::MalformedToken),
+        Some(token) if token.is_empty() || b" \t".iter().any(|blank| token.as_bytes().contains(blank)) => {
+            Err(Denial::MalformedToken)
+        }
         Some(token) => Ok(token),
     }
 }

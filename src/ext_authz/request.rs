@@ -25,21 +25,33 @@ pub fn read(message: &[u8]) -> Result<Option<RequestContext<'_>>, Undecodable> {
             reader.attributes(attributes.message()?)?;
         }
     }
-    Ok(reader.has_http.then_some(RequestContext { policy: reader.policy, headers: reader.headers }))
+    let RequestReader { has_http, policy, mut headers, mut raw_headers, .. } = reader;
+    headers.append(&mut raw_headers);
+    Ok(has_http.then_some(RequestContext { policy, headers }))
 }
 
 #[derive(Default)]
 struct RequestReader<'m> {
     has_http: bool,
     policy: Option<&'m [u8]>,
+    /// Entries of the map `headers`, each name once.
     headers: Vec<Header<'m>>,
-    /// Places of the headers that came as map entries, by name, once there are too many to look through.
-    map_entries: HashMap<&'m [u8], usize>,
-    from_map: Vec<usize>,
+    /// Members of the list `header_map`.
+    raw_headers: Vec<Header<'m>>,
+    /// One bit for each kind of name among `headers` (see [`kind`]): a name of a new kind cannot be there yet.
+    kinds: u128,
+    /// Places in `headers` by name, once there are too many to look through.
+    places: HashMap<&'m [u8], usize>,
 }
 
 /// With more headers than this, names are looked up in a table. Envoy sends at most 100 unless told otherwise.
 const FEW_HEADERS: usize = 128;
+
+/// A number below 128 that equal names have in common and most others have not.
+fn kind(name: &[u8]) -> u32 {
+    let last = name.last().copied().unwrap_or_default();
+    (u32::from(last) + 37 * u32::try_from(name.len() & 0x7f).unwrap_or_default()) & 0x7f
+}
 
 impl<'m> RequestReader<'m> {
     /// `AttributeContext`
@@ -100,34 +112,34 @@ impl<'m> RequestReader<'m> {
             }
         }
         if !text.is_empty() && !raw.is_empty() {
-            self.headers.push(Header { name, value: text });
+            self.raw_headers.push(Header { name, value: text });
         }
-        self.headers.push(Header { name, value: if raw.is_empty() { text } else { raw } });
+        self.raw_headers.push(Header { name, value: if raw.is_empty() { text } else { raw } });
         Ok(())
     }
 
-    /// A member of the map `headers`: of two with one name, the last one counts.
+    /// An entry of the map `headers`: of two with one name, the last one counts.
     fn put(&mut self, header: Header<'m>) {
-        let place = if self.from_map.len() < FEW_HEADERS {
-            let is_same = |place: &&usize| self.headers.get(**place).is_some_and(|known| known.name == header.name);
-            self.from_map.iter().find(is_same).copied()
+        let bit = 1 << kind(header.name);
+        let known = if self.kinds & bit == 0 {
+            None
+        } else if self.headers.len() <= FEW_HEADERS {
+            self.headers.iter().position(|known| known.name == header.name)
         } else {
-            if self.map_entries.is_empty() {
-                let named = |place: &usize| self.headers.get(*place).map(|known| (known.name, *place));
-                self.map_entries = self.from_map.iter().filter_map(named).collect();
+            if self.places.is_empty() {
+                self.places = self.headers.iter().enumerate().map(|(place, known)| (known.name, place)).collect();
             }
-            self.map_entries.get(header.name).copied()
+            self.places.get(header.name).copied()
         };
-        if let Some(known) = place.and_then(|place| self.headers.get_mut(place)) {
+        if let Some(known) = known.and_then(|place| self.headers.get_mut(place)) {
             *known = header;
             return;
         }
-        let place = self.headers.len();
-        self.headers.push(header);
-        self.from_map.push(place);
-        if !self.map_entries.is_empty() {
-            self.map_entries.insert(header.name, place);
+        self.kinds |= bit;
+        if !self.places.is_empty() {
+            self.places.insert(header.name, self.headers.len());
         }
+        self.headers.push(header);
     }
 }
 

@@ -63,7 +63,12 @@ impl Answers {
                         text(header, 2, value);
                     });
                     // `append: false` for Envoys that know no `append_action` (3), which says it again.
-                    option.extend([2 << 3 | 2, 0, 3 << 3, HeaderAppendAction::OverwriteIfExistsOrAdd as u8]);
+                    option.extend_from_slice(&[
+                        2 << 3 | 2,
+                        0,
+                        3 << 3,
+                        HeaderAppendAction::OverwriteIfExistsOrAdd as u8,
+                    ]);
                 }),
                 None => text(out, 5, name),
             }
@@ -153,7 +158,7 @@ fn write_metadata(out: &mut Vec<u8>, claims: &Claims, policy: &str) {
     let expires = claims.expires() as f64;
     field("exp", &|value| {
         value.push(2 << 3 | 1);
-        value.extend(expires.to_le_bytes());
+        value.extend_from_slice(&expires.to_le_bytes());
     });
     for (name, claim) in [("username", claims.username()), ("scope", claims.scope())] {
         if let Some(claim) = claim {
@@ -179,28 +184,17 @@ fn text(out: &mut Vec<u8>, number: u8, value: &str) {
 /// Writes a length-delimited field. The length stands before the content and is known after it: one byte is kept for
 /// it, and the content moves up in the rare case that this is too little.
 fn message(out: &mut Vec<u8>, number: u8, content: impl FnOnce(&mut Vec<u8>)) {
-    out.extend([number << 3 | 2, 0]);
+    out.extend_from_slice(&[number << 3 | 2, 0]);
     let start = out.len();
     content(out);
-    let mut length = out.len() - start;
-    let mut varint = [0; 10];
-    let mut used = 0;
-    for byte in &mut varint {
-        used += 1;
-        #[expect(clippy::cast_possible_truncation, reason = "masked to seven bits")]
-        let low = (length & 0x7f) as u8;
-        length >>= 7;
-        if length == 0 {
-            *byte = low;
-            break;
-        }
-        *byte = low | 0x80;
+    let length = out.len() - start;
+    if let (Ok(short @ ..0x80), Some(place)) = (u8::try_from(length), out.get_mut(start - 1)) {
+        *place = short;
+        return;
     }
-    if let ([first], Some(place)) = (varint.get(..used).unwrap_or_default(), out.get_mut(start - 1)) {
-        *place = *first;
-    } else {
-        out.splice(start - 1..start, varint.into_iter().take(used));
-    }
+    let mut varint = Vec::with_capacity(10);
+    prost::encoding::encode_varint(length as u64, &mut varint);
+    out.splice(start - 1..start, varint);
 }
 
 #[cfg(test)]
