@@ -206,6 +206,14 @@ impl Config {
                 source => warnings.push(format!("{why}; the pool's is used (from {source})")),
             }
         }
+        // A list that a flag cannot leave empty, a variable can: with nothing but commas.
+        for (id, is_empty) in
+            [("client_id", options.client_id.is_empty()), ("grpc_listen", options.grpc_listen.is_empty())]
+        {
+            if is_empty && layers.source(matches, id) != Source::Default {
+                return Err(error(id, "the list is empty"));
+            }
+        }
         if options.client_id.is_empty() {
             return Err(missing("client_id", "an app client's id, or `any`,"));
         }

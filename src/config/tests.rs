@@ -93,7 +93,13 @@ fn every_error_is_one_sentence_that_names_option_and_source() {
             &[],
             &[MINIMAL[0], ("COGNITO_CLIENT_ID", " , ")],
             "",
-            "--client-id: an app client's id, or `any`, is required",
+            "--client-id: the list is empty (from the environment variable COGNITO_CLIENT_ID)",
+        ),
+        (
+            &[],
+            &[MINIMAL[0], MINIMAL[1], ("COGNITO_AUTHZ_GRPC_LISTEN", ",")],
+            "",
+            "--grpc-listen: the list is empty (from the environment variable COGNITO_AUTHZ_GRPC_LISTEN)",
         ),
         (&["--client-id", ""], &MINIMAL, "", "--client-id: "),
         (
