@@ -6,6 +6,7 @@
 
 use std::io::IsTerminal;
 
+use clap::ValueEnum;
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -14,7 +15,29 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::options::{LogFormat, LogLevel};
+/// Form of the log (`--log-format`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One object a line
+    Json,
+}
+
+/// Least severe level of the log (`--log-level`).
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogLevel {
+    /// What stops the service from working
+    Error,
+    /// And what may soon
+    Warn,
+    /// And refused requests
+    Info,
+    /// And allowed requests
+    Debug,
+    /// And more
+    Trace,
+}
 
 /// Lines that may wait to be written.
 const QUEUED_LINES: usize = 8192;

@@ -3,6 +3,8 @@
 //! A closed list: nothing a caller sends ever becomes a reason, and no reason repeats what a caller sent.
 //! The table in the README is compared with this one by a test.
 
+use std::str::FromStr;
+
 /// Why a request is refused.
 ///
 /// The order is the order of the checks, up to the ones that cannot be placed in it.
@@ -177,6 +179,30 @@ impl Denial {
                 challenge: Challenge::None,
                 message: "The token cannot be verified at the moment.",
             },
+        }
+    }
+}
+
+/// `realm` of a challenge: a text that can stand in a quoted-string as it is (RFC 9110 section 5.6.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Realm(Box<str>);
+
+impl Realm {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Realm {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let plain = |b: u8| (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\';
+        if (1..=128).contains(&text.len()) && text.bytes().all(plain) {
+            Ok(Self(text.into()))
+        } else {
+            Err("not 1 to 128 printable ASCII characters without quotes and backslashes")
         }
     }
 }

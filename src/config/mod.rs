@@ -16,11 +16,13 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use serde_json::{Map, Value, json};
 use url::{Host, Url};
 
-use self::options::{AcceptedClient, Cli, Command, HealthcheckOptions, LogFormat, LogLevel, Options, Realm, variable};
+use self::options::{AcceptedClient, Cli, Command, HealthcheckOptions, Options, variable};
 use self::source::{Layers, Source};
+use crate::authz::denial::Realm;
 use crate::authz::identity::HeaderPrefix;
 use crate::jwks::KeySet;
 use crate::listen::ListenAddress;
+use crate::logging::{LogFormat, LogLevel};
 use crate::user_pool::{Clients, UserPool, UserPools};
 
 /// What the command line asks for.

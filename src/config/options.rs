@@ -10,8 +10,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use url::Url;
 
+use crate::authz::denial::Realm;
 use crate::authz::identity::HeaderPrefix;
 use crate::listen::ListenAddress;
+use crate::logging::{LogFormat, LogLevel};
 use crate::user_pool::{AcceptedUse, ClientId, UserPoolId};
 
 /// Envoy external authorization (`ext_authz`) for Amazon Cognito user pools.
@@ -185,54 +187,6 @@ impl From<TokenUseOption> for AcceptedUse {
             TokenUseOption::Access => Self::Access,
             TokenUseOption::Id => Self::Id,
             TokenUseOption::Any => Self::Any,
-        }
-    }
-}
-
-/// A value of `--log-format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people
-    Text,
-    /// One object a line
-    Json,
-}
-
-/// A value of `--log-level`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum LogLevel {
-    /// What stops the service from working
-    Error,
-    /// And what may soon
-    Warn,
-    /// And refused requests
-    Info,
-    /// And allowed requests
-    Debug,
-    /// And more
-    Trace,
-}
-
-/// A text that can stand in a quoted-string as it is (RFC 9110 section 5.6.4).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Realm(Box<str>);
-
-impl Realm {
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Realm {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let plain = |b: u8| (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\';
-        if (1..=128).contains(&text.len()) && text.bytes().all(plain) {
-            Ok(Self(text.into()))
-        } else {
-            Err("not 1 to 128 printable ASCII characters without quotes and backslashes")
         }
     }
 }

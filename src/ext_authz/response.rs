@@ -16,8 +16,8 @@ use prost::Message;
 use prost::bytes::Bytes;
 use serde::Serialize;
 
+use crate::authz::denial::Realm;
 use crate::authz::{Challenge, Claims, Denial, Header, Identity, IdentityHeaders};
-use crate::config::options::Realm;
 
 /// Seconds after which a caller may try again when we could not decide.
 const RETRY_AFTER: &str = "5";
