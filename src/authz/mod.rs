@@ -138,7 +138,8 @@ impl Authorizer {
         let verified = if let Some(seen) = self.cache.get(&digest) {
             seen
         } else {
-            let verified = Arc::new(self.verify(token, now, deadline, known).await?);
+            // Boxed, so that checks that are answered from the cache do not carry room for it.
+            let verified = Arc::new(Box::pin(self.verify(token, now, deadline, known)).await?);
             self.cache.insert(digest, Arc::clone(&verified));
             verified
         };

@@ -3,24 +3,19 @@
 //! Messages pass this room as bytes: [`request`](super::request) reads them where they lie and
 //! [`response`](super::response) writes them, so that a cached check neither decodes nor builds a message.
 
-use std::convert::Infallible;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::{Request, Response};
 use http_body::Body as HttpBody;
-use prost::bytes::{Buf, BufMut, Bytes};
+use prost::bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
-use tonic::body::Body;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::codegen::{BoxFuture, Service};
-use tonic::server::{Grpc, UnaryService};
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 use super::request;
 use super::response::Answers;
+use super::unary::{self, AnswerBody};
 use crate::authz::{Authorizer, Decision, RequestContext, Verdict};
 use crate::metrics::{CheckLabels, CheckOutcome, Metrics};
 
@@ -52,28 +47,25 @@ impl CheckService {
     }
 }
 
-impl<B> Service<http::Request<B>> for CheckService
-where
-    B: HttpBody + Send + 'static,
-    B::Error: Into<tonic::codegen::StdError> + Send,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, http: http::Request<B>) -> Self::Future {
+impl CheckService {
+    /// Serves one call.
+    pub fn call<B>(&self, http: Request<B>) -> impl Future<Output = Response<AnswerBody>> + Send + use<B>
+    where
+        B: HttpBody<Data = Bytes> + Unpin + Send,
+        B::Error: std::fmt::Display + Send,
+    {
+        let (shared, max_message_bytes) = (Arc::clone(&self.shared), self.max_message_bytes);
         let deadline = deadline(http.headers());
-        let call = Call { shared: Arc::clone(&self.shared), deadline };
-        let mut grpc = Grpc::new(BytesCodec).max_decoding_message_size(self.max_message_bytes);
-        Box::pin(async move {
+        async move {
+            let (head, body) = http.into_parts();
             // Reading the body is inside: a slow one must not hold a stream for longer.
-            let answer = timeout_at(deadline, grpc.unary(call, http)).await;
-            Ok(answer.unwrap_or_else(|_| Status::deadline_exceeded("the call took too long").into_http()))
-        })
+            let call = async {
+                let message = unary::read(&head.headers, body, max_message_bytes).await?;
+                shared.check(&message, deadline).await
+            };
+            let result = timeout_at(deadline, call).await;
+            unary::answer(result.unwrap_or_else(|_| Err(Status::deadline_exceeded("the call took too long"))))
+        }
     }
 }
 
@@ -101,24 +93,8 @@ fn grpc_timeout(value: &str) -> Option<Duration> {
     }
 }
 
-/// A call whose message is still to come.
-struct Call {
-    shared: Arc<Shared>,
-    deadline: Instant,
-}
-
-impl UnaryService<Bytes> for Call {
-    type Response = Bytes;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Status>> + Send>>;
-
-    fn call(&mut self, message: Request<Bytes>) -> Self::Future {
-        let (shared, deadline) = (Arc::clone(&self.shared), self.deadline);
-        Box::pin(async move { shared.check(&message.into_inner(), deadline).await.map(Response::new) })
-    }
-}
-
 impl Shared {
-    /// A decision for every message that can be decoded.
+    /// A decision, framed, for every message that can be decoded.
     async fn check(&self, message: &[u8], deadline: Instant) -> Result<Bytes, Status> {
         let start = Instant::now();
         let _in_flight = InFlight::new(&self.metrics);
@@ -203,45 +179,6 @@ impl<'m> InFlight<'m> {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.checks_in_flight.dec();
-    }
-}
-
-/// Hands messages over as they are.
-#[derive(Clone, Copy, Debug, Default)]
-struct BytesCodec;
-
-impl Codec for BytesCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        let length = buffer.remaining();
-        Ok(Some(buffer.copy_to_bytes(length)))
     }
 }
 

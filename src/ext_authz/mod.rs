@@ -1,6 +1,6 @@
 //! The only room that knows Envoy: its gRPC service, its messages, and the port they come in by.
 //!
-//! A check goes [`server`] (connection, limits) → [`grpc`] (one call) → [`request`] (bytes to context) → the
+//! A check goes [`server`] (connection, limits) → [`grpc`] (one call, framed as [`unary`] says) → [`request`] (bytes to context) → the
 //! authorizer → [`response`] (decision to bytes).
 
 pub mod grpc;
@@ -8,3 +8,4 @@ pub mod health;
 pub mod request;
 pub mod response;
 pub mod server;
+pub mod unary;

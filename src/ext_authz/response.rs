@@ -2,7 +2,7 @@
 //!
 //! An unset `status` means *allow* to Envoy, and so does code 0: a denial never misses its status and never has that
 //! code. An allowed request is written straight into the wire format, because that is done for every cached check;
-//! denials are built with the generated types. A test decodes both.
+//! denials are built with the generated types. A test decodes both. Answers leave in their gRPC frame.
 
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
@@ -16,6 +16,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 use serde::Serialize;
 
+use super::unary;
 use crate::authz::denial::Realm;
 use crate::authz::{Challenge, Claims, Denial, Header, Identity, IdentityHeaders};
 
@@ -46,11 +47,11 @@ impl Answers {
     /// "The request may pass, with these headers." Every header of ours is set or removed, and so is everything in
     /// `request_headers` that upstream could take for one.
     pub fn allow(&self, claims: &Claims, identity: &Identity, policy: &str, request_headers: &[Header<'_>]) -> Bytes {
-        let mut out = Vec::with_capacity(1024);
-        message(&mut out, 1, |_| {}); // status: google.rpc.Status, code 0 = OK
-        message(&mut out, 3, |ok| self.ok_response(ok, identity, request_headers));
-        message(&mut out, 4, |metadata| write_metadata(metadata, claims, policy));
-        out.into()
+        unary::frame(1024, |out| {
+            message(out, 1, |_| {}); // status: google.rpc.Status, code 0 = OK
+            message(out, 3, |ok| self.ok_response(ok, identity, request_headers));
+            message(out, 4, |metadata| write_metadata(metadata, claims, policy));
+        })
     }
 
     /// `OkHttpResponse`: `headers` = 2, `headers_to_remove` = 5. No name stands in both: Envoy removes last.
@@ -116,7 +117,8 @@ impl Answers {
                 fields: fields.map(|(name, text)| (name.to_owned(), value(text))).collect(),
             }),
         };
-        response.encode_to_vec().into()
+        // Cannot fail: a Vec grows.
+        unary::frame(response.encoded_len(), |out| response.encode_raw(out))
     }
 }
 
@@ -215,8 +217,8 @@ mod tests {
     ) -> (i32, BTreeMap<String, String>, Vec<String>, BTreeMap<String, Value>) {
         let headers: Vec<_> = headers.iter().map(|name| Header { name: name.as_bytes(), value: b"forged" }).collect();
         let bytes = answers().allow(claims, &Identity::new(claims).unwrap(), "default", &headers);
-        let response = CheckResponse::decode(bytes.clone()).unwrap();
-        assert_eq!(response.encoded_len(), bytes.len(), "nothing that prost would not write");
+        let response = CheckResponse::decode(&bytes[5..]).unwrap();
+        assert_eq!(response.encoded_len() + 5, bytes.len(), "nothing that prost would not write");
         let Some(HttpResponse::OkResponse(ok)) = response.http_response else { panic!("not allowed") };
         let mut set = BTreeMap::new();
         for option in ok.headers {
@@ -316,7 +318,7 @@ mod tests {
     #[test]
     fn a_denial_never_looks_like_an_allowance() {
         for denial in Denial::ALL {
-            let response = CheckResponse::decode(answers().deny(denial, Some("default"))).unwrap();
+            let response = CheckResponse::decode(&answers().deny(denial, Some("default"))[5..]).unwrap();
             let status = response.status.unwrap();
             assert!([7, 14, 16].contains(&status.code), "{denial:?}");
             let Some(HttpResponse::DeniedResponse(denied)) = response.http_response else {
@@ -343,7 +345,7 @@ mod tests {
     #[test]
     fn challenges_follow_rfc_6750() {
         let challenge = |denial| {
-            let response = CheckResponse::decode(answers().deny(denial, None)).unwrap();
+            let response = CheckResponse::decode(&answers().deny(denial, None)[5..]).unwrap();
             let Some(HttpResponse::DeniedResponse(denied)) = response.http_response else { panic!("no denial") };
             let headers = denied.headers.into_iter().filter_map(|option| option.header);
             headers.filter(|header| header.key == "www-authenticate").map(|header| header.value).next()

@@ -29,12 +29,13 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::Service;
+use tonic::codegen::{BoxFuture, Service};
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::HealthService;
 use tonic_reflection::server::Builder as ReflectionBuilder;
 
 use super::grpc::{CHECK_PATH, CheckService, SERVICE_NAME};
+use super::unary::AnswerBody;
 use crate::lifecycle::Shutdown;
 use crate::listen::{Listener, Stream};
 
@@ -95,12 +96,19 @@ impl Services {
         Ok(Self { check, health, reflection: Arc::new(reflection), closing })
     }
 
-    async fn call(mut self, request: http::Request<Incoming>) -> http::Response<Body> {
-        let path = request.uri().path();
-        if path == CHECK_PATH {
-            return infallible(self.check.call(request).await);
+    /// The future is boxed here, and only once: hyper moves it about before it runs, and all of it is copied each time.
+    fn call(&self, request: http::Request<Incoming>) -> BoxFuture<http::Response<AnswerBody>, Infallible> {
+        if request.uri().path() == CHECK_PATH {
+            let call = self.check.call(request);
+            return Box::pin(async move { Ok(call.await) });
         }
+        let services = self.clone();
+        Box::pin(async move { Ok(services.call_other(request).await.map(AnswerBody::Tonic)) })
+    }
+
+    async fn call_other(self, request: http::Request<Incoming>) -> http::Response<Body> {
         let deadline = super::grpc::deadline(request.headers());
+        let path = request.uri().path();
         let service = path.strip_prefix('/').and_then(|path| path.split_once('/')).map_or("", |(service, _)| service);
         let answer = match service {
             "grpc.health.v1.Health" => answer(self.health, request),
@@ -120,13 +128,11 @@ where
     S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible> + Send + 'static,
     S::Future: Send,
 {
-    Box::pin(async move { infallible(service.call(request).await) })
-}
-
-fn infallible<T>(result: Result<T, Infallible>) -> T {
-    match result {
-        Ok(value) => value,
-    }
+    Box::pin(async move {
+        match service.call(request).await {
+            Ok(response) => response,
+        }
+    })
 }
 
 /// A response body that ends, with status UNAVAILABLE, when the port closes.
@@ -342,10 +348,7 @@ where
         return Ok(());
     };
     let io = TokioIo::new(Prefaced { preface: preface??, stream });
-    let service = service_fn(move |request| {
-        let services = services.clone();
-        async move { Ok::<_, Infallible>(services.call(request).await) }
-    });
+    let service = service_fn(move |request| services.call(request));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
