@@ -4,6 +4,8 @@
 //! code. An allowed request is written straight into the wire format, because that is done for every cached check;
 //! denials are built with the generated types. A test decodes both. Answers leave in their gRPC frame.
 
+use std::collections::HashSet;
+
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
@@ -74,13 +76,12 @@ impl Answers {
                 None => text(out, 5, name),
             }
         }
-        let mut removed: Vec<&[u8]> = Vec::new();
+        let mut removed = HashSet::new();
         for header in request_headers.iter().filter(|header| self.headers.is_lookalike(header.name)) {
             // Each once, without regard to case, as Envoy compares names. A name that is no text is none to Envoy.
             if let Ok(name) = std::str::from_utf8(header.name)
-                && !removed.iter().any(|other| other.eq_ignore_ascii_case(header.name))
+                && removed.insert(name.to_ascii_lowercase())
             {
-                removed.push(header.name);
                 text(out, 5, name);
             }
         }
