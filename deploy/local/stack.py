@@ -138,6 +138,8 @@ class Stack:
                 "AUTH": "true",
                 "MINISTACK_REGION": REGION,
                 "STATE_DIR": str(self._directory / "ministack"),
+                # It leaves a file with its pid there when it is killed.
+                "TMPDIR": str(self._directory),
                 # Only what is needed. The others include a listener on *every* interface (port 8883).
                 "SERVICES": "cognito-idp,ses",
                 "IOT_MTLS_ENABLED": "0",
