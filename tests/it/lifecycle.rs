@@ -1,4 +1,6 @@
 //! Start and end of the real program: exit codes, health, drain, signals, and what it leaves behind.
+//!
+//! Tests have two threads: while one waits for the program to end, the other keeps its clients answering.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixListener;
@@ -59,7 +61,7 @@ fn usage_errors_end_with_64_and_one_sentence() {
     assert_eq!(run(&["--help"], &[]).0, Some(0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_bound_ends_with_69() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
@@ -84,7 +86,7 @@ async fn what_cannot_be_bound_ends_with_69() {
     assert_eq!(std::fs::read_to_string(path("file")).unwrap(), "precious");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_says_what_readiness_says() {
     let server = JwksServer::start(Reply::status(500)).await;
     let program = Program::start(&["--jwks-url", &server.url]);
@@ -110,7 +112,7 @@ async fn health_says_what_readiness_says() {
     assert_eq!(run(&["healthcheck", "--admin", &admin], &[]), (Some(0), "ready\n".into(), String::new()));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reflection_names_the_services() {
     let seed = seed();
     let program = start(&seed, &[]);
@@ -136,7 +138,7 @@ fn tokio_stream_of<T: Send + 'static>(message: T) -> impl futures_core::Stream<I
     tokio_stream::once(message)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_says_no_first_and_then_closes() {
     let seed = seed();
     let directory = tempfile::tempdir().unwrap();
@@ -171,7 +173,7 @@ async fn a_drain_says_no_first_and_then_closes() {
     assert!(!socket.exists());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_check_finishes_and_the_deadline_cuts_the_rest() {
     let seed = seed();
     for (deadline, finishes) in [("10s", true), ("300ms", false)] {
@@ -191,7 +193,7 @@ async fn a_running_check_finishes_and_the_deadline_cuts_the_rest() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_ends_at_once() {
     let seed = seed();
     let mut program = start(&seed, &["--shutdown-delay", "1h", "--shutdown-deadline", "1h"]);
@@ -202,7 +204,7 @@ async fn a_second_signal_ends_at_once() {
     assert!(!status.success(), "{status}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_is_json_and_tells_nothing_secret() {
     let seed = seed();
     let mut program = start(&seed, &["--log-level", "trace", "--token-use", "any"]);
@@ -244,7 +246,7 @@ async fn the_log_is_json_and_tells_nothing_secret() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_admin_port_shows_and_changes_nothing() {
     let seed = seed();
     let program = start(&seed, &[]);

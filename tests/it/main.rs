@@ -12,6 +12,8 @@ mod support;
 
 mod check;
 mod descriptors;
+mod envoy;
 mod keys;
 mod lifecycle;
 mod limits;
+mod tidy;

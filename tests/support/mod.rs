@@ -1,10 +1,15 @@
 //! What the integration tests share: the service in this process or as a program of its own, a JWKS server that can
-//! misbehave, tokens, and clients.
+//! misbehave, tokens, and clients; a real Envoy, a Cognito emulator, and an application behind them.
 
 pub(crate) mod client;
+pub(crate) mod emulator;
+pub(crate) mod envoy;
+pub(crate) mod http1;
 pub(crate) mod jwks_server;
 pub(crate) mod service;
 pub(crate) mod token;
+pub(crate) mod tool;
+pub(crate) mod upstream;
 
 use std::time::{Duration, Instant};
 

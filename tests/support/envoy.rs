@@ -1,0 +1,209 @@
+//! A real Envoy with `deploy/envoy/envoy.yaml`: other addresses, longer time limits, and what a test changes besides.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::client::get;
+use super::tool::{Tool, program};
+use super::{PATIENCE, eventually};
+
+/// The listeners of the file: one asks over a Unix socket, the other over TCP.
+pub(crate) const LISTENERS: [&str; 2] = ["ingress_uds", "ingress_tcp"];
+/// The cluster behind each.
+const CLUSTERS: [&str; 2] = ["cognito_authz_uds", "cognito_authz_tcp"];
+const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
+const RBAC: &str = "envoy.filters.http.rbac";
+
+/// The file as data, its aliases written out.
+static SHIPPED: LazyLock<Value> = LazyLock::new(|| {
+    let load = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/envoy/envoy.yaml");
+    let output = Command::new(program("python")).args(["-c", load, file]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+});
+
+/// A configuration in the making. Every part that is asked for has to be there.
+pub(crate) struct Bootstrap(Value);
+
+impl Bootstrap {
+    /// The file with these addresses of the service (`unix:/path` and `host:port`) and of the application.
+    pub(crate) fn new(service: &[String], application: &str) -> Self {
+        let mut bootstrap = Self(SHIPPED.clone());
+        bootstrap.0["admin"]["address"] = tcp("127.0.0.1:0");
+        for name in LISTENERS {
+            bootstrap.listener(name)["address"] = tcp("127.0.0.1:0");
+            // What a busy machine could miss. The numbers of the file are the tour's to prove (`deploy/local/up`).
+            let grpc = &mut bootstrap.ext_authz(name)["grpc_service"];
+            grpc["timeout"] = json!("15s");
+            if !grpc["retry_policy"].is_null() {
+                grpc["retry_policy"]["retry_back_off"]["max_interval"] = json!("15s");
+            }
+        }
+        let unix = service.iter().find_map(|address| address.strip_prefix("unix:")).unwrap();
+        let host = service.iter().find(|address| !address.starts_with("unix:")).unwrap();
+        let addresses = [json!({"pipe": {"path": unix}}), tcp(host)];
+        for (name, address) in CLUSTERS.into_iter().zip(addresses).chain([("app", tcp(application))]) {
+            let cluster = bootstrap.cluster(name);
+            cluster["connect_timeout"] = json!("5s");
+            cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"] = address;
+        }
+        bootstrap
+    }
+
+    pub(crate) fn listener(&mut self, name: &str) -> &mut Value {
+        named(&mut self.0["static_resources"]["listeners"], name)
+    }
+
+    pub(crate) fn cluster(&mut self, name: &str) -> &mut Value {
+        named(&mut self.0["static_resources"]["clusters"], name)
+    }
+
+    /// Settings of a listener's HTTP connection manager.
+    pub(crate) fn manager(&mut self, listener: &str) -> &mut Value {
+        &mut self.listener(listener)["filter_chains"][0]["filters"][0]["typed_config"]
+    }
+
+    /// Settings of a listener's `ext_authz` filter.
+    pub(crate) fn ext_authz(&mut self, listener: &str) -> &mut Value {
+        &mut named(&mut self.manager(listener)["http_filters"], EXT_AUTHZ)["typed_config"]
+    }
+
+    /// Takes out the filter that lets pass only what the service has allowed.
+    pub(crate) fn remove_rbac(&mut self, listener: &str) {
+        let Value::Array(filters) = &mut self.manager(listener)["http_filters"] else { panic!("no filters") };
+        let before = filters.len();
+        filters.retain(|filter| filter["name"] != RBAC);
+        assert_eq!(filters.len(), before - 1);
+    }
+
+    /// Takes out what keeps forged headers away before the service is asked: their removal, and the ban on underscores.
+    pub(crate) fn let_forged_headers_in(&mut self, listener: &str) {
+        let manager = self.manager(listener);
+        assert!(!manager["early_header_mutation_extensions"].take().is_null());
+        let underscores = &mut manager["common_http_protocol_options"]["headers_with_underscores_action"];
+        assert_eq!(std::mem::replace(underscores, json!("ALLOW")), "REJECT_REQUEST");
+    }
+
+    /// Adds a copy of a listener, with a stat prefix of its own.
+    pub(crate) fn copy_listener(&mut self, from: &str, to: &str) {
+        let mut copy = self.listener(from).clone();
+        copy["name"] = to.into();
+        self.0["static_resources"]["listeners"].as_array_mut().unwrap().push(copy);
+        self.manager(to)["stat_prefix"] = to.into();
+    }
+
+    /// The application at `address` speaks gRPC.
+    pub(crate) fn make_application_grpc(&mut self, address: &str) {
+        let options = self.cluster(CLUSTERS[1])["typed_extension_protocol_options"].clone();
+        let app = self.cluster("app");
+        app["typed_extension_protocol_options"] = options;
+        app["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"] = tcp(address);
+    }
+
+    /// Adds a route to the application, before all others of the listener, with settings for the two filters.
+    pub(crate) fn add_route(&mut self, listener: &str, prefix: &str, ext_authz: Option<Value>, rbac: Option<Value>) {
+        let mut route = json!({"match": {"prefix": prefix}, "route": {"cluster": "app", "timeout": "15s"}});
+        for (filter, kind, settings) in
+            [(EXT_AUTHZ, "ext_authz.v3.ExtAuthzPerRoute", ext_authz), (RBAC, "rbac.v3.RBACPerRoute", rbac)]
+        {
+            if let Some(mut settings) = settings {
+                settings["@type"] = format!("type.googleapis.com/envoy.extensions.filters.http.{kind}").into();
+                route["typed_per_filter_config"][filter] = settings;
+            }
+        }
+        let routes = &mut self.manager(listener)["route_config"]["virtual_hosts"][0]["routes"];
+        routes.as_array_mut().unwrap().insert(0, route);
+    }
+}
+
+fn tcp(address: &str) -> Value {
+    let (host, port) = address.rsplit_once(':').unwrap();
+    json!({"socket_address": {"address": host, "port_value": port.parse::<u16>().unwrap()}})
+}
+
+fn named<'v>(list: &'v mut Value, name: &str) -> &'v mut Value {
+    list.as_array_mut().unwrap().iter_mut().find(|value| value["name"] == name).unwrap_or_else(|| panic!("no {name}"))
+}
+
+/// A running Envoy.
+pub(crate) struct Envoy {
+    process: Tool,
+    admin: String,
+    addresses: BTreeMap<String, String>,
+    _directory: TempDir,
+}
+
+impl Envoy {
+    /// Starts one, and waits until it serves. Whether it finds the service healthy is another question.
+    pub(crate) async fn start(bootstrap: Bootstrap) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        // JSON is YAML.
+        fs::write(directory.path().join("envoy.json"), bootstrap.0.to_string()).unwrap();
+        let arguments =
+            "-c envoy.json -l warn --concurrency 1 --admin-address-path admin --file-flush-interval-msec 20";
+        // Without hot restart there is no shared memory: any number run side by side, and none is left behind.
+        let arguments: Vec<&str> = arguments.split(' ').chain(["--disable-hot-restart"]).collect();
+        let mut process = Tool::start("envoy", &arguments, &[], directory.path());
+        let admin = || fs::read_to_string(directory.path().join("admin")).unwrap_or_default();
+        let is_ready = async || {
+            let address = admin();
+            !address.is_empty()
+                && reqwest::get(format!("http://{address}/ready")).await.is_ok_and(|r| r.status() == 200)
+        };
+        process.comes_up("is ready", is_ready).await.unwrap_or_else(|log| panic!("Envoy has ended\n{log}"));
+
+        let admin = admin();
+        let (_, listeners) = get(&admin, "/listeners?format=json").await;
+        let listeners: Value = serde_json::from_str(&listeners).unwrap();
+        let address = |listener: &Value| {
+            let port = &listener["local_address"]["socket_address"]["port_value"];
+            (listener["name"].as_str().unwrap().to_owned(), format!("127.0.0.1:{port}"))
+        };
+        let addresses = listeners["listener_statuses"].as_array().unwrap().iter().map(address).collect();
+        Self { process, admin, addresses, _directory: directory }
+    }
+
+    /// The address of a listener.
+    pub(crate) fn address(&self, listener: &str) -> &str {
+        &self.addresses[listener]
+    }
+
+    /// Waits until Envoy's own health checks have found both ways to the service open.
+    pub(crate) async fn finds_the_service_healthy(&self) {
+        eventually("healthy", PATIENCE, async || {
+            let (_, clusters) = get(&self.admin, "/clusters?format=json").await;
+            let clusters: Value = serde_json::from_str(&clusters).unwrap();
+            let clusters = clusters["cluster_statuses"].as_array().unwrap();
+            CLUSTERS.iter().all(|name| {
+                let cluster = clusters.iter().find(|cluster| cluster["name"] == **name).unwrap();
+                cluster["host_statuses"][0]["health_status"] == json!({"eds_health_status": "HEALTHY"})
+            })
+        })
+        .await;
+    }
+
+    /// A counter of a listener's `ext_authz` filter.
+    pub(crate) async fn counter(&self, listener: &str, name: &str) -> u64 {
+        let name = format!("http.{listener}.ext_authz.cognito.{name}");
+        let (_, stats) = get(&self.admin, &format!("/stats?format=json&filter=^{name}$")).await;
+        let stats: Value = serde_json::from_str(&stats).unwrap();
+        stats["stats"][0]["value"].as_u64().unwrap_or_else(|| panic!("no counter {name}"))
+    }
+
+    /// Waits for the lines of the access log that are about this path.
+    pub(crate) async fn access_log(&self, path: &str, lines: usize) -> Vec<Value> {
+        let read = || -> Vec<Value> {
+            let log = fs::read_to_string(&self.process.output).unwrap();
+            let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+            lines.filter(|line: &Value| line["path"] == path).collect()
+        };
+        eventually("the access log is written", PATIENCE, async || read().len() >= lines).await;
+        read()
+    }
+}

@@ -1,0 +1,88 @@
+//! An HTTP/1.1 client that sends exactly the bytes it is told to: header names in any case, repeated, or nonsense.
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+use super::upstream::Seen;
+
+/// A response.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    headers: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl Response {
+    /// The only value of a header, if it is there.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| &**value);
+        let value = values.next();
+        assert_eq!(values.next(), None, "{name} twice");
+        value
+    }
+
+    /// The body, where it is JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+
+    /// Status, and the reason of a denial by the service.
+    pub(crate) fn verdict(&self) -> (u16, String) {
+        (self.status, self.json()["reason"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// What upstream got, by its own account.
+    #[track_caller]
+    pub(crate) fn seen(&self) -> Seen {
+        assert_eq!(self.status, 200, "{self:?}");
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+/// GETs a path with these lines as headers, beside `Host`.
+pub(crate) async fn fetch<L: AsRef<[u8]>>(address: &str, path: &str, lines: &[L]) -> Response {
+    let mut request = format!("GET {path} HTTP/1.1\r\nHost: api.test\r\n").into_bytes();
+    for line in lines {
+        request.extend_from_slice(line.as_ref());
+        request.extend(b"\r\n");
+    }
+    request.extend(b"\r\n");
+    timeout(PATIENCE, exchange(address, &request)).await.unwrap_or_else(|_| panic!("no response"))
+}
+
+/// `Authorization` with this token.
+pub(crate) fn bearer(token: &str) -> String {
+    format!("authorization: Bearer {token}")
+}
+
+async fn exchange(address: &str, request: &[u8]) -> Response {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut received = Vec::new();
+    let end = loop {
+        if let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            break end;
+        }
+        assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0, "the connection ends early");
+    };
+    let head = std::str::from_utf8(&received[..end]).unwrap();
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let header = |line: &str| {
+        let (name, value) = line.split_once(':').unwrap();
+        (name.to_ascii_lowercase(), value.trim().to_owned())
+    };
+    let mut response = Response { status, headers: lines.map(header).collect(), body: String::new() };
+    let length: usize = response.header("content-length").unwrap().parse().unwrap();
+    let mut body = received.split_off(end + 4);
+    while body.len() < length {
+        assert_ne!(stream.read_buf(&mut body).await.unwrap(), 0, "the connection ends early");
+    }
+    assert_eq!(body.len(), length, "more than one response");
+    response.body = String::from_utf8(body).unwrap();
+    response
+}

@@ -1,0 +1,106 @@
+//! The application behind Envoy: remembers every request that reaches it, and answers with what it got.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+
+/// The server. It ends with its runtime.
+pub(crate) struct Upstream {
+    pub(crate) address: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    /// In lower case, as hyper hands them over; of one name as many as there were.
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+impl Seen {
+    fn new(request: &Request<Incoming>) -> Self {
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let headers = request.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        Self { method: request.method().to_string(), path: request.uri().path().to_owned(), headers }
+    }
+
+    /// Values of a header.
+    pub(crate) fn header(&self, name: &str) -> Vec<&str> {
+        self.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| &**value).collect()
+    }
+
+    /// Every header that some application would take for one of ours, however it is spelt, by name.
+    pub(crate) fn identity(&self) -> Vec<(&str, &str)> {
+        let is_ours = |name: &str| name.replace(['_', '.'], "-").starts_with("x-auth-");
+        let ours = self.headers.iter().filter(|(name, _)| is_ours(name));
+        let mut ours: Vec<_> = ours.map(|(name, value)| (&**name, &**value)).collect();
+        ours.sort_unstable();
+        ours
+    }
+}
+
+impl Upstream {
+    /// An application that speaks HTTP/1.1 and answers with a [`Seen`] as JSON.
+    pub(crate) async fn start() -> Self {
+        Self::serve(|stream, seen| {
+            let echo = move |request: Request<Incoming>| {
+                let body = serde_json::to_string(&remember(&seen, &request)).unwrap();
+                async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(body)))) }
+            };
+            tokio::spawn(http1::Builder::new().serve_connection(stream, service_fn(echo)));
+        })
+        .await
+    }
+
+    /// An application that speaks gRPC, where every method answers with a message of one field, number 1, of value 1.
+    pub(crate) async fn start_grpc() -> Self {
+        Self::serve(|stream, seen| {
+            let answer = move |request: Request<Incoming>| {
+                remember(&seen, &request);
+                let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]);
+                let message = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1]));
+                let body = message.with_trailers(std::future::ready(Some(Ok(trailers))));
+                let response = Response::builder().header("content-type", "application/grpc").body(body).unwrap();
+                async { Ok::<_, Infallible>(response) }
+            };
+            tokio::spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service_fn(answer)));
+        })
+        .await
+    }
+
+    async fn serve(
+        connection: impl Fn(TokioIo<tokio::net::TcpStream>, Arc<Mutex<Vec<Seen>>>) + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = Self { address: listener.local_addr().unwrap().to_string(), seen: Arc::default() };
+        let seen = Arc::clone(&upstream.seen);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                connection(TokioIo::new(stream), Arc::clone(&seen));
+            }
+        });
+        upstream
+    }
+
+    /// Every request so far.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+fn remember(all: &Mutex<Vec<Seen>>, request: &Request<Incoming>) -> Seen {
+    let seen = Seen::new(request);
+    all.lock().unwrap().push(seen.clone());
+    seen
+}
