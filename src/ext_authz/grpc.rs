@@ -3,6 +3,7 @@
 //! Messages pass this room as bytes: [`request`](super::request) reads them where they lie and
 //! [`response`](super::response) writes them, so that a cached check neither decodes nor builds a message.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -49,7 +50,10 @@ impl CheckService {
 
 impl CheckService {
     /// Serves one call.
-    pub fn call<B>(&self, http: Request<B>) -> impl Future<Output = Response<AnswerBody>> + Send + use<B>
+    pub fn call<B>(
+        &self,
+        http: Request<B>,
+    ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + Send + use<B>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send,
         B::Error: std::fmt::Display + Send,
@@ -64,7 +68,7 @@ impl CheckService {
                 shared.check(&message, deadline).await
             };
             let result = timeout_at(deadline, call).await;
-            unary::answer(result.unwrap_or_else(|_| Err(Status::deadline_exceeded("the call took too long"))))
+            Ok(unary::answer(result.unwrap_or_else(|_| Err(Status::deadline_exceeded("the call took too long")))))
         }
     }
 }

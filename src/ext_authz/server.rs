@@ -99,8 +99,7 @@ impl Services {
     /// The future is boxed here, and only once: hyper moves it about before it runs, and all of it is copied each time.
     fn call(&self, request: http::Request<Incoming>) -> BoxFuture<http::Response<AnswerBody>, Infallible> {
         if request.uri().path() == CHECK_PATH {
-            let call = self.check.call(request);
-            return Box::pin(async move { Ok(call.await) });
+            return Box::pin(self.check.call(request));
         }
         let services = self.clone();
         Box::pin(async move { Ok(services.call_other(request).await.map(AnswerBody::Tonic)) })
