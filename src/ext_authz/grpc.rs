@@ -50,6 +50,9 @@ impl CheckService {
 
 impl CheckService {
     /// Serves one call.
+    ///
+    /// # Errors
+    /// None: what goes wrong is an answer, too.
     pub fn call<B>(
         &self,
         http: Request<B>,
