@@ -125,6 +125,8 @@ pub struct UserPool {
     pub issuers: Vec<String>,
     /// Where its keys are fetched: the first URL, and on 403 or 404 the next one.
     pub jwks_urls: Vec<Url>,
+    /// The user-pool API: base URL of people's sign-up, sign-in and sign-out.
+    pub endpoint: Url,
     /// App clients whose tokens are accepted.
     pub clients: Clients,
     /// Kinds of token that are accepted.
@@ -145,15 +147,18 @@ impl UserPool {
             .map(|service| format!("https://{service}.{}.{}/{id}", id.region(), id.dns_suffix()))
             .collect();
         let jwks_urls = issuers.iter().map(|issuer| jwks_url(issuer)).collect::<Result<_, _>>()?;
-        Ok(Self { name: name.into(), id, issuers, jwks_urls, clients, token_use })
+        let endpoint = format!("https://cognito-idp.{}.{}/", id.region(), id.dns_suffix());
+        let endpoint = Url::parse(&endpoint).map_err(|_| UserPoolError::Url)?;
+        Ok(Self { name: name.into(), id, issuers, jwks_urls, endpoint, clients, token_use })
     }
 
-    /// The same pool with its keys below `base`, as FIPS and VPC endpoints and emulators have it.
+    /// The same pool with its API at `base` and its keys below it, as FIPS and VPC endpoints and emulators have it.
     ///
     /// # Errors
     /// [`UserPoolError::Url`] when `base` cannot carry a path.
     pub fn with_endpoint(mut self, base: &Url) -> Result<Self, UserPoolError> {
         self.jwks_urls = vec![jwks_url(&format!("{}/{}", base.as_str().trim_end_matches('/'), self.id))?];
+        self.endpoint = base.clone();
         Ok(self)
     }
 }
@@ -274,6 +279,7 @@ mod tests {
         ] {
             let pool = pool(id);
             assert_eq!(pool.issuers, [format!("https://{host}/{id}"), format!("https://issuer-{host}/{id}")]);
+            assert_eq!(pool.endpoint.as_str(), format!("https://{host}/"));
             let urls: Vec<_> = pool.jwks_urls.iter().map(Url::as_str).collect();
             assert_eq!(urls, pool.issuers.iter().map(|i| format!("{i}/.well-known/jwks.json")).collect::<Vec<_>>());
         }
@@ -284,6 +290,7 @@ mod tests {
         for base in ["http://127.0.0.1:9229", "http://127.0.0.1:9229/"] {
             let pool = pool("us-east-1_A").with_endpoint(&base.parse().unwrap()).unwrap();
             assert_eq!(pool.jwks_urls[0].as_str(), "http://127.0.0.1:9229/us-east-1_A/.well-known/jwks.json");
+            assert_eq!(pool.endpoint.as_str(), "http://127.0.0.1:9229/");
             assert_eq!(pool.issuers[0], "https://cognito-idp.us-east-1.amazonaws.com/us-east-1_A");
         }
     }

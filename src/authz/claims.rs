@@ -124,6 +124,22 @@ pub fn is_alive(expires: UnixTime, now: UnixTime, leeway: i64) -> bool {
     now < expires.saturating_add(leeway)
 }
 
+/// What a token has to be beyond its pool's: of this kind, and issued to one of these clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'e> {
+    /// Which kinds.
+    pub token_use: AcceptedUse,
+    /// Which clients.
+    pub clients: &'e Clients,
+}
+
+impl<'e> Expected<'e> {
+    /// What a check expects of the pool's tokens.
+    pub fn by_checks(pool: &'e UserPool) -> Self {
+        Self { token_use: pool.token_use, clients: &pool.clients }
+    }
+}
+
 /// The claims we read, as the token writes them: nothing is known about their types, and none is believed.
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -176,14 +192,24 @@ impl<'t> RawClaims<'t> {
         self.iss.required_text()
     }
 
+    /// When the token ends by its own account, which proves nothing.
+    pub(super) fn expires(&self) -> Option<UnixTime> {
+        self.exp.number().ok().flatten()
+    }
+
     /// Every check of the claims but `iss`, in the order of the contract: `token_use`, `sub`, client, `exp`, `nbf`,
     /// then the types of what remains.
-    pub(super) fn check(&'t self, pool: &'t UserPool, now: UnixTime, leeway: i64) -> Result<CheckedClaims<'t>, Denial> {
-        let token_use = self.token_use(pool.token_use)?;
+    pub(super) fn check(
+        &'t self,
+        expected: Expected<'t>,
+        now: UnixTime,
+        leeway: i64,
+    ) -> Result<CheckedClaims<'t>, Denial> {
+        let token_use = self.token_use(expected.token_use)?;
         let sub = self.sub.required_text()?;
         let client_id = match token_use {
-            TokenUse::Access => accepted_client(&pool.clients, &[self.client_id.required_text()?])?,
-            TokenUse::Id => accepted_client(&pool.clients, &self.aud.required_texts()?)?,
+            TokenUse::Access => accepted_client(expected.clients, &[self.client_id.required_text()?])?,
+            TokenUse::Id => accepted_client(expected.clients, &self.aud.required_texts()?)?,
         };
         let expires = self.exp.number()?.ok_or(Denial::MissingClaim)?;
         if !is_alive(expires, now, leeway) {
@@ -428,7 +454,7 @@ mod tests {
         let text = claims.to_string().replace("\"HUGE\"", "1e300");
         let raw: RawClaims<'_> = serde_json::from_str(&text).unwrap();
         raw.issuer()?;
-        raw.check(pool, NOW, LEEWAY).map(CheckedClaims::into_verified)
+        raw.check(Expected::by_checks(pool), NOW, LEEWAY).map(CheckedClaims::into_verified)
     }
 
     #[test]

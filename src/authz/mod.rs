@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 pub use self::cache::{TokenCache, Verified};
-pub use self::claims::{Claims, TokenUse, UnixTime};
+pub use self::claims::{Claims, Expected, TokenUse, UnixTime};
 pub use self::denial::{Challenge, Denial};
 pub use self::identity::{Identity, IdentityHeaders};
 pub use self::policy::{Policies, PolicyIndex};
@@ -84,6 +84,13 @@ pub struct Verdict {
     pub kid: Option<String>,
 }
 
+impl Verdict {
+    /// Nothing is known, and nobody may pass.
+    fn undecided() -> Self {
+        Self { decision: Decision::Deny(Denial::NoHttpRequest), pool: None, policy: None, kid: None }
+    }
+}
+
 /// How much of a `kid` is kept for the log.
 pub const LOGGED_KID_CHARS: usize = 64;
 
@@ -105,8 +112,7 @@ impl Authorizer {
 
     /// Decides about one request at the time `now`, and before `deadline`; `None` is a check that brought no request.
     pub async fn authorize(&self, request: Option<&RequestContext<'_>>, now: UnixTime, deadline: Instant) -> Verdict {
-        let mut verdict =
-            Verdict { decision: Decision::Deny(Denial::NoHttpRequest), pool: None, policy: None, kid: None };
+        let mut verdict = Verdict::undecided();
         if let Some(request) = request {
             verdict.decision = match self.decide(request, now, deadline, &mut verdict).await {
                 Ok((token, identity)) => Decision::Allow { token, identity },
@@ -139,7 +145,7 @@ impl Authorizer {
             seen
         } else {
             // Boxed, so that checks that are answered from the cache do not carry room for it.
-            let verified = Arc::new(Box::pin(self.verify(token, now, deadline, known)).await?);
+            let verified = Arc::new(Box::pin(self.verify(token, None, now, deadline, known)).await?);
             self.cache.insert(digest, Arc::clone(&verified));
             verified
         };
@@ -154,17 +160,35 @@ impl Authorizer {
         Ok((verified, identity))
     }
 
+    /// Verifies a token that is not the credential of a check, with every step that a check takes; what it has to be is
+    /// `expected`, whatever the pool expects of checks.
+    ///
+    /// The cache is left out: what stands in it are tokens that checks accept.
+    ///
+    /// # Errors
+    /// The [`Denial`] of the first step that fails.
+    pub async fn verify_token(
+        &self,
+        token: &str,
+        expected: Expected<'_>,
+        now: UnixTime,
+        deadline: Instant,
+    ) -> Result<Verified, Denial> {
+        self.verify(token, Some(expected), now, deadline, &mut Verdict::undecided()).await
+    }
+
     /// From text to claims: form, header, claims, key, signature.
     async fn verify(
         &self,
         token: &str,
+        expected: Option<Expected<'_>>,
         now: UnixTime,
         deadline: Instant,
         known: &mut Verdict,
     ) -> Result<Verified, Denial> {
         let decoded = Decoded::new(token)?;
         let unverified = decoded.read()?;
-        let checked = unverified.check(&self.pools, now, self.leeway);
+        let checked = unverified.check_as(&self.pools, expected, now, self.leeway);
         // Steps before the issuer fail without a pool, whatever the token says.
         if !matches!(
             checked,

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::claims::{CheckedClaims, Claim, Claims, RawClaims, UnixTime};
+use super::claims::{CheckedClaims, Claim, Claims, Expected, RawClaims, UnixTime};
 use super::denial::Denial;
 use crate::jwks::VerifyingKey;
 use crate::user_pool::{PoolIndex, UserPool, UserPools};
@@ -145,17 +145,36 @@ impl<'t> UnverifiedToken<'t> {
         self.header.kid.as_text()
     }
 
+    /// `exp`, for what only depends on it by courtesy. Its being there proves nothing.
+    pub fn expires(&self) -> Option<UnixTime> {
+        self.claims.expires()
+    }
+
     /// The pool whose issuer the token names. Its being named proves nothing.
     pub fn pool<'p>(&self, pools: &'p UserPools) -> Option<(PoolIndex, &'p UserPool)> {
         pools.by_issuer(self.claims.issuer().ok()?)
     }
 
     /// Every check that needs no key, in the order of the contract: `alg`, `crit`, `kid`, `iss`, `token_use`, `sub`,
-    /// client, `exp`, `nbf`. These may refuse, and that is all they may do.
+    /// client, `exp`, `nbf`. These may refuse, and that is all they may do. The pool says what its tokens have to be.
     ///
     /// # Errors
     /// The [`Denial`] of the first check that fails.
     pub fn check(&'t self, pools: &'t UserPools, now: UnixTime, leeway: i64) -> Result<CandidateToken<'t>, Denial> {
+        self.check_as(pools, None, now, leeway)
+    }
+
+    /// The same for a token that has to be something else than what checks accept.
+    ///
+    /// # Errors
+    /// The [`Denial`] of the first check that fails.
+    pub fn check_as(
+        &'t self,
+        pools: &'t UserPools,
+        expected: Option<Expected<'t>>,
+        now: UnixTime,
+        leeway: i64,
+    ) -> Result<CandidateToken<'t>, Denial> {
         if self.header.alg.as_text() != Some("RS256") {
             return Err(Denial::UnsupportedAlgorithm);
         }
@@ -164,7 +183,8 @@ impl<'t> UnverifiedToken<'t> {
         }
         let kid = self.kid().filter(|kid| !kid.is_empty()).ok_or(Denial::MissingKid)?;
         let (pool_index, pool) = pools.by_issuer(self.claims.issuer()?).ok_or(Denial::UnknownIssuer)?;
-        let claims = self.claims.check(pool, now, leeway)?;
+        let expected = expected.unwrap_or_else(|| Expected::by_checks(pool));
+        let claims = self.claims.check(expected, now, leeway)?;
         Ok(CandidateToken { decoded: self.decoded, pool: pool_index, kid, claims })
     }
 }
