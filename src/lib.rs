@@ -7,14 +7,15 @@
 //! - [`jwks`]: the keys of a user pool, and the task that keeps them.
 //! - [`user_pool`]: what a pool is called: issuers, JWKS URLs.
 //! - [`ext_authz`]: Envoy's protocol and the gRPC port.
+//! - [`cognito`]: the one caller of the user-pool API.
 //! - [`admin`]: the operators' port.
 //! - [`config`], [`metrics`], [`logging`], [`listen`], [`lifecycle`]: leaves that every server has.
 //! - [`app`]: builds and runs all of it.
 //! - [`healthcheck`]: the client side of `/readyz`.
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
-//! - Only `ext_authz/` and `app` know tonic and Envoy's types; only `admin`, `ext_authz/server` and `healthcheck` speak HTTP;
-//!   only `jwks/fetch` fetches.
+//! - Only `ext_authz/` and `app` know tonic and Envoy's types; only `admin`, `ext_authz/server`
+//!   and `healthcheck` speak HTTP; only `jwks/fetch` and `cognito` make calls.
 //! - `authz/{token,claims,policy,identity,denial}` have no `async`, no clock and no logging: the same input gives the same answer.
 //! - `Claims` is made by one function, the one that has verified the signature. There is no way around it, also not
 //!   for tests: they sign real tokens.
@@ -25,6 +26,7 @@
 pub mod admin;
 pub mod app;
 pub mod authz;
+pub mod cognito;
 pub mod config;
 pub mod ext_authz;
 pub mod healthcheck;

@@ -3,6 +3,8 @@
 //! Labels come from enums or from our own configuration, never from a request. Every series that can be known
 //! beforehand is there from the start, at zero: `rate` misses the first error otherwise.
 
+pub mod account;
+
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -232,6 +234,14 @@ impl Metrics {
             unknown_kid: self.jwks.unknown_kid.with_label_values(&[pool]),
             last_success: self.jwks.last_success.with_label_values(&[pool]),
         }
+    }
+
+    /// The metrics of the account API, at zero for all of these labels.
+    ///
+    /// # Errors
+    /// As [`Metrics::new`], and when they are there already.
+    pub fn account(&self, labels: &account::Labels<'_>) -> Result<account::AccountMetrics, prometheus::Error> {
+        account::AccountMetrics::new(&self.registry, labels)
     }
 
     /// All of it in Prometheus' text format.

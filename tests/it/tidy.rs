@@ -56,8 +56,9 @@ fn rooms_keep_to_themselves() {
     for (words, rooms) in [
         (&["tonic::", "tonic_health", "tonic_reflection", "envoy_types"][..], &["ext_authz/", "app.rs"][..]),
         (&["hyper::", "hyper_util::"], &["admin.rs", "ext_authz/server.rs", "healthcheck.rs"]),
-        (&["reqwest::"], &["jwks/fetch.rs"]),
+        (&["reqwest::"], &["cognito/", "jwks/fetch.rs"]),
         (&["crate::ext_authz", "crate::admin"], &["app.rs"]),
+        (&["crate::cognito"], &["account/", "app.rs"]),
         (&["crate::app", "crate::healthcheck"], &[]),
         (&["crate::config"], &["app.rs", "config/"]),
         (&["crate::authz"], &["app.rs", "admin.rs", "ext_authz/", "config/"]),
