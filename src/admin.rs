@@ -1,4 +1,5 @@
-//! The operators' port: `/livez`, `/readyz`, `/metrics`, `/config`. It only reads.
+//! The operators' port: `/livez`, `/readyz`, `/metrics`, `/config`. It only reads. Unless it has a port of its own, the
+//! account API is served here, too, below its prefix; what it does is none of this room's business.
 //!
 //! | path | answer |
 //! |---|---|
@@ -7,32 +8,26 @@
 //! | `/metrics` | Prometheus text format |
 //! | `/config` | the configuration in force, where each value comes from, secrets redacted |
 
-use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prost::bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use crate::account::Account;
 use crate::authz::Authorizer;
+use crate::http_server::{self, Answer, Limits};
 use crate::lifecycle::{Readiness, Shutdown};
-use crate::listen::{Listener, Stream};
+use crate::listen::Listener;
 use crate::metrics::{self, Metrics};
 
-/// Connections at a time: operators and their tools, nobody else.
-const MAX_CONNECTIONS: usize = 256;
-/// Time for a request's head to arrive, also on a connection that is kept.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Operators and their tools are few; the clients of an account API on the same port are not.
+const LIMITS: Limits = Limits { connections: 4096, head: Duration::from_secs(30) };
 
 /// What the port shows.
 #[derive(Debug)]
@@ -47,56 +42,24 @@ pub struct Admin {
     pub authorizer: Arc<Authorizer>,
     /// What is in force.
     pub config: Value,
+    /// The account API, unless it has a port of its own or is off.
+    pub account: Option<Arc<Account>>,
 }
 
 impl Admin {
     /// Serves the port until `closing`; running requests finish.
     pub async fn serve(self: Arc<Self>, listener: Listener, closing: CancellationToken) {
-        let running = TaskTracker::new();
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let accept = listener.accept_all(|stream| {
-            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { return };
-            let (admin, closing) = (Arc::clone(&self), closing.clone());
-            running.spawn(async move {
-                match stream {
-                    Stream::Tcp(stream) => admin.serve_connection(stream, closing).await,
-                    Stream::Unix(stream) => admin.serve_connection(stream, closing).await,
-                }
-                drop(permit);
-            });
-        });
-        closing.run_until_cancelled(accept).await;
-        running.close();
-        running.wait().await;
+        http_server::serve(listener, LIMITS, closing, move |request, peer| {
+            let admin = Arc::clone(&self);
+            async move { admin.answer(request, peer).await }
+        })
+        .await;
     }
 
-    async fn serve_connection(
-        self: Arc<Self>,
-        stream: impl AsyncRead + AsyncWrite + Unpin,
-        closing: CancellationToken,
-    ) {
-        let service = service_fn(move |request| {
-            let response = self.answer(&request);
-            async move { Ok::<_, Infallible>(response) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = closing.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = result {
-            tracing::debug!(%error, "admin connection ended with an error");
+    async fn answer(&self, request: Request<Incoming>, peer: Option<IpAddr>) -> Answer {
+        if let Some(account) = self.account.as_ref().filter(|account| account.covers(request.uri().path())) {
+            return account.answer(request, peer).await;
         }
-    }
-
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let answer = match request.uri().path() {
             "/livez" => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
             "/readyz" => self.readyz(),
@@ -112,7 +75,7 @@ impl Admin {
         refusal
     }
 
-    fn readyz(&self) -> Response<Full<Bytes>> {
+    fn readyz(&self) -> Answer {
         let mut pending = self.readiness.pending();
         if self.shutdown.draining.is_cancelled() {
             pending.push("shutting down".into());
@@ -124,7 +87,7 @@ impl Admin {
         }
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
+    fn metrics(&self) -> Answer {
         let entries = i64::try_from(self.authorizer.cache().entry_count()).unwrap_or(i64::MAX);
         self.metrics.token_cache_entries.set(entries);
         match self.metrics.render() {
@@ -137,11 +100,11 @@ impl Admin {
     }
 }
 
-fn json(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
+fn json(status: StatusCode, value: &Value) -> Answer {
     text(status, "application/json", format!("{value:#}\n"))
 }
 
-fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();

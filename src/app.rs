@@ -11,17 +11,24 @@ use anyhow::Context;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::account::rate_limit;
+use crate::account::{self, Account, Settings};
 use crate::admin::Admin;
 use crate::authz::{Authorizer, Denial, IdentityHeaders, Policies, TokenCache};
+use crate::cognito::error::CognitoError;
+use crate::cognito::{CognitoClient, Operation};
 use crate::config::Config;
+use crate::config::account::AccountConfig;
 use crate::ext_authz::grpc::CheckService;
 use crate::ext_authz::health::Health;
 use crate::ext_authz::response::Answers;
 use crate::ext_authz::server::{Limits, Services, Threads, Workers};
+use crate::http_server;
 use crate::jwks::fetch::{FetchError, JwksClient};
 use crate::jwks::store::{KeyStore, PoolKeys, Refresher};
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::listen::{BindError, Listener};
+use crate::metrics::account::Labels;
 use crate::metrics::{CheckOutcome, Metrics};
 
 /// A service that listens and does not answer yet.
@@ -29,6 +36,7 @@ pub struct Bound {
     grpc: Vec<Listener>,
     admin_listener: Listener,
     admin: Arc<Admin>,
+    account: Option<(Listener, Arc<Account>)>,
     workers: Workers,
     threads: Threads,
     health: Health,
@@ -62,6 +70,8 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         .map(|address| address.bind(config.grpc.socket_mode))
         .collect::<Result<Vec<_>, _>>()?;
     let admin_listener = config.admin_listen.bind(config.grpc.socket_mode)?;
+    let account_listen = config.account.as_ref().and_then(|account| account.listen.as_ref());
+    let account_listener = account_listen.map(|address| address.bind(config.grpc.socket_mode)).transpose()?;
 
     let readiness = Readiness::default();
     let shutdown = Shutdown::default();
@@ -80,8 +90,15 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         pool_keys.push(keys);
     }
 
+    let endpoint = config.pools.iter().next().map(|pool| pool.endpoint.clone());
     let cache = TokenCache::new(config.token_cache_capacity, config.token_cache_max_bytes, metrics.token_cache.clone());
     let authorizer = Arc::new(Authorizer::new(config.pools, policies, KeyStore::new(pool_keys), cache, config.leeway));
+    let account = match (config.account, endpoint) {
+        (Some(settings), Some(endpoint)) => {
+            Some(account(settings, config.realm.as_str(), endpoint, Arc::clone(&authorizer), &metrics)?)
+        }
+        _ => None,
+    };
     let answers = Answers::new(IdentityHeaders::new(config.header_prefix), config.realm);
     let check =
         CheckService::new(Arc::clone(&authorizer), answers, Arc::clone(&metrics), config.grpc.max_message_bytes);
@@ -96,11 +113,18 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         Workers::start(config.grpc.threads.map_or_else(cores, usize::from), limits, &services, &shutdown)
             .context("threads that serve checks")?;
 
-    let admin = Admin { readiness, shutdown: shutdown.clone(), metrics, authorizer, config: config.effective };
+    // On one of the two ports.
+    let (account, shared) = match (account_listener, account) {
+        (Some(listener), Some(account)) => (Some((listener, account)), None),
+        (_, shared) => (None, shared),
+    };
+    let admin =
+        Admin { readiness, shutdown: shutdown.clone(), metrics, authorizer, config: config.effective, account: shared };
     Ok(Bound {
         grpc,
         admin_listener,
         admin: Arc::new(admin),
+        account,
         workers,
         threads,
         health,
@@ -119,6 +143,47 @@ fn metrics(config: &Config, policies: &Policies) -> anyhow::Result<Metrics> {
     Metrics::new(pools, policies, &reasons, &FetchError::LABELS).context("metrics")
 }
 
+fn account(
+    config: AccountConfig,
+    realm: &str,
+    endpoint: url::Url,
+    authorizer: Arc<Authorizer>,
+    metrics: &Metrics,
+) -> anyhow::Result<Arc<Account>> {
+    let operations: Vec<_> = Operation::ALL.iter().map(|operation| operation.as_str()).collect();
+    let labels = Labels {
+        routes: &account::route_labels(),
+        outcomes: &account::outcome_labels(),
+        limits: &rate_limit::LABELS,
+        operations: &operations,
+        results: &CognitoError::LABELS,
+    };
+    let metrics = metrics.account(&labels).context("metrics")?;
+    let client = CognitoClient::new(
+        endpoint,
+        config.client_id.clone(),
+        config.client_secret,
+        config.cognito_timeout,
+        metrics.cognito.clone(),
+    );
+    let settings = Settings {
+        prefix: config.prefix,
+        client_id: config.client_id,
+        trusted_hops: config.trusted_hops,
+        cors: config.cors,
+        allowed: config.allowed,
+        refresh_flow: config.refresh_flow,
+        rates: config.rates,
+        min_failure_time: config.min_failure_time,
+        hide_users: config.hide_users,
+        realm: realm.into(),
+    };
+    Ok(Account::new(settings, client, authorizer, metrics))
+}
+
+/// Limits of the account API's own port: strangers connect to it.
+const ACCOUNT_LIMITS: http_server::Limits = http_server::Limits { connections: 10_000, head: Duration::from_secs(10) };
+
 impl Bound {
     /// Addresses of the gRPC port, in the order in which they were configured.
     pub fn grpc_addresses(&self) -> Vec<String> {
@@ -128,6 +193,11 @@ impl Bound {
     /// Address of the admin port.
     pub fn admin_address(&self) -> String {
         self.admin_listener.address()
+    }
+
+    /// Address of the account API's own port, if it has one.
+    pub fn account_address(&self) -> Option<String> {
+        self.account.as_ref().map(|(listener, _)| listener.address())
     }
 
     /// Serves until `stop`, then ends in order: not ready, delay, listeners close, running checks finish, and at the
@@ -140,6 +210,9 @@ impl Bound {
             tracing::info!(listener = "grpc", address = listener.address(), "listening");
         }
         tracing::info!(listener = "admin", address = self.admin_listener.address(), "listening");
+        if let Some((listener, _)) = &self.account {
+            tracing::info!(listener = "account", address = listener.address(), "listening");
+        }
 
         // Each of these lives until it is told to end; one that ends by itself has died.
         let mut fetching = JoinSet::new();
@@ -158,6 +231,13 @@ impl Bound {
             accepting.spawn(async move { workers.accept(&listener, &closing).await });
         }
         drop(workers);
+        if let Some((listener, account)) = self.account {
+            let closing = self.shutdown.closing.clone();
+            accepting.spawn(http_server::serve(listener, ACCOUNT_LIMITS, closing, move |request, peer| {
+                let account = Arc::clone(&account);
+                async move { account.answer(request, peer).await }
+            }));
+        }
         let readiness = self.admin.readiness.clone();
         let admin_closing = CancellationToken::new();
         let mut admin = tokio::spawn(self.admin.serve(self.admin_listener, admin_closing.clone()));

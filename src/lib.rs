@@ -7,15 +7,16 @@
 //! - [`jwks`]: the keys of a user pool, and the task that keeps them.
 //! - [`user_pool`]: what a pool is called: issuers, JWKS URLs.
 //! - [`ext_authz`]: Envoy's protocol and the gRPC port.
+//! - [`account`]: the clients' door: sign-up, sign-in, sign-out. [`account::table`] is what there is.
 //! - [`cognito`]: the one caller of the user-pool API.
 //! - [`admin`]: the operators' port.
-//! - [`config`], [`metrics`], [`logging`], [`listen`], [`lifecycle`]: leaves that every server has.
+//! - [`config`], [`metrics`], [`logging`], [`listen`], [`http_server`], [`lifecycle`]: leaves that every server has.
 //! - [`app`]: builds and runs all of it.
 //! - [`healthcheck`]: the client side of `/readyz`.
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
-//! - Only `ext_authz/` and `app` know tonic and Envoy's types; only `admin`, `ext_authz/server`
-//!   and `healthcheck` speak HTTP; only `jwks/fetch` and `cognito` make calls.
+//! - Only `ext_authz/` and `app` know tonic and Envoy's types; only `admin`, `account`, `http_server`,
+//!   `ext_authz/server` and `healthcheck` speak HTTP; only `jwks/fetch` and `cognito` make calls.
 //! - `authz/{token,claims,policy,identity,denial}` have no `async`, no clock and no logging: the same input gives the same answer.
 //! - `Claims` is made by one function, the one that has verified the signature. There is no way around it, also not
 //!   for tests: they sign real tokens.
@@ -23,6 +24,7 @@
 //! - Every wait has a limit, every cache a bound, every shutdown a deadline.
 //! - Nothing that a caller sends becomes a metric label, a URL, or a log line of its own making.
 
+pub mod account;
 pub mod admin;
 pub mod app;
 pub mod authz;
@@ -30,6 +32,7 @@ pub mod cognito;
 pub mod config;
 pub mod ext_authz;
 pub mod healthcheck;
+pub mod http_server;
 pub mod jwks;
 pub mod lifecycle;
 pub mod listen;

@@ -3,6 +3,7 @@
 //! Values parse straight into the types of the rooms that use them; what concerns several options at once is checked
 //! in [`Config::new`]. Every error is one sentence that names the option and where its value stands.
 
+pub mod account;
 pub mod options;
 pub mod source;
 
@@ -16,6 +17,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use serde_json::{Map, Value, json};
 use url::{Host, Url};
 
+use self::account::{AccountConfig, CLIENT_SECRET};
 use self::options::{AcceptedClient, Cli, Command, HealthcheckOptions, Options, variable};
 use self::source::{Layers, Source};
 use crate::authz::denial::Realm;
@@ -59,6 +61,8 @@ pub struct Config {
     pub token_cache_max_bytes: u64,
     /// Settings of the gRPC port.
     pub grpc: GrpcConfig,
+    /// The account API, unless it is off.
+    pub account: Option<AccountConfig>,
     /// Address of the admin port.
     pub admin_listen: ListenAddress,
     /// Time between saying "not ready" and closing.
@@ -113,7 +117,8 @@ pub fn read(
     environment: impl Iterator<Item = (OsString, OsString)>,
     directory: &Path,
 ) -> Result<Invocation, ConfigError> {
-    let wanted: Vec<String> = option_ids().iter().map(|id| variable(id)).collect();
+    let names = option_ids().into_iter().map(|id| variable(&id));
+    let wanted: Vec<String> = names.chain([CLIENT_SECRET.to_owned()]).collect();
     let layers = Layers::read(environment, directory, &wanted)?;
     let command = layers.under(Cli::command());
     let args: Vec<OsString> = std::iter::once("cognito-authz".into()).chain(args).collect();
@@ -262,6 +267,9 @@ impl Config {
             .filter(|bytes| (1024..=1 << 30).contains(bytes))
             .ok_or_else(|| error("grpc_max_message_bytes", "not between 1KiB and 1GiB"))?;
 
+        let secret = layers.secret(CLIENT_SECRET);
+        let account =
+            AccountConfig::new(options.account, &pool.clients, &options.admin_listen, secret, &error, &mut warnings)?;
         let effective = effective(matches, layers, &pool);
         let pools = UserPools::new(vec![pool]).map_err(|why| error("user_pool_id", &why.to_string()))?;
         Ok(Self {
@@ -281,6 +289,7 @@ impl Config {
                 max_streams: options.grpc_max_streams,
                 max_message_bytes,
             },
+            account,
             admin_listen: options.admin_listen,
             shutdown_delay: options.shutdown_delay,
             shutdown_deadline: options.shutdown_deadline,
@@ -328,7 +337,7 @@ fn check_endpoint(url: &Url, allow_insecure: bool) -> Result<(), String> {
     }
 }
 
-/// What is in force and why. No option holds a secret so far; one that does must not be listed with its value.
+/// What is in force and why. No option holds a secret; the one that comes in a variable is named and not shown.
 fn effective(matches: &ArgMatches, layers: &Layers, pool: &UserPool) -> Value {
     let mut options = Map::new();
     for id in option_ids() {
@@ -346,8 +355,11 @@ fn effective(matches: &ArgMatches, layers: &Layers, pool: &UserPool) -> Value {
         options
             .insert(id.replace('_', "-"), json!({"value": value, "source": layers.source(matches, &id).to_string()}));
     }
+    if let Some((_, source)) = layers.secret(CLIENT_SECRET) {
+        options.insert("client-secret".into(), json!({"value": "[redacted]", "source": source.to_string()}));
+    }
     let jwks_urls: Vec<&str> = pool.jwks_urls.iter().map(Url::as_str).collect();
-    let pool = json!({"name": pool.name, "id": pool.id.as_str(), "region": pool.id.region(), "issuers": pool.issuers, "jwks_urls": jwks_urls});
+    let pool = json!({"name": pool.name, "id": pool.id.as_str(), "region": pool.id.region(), "issuers": pool.issuers, "jwks_urls": jwks_urls, "endpoint": pool.endpoint.as_str()});
     json!({"options": options, "pools": [pool]})
 }
 

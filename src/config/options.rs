@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use url::Url;
 
+use super::account::AccountOptions;
 use crate::authz::denial::Realm;
 use crate::authz::identity::HeaderPrefix;
 use crate::listen::ListenAddress;
@@ -125,6 +126,10 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", help_heading = "gRPC", default_value = "16MiB")]
     pub grpc_max_message_bytes: ByteSize,
 
+    /// The account API
+    #[command(flatten)]
+    pub account: AccountOptions,
+
     /// Where operators ask: /livez, /readyz, /metrics, /config
     #[arg(long, value_name = "ADDRESS", help_heading = "Operations", default_value = "127.0.0.1:9190")]
     pub admin_listen: ListenAddress,
@@ -218,7 +223,7 @@ impl fmt::Display for ByteSize {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|_| "not a duration such as 250ms, 30s or 1h".to_owned())?;
     if duration > Duration::from_secs(86_400) { Err("more than a day".into()) } else { Ok(duration) }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use clap::builder::OsStr;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command};
+use secrecy::SecretString;
 
 use super::ConfigError;
 use super::options::variable;
@@ -37,8 +38,8 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// The layers below the command line.
-#[derive(Debug, Default)]
+/// The layers below the command line. They have no `Debug`: a secret may be among the values.
+#[derive(Default)]
 pub struct Layers {
     environment: HashMap<String, String>,
     dot_env: HashMap<String, (String, usize)>,
@@ -103,6 +104,11 @@ impl Layers {
         }
         let (value, line) = self.dot_env.get(variable).filter(|(value, _)| !value.is_empty())?;
         Some((value, Source::DotEnv(variable.to_owned(), *line)))
+    }
+
+    /// The value of a variable that has no flag, because it is a secret: the command line is for everybody to see.
+    pub fn secret(&self, variable: &str) -> Option<(SecretString, Source)> {
+        self.value(variable).map(|(value, source)| (value.into(), source))
     }
 
     /// Puts these layers under the command line of `command` and its subcommands, and names the variables in the help.

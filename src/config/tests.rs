@@ -45,7 +45,12 @@ fn the_three_settings_people_have_are_enough() {
 #[test]
 fn a_flag_goes_before_the_environment_and_that_before_the_file() {
     let dot_env = "COGNITO_CLIENT_ID=file\nCOGNITO_AUTHZ_REALM=file\nexport COGNITO_AUTHZ_LEEWAY='10s'\n";
-    let environment = [MINIMAL[0], ("COGNITO_CLIENT_ID", "a, b,,c"), ("COGNITO_AUTHZ_REALM", "environment")];
+    let environment = [
+        MINIMAL[0],
+        ("COGNITO_CLIENT_ID", "a, b,,c"),
+        ("COGNITO_AUTHZ_REALM", "environment"),
+        ("COGNITO_AUTHZ_ACCOUNT_API", "false"),
+    ];
     let config = read_from(&["--realm", "flag"], &environment, dot_env).unwrap();
     assert_eq!(config.realm.as_str(), "flag");
     assert_eq!(pool(&config).clients, Clients::Only(["a", "b", "c"].map(|id| id.parse().unwrap()).into()));
@@ -229,6 +234,73 @@ fn every_error_is_one_sentence_that_names_option_and_source() {
 }
 
 #[test]
+fn what_the_account_api_has_to_know() {
+    let account = |flags: &[&str]| with(flags).map(|config| config.account.unwrap());
+    let config = account(&[]).unwrap();
+    assert_eq!((config.prefix.as_str(), config.client_id.as_str()), ("/auth", "client"));
+    assert!(with(&["--account-api=false", "--client-id", "any"]).unwrap().account.is_none());
+    let config = account(&["--client-id", "a", "--client-id", "b", "--account-client-id", "b"]).unwrap();
+    assert_eq!(config.client_id.as_str(), "b");
+    let config = account(&["--client-id", "any", "--account-client-id", "b"]).unwrap();
+    assert_eq!(config.client_id.as_str(), "b");
+    for (flags, expected) in [
+        (&["--client-id", "any"][..], "--account-client-id: has to name the app client"),
+        (&["--client-id", "a", "--client-id", "b"], "--account-client-id: has to name the app client"),
+        (&["--account-client-id", "other"], "--account-client-id: not one of --client-id"),
+        (&["--account-prefix", "auth"], "--account-prefix: not a path such as /auth: \"auth\" (from the flag)"),
+        (&["--account-prefix", "/metrics"], "--account-prefix: a path of the admin port (from the flag)"),
+        (&["--cors-origins", "*"], "--cors-origins: every origin (*) is not an origin"),
+        (&["--limit-user", "15"], "--limit-user: not a rate such as 75/1m: \"15\" (from the flag)"),
+        (&["--refresh-flow", "x"], "--refresh-flow: not one of tokens, auth: \"x\" (from the flag)"),
+        (&["--cognito-timeout", "11s"], "--cognito-timeout: not between 100ms and 10s: \"11s\" (from the flag)"),
+        (&["--account-min-failure-time", "6s"], "--account-min-failure-time: not between 0s and 5s"),
+        (&["--forward-client-address"], "--forward-client-address: Cognito takes it only from an app client with"),
+        (&["--client-secret-file", "/nonexistent"], "--client-secret-file: /nonexistent cannot be read"),
+    ] {
+        let error = account(flags).err().unwrap_or_else(|| panic!("{flags:?} passes"));
+        assert!(error.starts_with(expected), "{flags:?}: {error}");
+    }
+    for (address, warnings) in
+        [("127.0.0.1:1", 0), ("[::1]:1", 0), ("localhost:1", 0), ("unix:/a", 0), ("[::]:1", 1), ("a:1", 1)]
+    {
+        let config = with(&["--admin-listen", address]).unwrap();
+        assert_eq!(config.warnings.len(), warnings, "{address}");
+        let apart = with(&["--admin-listen", address, "--account-listen", "[::]:2"]).unwrap();
+        assert!(apart.warnings.is_empty(), "{address}");
+    }
+}
+
+#[test]
+fn a_client_secret_is_read_and_never_shown() {
+    const SECRET: &str = "1exampleclientsecret0123456789abcdefghijklmnopqrstu";
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("secret");
+    std::fs::write(&file, format!("{SECRET}\n")).unwrap();
+    let flags = ["--client-secret-file", file.to_str().unwrap()];
+    let from_file = with(&flags).unwrap();
+    let from_environment = read_from(&[], &[MINIMAL[0], MINIMAL[1], ("COGNITO_CLIENT_SECRET", SECRET)], "").unwrap();
+    let from_dot_env = read_from(&[], &MINIMAL, &format!("COGNITO_CLIENT_SECRET={SECRET}\n")).unwrap();
+    let both = read_from(&flags, &[MINIMAL[0], MINIMAL[1], ("COGNITO_CLIENT_SECRET", "the file goes before this")], "");
+    for config in [from_file, from_environment, from_dot_env, both.unwrap()] {
+        let secret = config.account.as_ref().unwrap().client_secret.as_ref().unwrap();
+        assert_eq!(secrecy::ExposeSecret::expose_secret(secret), SECRET);
+        assert!(!format!("{config:?}").contains(SECRET) && !config.effective.to_string().contains(SECRET));
+    }
+    let shown = read_from(&[], &MINIMAL, &format!("COGNITO_CLIENT_SECRET={SECRET}\n")).unwrap().effective;
+    assert_eq!(
+        shown["options"]["client-secret"],
+        json!({"value": "[redacted]", "source": "COGNITO_CLIENT_SECRET, line 1 of .env"})
+    );
+    std::fs::write(&file, "too short, and not to be shown").unwrap();
+    for error in [
+        with(&flags).unwrap_err(),
+        read_from(&[], &[MINIMAL[0], MINIMAL[1], ("COGNITO_CLIENT_SECRET", "not to be shown")], "").unwrap_err(),
+    ] {
+        assert!(error.contains("an app client's secret (one word") && !error.contains("to be shown"), "{error}");
+    }
+}
+
+#[test]
 fn plain_http_is_for_this_machine_or_typed_out() {
     for url in
         ["https://keys.test/a", "http://127.0.0.1:9/a", "http://127.9.9.9/a", "http://[::1]/a", "http://localhost/a"]
@@ -305,6 +377,7 @@ fn commands() {
         "Keys:",
         "Check:",
         "gRPC:",
+        "Account API:",
         "Operations:",
         "[env: COGNITO_USER_POOL_ID]",
         "[env: COGNITO_AUTHZ_LEEWAY]",

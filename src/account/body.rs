@@ -1,0 +1,233 @@
+//! The body of a request: JSON, of a bounded size, within a bounded time, and of the types that its row asks for.
+
+use std::time::Duration;
+
+use http::header::{self, HeaderMap};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use prost::bytes::{Bytes, BytesMut};
+use serde_json::{Map, Value};
+use tokio::time::{Instant, timeout_at};
+
+use super::error::{AccountError, Code};
+use super::table::{AUTH_FLOWS, Need, Place, Row};
+
+/// Bytes of a body; one more is too many.
+pub const MAX_BYTES: usize = 16 * 1024;
+/// What is read of a body that is too large and thrown away, so that the client gets to read the answer.
+const DISCARDED_BYTES: usize = 1024 * 1024;
+/// Time for the whole body.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads a body.
+///
+/// # Errors
+/// [`AccountError`]: 415, 413, or 400 for one that does not come.
+pub async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, AccountError> {
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(AccountError::new(415, Code::UnsupportedMediaType));
+    }
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    if !is_json(headers) {
+        return Err(AccountError::new(415, Code::UnsupportedMediaType));
+    }
+    let deadline = Instant::now() + READ_TIMEOUT;
+    let mut read = BytesMut::new();
+    let mut length = 0;
+    loop {
+        let frame = timeout_at(deadline, body.frame()).await;
+        let frame = frame.map_err(|_| AccountError::invalid_request("The body did not arrive in time."))?;
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|_| AccountError::invalid_request("The body broke off."))?;
+        let Ok(data) = frame.into_data() else { continue }; // trailers
+        length += data.len();
+        if length <= MAX_BYTES {
+            read.extend_from_slice(&data);
+        } else if length > DISCARDED_BYTES {
+            break;
+        }
+    }
+    if length > MAX_BYTES { Err(AccountError::new(413, Code::TooLarge)) } else { Ok(read.freeze()) }
+}
+
+/// `application/json`, with parameters or without; RFC 8259 knows no other encoding than UTF-8.
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// The members of a body that the row knows, of the right types. It has no `Debug`: they are secrets and names.
+#[derive(Default)]
+pub struct Members {
+    members: Map<String, Value>,
+}
+
+impl Members {
+    /// Reads what is in `body` for this row.
+    ///
+    /// # Errors
+    /// [`AccountError`] 400: not a JSON object, a member of another type, or one that is missing.
+    pub fn read(row: &Row, body: &[u8]) -> Result<Self, AccountError> {
+        let body = if body.is_empty() { b"{}" } else { body };
+        let Ok(Value::Object(mut all)) = serde_json::from_slice(body) else {
+            return Err(AccountError::invalid_request("The body has to be a JSON object."));
+        };
+        let mut members = Map::new();
+        for field in row.fields {
+            match all.remove(field.name) {
+                None | Some(Value::Null) => {}
+                Some(Value::String(text)) if !field.place.is_map() => {
+                    if !text.is_empty() {
+                        members.insert(field.name.into(), text.into());
+                    }
+                }
+                Some(Value::Object(texts)) if field.place.is_map() => {
+                    if let Some((name, _)) = texts.iter().find(|(_, value)| !value.is_string()) {
+                        // The name is the caller's text, and goes back to nobody else.
+                        let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+                        return Err(AccountError::invalid_request(format!("{}.{name} has to be a string", field.name)));
+                    }
+                    members.insert(field.name.into(), texts.into());
+                }
+                Some(_) => {
+                    let kind = if field.place.is_map() { "an object of strings" } else { "a string" };
+                    return Err(AccountError::invalid_request(format!("{} has to be {kind}", field.name)));
+                }
+            }
+        }
+        let members = Self { members };
+        members.check(row)?;
+        Ok(members)
+    }
+
+    fn check(&self, row: &Row) -> Result<(), AccountError> {
+        let there = |name| self.members.contains_key(name);
+        let complete = row.fields.iter().all(|field| match field.need {
+            Need::Yes => there(field.name),
+            Need::No => true,
+            Need::Unless(other) => there(field.name) || there(other),
+            Need::User => self.user(row).is_some(),
+        });
+        if !complete {
+            return Err(AccountError::invalid_request(row.requirement()));
+        }
+        for field in row.fields.iter().filter(|field| field.place == Place::AuthFlow) {
+            if self.text(field.name).is_some_and(|flow| !AUTH_FLOWS.contains(&flow)) {
+                return Err(AccountError::invalid_request(format!(
+                    "{} has to be one of {}",
+                    field.name,
+                    AUTH_FLOWS.join(", ")
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// A member that is a text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.members.get(name).and_then(Value::as_str)
+    }
+
+    /// A member that is a map of texts.
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
+        let texts = self.members.get(name).and_then(Value::as_object);
+        texts.into_iter().flatten().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
+    }
+
+    /// The user that the body names: `username` before `phone` before `email`, or the parameter `USERNAME`.
+    pub fn user(&self, row: &Row) -> Option<&str> {
+        let mut named = row.fields.iter().rev().filter(|field| field.need == Need::User);
+        let parameters = row.fields.iter().filter(|field| field.place == Place::Parameters);
+        let mut parameters = parameters.flat_map(|field| self.texts(field.name));
+        let parameter =
+            || parameters.find(|(name, user)| *name == "USERNAME" && !user.is_empty()).map(|(_, user)| user);
+        named.find_map(|field| self.text(field.name)).or_else(parameter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    /// What a body is refused with, and its user if it is not.
+    fn read(path: &str, body: &str) -> Result<Option<String>, String> {
+        let row = Row::by_path(path).unwrap();
+        Members::read(row, body.as_bytes()).map(|members| members.user(row).map(Into::into)).map_err(|error| {
+            assert_eq!((error.status, error.code), (400, Code::InvalidRequest));
+            error.message.into_owned()
+        })
+    }
+
+    #[test]
+    fn bodies_that_are_refused_say_why() {
+        let required = "email and password are required";
+        for (path, body, expected) in [
+            ("/login", "", required),
+            ("/login", "{}", required),
+            ("/login", r#"{"email":"a"}"#, required),
+            ("/login", r#"{"email":"a","password":null}"#, required),
+            ("/login", r#"{"email":"","password":"p"}"#, required),
+            ("/login", r#"{"email":7,"password":"p"}"#, "email has to be a string"),
+            ("/login", r#"{"email":["a"],"password":"p"}"#, "email has to be a string"),
+            ("/login", "[]", "The body has to be a JSON object."),
+            ("/login", "null", "The body has to be a JSON object."),
+            ("/login", "{", "The body has to be a JSON object."),
+            ("/login", "{}{}", "The body has to be a JSON object."),
+            ("/login", "\u{feff}{}", "The body has to be a JSON object."),
+            (
+                "/login",
+                r#"{"email":"a","authFlow":"REFRESH_TOKEN_AUTH"}"#,
+                "authFlow has to be one of USER_SRP_AUTH, USER_AUTH, CUSTOM_AUTH",
+            ),
+            (
+                "/login",
+                r#"{"email":"a","authFlow":"USER_AUTH","authParameters":{"A":1}}"#,
+                "authParameters.A has to be a string",
+            ),
+            (
+                "/login",
+                r#"{"email":"a","authFlow":"USER_AUTH","authParameters":"A"}"#,
+                "authParameters has to be an object of strings",
+            ),
+            ("/login", r#"{"authFlow":"USER_AUTH"}"#, required),
+            ("/register", r#"{"email":"a","password":"p"}"#, "email, password, and name are required"),
+            ("/challenge", r#"{"challenge":"SMS_MFA"}"#, "challenge and email are required"),
+        ] {
+            assert_eq!(read(path, body), Err(expected.into()), "{path} {body}");
+        }
+    }
+
+    #[test]
+    fn the_user_is_named_in_several_ways() {
+        for (path, body, user) in [
+            ("/login", r#"{"email":"a@b","password":" p "}"#, "a@b"),
+            ("/login", r#"{"email":"a@b","username":"u","password":"p","x":{}}"#, "u"),
+            ("/login", r#"{"email":"a@b","phone":"+1","password":"p"}"#, "+1"),
+            ("/login", r#"{"authFlow":"USER_SRP_AUTH","authParameters":{"USERNAME":"s","SRP_A":"0"}}"#, "s"),
+            ("/challenge", r#"{"challenge":"X","responses":{"USERNAME":"s"}}"#, "s"),
+            ("/challenge", r#"{"challenge":"X","username":"u","responses":{"USERNAME":"s"}}"#, "u"),
+        ] {
+            assert_eq!(read(path, body), Ok(Some(user.into())), "{path} {body}");
+        }
+        assert_eq!(read("/logout", ""), Ok(None));
+    }
+
+    #[test]
+    fn json_is_the_one_type() {
+        let with =
+            |value: &'static str| HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]);
+        for good in ["application/json", "Application/JSON; charset=utf-8", "application/json;x=y"] {
+            assert!(is_json(&with(good)), "{good}");
+        }
+        for bad in
+            ["", "text/json", "application/json5", "application/x-www-form-urlencoded", "text/plain; application/json"]
+        {
+            assert!(!is_json(&with(bad)), "{bad}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
+    }
+}

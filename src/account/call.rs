@@ -1,0 +1,199 @@
+//! From the members of a body to a call of Cognito, as the row says.
+//!
+//! What a caller may never choose is not in any row: `ForceAliasCreation`, `AnalyticsMetadata`, `ValidationData`, the
+//! app client, and the hash that proves it.
+
+use std::net::IpAddr;
+
+use serde_json::{Map, Value, json};
+
+use super::body::Members;
+use super::error::AccountError;
+use super::table::{Place, Row};
+use crate::cognito::{Call, Operation};
+
+/// What callers may pass on, and what we say about them.
+#[derive(Clone, Debug, Default)]
+pub struct Allowed {
+    /// Attributes that a user may set at sign-up.
+    pub attributes: Vec<String>,
+    /// Keys of `ClientMetadata`.
+    pub metadata: Vec<String>,
+    /// Whether Cognito is told the client's address.
+    pub forward_address: bool,
+}
+
+/// Makes the call of a row with one. `token` is the caller's access token, where the row asks for one.
+///
+/// # Errors
+/// [`AccountError`] 400 for an attribute that is not allowed.
+pub fn call(
+    row: &Row,
+    members: &Members,
+    token: Option<&str>,
+    allowed: &Allowed,
+    address: Option<IpAddr>,
+) -> Result<Call, AccountError> {
+    let operation = row.operation;
+    let user = members.user(row).map(str::to_owned);
+    let mut body = Map::new();
+    let mut parameters = Map::new();
+    let mut attributes = Map::new();
+    for field in row.fields {
+        let text = members.text(field.name);
+        match (field.place, text) {
+            (Place::User(Some(attribute)) | Place::Attribute(attribute), Some(text)) => {
+                attributes.insert(attribute.into(), text.into());
+            }
+            (Place::Member(member), Some(text)) => {
+                body.insert(member.into(), text.into());
+            }
+            (Place::Parameter(parameter), Some(text)) => {
+                parameters.insert(parameter.into(), text.into());
+            }
+            (Place::AuthFlow, flow) => {
+                body.insert("AuthFlow".into(), flow.unwrap_or("USER_PASSWORD_AUTH").into());
+            }
+            (Place::Parameters, _) => {
+                parameters.extend(members.texts(field.name).map(|(name, text)| (name.to_owned(), text.into())));
+            }
+            (Place::Attributes, _) => {
+                for (name, text) in members.texts(field.name) {
+                    if !allowed.attributes.iter().any(|allowed| allowed == name) {
+                        let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+                        return Err(AccountError::invalid_request(format!("attributes.{name} is not allowed")));
+                    }
+                    // What has a member of its own is not set by a second way.
+                    attributes.entry(name).or_insert_with(|| text.into());
+                }
+            }
+            (Place::Metadata, _) => {
+                if let Some(metadata) = metadata(members, allowed) {
+                    body.insert("ClientMetadata".into(), metadata);
+                }
+            }
+            (Place::User(_) | Place::Flow | Place::Member(_) | Place::Parameter(_) | Place::Attribute(_), _) => {}
+        }
+    }
+    if let Some(map) = operation.parameters() {
+        parameters.remove("SECRET_HASH");
+        if let Some(user) = &user {
+            parameters.insert("USERNAME".into(), user.as_str().into());
+        }
+        body.insert(map.into(), parameters.into());
+    } else if let Some(user) = &user {
+        body.insert("Username".into(), user.as_str().into());
+    }
+    if operation == Operation::SignUp {
+        let attributes: Vec<_> =
+            attributes.into_iter().map(|(name, value)| json!({"Name": name, "Value": value})).collect();
+        body.insert("UserAttributes".into(), attributes.into());
+    }
+    if matches!(operation, Operation::ChangePassword | Operation::GlobalSignOut)
+        && let Some(token) = token
+    {
+        body.insert("AccessToken".into(), token.into());
+    }
+    if let Some(address) = address.filter(|_| allowed.forward_address && operation.takes_user_context()) {
+        body.insert("UserContextData".into(), json!({"IpAddress": address.to_string()}));
+    }
+    Ok(Call { operation, user, members: body })
+}
+
+/// `ClientMetadata`, as far as it is allowed; none when nothing is.
+pub fn metadata(members: &Members, allowed: &Allowed) -> Option<Value> {
+    let kept: Map<String, Value> = members
+        .texts("clientMetadata")
+        .filter(|(name, _)| allowed.metadata.iter().any(|allowed| allowed == name))
+        .map(|(name, text)| (name.to_owned(), text.into()))
+        .collect();
+    (!kept.is_empty()).then(|| kept.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The body of the call that a body becomes.
+    fn made(path: &str, body: &Value) -> Result<Value, String> {
+        let row = Row::by_path(path).unwrap();
+        let members = Members::read(row, body.to_string().as_bytes()).map_err(|error| error.message.into_owned())?;
+        let allowed = Allowed {
+            attributes: vec!["custom:plan".into(), "email".into()],
+            metadata: vec!["locale".into()],
+            forward_address: true,
+        };
+        let address = Some("192.0.2.1".parse().unwrap());
+        call(row, &members, Some("access"), &allowed, address)
+            .map(|call| Value::Object(call.members))
+            .map_err(|error| error.message.into_owned())
+    }
+
+    const CONTEXT: &str = "192.0.2.1";
+
+    #[test]
+    fn rows_become_calls() {
+        let context = json!({"IpAddress": CONTEXT});
+        for (path, body, expected) in [
+            (
+                "/register",
+                json!({"email": "a@b", "password": " p ", "name": "Ada", "attributes": {"custom:plan": "x"},
+                    "ForceAliasCreation": true, "clientMetadata": {"locale": "de", "x": "y"}, "AnalyticsMetadata": {}}),
+                json!({"Username": "a@b", "Password": " p ", "ClientMetadata": {"locale": "de"}, "UserContextData": context,
+                    "UserAttributes": [{"Name": "custom:plan", "Value": "x"}, {"Name": "email", "Value": "a@b"},
+                        {"Name": "name", "Value": "Ada"}]}),
+            ),
+            (
+                "/register",
+                json!({"username": "ada", "email": "a@b", "password": "p", "name": "Ada", "attributes": {"email": "c@d"}}),
+                json!({"Username": "ada", "Password": "p", "UserContextData": context,
+                    "UserAttributes": [{"Name": "email", "Value": "a@b"}, {"Name": "name", "Value": "Ada"}]}),
+            ),
+            (
+                "/register",
+                json!({"phone": "+49", "password": "p", "name": "Ada"}),
+                json!({"Username": "+49", "Password": "p", "UserContextData": context,
+                    "UserAttributes": [{"Name": "name", "Value": "Ada"}, {"Name": "phone_number", "Value": "+49"}]}),
+            ),
+            (
+                "/verify",
+                json!({"email": "a@b", "code": "1", "forceAliasCreation": true}),
+                json!({"Username": "a@b", "ConfirmationCode": "1", "UserContextData": context}),
+            ),
+            (
+                "/login",
+                json!({"email": "a@b", "password": "p", "clientMetadata": {"x": "y"}}),
+                json!({"AuthFlow": "USER_PASSWORD_AUTH", "UserContextData": context,
+                    "AuthParameters": {"USERNAME": "a@b", "PASSWORD": "p"}}),
+            ),
+            (
+                "/login",
+                json!({"email": "a@b", "authFlow": "USER_SRP_AUTH",
+                    "authParameters": {"SRP_A": "0", "SECRET_HASH": "mine", "USERNAME": "other"}}),
+                json!({"AuthFlow": "USER_SRP_AUTH", "UserContextData": context,
+                    "AuthParameters": {"USERNAME": "a@b", "SRP_A": "0"}}),
+            ),
+            (
+                "/challenge",
+                json!({"challenge": "NEW_ONE", "session": "s", "username": "u", "responses": {"ANSWER": "1", "SECRET_HASH": "x"}}),
+                json!({"ChallengeName": "NEW_ONE", "Session": "s", "UserContextData": context,
+                    "ChallengeResponses": {"USERNAME": "u", "ANSWER": "1"}}),
+            ),
+            (
+                "/reset-password",
+                json!({"email": "a@b", "code": "1", "newPassword": " p "}),
+                json!({"Username": "a@b", "ConfirmationCode": "1", "Password": " p ", "UserContextData": context}),
+            ),
+            ("/revoke", json!({"refreshToken": "r"}), json!({"Token": "r"})),
+            (
+                "/change-password",
+                json!({"oldPassword": "o", "newPassword": "n"}),
+                json!({"AccessToken": "access", "PreviousPassword": "o", "ProposedPassword": "n"}),
+            ),
+        ] {
+            assert_eq!(made(path, &body), Ok(expected), "{path} {body}");
+        }
+        let role = json!({"email": "a", "password": "p", "name": "n", "attributes": {"custom:role": "admin"}});
+        assert_eq!(made("/register", &role), Err("attributes.custom:role is not allowed".into()));
+    }
+}

@@ -1,0 +1,421 @@
+//! What a client of the account API is told when it does not get what it asked for: a status, a code of a closed
+//! list, and a fixed text.
+//!
+//! [`judge`] is the one place where Cognito's errors become ours, by name and by route. Nothing that a Lambda, a role
+//! or a proxy said is passed on; the one text of Cognito's that is says what the password policy asks for.
+
+use std::borrow::Cow;
+
+use super::table::{Flow, Hides, Row};
+use crate::cognito::Operation;
+use crate::cognito::error::{CognitoError, ErrorName, Hint, Refusal};
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal: $message:literal,)*) => {
+        /// `code` in the body of an error, and the label `outcome`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Code {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The word for it.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $code,)*
+                }
+            }
+
+            /// What the client is told, if there is nothing more to say.
+            fn message(self) -> &'static str {
+                match self {
+                    $(Self::$name => $message,)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body is not what it has to be.
+    InvalidRequest = "invalid_request": "The request is not valid.",
+    /// Wrong user name or password.
+    InvalidCredentials = "invalid_credentials": "Incorrect username or password.",
+    /// The sign-up has not been confirmed.
+    UserNotConfirmed = "user_not_confirmed": "The account is not verified yet.",
+    /// The password has to be reset first.
+    PasswordResetRequired = "password_reset_required": "The password has to be reset.",
+    /// The name is taken.
+    UsernameExists = "username_exists": "An account with this name exists already.",
+    /// Not what the password policy asks for.
+    InvalidPassword = "invalid_password": "The password does not meet the requirements.",
+    /// A wrong code, an old one, or one that nobody asked for.
+    InvalidCode = "invalid_code": "The code is wrong or has expired.",
+    /// The session of a sign-in is over.
+    InvalidSession = "invalid_session": "The sign-in took too long or was answered before. Start again.",
+    /// A token that is missing, bad, expired or revoked.
+    InvalidToken = "invalid_token": "The token is not valid or has expired.",
+    /// The access token may not do this.
+    ScopeMissing = "scope_missing": "The token lacks the scope aws.cognito.signin.user.admin.",
+    /// The user has no such second factor.
+    MfaNotSetUp = "mfa_not_set_up": "This second factor is not set up.",
+    /// The pool's own rules say no.
+    Rejected = "rejected": "The request was rejected.",
+    /// No such route.
+    NotFound = "not_found": "There is nothing here.",
+    /// Another method than the route's.
+    MethodNotAllowed = "method_not_allowed": "This method is not allowed here.",
+    /// More than 16 KiB.
+    TooLarge = "too_large": "The body is larger than 16 KiB.",
+    /// Not JSON, or compressed.
+    UnsupportedMediaType = "unsupported_media_type": "The body has to be application/json, not compressed.",
+    /// Too often.
+    RateLimited = "rate_limited": "Too many requests. Try again later.",
+    /// The app client does not allow this way to sign in.
+    AuthFlowDisabled = "auth_flow_disabled": "This way to sign in is not enabled.",
+    /// Cognito does not answer.
+    UpstreamUnavailable = "upstream_unavailable": "The service is not available at the moment. Try again later.",
+    /// Cognito answers nonsense, or is not set up for this.
+    UpstreamError = "upstream_error": "The service could not handle the request.",
+}
+
+/// An answer that is an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountError {
+    /// HTTP status.
+    pub status: u16,
+    /// Which.
+    pub code: Code,
+    /// In words.
+    pub message: Cow<'static, str>,
+    /// Seconds to wait before trying again.
+    pub retry_after: Option<u64>,
+}
+
+/// Seconds until another try is worth it: after an outage, after a quota of the account, after one of a user.
+const AFTER_OUTAGE: u64 = 5;
+const AFTER_QUOTA: u64 = 5;
+const AFTER_USER_QUOTA: u64 = 300;
+
+impl AccountError {
+    /// An error with the text of its code.
+    pub fn new(status: u16, code: Code) -> Self {
+        Self { status, code, message: code.message().into(), retry_after: None }
+    }
+
+    /// A body that is not what it has to be.
+    pub fn invalid_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self { message: message.into(), ..Self::new(400, Code::InvalidRequest) }
+    }
+
+    /// 401 for a Bearer token.
+    pub fn unauthorized(message: impl Into<Cow<'static, str>>) -> Self {
+        Self { message: message.into(), ..Self::new(401, Code::InvalidToken) }
+    }
+
+    /// Too often; `wait` is in seconds.
+    pub fn rate_limited(wait: u64) -> Self {
+        Self { retry_after: Some(wait.max(1)), ..Self::new(429, Code::RateLimited) }
+    }
+
+    /// Cognito does not answer.
+    pub fn unavailable() -> Self {
+        Self { retry_after: Some(AFTER_OUTAGE), ..Self::new(503, Code::UpstreamUnavailable) }
+    }
+
+    /// Cognito answers nonsense, or is not set up for this.
+    pub fn upstream() -> Self {
+        Self::new(502, Code::UpstreamError)
+    }
+}
+
+/// What an error of Cognito's is to the client.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// Nothing: the answer is that of a success.
+    AsIfDone,
+    /// This.
+    Error(AccountError),
+}
+
+/// What `error` is to a client of this route. With `hide_users`, answers that a user interface would like and that
+/// tell whether somebody has an account give way to ones that do not.
+pub fn judge(row: &Row, error: &CognitoError, hide_users: bool) -> Judgement {
+    match error {
+        CognitoError::Unavailable(_) => Judgement::Error(AccountError::unavailable()),
+        CognitoError::Nonsense => Judgement::Error(AccountError::upstream()),
+        CognitoError::Refused(refusal) => {
+            let as_if_done = row.hides == Hides::All && is_about_the_user(refusal)
+                || hide_users && row.operation == Operation::SignUp && refusal.name == ErrorName::UsernameExists;
+            if as_if_done { Judgement::AsIfDone } else { Judgement::Error(refused(row, refusal, hide_users)) }
+        }
+    }
+}
+
+/// States of a user that routes which send mail do not tell: there is none, it is disabled, confirmed, without an
+/// address, or was sent too much.
+fn is_about_the_user(refusal: &Refusal) -> bool {
+    use ErrorName::{
+        CodeDeliveryFailure, InvalidParameter, LimitExceeded, NotAuthorized, PasswordResetRequired,
+        TooManyFailedAttempts, UnsupportedUserState, UserNotConfirmed, UserNotFound,
+    };
+    match refusal.name {
+        NotAuthorized | InvalidParameter => refusal.hint != Hint::Secret,
+        CodeDeliveryFailure
+        | LimitExceeded
+        | PasswordResetRequired
+        | TooManyFailedAttempts
+        | UnsupportedUserState
+        | UserNotConfirmed
+        | UserNotFound => true,
+        _ => false,
+    }
+}
+
+fn refused(row: &Row, refusal: &Refusal, hide_users: bool) -> AccountError {
+    use ErrorName as E;
+    // One status for whatever the caller has done wrong; the code tells the cases apart.
+    let caller = |code| AccountError::new(row.refusal, code);
+    let unless_hidden = |code, hidden| caller(if hide_users { hidden } else { code });
+    let takes_code = matches!(row.operation, Operation::ConfirmSignUp | Operation::ConfirmForgotPassword);
+    match refusal.name {
+        E::TooManyRequests => AccountError::rate_limited(AFTER_QUOTA),
+        E::LimitExceeded | E::TooManyFailedAttempts => AccountError::rate_limited(AFTER_USER_QUOTA),
+        E::InternalError | E::OperationNotEnabled | E::ConcurrentModification => AccountError::unavailable(),
+
+        E::UserLambdaValidation => caller(Code::Rejected),
+        E::CodeMismatch | E::ExpiredCode | E::EnableSoftwareTokenMFA => caller(Code::InvalidCode),
+        E::MFAMethodNotFound | E::SoftwareTokenMFANotFound => caller(Code::MfaNotSetUp),
+        // Some emulators call a wrong password an invalid one.
+        E::InvalidPassword if row.operation == Operation::InitiateAuth => caller(Code::InvalidCredentials),
+        E::InvalidPassword | E::PasswordHistoryPolicyViolation => {
+            let error = caller(Code::InvalidPassword);
+            let message = refusal.policy.as_deref().map_or(error.message, |policy| policy.to_owned().into());
+            AccountError { message, ..error }
+        }
+        E::UsernameExists | E::AliasExists => unless_hidden(Code::UsernameExists, Code::InvalidCode),
+        E::UserNotConfirmed | E::PasswordResetRequired if takes_code => caller(Code::InvalidCode),
+        E::UserNotConfirmed => unless_hidden(Code::UserNotConfirmed, Code::InvalidCredentials),
+        E::PasswordResetRequired => unless_hidden(Code::PasswordResetRequired, Code::InvalidCredentials),
+
+        E::NotAuthorized | E::Unauthorized | E::UserNotFound | E::RefreshTokenReuse | E::UnsupportedTokenType => {
+            not_authorized(row, refusal)
+        }
+        E::InvalidParameter => match refusal.hint {
+            Hint::Flow if row.operation == Operation::InitiateAuth || row.flow == Flow::Refresh => flow_disabled(),
+            Hint::Secret if !may_misname_user(row) => AccountError::upstream(),
+            _ if matches!(row.operation, Operation::GetTokensFromRefreshToken | Operation::RevokeToken) => {
+                caller(Code::InvalidToken)
+            }
+            _ => caller(Code::InvalidRequest),
+        },
+
+        E::CodeDeliveryFailure
+        | E::FeatureUnavailableInTier
+        | E::Forbidden
+        | E::InvalidEmailRoleAccessPolicy
+        | E::InvalidLambdaResponse
+        | E::InvalidSmsRoleAccessPolicy
+        | E::InvalidSmsRoleTrustRelationship
+        | E::InvalidUserPoolConfiguration
+        | E::ResourceNotFound
+        | E::UnexpectedLambda
+        | E::UnsupportedOperation
+        | E::UnsupportedUserState => AccountError::upstream(),
+    }
+}
+
+/// Names for "no" that mean something else on each route.
+fn not_authorized(row: &Row, refusal: &Refusal) -> AccountError {
+    let caller = |code| AccountError::new(row.refusal, code);
+    match refusal.hint {
+        Hint::Secret if !may_misname_user(row) => return AccountError::upstream(),
+        Hint::Flow if row.operation == Operation::InitiateAuth || row.flow == Flow::Refresh => return flow_disabled(),
+        _ => {}
+    }
+    match row.operation {
+        _ if row.flow == Flow::Refresh => caller(Code::InvalidToken),
+        Operation::SignUp => caller(Code::Rejected),
+        Operation::ConfirmSignUp | Operation::ConfirmForgotPassword => caller(Code::InvalidCode),
+        Operation::RespondToAuthChallenge if refusal.hint == Hint::Session => caller(Code::InvalidSession),
+        Operation::ChangePassword if refusal.hint == Hint::AccessToken || refusal.name == ErrorName::UserNotFound => {
+            AccountError::new(401, Code::InvalidToken)
+        }
+        Operation::RevokeToken | Operation::GlobalSignOut | Operation::GetTokensFromRefreshToken => {
+            caller(Code::InvalidToken)
+        }
+        _ => caller(Code::InvalidCredentials),
+    }
+}
+
+fn flow_disabled() -> AccountError {
+    AccountError::new(502, Code::AuthFlowDisabled)
+}
+
+/// Whether a hash that Cognito does not take may be the caller's doing: the hash is made over a name that the caller
+/// has from an earlier answer. Elsewhere it is the operator's secret that is wrong.
+fn may_misname_user(row: &Row) -> bool {
+    row.operation == Operation::RespondToAuthChallenge || row.flow == Flow::Refresh
+}
+
+/// What the operator should do about it, for the log.
+pub fn advice(row: &Row, error: &CognitoError) -> Option<&'static str> {
+    let CognitoError::Refused(refusal) = error else { return None };
+    match refusal.name {
+        ErrorName::NotAuthorized | ErrorName::InvalidParameter => match refusal.hint {
+            Hint::Flow if row.flow == Flow::Refresh => Some(
+                "the app client does not allow this refresh: tick ALLOW_REFRESH_TOKEN_AUTH, or set --refresh-flow tokens",
+            ),
+            Hint::Flow => Some(
+                "the app client does not allow this way to sign in: tick it under its authentication flows \
+                 (ALLOW_USER_PASSWORD_AUTH for passwords)",
+            ),
+            Hint::Secret if !may_misname_user(row) => {
+                Some("the app client's secret is missing or wrong: --client-secret-file or COGNITO_CLIENT_SECRET")
+            }
+            _ => None,
+        },
+        ErrorName::ResourceNotFound => {
+            Some("Cognito does not know the app client, or not in this region: --account-client-id")
+        }
+        ErrorName::CodeDeliveryFailure => {
+            Some("Cognito could not send a message: look at the pool's e-mail and SMS settings")
+        }
+        ErrorName::Forbidden => Some("the pool's web ACL (AWS WAF) refuses calls of this service"),
+        ErrorName::UnexpectedLambda | ErrorName::InvalidLambdaResponse => Some("a Lambda trigger of the pool fails"),
+        ErrorName::UnsupportedOperation => Some("the app client does not do this: see its token revocation and flows"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::table::ROWS;
+    use crate::cognito::error::Outage;
+
+    fn row(path: &str) -> &'static Row {
+        Row::by_path(path).unwrap()
+    }
+
+    fn error(name: ErrorName, hint: Hint) -> CognitoError {
+        CognitoError::Refused(Refusal { name, hint, policy: None })
+    }
+
+    /// Status and code for an error; 200 for an answer as if all were well.
+    fn judged(path: &str, name: ErrorName, hint: Hint, hide_users: bool) -> (u16, &'static str) {
+        match judge(row(path), &error(name, hint), hide_users) {
+            Judgement::AsIfDone => (200, ""),
+            Judgement::Error(error) => (error.status, error.code.as_str()),
+        }
+    }
+
+    #[test]
+    fn each_name_on_each_route() {
+        use ErrorName as E;
+        for (path, name, expected) in [
+            ("/register", E::UsernameExists, (400, "username_exists")),
+            ("/register", E::InvalidPassword, (400, "invalid_password")),
+            ("/register", E::InvalidParameter, (400, "invalid_request")),
+            ("/register", E::NotAuthorized, (400, "rejected")),
+            ("/register", E::UserLambdaValidation, (400, "rejected")),
+            ("/register", E::CodeDeliveryFailure, (502, "upstream_error")),
+            ("/register", E::UnexpectedLambda, (502, "upstream_error")),
+            ("/register", E::OperationNotEnabled, (503, "upstream_unavailable")),
+            ("/verify", E::CodeMismatch, (400, "invalid_code")),
+            ("/verify", E::ExpiredCode, (400, "invalid_code")),
+            ("/verify", E::UserNotFound, (400, "invalid_code")),
+            ("/verify", E::NotAuthorized, (400, "invalid_code")),
+            ("/verify", E::AliasExists, (400, "username_exists")),
+            ("/verify", E::LimitExceeded, (429, "rate_limited")),
+            ("/resend-code", E::UserNotFound, (200, "")),
+            ("/resend-code", E::InvalidParameter, (200, "")),
+            ("/resend-code", E::NotAuthorized, (200, "")),
+            ("/resend-code", E::LimitExceeded, (200, "")),
+            ("/resend-code", E::CodeDeliveryFailure, (200, "")),
+            ("/resend-code", E::TooManyRequests, (429, "rate_limited")),
+            ("/forgot-password", E::UserNotFound, (200, "")),
+            ("/forgot-password", E::UserNotConfirmed, (200, "")),
+            ("/forgot-password", E::ResourceNotFound, (502, "upstream_error")),
+            ("/login", E::NotAuthorized, (401, "invalid_credentials")),
+            ("/login", E::UserNotFound, (401, "invalid_credentials")),
+            ("/login", E::InvalidPassword, (401, "invalid_credentials")),
+            ("/login", E::UserNotConfirmed, (401, "user_not_confirmed")),
+            ("/login", E::PasswordResetRequired, (401, "password_reset_required")),
+            ("/login", E::UserLambdaValidation, (401, "rejected")),
+            ("/login", E::InvalidParameter, (401, "invalid_request")),
+            ("/login", E::TooManyRequests, (429, "rate_limited")),
+            ("/login", E::Forbidden, (502, "upstream_error")),
+            ("/challenge", E::CodeMismatch, (401, "invalid_code")),
+            ("/challenge", E::ExpiredCode, (401, "invalid_code")),
+            ("/challenge", E::NotAuthorized, (401, "invalid_credentials")),
+            ("/challenge", E::InvalidPassword, (401, "invalid_password")),
+            ("/challenge", E::SoftwareTokenMFANotFound, (401, "mfa_not_set_up")),
+            ("/refresh", E::NotAuthorized, (401, "invalid_token")),
+            ("/refresh", E::RefreshTokenReuse, (401, "invalid_token")),
+            ("/refresh", E::UserNotFound, (401, "invalid_token")),
+            ("/refresh", E::InvalidParameter, (401, "invalid_token")),
+            ("/reset-password", E::CodeMismatch, (400, "invalid_code")),
+            ("/reset-password", E::UserNotConfirmed, (400, "invalid_code")),
+            ("/reset-password", E::UserNotFound, (400, "invalid_code")),
+            ("/reset-password", E::PasswordHistoryPolicyViolation, (400, "invalid_password")),
+            ("/reset-password", E::TooManyFailedAttempts, (429, "rate_limited")),
+            ("/revoke", E::Unauthorized, (400, "invalid_token")),
+            ("/revoke", E::UnsupportedTokenType, (400, "invalid_token")),
+            ("/revoke", E::UnsupportedOperation, (502, "upstream_error")),
+            ("/change-password", E::NotAuthorized, (400, "invalid_credentials")),
+            ("/change-password", E::LimitExceeded, (429, "rate_limited")),
+            ("/change-password", E::UserNotFound, (401, "invalid_token")),
+        ] {
+            assert_eq!(judged(path, name, Hint::None, false), expected, "{path} {name:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_message_tells() {
+        use ErrorName::{InvalidParameter, NotAuthorized};
+        for (path, name, hint, expected) in [
+            ("/login", InvalidParameter, Hint::Flow, (502, "auth_flow_disabled")),
+            ("/login", NotAuthorized, Hint::Secret, (502, "upstream_error")),
+            ("/forgot-password", NotAuthorized, Hint::Secret, (502, "upstream_error")),
+            ("/challenge", NotAuthorized, Hint::Secret, (401, "invalid_credentials")),
+            ("/challenge", NotAuthorized, Hint::Session, (401, "invalid_session")),
+            ("/refresh", InvalidParameter, Hint::Flow, (502, "auth_flow_disabled")),
+            ("/refresh", NotAuthorized, Hint::Secret, (401, "invalid_token")),
+            ("/change-password", NotAuthorized, Hint::AccessToken, (401, "invalid_token")),
+        ] {
+            assert_eq!(judged(path, name, hint, false), expected, "{path} {name:?} {hint:?}");
+        }
+    }
+
+    #[test]
+    fn hidden_users_are_hidden() {
+        use ErrorName as E;
+        for (path, name, expected) in [
+            ("/register", E::UsernameExists, (200, "")),
+            ("/verify", E::AliasExists, (400, "invalid_code")),
+            ("/login", E::UserNotConfirmed, (401, "invalid_credentials")),
+            ("/login", E::PasswordResetRequired, (401, "invalid_credentials")),
+        ] {
+            assert_eq!(judged(path, name, Hint::None, true), expected, "{path} {name:?}");
+        }
+    }
+
+    #[test]
+    fn outages_and_nonsense_are_the_same_everywhere_and_what_waits_says_how_long() {
+        for row in ROWS {
+            let of = |error| match judge(row, &error, false) {
+                Judgement::Error(error) => (error.status, error.retry_after.is_some()),
+                Judgement::AsIfDone => (200, false),
+            };
+            for outage in [Outage::Connect, Outage::Broken, Outage::Timeout, Outage::Failed, Outage::CircuitOpen] {
+                assert_eq!(of(CognitoError::Unavailable(outage)), (503, true), "{}", row.path);
+            }
+            assert_eq!(of(CognitoError::Nonsense), (502, false), "{}", row.path);
+            assert_eq!(of(error(ErrorName::TooManyRequests, Hint::None)), (429, true), "{}", row.path);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Signing out: `GlobalSignOut` with the access token, `RevokeToken` with the refresh token, or both.
+//!
+//! "Signed out" is said when Cognito has confirmed it and not before. `NotAuthorized` confirms it for a token that we
+//! have verified and that may do this: then it can only be dead already. (Of any other token it would only say
+//! that it is bad.)
+
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::body::Members;
+use super::caller::Bearer;
+use super::error::{AccountError, Code};
+use super::table::Row;
+use super::{Account, Reply};
+use crate::cognito::error::{CognitoError, ErrorName};
+use crate::cognito::{Call, Operation};
+
+impl Account {
+    pub(super) async fn logout(
+        &self,
+        row: &'static Row,
+        bearer: &Bearer,
+        members: &Members,
+        message: &str,
+        deadline: Instant,
+    ) -> Result<Reply, AccountError> {
+        let refresh = members.text("refreshToken");
+        if bearer.may_manage_account {
+            let call = one_member(Operation::GlobalSignOut, "AccessToken", &bearer.token);
+            match self.client.call(call, deadline).await {
+                Ok(_) => {}
+                Err(CognitoError::Refused(refusal)) if refusal.name == ErrorName::NotAuthorized => {}
+                Err(error) => return self.settle(row, &error),
+            }
+        }
+        match refresh {
+            None if !bearer.may_manage_account => return Err(AccountError::new(row.refusal, Code::ScopeMissing)),
+            None => {}
+            Some(refresh) => {
+                let call = one_member(Operation::RevokeToken, "Token", refresh);
+                match self.client.call(call, deadline).await {
+                    Ok(_) => {}
+                    // Everything of this user has ended; one token of theirs more or less does not matter.
+                    Err(_) if bearer.may_manage_account => {}
+                    Err(error) => return self.settle(row, &error),
+                }
+            }
+        }
+        // What was signed out is known to this process only.
+        Ok(Reply::new(200, "success", json!({"message": message, "scope": "replica"})))
+    }
+}
+
+fn one_member(operation: Operation, name: &str, value: &str) -> Call {
+    Call { operation, user: None, members: Map::from_iter([(name.to_owned(), Value::from(value))]) }
+}

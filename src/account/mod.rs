@@ -1,0 +1,400 @@
+//! The account API: what every application's auth routes do (sign up, sign in, sign out, ...), without the application.
+//! JSON in, JSON out; behind it one call of Cognito.
+//!
+//! Operations are rows of one table ([`table`]), not functions. A request goes through [`Account::answer`]: route,
+//! address limit, Bearer token, body, user limit, Cognito, answer. Nobody learns here who has an account: see
+//! [`error::judge`] and `--account-min-failure-time`. Nothing of a request or an answer is ever logged but names of ours
+//! and of Cognito's errors.
+
+pub mod address;
+pub mod body;
+pub mod call;
+mod caller;
+pub mod cors;
+pub mod error;
+mod logout;
+pub mod openapi;
+pub mod rate_limit;
+mod refresh;
+pub mod table;
+mod tokens;
+
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use prost::bytes::Bytes;
+use serde_json::{Map, Value, json};
+use tokio::time::{Instant, sleep_until};
+
+use self::body::Members;
+use self::call::Allowed;
+use self::caller::Bearer;
+use self::cors::Cors;
+use self::error::{AccountError, Code, Judgement};
+use self::rate_limit::{RateLimits, Rates};
+use self::refresh::Refreshes;
+use self::table::{Flow, Hides, ROWS, Row, Success};
+use crate::authz::{Authorizer, UnixTime};
+use crate::cognito::error::CognitoError;
+use crate::cognito::{CognitoClient, Operation};
+use crate::http_server::Answer;
+use crate::metrics::account::AccountMetrics;
+use crate::user_pool::{ClientId, Clients};
+
+/// Longest time for Cognito to be asked about one request, tries and waits included.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+/// Where the account API is: a path such as `/auth`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix(Box<str>);
+
+impl Prefix {
+    /// The path, without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What of `path` is below, with its slash.
+    fn below<'p>(&self, path: &'p str) -> Option<&'p str> {
+        path.strip_prefix(&*self.0).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
+        let is_segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(plain);
+        match text.strip_prefix('/') {
+            Some(rest) if text.len() <= 128 && rest.split('/').all(is_segment) => Ok(Self(text.into())),
+            _ => Err("not a path such as /auth"),
+        }
+    }
+}
+
+/// How a refresh token is turned into new tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshFlow {
+    /// `GetTokensFromRefreshToken`, with rotation or without.
+    Tokens,
+    /// `REFRESH_TOKEN_AUTH`.
+    Auth,
+}
+
+/// Settings of the account API.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where it is.
+    pub prefix: Prefix,
+    /// The app client that it speaks for.
+    pub client_id: ClientId,
+    /// Proxies in front.
+    pub trusted_hops: Option<usize>,
+    /// Pages of other origins that may use it.
+    pub cors: Cors,
+    /// What is passed on.
+    pub allowed: Allowed,
+    /// How to refresh.
+    pub refresh_flow: RefreshFlow,
+    /// Limits.
+    pub rates: Rates,
+    /// Least time for an answer that must not tell whether a user exists.
+    pub min_failure_time: Duration,
+    /// Whether answers that a user interface would like give way to ones that tell less.
+    pub hide_users: bool,
+    /// `realm` of challenges.
+    pub realm: Box<str>,
+}
+
+/// The account API.
+#[derive(Debug)]
+pub struct Account {
+    settings: Settings,
+    client: CognitoClient,
+    authorizer: Arc<Authorizer>,
+    /// Whose tokens are handed out.
+    own_client: Clients,
+    limits: RateLimits,
+    refreshes: Refreshes,
+    metrics: AccountMetrics,
+    openapi: Bytes,
+    challenge: HeaderValue,
+    warned: AtomicBool,
+}
+
+/// An answer that is not an error, or looks as if it were none.
+#[derive(Clone)]
+struct Reply {
+    status: u16,
+    outcome: &'static str,
+    body: Value,
+    /// Whether a refresh token is in it.
+    rotated: bool,
+}
+
+impl std::fmt::Debug for Reply {
+    /// Without the body: tokens are in it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reply").field("status", &self.status).field("outcome", &self.outcome).finish_non_exhaustive()
+    }
+}
+
+impl Reply {
+    fn new(status: u16, outcome: &'static str, body: Value) -> Self {
+        Self { status, outcome, body, rotated: false }
+    }
+}
+
+/// Values of the label `operation`, beside the rows' names: what is no row.
+const NO_ROW: &str = "none";
+
+/// Values of the label `operation` of account metrics.
+pub fn route_labels() -> Vec<&'static str> {
+    ROWS.iter().map(|row| row.name).chain(["openapi", NO_ROW]).collect()
+}
+
+/// Values of the label `outcome` of account metrics.
+pub fn outcome_labels() -> Vec<&'static str> {
+    ["success", "challenge"].into_iter().chain(Code::ALL.iter().map(|code| code.as_str())).collect()
+}
+
+impl Account {
+    /// The account API over these parts.
+    pub fn new(
+        settings: Settings,
+        client: CognitoClient,
+        authorizer: Arc<Authorizer>,
+        metrics: AccountMetrics,
+    ) -> Arc<Self> {
+        let openapi = openapi::document(settings.prefix.as_str(), &settings.allowed).to_string();
+        let challenge = HeaderValue::from_str(&format!("Bearer realm=\"{}\"", settings.realm));
+        Arc::new(Self {
+            client,
+            authorizer,
+            own_client: Clients::Only(vec![settings.client_id.clone()]),
+            limits: RateLimits::new(settings.rates, metrics.clone()),
+            refreshes: Refreshes::default(),
+            metrics,
+            openapi: openapi.into(),
+            challenge: challenge.unwrap_or(HeaderValue::from_static("Bearer")),
+            warned: AtomicBool::new(false),
+            settings,
+        })
+    }
+
+    /// Whether `path` is this room's to answer.
+    pub fn covers(&self, path: &str) -> bool {
+        self.settings.prefix.below(path).is_some()
+    }
+
+    /// Answers a request that came over a connection from `peer`.
+    pub async fn answer(self: &Arc<Self>, request: Request<Incoming>, peer: Option<IpAddr>) -> Answer {
+        let start = Instant::now();
+        let (parts, body) = request.into_parts();
+        let below = self.settings.prefix.below(parts.uri.path()).unwrap_or_default();
+        let row = Row::by_path(below);
+        let (name, allow) = match row {
+            Some(row) => (row.name, "POST"),
+            None if below == "/openapi.json" => ("openapi", "GET, HEAD"),
+            None => (NO_ROW, ""),
+        };
+        let cors = &self.settings.cors;
+        if !allow.is_empty() && cors.is_preflight(&parts.method, &parts.headers) {
+            let mut response = Response::new(Full::default());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            cors.apply(&parts.headers, &mut response, Some(allow));
+            return response;
+        }
+        let result = match row {
+            Some(row) if parts.method == Method::POST => self.run(row, &parts.headers, body, peer).await,
+            None if allow.is_empty() => Err(AccountError::new(404, Code::NotFound)),
+            None if [Method::GET, Method::HEAD].contains(&parts.method) => {
+                self.metrics.answered(name, "success", start.elapsed().as_secs_f64());
+                let mut response = response(200, self.openapi.clone());
+                cors.apply(&parts.headers, &mut response, None);
+                return response;
+            }
+            _ => Err(AccountError::new(405, Code::MethodNotAllowed)),
+        };
+        let (status, outcome) = match &result {
+            Ok(reply) => (reply.status, reply.outcome),
+            Err(error) => (error.status, error.code.as_str()),
+        };
+        let mut response = match result {
+            Ok(reply) => response(reply.status, reply.body.to_string()),
+            Err(error) => self.refusal(&error, allow),
+        };
+        cors.apply(&parts.headers, &mut response, None);
+        let took = start.elapsed();
+        self.metrics.answered(name, outcome, took.as_secs_f64());
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        match status {
+            ..400 => tracing::debug!(operation = name, outcome, status, duration_ms, "account request"),
+            400..500 => tracing::info!(operation = name, outcome, status, duration_ms, "account request"),
+            _ => tracing::warn!(operation = name, outcome, status, duration_ms, "account request"),
+        }
+        response
+    }
+
+    /// One operation, from limits to answer.
+    async fn run(
+        self: &Arc<Self>,
+        row: &'static Row,
+        headers: &HeaderMap,
+        body: Incoming,
+        peer: Option<IpAddr>,
+    ) -> Result<Reply, AccountError> {
+        let address = self.address(headers, peer);
+        self.limits.request(&address).map_err(AccountError::rate_limited)?;
+        let bearer = if row.bearer { Some(self.bearer(headers).await?) } else { None };
+        let body = body::read(headers, body).await?;
+        let members = Members::read(row, &body)?;
+        drop(body);
+        let user = bearer.as_ref().map(|bearer| &*bearer.user).or(members.user(row));
+        self.limits.user(row.limit, &address, user.unwrap_or_default()).map_err(AccountError::rate_limited)?;
+
+        let asked = Instant::now();
+        let deadline = asked + CLIENT_PATIENCE;
+        match (row.flow, row.success, &bearer) {
+            (Flow::Refresh, ..) => self.refresh(row, &members).await,
+            (Flow::Logout, Success::LoggedOut(message), Some(bearer)) => {
+                self.logout(row, bearer, &members, message, deadline).await
+            }
+            _ => {
+                let result = self.plain(row, &members, bearer.as_ref(), address.ip(), deadline).await;
+                let is_telling = match row.hides {
+                    Hides::Nothing => self.settings.hide_users && row.operation == Operation::SignUp,
+                    Hides::Failures => result.is_err(),
+                    Hides::All => true,
+                };
+                if is_telling {
+                    sleep_until(asked + self.settings.min_failure_time).await;
+                }
+                result
+            }
+        }
+    }
+
+    /// One call of Cognito and its answer.
+    async fn plain(
+        &self,
+        row: &'static Row,
+        members: &Members,
+        bearer: Option<&Bearer>,
+        address: Option<IpAddr>,
+        deadline: Instant,
+    ) -> Result<Reply, AccountError> {
+        if row.operation == Operation::ChangePassword && bearer.is_some_and(|bearer| !bearer.may_manage_account) {
+            return Err(AccountError::new(row.refusal, Code::ScopeMissing));
+        }
+        let token = bearer.map(|bearer| &*bearer.token);
+        let call = call::call(row, members, token, &self.settings.allowed, address)?;
+        match self.client.call(call, deadline).await {
+            Ok(answer) => match row.success {
+                Success::Tokens => self.tokens_or_challenge(&answer, deadline).await,
+                success => Ok(self.done(success, &answer)),
+            },
+            Err(error) => self.settle(row, &error),
+        }
+    }
+
+    /// The answer when all went well, or has to look like it.
+    fn done(&self, success: Success, answer: &Map<String, Value>) -> Reply {
+        let (status, message) = match success {
+            Success::Registered(message) => (201, message),
+            Success::Message(message) | Success::LoggedOut(message) => (200, message),
+            Success::Tokens => (200, ""),
+        };
+        let mut body = Map::from_iter([("message".to_owned(), Value::from(message))]);
+        // Who it was would tell that it was nobody before.
+        if matches!(success, Success::Registered(_)) && !self.settings.hide_users {
+            if let Some(sub) = answer.get("UserSub").filter(|sub| sub.is_string()) {
+                body.insert("userSub".into(), sub.clone());
+            }
+            if let Some(Value::Object(details)) = answer.get("CodeDeliveryDetails") {
+                let member = |name: &str| details.get(name).cloned().unwrap_or_default();
+                let [destination, medium, attribute] = ["Destination", "DeliveryMedium", "AttributeName"].map(member);
+                body.insert(
+                    "delivery".into(),
+                    json!({"destination": destination, "medium": medium, "attribute": attribute}),
+                );
+            }
+        }
+        Reply::new(status, "success", body.into())
+    }
+
+    /// What an error of Cognito's is to the client, and what the operator should know of it.
+    fn settle(&self, row: &'static Row, error: &CognitoError) -> Result<Reply, AccountError> {
+        if let Some(advice) = error::advice(row, error) {
+            tracing::error!(operation = row.name, error = %error, advice, "the account API needs its operator");
+        }
+        match error::judge(row, error, self.settings.hide_users) {
+            Judgement::AsIfDone => Ok(self.done(row.success, &Map::new())),
+            Judgement::Error(error) => Err(error),
+        }
+    }
+
+    fn refusal(&self, error: &AccountError, allow: &'static str) -> Answer {
+        let body = json!({"message": error.message, "code": error.code.as_str()}).to_string();
+        let mut response = response(error.status, body);
+        let headers = response.headers_mut();
+        if let Some(seconds) = error.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        match error.status {
+            401 => drop(headers.insert(header::WWW_AUTHENTICATE, self.challenge.clone())),
+            405 => drop(headers.insert(header::ALLOW, HeaderValue::from_static(allow))),
+            _ => {}
+        }
+        response
+    }
+}
+
+fn response(status: u16, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Now.
+fn unix_now() -> UnixTime {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    UnixTime::try_from(now).unwrap_or(UnixTime::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes() {
+        for good in ["/auth", "/api/v1/auth", "/a-b_c.d~e"] {
+            assert!(good.parse::<Prefix>().is_ok(), "{good}");
+        }
+        for bad in ["", "/", "auth", "/auth/", "//auth", "/a b", "/a/../b", "/a?b", "/ä", "/%61"] {
+            assert!(bad.parse::<Prefix>().is_err(), "{bad}");
+        }
+        let prefix: Prefix = "/auth".parse().unwrap();
+        for (path, below) in [
+            ("/auth/login", Some("/login")),
+            ("/auth", Some("")),
+            ("/auth/", Some("/")),
+            ("/authors", None),
+            ("/metrics", None),
+            ("/x/auth/login", None),
+        ] {
+            assert_eq!(prefix.below(path), below, "{path}");
+        }
+    }
+}

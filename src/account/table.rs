@@ -1,0 +1,427 @@
+//! The operations of the account API: rows of one table. A route is a row; what it may carry, what it asks of
+//! Cognito and how it ends stand in it. The documentation (`openapi.rs`) is made from the same rows.
+
+use crate::cognito::Operation;
+
+/// An operation.
+#[derive(Debug)]
+pub struct Row {
+    /// Its name: a metric label, and `operationId`.
+    pub name: &'static str,
+    /// Below the prefix; POST.
+    pub path: &'static str,
+    /// One line of documentation.
+    pub summary: &'static str,
+    /// What it asks of Cognito.
+    pub operation: Operation,
+    /// Whether it wants the caller's access token.
+    pub bearer: bool,
+    /// Members of the body. Others are ignored.
+    pub fields: &'static [Field],
+    /// How Cognito is asked.
+    pub flow: Flow,
+    /// The answer when all went well.
+    pub success: Success,
+    /// The status of what the caller has done wrong.
+    pub refusal: u16,
+    /// What is counted beside the address.
+    pub limit: Limit,
+    /// What must not tell whether a user exists.
+    pub hides: Hides,
+}
+
+/// A member of a body.
+#[derive(Debug)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it has to be there.
+    pub need: Need,
+    /// Where it goes, and so what it has to be.
+    pub place: Place,
+    /// One line of documentation.
+    pub about: &'static str,
+}
+
+/// Whether a member has to be there. An empty one is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Always.
+    Yes,
+    /// Never.
+    No,
+    /// Unless this one is.
+    Unless(&'static str),
+    /// It or another name of the user.
+    User,
+}
+
+/// Where a member goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It is a name of the user; `SignUp` also gets it as this attribute.
+    User(Option<&'static str>),
+    /// This member of the call.
+    Member(&'static str),
+    /// This parameter: `AuthParameters` or `ChallengeResponses`, whichever the operation has.
+    Parameter(&'static str),
+    /// A map of texts, all of which are parameters.
+    Parameters,
+    /// This attribute of the user.
+    Attribute(&'static str),
+    /// A map of texts, all of which are attributes, if they are on the list of allowed ones.
+    Attributes,
+    /// A map of texts for Lambdas, of which the allowed ones are passed on.
+    Metadata,
+    /// The way to sign in.
+    AuthFlow,
+    /// The flow of the row knows.
+    Flow,
+}
+
+impl Place {
+    /// Whether the member is a map of texts, and not a text.
+    pub fn is_map(self) -> bool {
+        matches!(self, Self::Parameters | Self::Attributes | Self::Metadata)
+    }
+}
+
+/// How Cognito is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// One call.
+    Plain,
+    /// One call at a time for a token, which goes on when its caller has gone (`refresh.rs`).
+    Refresh,
+    /// `GlobalSignOut`, `RevokeToken`, or both (`logout.rs`).
+    Logout,
+}
+
+/// The answer when all went well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Success {
+    /// 200 with this message.
+    Message(&'static str),
+    /// 201 with this message, and who it was.
+    Registered(&'static str),
+    /// Tokens, or a challenge on the way to them.
+    Tokens,
+    /// 200 with this message, and how far it reaches.
+    LoggedOut(&'static str),
+}
+
+/// What a request is counted against, beside its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Nothing.
+    Address,
+    /// The user, as something that could be guessed.
+    Guess,
+    /// The user, as somebody who gets mail.
+    Send,
+}
+
+/// What must not tell whether a user exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hides {
+    /// Nothing does.
+    Nothing,
+    /// Failures.
+    Failures,
+    /// Any answer: failures look like successes.
+    All,
+}
+
+/// Ways to sign in that `login` passes on, beside a password.
+pub const AUTH_FLOWS: [&str; 3] = ["USER_SRP_AUTH", "USER_AUTH", "CUSTOM_AUTH"];
+
+const fn text(name: &'static str, need: Need, place: Place, about: &'static str) -> Field {
+    Field { name, need, place, about }
+}
+
+const EMAIL: Field = text("email", Need::User, Place::User(Some("email")), "The user's e-mail address.");
+const PHONE: Field = text(
+    "phone",
+    Need::User,
+    Place::User(Some("phone_number")),
+    "The user's phone number (+49...), where the pool's user names are phone numbers.",
+);
+const USERNAME: Field = text("username", Need::User, Place::User(None), "The user's name, where it is not an address.");
+const METADATA: Field = text(
+    "clientMetadata",
+    Need::No,
+    Place::Metadata,
+    "For the pool's Lambdas. Keys that are not allowed are dropped (`--client-metadata-keys`).",
+);
+const DEVICE: Field = text("deviceKey", Need::No, Place::Parameter("DEVICE_KEY"), "A remembered device.");
+
+/// All operations.
+pub const ROWS: &[Row] = &[
+    Row {
+        name: "register",
+        path: "/register",
+        summary: "Signs a user up. Cognito sends a code.",
+        operation: Operation::SignUp,
+        bearer: false,
+        fields: &[
+            EMAIL,
+            PHONE,
+            USERNAME,
+            text("password", Need::Yes, Place::Member("Password"), "Judged by the pool's password policy only."),
+            text("name", Need::Yes, Place::Attribute("name"), "The user's name, as people say it."),
+            text(
+                "attributes",
+                Need::No,
+                Place::Attributes,
+                "Further attributes, as far as they are allowed (`--account-attributes`).",
+            ),
+            METADATA,
+        ],
+        flow: Flow::Plain,
+        success: Success::Registered("Registration successful. Check your email for a verification code."),
+        refusal: 400,
+        limit: Limit::Send,
+        hides: Hides::Nothing,
+    },
+    Row {
+        name: "verify",
+        path: "/verify",
+        summary: "Confirms a sign-up with the code.",
+        operation: Operation::ConfirmSignUp,
+        bearer: false,
+        fields: &[
+            EMAIL,
+            PHONE,
+            USERNAME,
+            text("code", Need::Yes, Place::Member("ConfirmationCode"), "From the mail."),
+            METADATA,
+        ],
+        flow: Flow::Plain,
+        success: Success::Message("Email verified. You can now log in."),
+        refusal: 400,
+        limit: Limit::Guess,
+        hides: Hides::Failures,
+    },
+    Row {
+        name: "resend-code",
+        path: "/resend-code",
+        summary: "Sends the code of a sign-up once more. The answer is the same for every address.",
+        operation: Operation::ResendConfirmationCode,
+        bearer: false,
+        fields: &[EMAIL, PHONE, USERNAME, METADATA],
+        flow: Flow::Plain,
+        success: Success::Message("Verification code sent to your email."),
+        refusal: 400,
+        limit: Limit::Send,
+        hides: Hides::All,
+    },
+    Row {
+        name: "login",
+        path: "/login",
+        summary: "Signs in, with a password or in another way that the app client allows.",
+        operation: Operation::InitiateAuth,
+        bearer: false,
+        fields: &[
+            EMAIL,
+            PHONE,
+            USERNAME,
+            text("password", Need::Unless("authFlow"), Place::Parameter("PASSWORD"), "The password."),
+            text("authFlow", Need::No, Place::AuthFlow, "Another way than a password."),
+            text("authParameters", Need::No, Place::Parameters, "What that way needs, by Cognito's names."),
+            DEVICE,
+            METADATA,
+        ],
+        flow: Flow::Plain,
+        success: Success::Tokens,
+        refusal: 401,
+        limit: Limit::Guess,
+        hides: Hides::Failures,
+    },
+    Row {
+        name: "challenge",
+        path: "/challenge",
+        summary: "Answers a challenge that a sign-in came back with.",
+        operation: Operation::RespondToAuthChallenge,
+        bearer: false,
+        fields: &[
+            text("challenge", Need::Yes, Place::Member("ChallengeName"), "The challenge, by Cognito's name."),
+            text("session", Need::No, Place::Member("Session"), "The newest session of this sign-in."),
+            EMAIL,
+            PHONE,
+            USERNAME,
+            text("responses", Need::No, Place::Parameters, "The answers, by Cognito's names."),
+            METADATA,
+        ],
+        flow: Flow::Plain,
+        success: Success::Tokens,
+        refusal: 401,
+        limit: Limit::Guess,
+        hides: Hides::Failures,
+    },
+    Row {
+        name: "refresh",
+        path: "/refresh",
+        summary: "New tokens for a refresh token. `refreshToken` is in the answer only if it was rotated.",
+        operation: Operation::GetTokensFromRefreshToken,
+        bearer: false,
+        fields: &[
+            text("refreshToken", Need::Yes, Place::Flow, "From a sign-in."),
+            text("deviceKey", Need::No, Place::Flow, "A remembered device."),
+            text(
+                "username",
+                Need::No,
+                Place::Flow,
+                "The real user name; needed only with `--refresh-flow auth` and a client secret.",
+            ),
+            METADATA,
+        ],
+        flow: Flow::Refresh,
+        success: Success::Tokens,
+        refusal: 401,
+        limit: Limit::Address,
+        hides: Hides::Nothing,
+    },
+    Row {
+        name: "forgot-password",
+        path: "/forgot-password",
+        summary: "Sends a code to set a new password with. The answer is the same for every address.",
+        operation: Operation::ForgotPassword,
+        bearer: false,
+        fields: &[EMAIL, PHONE, USERNAME, METADATA],
+        flow: Flow::Plain,
+        success: Success::Message("Password reset code sent to your email."),
+        refusal: 400,
+        limit: Limit::Send,
+        hides: Hides::All,
+    },
+    Row {
+        name: "reset-password",
+        path: "/reset-password",
+        summary: "Sets a new password with the code.",
+        operation: Operation::ConfirmForgotPassword,
+        bearer: false,
+        fields: &[
+            EMAIL,
+            PHONE,
+            USERNAME,
+            text("code", Need::Yes, Place::Member("ConfirmationCode"), "From the mail."),
+            text("newPassword", Need::Yes, Place::Member("Password"), "Judged by the pool's password policy only."),
+            METADATA,
+        ],
+        flow: Flow::Plain,
+        success: Success::Message("Password reset successfully."),
+        refusal: 400,
+        limit: Limit::Guess,
+        hides: Hides::Failures,
+    },
+    Row {
+        name: "logout",
+        path: "/logout",
+        summary: "Signs the user out everywhere, and ends the session of the refresh token.",
+        operation: Operation::GlobalSignOut,
+        bearer: true,
+        fields: &[text("refreshToken", Need::No, Place::Flow, "From the sign-in; ended, too.")],
+        flow: Flow::Logout,
+        success: Success::LoggedOut("Logged out successfully."),
+        refusal: 400,
+        limit: Limit::Address,
+        hides: Hides::Nothing,
+    },
+    Row {
+        name: "revoke",
+        path: "/revoke",
+        summary: "Ends the session of a refresh token.",
+        operation: Operation::RevokeToken,
+        bearer: true,
+        fields: &[text("refreshToken", Need::Yes, Place::Member("Token"), "From the sign-in.")],
+        flow: Flow::Plain,
+        success: Success::Message("Token revoked."),
+        refusal: 400,
+        limit: Limit::Address,
+        hides: Hides::Nothing,
+    },
+    Row {
+        name: "change-password",
+        path: "/change-password",
+        summary: "Sets a new password with the old one.",
+        operation: Operation::ChangePassword,
+        bearer: true,
+        fields: &[
+            text("oldPassword", Need::Yes, Place::Member("PreviousPassword"), "The password so far."),
+            text(
+                "newPassword",
+                Need::Yes,
+                Place::Member("ProposedPassword"),
+                "Judged by the pool's password policy only.",
+            ),
+        ],
+        flow: Flow::Plain,
+        success: Success::Message("Password changed successfully."),
+        refusal: 400,
+        limit: Limit::Guess,
+        hides: Hides::Nothing,
+    },
+];
+
+impl Row {
+    /// The row of a path below the prefix.
+    pub fn by_path(path: &str) -> Option<&'static Self> {
+        ROWS.iter().find(|row| row.path == path)
+    }
+
+    /// What has to be in the body, in words: `email, password, and name are required`.
+    pub fn requirement(&self) -> String {
+        let names: Vec<_> = self
+            .fields
+            .iter()
+            .filter(|field| match field.need {
+                Need::Yes | Need::Unless(_) => true,
+                Need::User => field.name == EMAIL.name,
+                Need::No => false,
+            })
+            .map(|field| field.name)
+            .collect();
+        match &*names {
+            [] => String::new(),
+            [one] => format!("{one} is required"),
+            [one, other] => format!("{one} and {other} are required"),
+            [first @ .., last] => format!("{}, and {last} are required", first.join(", ")),
+        }
+    }
+
+    /// Whether a request may come without a body.
+    pub fn needs_body(&self) -> bool {
+        self.fields.iter().any(|field| field.need != Need::No)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requirements_in_words() {
+        let words = |path| Row::by_path(path).unwrap().requirement();
+        assert_eq!(words("/register"), "email, password, and name are required");
+        assert_eq!(words("/login"), "email and password are required");
+        assert_eq!(words("/resend-code"), "email is required");
+        assert_eq!(words("/reset-password"), "email, code, and newPassword are required");
+        assert_eq!(words("/refresh"), "refreshToken is required");
+        assert_eq!(words("/logout"), "");
+    }
+
+    #[test]
+    fn names_and_paths_are_taken_once() {
+        for (index, row) in ROWS.iter().enumerate() {
+            assert_eq!(row.path, format!("/{}", row.name));
+            assert!(ROWS.iter().skip(index + 1).all(|other| other.path != row.path), "{}", row.path);
+            for (index, field) in row.fields.iter().enumerate() {
+                assert!(row.fields.iter().skip(index + 1).all(|other| other.name != field.name), "{}", field.name);
+                if field.place == Place::Parameters {
+                    assert!(row.operation.parameters().is_some(), "{}", row.name);
+                }
+            }
+            assert!(row.limit == Limit::Address || row.bearer || row.fields.iter().any(|f| f.need == Need::User));
+        }
+    }
+}
