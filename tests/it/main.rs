@@ -10,6 +10,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod account;
 mod check;
 mod descriptors;
 mod envoy;

@@ -1,9 +1,12 @@
 //! What the integration tests share: the service in this process or as a program of its own, a JWKS server that can
-//! misbehave, tokens, and clients; a real Envoy, a Cognito emulator, and an application behind them.
+//! misbehave, tokens, and clients; a real Envoy, a Cognito emulator, and an application behind them; a client of
+//! the account API, and a user-pool API that can misbehave.
 
+pub(crate) mod account;
 pub(crate) mod client;
 pub(crate) mod emulator;
 pub(crate) mod envoy;
+pub(crate) mod fake_cognito;
 pub(crate) mod http1;
 pub(crate) mod jwks_server;
 pub(crate) mod service;

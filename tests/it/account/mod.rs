@@ -1,0 +1,49 @@
+//! The account API through real HTTP: against the emulator where it can do it, against a fault server where it cannot.
+
+mod faults;
+mod form;
+mod limits;
+mod people;
+mod refresh;
+mod schema;
+
+use serde_json::json;
+
+use crate::support::account::AccountClient;
+use crate::support::client::get;
+use crate::support::fake_cognito::FakeCognito;
+use crate::support::service::TestApp;
+use crate::support::{PATIENCE, eventually};
+
+/// Flags that let tests be quick: nothing waits for the sake of others, and nothing is too often.
+const QUICK: [&str; 4] =
+    ["--account-min-failure-time=0s", "--limit-address=100000/1s", "--limit-user=100000/1s", "--limit-sends=100000/1s"];
+
+/// A service in front of a fault server, ready.
+async fn with_fake(flags: &[&str]) -> (TestApp, AccountClient, FakeCognito) {
+    let fake = FakeCognito::start().await;
+    let app = TestApp::start(&[flags, &["--cognito-endpoint", &fake.url]].concat());
+    eventually("ready", PATIENCE, async || get(&app.admin, "/readyz").await.0 == 200).await;
+    let client = AccountClient::new(&app.admin);
+    (app, client, fake)
+}
+
+/// A body for each route that passes its own checks.
+fn bodies() -> Vec<(&'static str, serde_json::Value)> {
+    vec![
+        ("/register", json!({"email": "ada@example.test", "password": "p", "name": "Ada"})),
+        ("/verify", json!({"email": "ada@example.test", "code": "123456"})),
+        ("/resend-code", json!({"email": "ada@example.test"})),
+        ("/login", json!({"email": "ada@example.test", "password": "p"})),
+        (
+            "/challenge",
+            json!({"challenge": "SMS_MFA", "session": "s", "email": "ada@example.test", "responses": {"SMS_MFA_CODE": "1"}}),
+        ),
+        ("/refresh", json!({"refreshToken": "r"})),
+        ("/forgot-password", json!({"email": "ada@example.test"})),
+        ("/reset-password", json!({"email": "ada@example.test", "code": "1", "newPassword": "p"})),
+        ("/logout", json!({"refreshToken": "r"})),
+        ("/revoke", json!({"refreshToken": "r"})),
+        ("/change-password", json!({"oldPassword": "o", "newPassword": "n"})),
+    ]
+}

@@ -1,0 +1,56 @@
+//! The `OpenAPI` document: valid, and what the server does. A generator of requests (schemathesis) tries to find out
+//! otherwise, at the emulator.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use super::QUICK;
+use crate::support::account::Pool;
+use crate::support::client::get;
+use crate::support::emulator::Emulator;
+use crate::support::service::TestApp;
+use crate::support::{PATIENCE, eventually, tool};
+
+#[tokio::test]
+async fn the_document_is_true() {
+    let emulator = Emulator::start().await;
+    let flows = json!({"ExplicitAuthFlows": ["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH", "ALLOW_USER_SRP_AUTH",
+        "ALLOW_CUSTOM_AUTH", "ALLOW_USER_AUTH"]});
+    let pool = Pool::create(&emulator, false, flows).await;
+    let of_the_pool = [
+        "--user-pool-id",
+        &pool.id,
+        "--client-id",
+        &pool.client,
+        "--cognito-endpoint",
+        &emulator.url,
+        "--account-attributes=locale",
+    ];
+    let app = TestApp::start(&[&QUICK[..], &of_the_pool].concat());
+    eventually("ready", PATIENCE, async || get(&app.admin, "/readyz").await.0 == 200).await;
+    let url = format!("http://{}/auth/openapi.json", app.admin);
+
+    let lint = "import json, sys, urllib.request; from openapi_spec_validator import validate; \
+                validate(json.load(urllib.request.urlopen(sys.argv[1])))";
+    let output = Command::new(tool::program("python")).args(["-c", lint, &url]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let directory = tempfile::tempdir().unwrap();
+    // positive_data_acceptance wants a 2xx for every body that the schema allows; a code or a password of the right
+    // form is still the wrong one.
+    let arguments = [
+        "run",
+        &url,
+        "--max-examples=10",
+        "--exclude-checks=positive_data_acceptance",
+        "--generation-deterministic",
+        "--no-color",
+    ];
+    let run = tokio::task::spawn_blocking({
+        let (arguments, directory) = (arguments.map(str::to_owned), directory.path().to_owned());
+        move || Command::new(tool::program("schemathesis")).args(arguments).current_dir(directory).output().unwrap()
+    });
+    let output = run.await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

@@ -1,0 +1,142 @@
+//! A client of the account API, and what it needs at the emulator: a pool, an app client with a secret or without, mail.
+
+use http::HeaderMap;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::emulator::Emulator;
+
+pub(crate) const PASSWORD: &str = "Correct-horse-1-battery";
+
+/// A client of one account API.
+#[derive(Clone)]
+pub(crate) struct AccountClient {
+    http: reqwest::Client,
+    base: String,
+}
+
+/// An answer of the account API.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl Reply {
+    /// A member of the body that is a text; empty when it is not.
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.body[name].as_str().unwrap_or_default()
+    }
+
+    /// What a test usually wants to know.
+    pub(crate) fn verdict(&self) -> (u16, &str) {
+        (self.status, self.text("code"))
+    }
+}
+
+impl AccountClient {
+    /// A client of the API at this address, below `/auth`.
+    pub(crate) fn new(address: &str) -> Self {
+        Self { http: reqwest::Client::new(), base: format!("http://{address}/auth") }
+    }
+
+    /// Posts JSON.
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Reply {
+        self.send(path, &[], body).await
+    }
+
+    /// Posts JSON with a Bearer token.
+    pub(crate) async fn bearer(&self, path: &str, token: &str, body: Value) -> Reply {
+        self.send(path, &[("authorization", &format!("Bearer {token}"))], body).await
+    }
+
+    /// Posts JSON with headers.
+    pub(crate) async fn send(&self, path: &str, headers: &[(&str, &str)], body: Value) -> Reply {
+        let headers = [&[("content-type", "application/json")], headers].concat();
+        self.raw(Method::POST, path, &headers, body.to_string()).await
+    }
+
+    /// Sends anything. Every answer is JSON that no cache may keep, and every error has the same form.
+    pub(crate) async fn raw(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Reply {
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        if status != 204 && method != Method::HEAD {
+            assert_eq!(headers["content-type"], "application/json", "{path}: {text}");
+            assert_eq!(headers["cache-control"], "no-store");
+        }
+        let body: Value = serde_json::from_str(&text).unwrap_or_default();
+        if status >= 400 && method != Method::HEAD {
+            assert!(body["message"].is_string() && body["code"].is_string(), "{path}: {text}");
+            assert_eq!(body.as_object().unwrap().len(), 2, "{text}");
+            assert_eq!(headers.contains_key("retry-after"), matches!(status, 429 | 503), "{path}: {text}");
+        }
+        Reply { status, headers, body }
+    }
+}
+
+/// A pool at the emulator whose people sign in with an e-mail address, and an app client of it.
+pub(crate) struct Pool {
+    pub(crate) id: String,
+    pub(crate) client: String,
+    pub(crate) secret: Option<String>,
+}
+
+impl Pool {
+    /// Makes one. `settings` change the app client.
+    pub(crate) async fn create(emulator: &Emulator, with_secret: bool, settings: Value) -> Self {
+        let pool = json!({"PoolName": "account", "UsernameAttributes": ["email"], "AutoVerifiedAttributes": ["email"]});
+        let pool = call(emulator, "CreateUserPool", pool).await;
+        let id = pool["UserPool"]["Id"].as_str().unwrap().to_owned();
+        let mut client = json!({"UserPoolId": id, "ClientName": "web", "GenerateSecret": with_secret,
+            "ExplicitAuthFlows": ["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"]});
+        client.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        let client = call(emulator, "CreateUserPoolClient", client).await;
+        let client = &client["UserPoolClient"];
+        let secret = client["ClientSecret"].as_str().map(str::to_owned);
+        Self { id, client: client["ClientId"].as_str().unwrap().to_owned(), secret }
+    }
+}
+
+/// An operation of an administrator.
+pub(crate) async fn call(emulator: &Emulator, operation: &str, members: Value) -> Value {
+    let signed =
+        "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/cognito-idp/aws4_request, SignedHeaders=host, Signature=x";
+    let request = reqwest::Client::new()
+        .post(&emulator.url)
+        .header("content-type", "application/x-amz-json-1.1")
+        .header("x-amz-target", format!("AWSCognitoIdentityProviderService.{operation}"))
+        .header("authorization", signed)
+        .body(members.to_string());
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    let body = response.text().await.unwrap();
+    assert_eq!(status, 200, "{operation}: {body}");
+    serde_json::from_str(&body).unwrap_or_default()
+}
+
+/// The code in the newest mail to this address.
+pub(crate) async fn mailed_code(emulator: &Emulator, email: &str) -> String {
+    let url = format!("{}/_ministack/ses/messages", emulator.url);
+    let outbox: Value = serde_json::from_str(&reqwest::get(url).await.unwrap().text().await.unwrap()).unwrap();
+    let mails =
+        outbox["messages"].as_object().unwrap().values().flat_map(|mails| mails.as_array().unwrap().iter().rev());
+    let to_them = mails.filter(|mail| mail["To"].to_string().contains(email));
+    let code = to_them.filter_map(|mail| {
+        let text = mail["BodyText"].as_str()?;
+        let words = text.split(|c: char| !c.is_ascii_digit());
+        words.filter(|word| word.len() == 6).map(str::to_owned).next()
+    });
+    code.into_iter().next().unwrap_or_else(|| panic!("no mail with a code to {email}"))
+}
