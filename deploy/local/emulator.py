@@ -65,10 +65,6 @@ class Cognito:
     def add_to_group(self, pool: str, email: str, group: str) -> None:
         self.call("AdminAddUserToGroup", signed=True, UserPoolId=pool, Username=email, GroupName=group)
 
-    def sign_up(self, client: str, email: str, password: str) -> dict[str, Any]:
-        return self.call("SignUp", ClientId=client, Username=email, Password=password,
-                         UserAttributes=[{"Name": "email", "Value": email}])
-
     def mailed_code(self, email: str) -> str:
         """The code in the newest mail to this address, read from the emulator's outbox."""
         accounts = (web.get(f"{self.url}/_ministack/ses/messages").json() or {}).get("messages", {})
@@ -78,9 +74,6 @@ class Cognito:
                 if email in message["To"] and code:
                     return code.group()
         raise Failed(f"the emulator has sent no mail with a code to {email}")
-
-    def confirm(self, client: str, email: str, code: str) -> None:
-        self.call("ConfirmSignUp", ClientId=client, Username=email, ConfirmationCode=code)
 
     def sign_in(self, client: str, email: str, password: str) -> Tokens:
         result = self.call("InitiateAuth", ClientId=client, AuthFlow="USER_PASSWORD_AUTH",

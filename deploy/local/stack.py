@@ -22,6 +22,7 @@ from typing import Any
 
 import envoy_config
 import web
+from account import Account
 from emulator import REGION, Cognito, Tokens
 from processes import Child, Failed, run_in_foreground
 
@@ -29,6 +30,7 @@ _PREFIX = "cognito-authz-local-"
 _STOP_SECONDS = 15  # for all processes together; cognito-authz itself takes at most 10 to drain
 
 DEMO_EMAIL = "ada@example.com"
+DEMO_NAME = "Ada"
 DEMO_GROUP = "readers"
 
 
@@ -171,17 +173,19 @@ class Stack:
         self._authz = self._child(
             "cognito-authz",
             [self._binary, "--grpc-listen", "127.0.0.1:0", "--grpc-listen", f"unix:{self.socket}",
-             "--admin-listen", "127.0.0.1:0", "--log-format", "json"],
+             "--admin-listen", "127.0.0.1:0", "--account-listen", "127.0.0.1:0", "--trusted-hops", "1",
+             "--log-format", "json"],
             {"AWS_REGION": REGION, "COGNITO_USER_POOL_ID": self.pool, "COGNITO_CLIENT_ID": self.client,
              "COGNITO_ENDPOINT": self.cognito.url})
         bound = self._authz.wait_until("listening", self._bound, 10)
         self._grpc_port = bound["grpc"]
+        self._account_port = bound["account"]
         self.admin = f"http://127.0.0.1:{bound['admin']}"
         self._authz.wait_until("ready", lambda: web.is_ok(f"{self.admin}/readyz"), 20)
         return self.admin
 
     def _bound(self) -> dict[str, int] | None:
-        """Ports by listener, from the log; `None` until all three sockets are bound."""
+        """Ports by listener, from the log; `None` until all four sockets are bound."""
         ports: dict[str, int] = {}
         sockets = 0
         for line in self._authz.lines():
@@ -192,7 +196,7 @@ class Stack:
                     sockets += 1
                 else:
                     ports[str(fields.get("listener"))] = int(address.rpartition(":")[2])
-        return ports if sockets and {"grpc", "admin"} <= ports.keys() else None
+        return ports if sockets and {"grpc", "admin", "account"} <= ports.keys() else None
 
     def _start_upstream(self) -> str:
         child = self._child("upstream", [self.tools / "python", Path(__file__).with_name("upstream.py")])
@@ -207,6 +211,7 @@ class Stack:
             listeners={"ingress_uds": envoy_config.tcp(0), "ingress_tcp": envoy_config.tcp(self._port)},
             clusters={"cognito_authz_uds": envoy_config.unix(self.socket),
                       "cognito_authz_tcp": envoy_config.tcp(self._grpc_port),
+                      "account": envoy_config.tcp(self._account_port),
                       "app": envoy_config.tcp(self._upstream_port)})
         address = self._directory / "envoy-admin"
         # Without hot restart there is no shared memory, and any number of Envoys run side by side.
@@ -236,10 +241,12 @@ class Stack:
     def demo_user(self) -> Tokens:
         """Signs a user up and in. Nobody needs the password again, so nobody is told it."""
         password = make_password()
-        self.cognito.sign_up(self.client, DEMO_EMAIL, password)
-        self.cognito.confirm(self.client, DEMO_EMAIL, self.cognito.mailed_code(DEMO_EMAIL))
+        account = Account(self.over_tcp)
+        account.done("register", email=DEMO_EMAIL, password=password, name=DEMO_NAME)
+        account.done("verify", email=DEMO_EMAIL, code=self.cognito.mailed_code(DEMO_EMAIL))
         self.cognito.add_to_group(self.pool, DEMO_EMAIL, DEMO_GROUP)
-        return self.cognito.sign_in(self.client, DEMO_EMAIL, password)
+        session = account.done("login", email=DEMO_EMAIL, password=password)
+        return Tokens(session["accessToken"], session["idToken"])
 
     def welcome(self) -> None:
         token = self.demo_user().access
@@ -265,6 +272,8 @@ curl -i -H "Authorization: Bearer $TOKEN" {self.over_tcp}/orders    # 200, and w
 curl -i -H "Authorization: Bearer $TOKEN" -H 'x-auth-sub: root' {self.over_tcp}/orders  # nobody is fooled
 curl -i -H "Authorization: Bearer ${{TOKEN}}x" {self.over_tcp}/orders  # 401
 curl -s {self.admin}/metrics | grep checks_total
+curl -i {self.over_tcp}/auth/register -H 'Content-Type: application/json' \\
+  -d '{{"email": "you@example.com", "password": "Correct-horse-1-battery", "name": "You"}}'
 
 Ctrl-C stops everything.""")
 

@@ -11,14 +11,16 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import jwt
 
 import web
+from account import Account
 from emulator import REGION, Tokens
 from processes import describe
-from stack import DEMO_EMAIL, DEMO_GROUP, Stack, make_password
+from stack import DEMO_EMAIL, DEMO_GROUP, DEMO_NAME, Stack, make_password
 from web import Answer, Headers
 
 # Any spelling of a header of ours that an application may take for it.
@@ -51,6 +53,15 @@ def run(stack: Stack) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Session:
+    """A sign-in, by the names that the account API uses."""
+
+    accessToken: str
+    idToken: str
+    refreshToken: str
+
+
 class _CannotGoOn(Exception):
     """A step failed whose result the next ones need."""
 
@@ -68,7 +79,8 @@ class _Tour:
     # ------------------------------------------------------------------------------------- the way
 
     def walk(self) -> None:
-        tokens, foreign = self.become_a_user()
+        session, foreign = self.become_a_user(self.stack.over_uds)
+        tokens = Tokens(session.accessToken, session.idToken)
         identity = self.expected_identity(tokens)
 
         print("\nThrough Envoy's listener that asks over the Unix socket:")
@@ -92,36 +104,85 @@ class _Tour:
         self.without_a_token(url)
         self.with_forged_headers(url, tokens, identity)
 
+        print("\nThe end of the session:")
+        self.account = Account(url)
+        self.signs_out(session)
+
         print("\nBehind the scenes:")
         self.counted()
         self.service_stops(tokens)
 
-    def become_a_user(self) -> tuple[Tokens, Tokens]:
+    def become_a_user(self, url: str) -> tuple[Session, Tokens]:
         stack, cognito = self.stack, self.stack.cognito
+        self.account = Account(url)
         password = make_password()
-        print(f"\nA user comes into being (at the Cognito emulator, {cognito.url}):")
+        print("\nA user comes into being, through Envoy and the account API:")
         with self.step(f"{DEMO_EMAIL} signs up", needed=True):
-            answer = cognito.sign_up(stack.client, DEMO_EMAIL, password)
-            self.say("< user sub", answer["UserSub"])
-            self.say("< code sent by", answer["CodeDeliveryDetails"]["DeliveryMedium"])
-            self.expect(answer["UserConfirmed"] is False, "the user is not confirmed yet")
+            body = self.answered("register", 201, email=DEMO_EMAIL, password=password, name=DEMO_NAME)
+            self.say("<", f"{body.get('message')} (sub {body.get('userSub')})")
+            self.expect((body.get("delivery") or {}).get("medium") == "EMAIL", "a code by e-mail")
+        with self.step("Signing in before the address is verified"):
+            self.answered("login", 401, code="user_not_confirmed", email=DEMO_EMAIL, password=password)
         with self.step("She confirms with the code from the mail", needed=True):
             code = cognito.mailed_code(DEMO_EMAIL)
             self.say("> code", code)
-            cognito.confirm(stack.client, DEMO_EMAIL, code)
+            self.answered("verify", 200, email=DEMO_EMAIL, code_=code)
         with self.step(f"An administrator puts her in the group {DEMO_GROUP}", needed=True):
             cognito.add_to_group(stack.pool, DEMO_EMAIL, DEMO_GROUP)
+        with self.step("A wrong password, and a user that does not exist: nobody can tell which"):
+            wrong = self.answered("login", 401, code="invalid_credentials", email=DEMO_EMAIL, password="Wrong-horse-1")
+            unknown = self.answered("login", 401, code="invalid_credentials", email="eve@example.com",
+                                    password="Wrong-horse-1")
+            self.expect(wrong == unknown, "the same answer")
         with self.step("She signs in", needed=True):
-            tokens = cognito.sign_in(stack.client, DEMO_EMAIL, password)
+            session = Session(**{name: str(value) for name, value in self.answered(
+                "login", 200, email=DEMO_EMAIL, password=password).items() if name in Session.__annotations__})
             foreign = cognito.sign_in(stack.other_client, DEMO_EMAIL, password)
-            self.say("< access token", shortened(tokens.access))
-            self.say("< ID token", shortened(tokens.id))
+            self.say("< access token", shortened(session.accessToken))
+            self.say("< ID token", shortened(session.idToken))
             # Someone else's code agrees that these are good, so a refusal below is cognito-authz's doing.
-            self.expect(self.claims(tokens.access)["token_use"] == "access", "PyJWT verifies the access token")
-            self.expect(self.claims(tokens.id)["token_use"] == "id", "PyJWT verifies the ID token")
+            self.expect(self.claims(session.accessToken)["token_use"] == "access", "PyJWT verifies the access token")
+            self.expect(self.claims(session.idToken)["token_use"] == "id", "PyJWT verifies the ID token")
             self.expect(self.claims(foreign.access)["client_id"] == stack.other_client,
                         "PyJWT verifies the other client's token")
-        return tokens, foreign
+        with self.step("She refreshes, and the new access token passes", needed=True):
+            body = self.answered("refresh", 200, refreshToken=session.refreshToken)
+            fresh = str(body.get("accessToken"))
+            self.expect(self.claims(fresh)["token_use"] == "access", "PyJWT verifies the new access token")
+            self.checks["allow", ""] += 1
+            answer = self.ask(url, [bearer(fresh)])
+            self.expect(answer.status == 200, "status 200")
+            self.reached = (answer.json() or {}).get("number", self.reached)
+        with self.step("Of the service's port nothing but the account API is reachable"):
+            for path in ("/auth/metrics", "/auth/..%2fmetrics", "/auth/../metrics", "/authors"):
+                answer = web.get(f"{url}{path}")
+                self.say("> GET", f"{path}: {answer.status}")
+                self.expect(answer.status in (307, 401, 404), f"no {path}")
+                self.expect(b"cognito_authz_" not in answer.body, f"no metrics behind {path}")
+                if answer.status == 401:
+                    self.checks["deny", "missing_credential"] += 1
+        return session, foreign
+
+    def signs_out(self, session: Session) -> None:
+        with self.step("She signs out, and her refresh token is dead"):
+            self.answered("logout", 401, code="invalid_token")
+            body = self.answered("logout", 200, token=session.accessToken, refreshToken=session.refreshToken)
+            self.say("<", str(body.get("message")))
+            self.answered("refresh", 401, code="invalid_token", refreshToken=session.refreshToken)
+
+    def answered(self, route: str, status: int, *, code: str | None = None, token: str | None = None,
+                 **members: str) -> dict[str, Any]:
+        """One request to the account API; `code` is the error's, and `code_` a member of that name."""
+        members = {name.rstrip("_"): value for name, value in members.items()}
+        self.say("> POST", f"{self.account.url}/auth/{route}")
+        answer = self.account.post(route, token, **members)
+        body = answer.json()
+        body = body if isinstance(body, dict) else {}
+        self.say("<", f"{answer.status} {body.get('code') or ''}".rstrip())
+        self.expect(answer.status == status, f"status {status}")
+        self.expect(body.get("code") == code, f"code {code}")
+        self.expect(answer.header("cache-control") == "no-store", "cache-control no-store")
+        return body
 
     def public_route(self, url: str) -> None:
         with self.step("A route for which Envoy does not ask, without a token"):
