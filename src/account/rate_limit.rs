@@ -49,10 +49,11 @@ impl Rate {
         Self { count: NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN), ..self }
     }
 
-    fn limiter(self) -> DefaultDirectRateLimiter {
+    /// A full bucket of `burst` that fills up at this rate.
+    fn limiter(self, burst: NonZeroU32) -> DefaultDirectRateLimiter {
         // At most a million within at least a second: a share of it is never nothing.
         let quota = Quota::with_period(self.per / self.count.get()).unwrap_or(Quota::per_second(self.count));
-        RateLimiter::direct(quota.allow_burst(self.count))
+        RateLimiter::direct(quota.allow_burst(burst))
     }
 }
 
@@ -87,15 +88,17 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
-    /// Limits of these rates. A user alone has half as many attempts again as a user from one address, so
-    /// that guessing from many addresses ends, too.
+    /// Limits of these rates. A user alone has a larger bucket than a user from one address, so that one attacker does
+    /// not lock a user out from everywhere; it fills more slowly, so that many attackers together get no more
+    /// attempts in the first `duration` than one of them could have: two buckets of `--limit-user`.
     pub fn new(rates: Rates, metrics: AccountMetrics) -> Self {
+        let global = rates.address.times(GLOBAL, 1);
         Self {
             address: Buckets::new(rates.address),
             address_user: Buckets::new(rates.user),
-            user: Buckets::new(rates.user.times(3, 2)),
+            user: Buckets::with_burst(rates.user.times(2, 3), rates.user.times(4, 3).count),
             sends: Buckets::new(rates.sends),
-            global: rates.address.times(GLOBAL, 1).limiter(),
+            global: global.limiter(global.count),
             metrics,
         }
     }
@@ -148,20 +151,26 @@ fn network(address: IpAddr) -> u128 {
 #[derive(Debug)]
 struct Buckets {
     rate: Rate,
+    burst: NonZeroU32,
     kept: Cache<u64, Arc<DefaultDirectRateLimiter>>,
     hasher: RandomState,
 }
 
 impl Buckets {
     fn new(rate: Rate) -> Self {
+        Self::with_burst(rate, rate.count)
+    }
+
+    fn with_burst(rate: Rate, burst: NonZeroU32) -> Self {
         // A bucket that nobody took from for this long is full, as a new one is.
-        let kept = Cache::builder().max_capacity(MAX_BUCKETS).time_to_idle(rate.per).build();
-        Self { rate, kept, hasher: RandomState::new() }
+        let to_fill = (rate.per / rate.count.get()).saturating_mul(burst.get()).max(rate.per);
+        let kept = Cache::builder().max_capacity(MAX_BUCKETS).time_to_idle(to_fill).build();
+        Self { rate, burst, kept, hasher: RandomState::new() }
     }
 
     fn take(&self, key: &impl std::hash::Hash) -> Result<(), Duration> {
         let key = self.hasher.hash_one(key);
-        take(&self.kept.get_with(key, || Arc::new(self.rate.limiter())))
+        take(&self.kept.get_with(key, || Arc::new(self.rate.limiter(self.burst))))
     }
 }
 
@@ -213,13 +222,13 @@ mod tests {
 
     #[test]
     fn a_user_is_guarded_from_each_address_and_from_all_of_them() {
-        let limits = limits("1000/1h", "10/1h", "3/1h");
+        let limits = limits("1000/1h", "12/1h", "3/1h");
         let guess = |address: &Address, user: &str| limits.user(Limit::Guess, address, user);
-        assert_eq!(allowed(|_| guess(&from("192.0.2.1"), "ada")), 10);
+        assert_eq!(allowed(|_| guess(&from("192.0.2.1"), "ada")), 12);
         assert_eq!(allowed(|_| guess(&from("192.0.2.1"), " ADA ")), 0, "names have no case");
-        assert_eq!(allowed(|_| guess(&from("192.0.2.2"), "ada")), 5);
-        assert_eq!(allowed(|n| guess(&from(&format!("192.0.2.{}", n % 250)), "bob")), 15);
-        assert_eq!(allowed(|_| guess(&Address::Unknown, "eve")), 15);
+        assert_eq!(allowed(|_| guess(&from("192.0.2.2"), "ada")), 4);
+        assert_eq!(allowed(|n| guess(&from(&format!("192.0.2.{}", n % 250)), "bob")), 16);
+        assert_eq!(allowed(|_| guess(&Address::Unknown, "eve")), 16);
         assert_eq!(allowed(|_| limits.user(Limit::Send, &from("192.0.2.1"), "ada")), 3);
         assert_eq!(allowed(|_| limits.user(Limit::Address, &from("192.0.2.1"), "ada")), 1000);
     }

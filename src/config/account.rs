@@ -62,7 +62,7 @@ pub struct AccountOptions {
     /// Requests of an address
     #[arg(long, value_name = "N/DURATION", help_heading = "Account API", default_value = "75/1m")]
     pub limit_address: Rate,
-    /// Attempts of an address at a user's password or code; half as many again from all addresses together
+    /// Attempts of an address at a user's password or code; twice as many in the first duration from all addresses together
     #[arg(long, value_name = "N/DURATION", help_heading = "Account API", default_value = "15/1m")]
     pub limit_user: Rate,
     /// Messages to a user
