@@ -56,11 +56,12 @@ impl Account {
         Ok(Reply { rotated, ..Reply::new(200, "success", body.into()) })
     }
 
-    /// Keys that cannot be had are no reason to withhold a token: nothing speaks against it.
+    /// A key that cannot be had, or that is newer than our last fetch, is no reason to withhold a token: nothing
+    /// speaks against it, and whoever presents it will be asked for its key once more.
     async fn may_be_handed_out(&self, token: &str, kind: AcceptedUse, deadline: Instant) -> Result<(), AccountError> {
         let expected = Expected { token_use: kind, clients: &self.own_client };
         match self.authorizer.verify_token(token, expected, unix_now(), deadline).await {
-            Ok(_) | Err(Denial::KeysUnavailable) => Ok(()),
+            Ok(_) | Err(Denial::KeysUnavailable | Denial::UnknownKid) => Ok(()),
             Err(denial) => {
                 tracing::error!(token_use = ?kind, reason = denial.reason(), "Cognito issued a token that does not verify");
                 Err(AccountError::upstream())

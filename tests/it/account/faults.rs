@@ -109,6 +109,10 @@ async fn tokens_are_verified_before_they_are_handed_out() {
     assert!(sparse.body.get("idToken").is_none());
     assert!((3590..=3600).contains(&sparse.body["expiresIn"].as_i64().unwrap()), "computed from the token");
 
+    fake.answers(|_, _| tokens(&json!({"AccessToken": TokenBuilder::access().sign(SigningKey::other())})));
+    let rotated = client.post("/login", login.clone()).await;
+    assert_eq!(rotated.status, 200, "signed with a key that came after our last fetch: {:?}", rotated.body);
+
     for changes in [
         json!({"AccessToken": sign(TokenBuilder::access().claim("iss", "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Other"))}),
         json!({"AccessToken": sign(TokenBuilder::access().claim("client_id", "other"))}),
