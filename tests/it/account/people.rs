@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 
 use super::QUICK;
@@ -11,6 +12,7 @@ use crate::support::account::{AccountClient, PASSWORD, Pool, call, mailed_code};
 use crate::support::client::{connect, get, metric, verdict};
 use crate::support::emulator::Emulator;
 use crate::support::service::{Program, TestApp};
+use crate::support::token::unix_now;
 use crate::support::{PATIENCE, eventually, tool};
 
 /// Flags for a pool at the emulator; the file with the client's secret goes with the second.
@@ -238,7 +240,47 @@ async fn second_factors_and_new_passwords_are_challenges() {
     assert_eq!(reply.status, 200, "{:?}", reply.body);
     assert_eq!(claims_by_pyjwt(&emulator, &pool, reply.text("accessToken"))["token_use"], "access");
     let bearer = reply.text("accessToken");
-    assert_eq!(client.bearer("/logout", bearer, json!({})).await.status, 200);
+
+    // A second factor, set up at Cognito itself.
+    let optional = json!({"UserPoolId": pool.id, "MfaConfiguration": "OPTIONAL", "SoftwareTokenMfaConfiguration": {"Enabled": true}});
+    call(&emulator, "SetUserPoolMfaConfig", optional).await;
+    let secret = call(&emulator, "AssociateSoftwareToken", json!({"AccessToken": bearer})).await;
+    let secret = secret["SecretCode"].as_str().unwrap();
+    call(&emulator, "VerifySoftwareToken", json!({"AccessToken": bearer, "UserCode": totp(secret)})).await;
+    let preference =
+        json!({"AccessToken": bearer, "SoftwareTokenMfaSettings": {"Enabled": true, "PreferredMfa": true}});
+    call(&emulator, "SetUserMFAPreference", preference).await;
+    let challenge = client.post("/login", json!({"email": user, "password": PASSWORD})).await;
+    assert_eq!((challenge.status, challenge.text("challenge")), (200, "SOFTWARE_TOKEN_MFA"), "{:?}", challenge.body);
+    let answer = |code: &str| {
+        json!({"challenge": "SOFTWARE_TOKEN_MFA", "session": challenge.body["session"], "username": user,
+            "responses": {"SOFTWARE_TOKEN_MFA_CODE": code}})
+    };
+    let code = totp(secret);
+    let wrong = if code == "000000" { "000001" } else { "000000" };
+    assert_eq!(client.post("/challenge", answer(wrong)).await.verdict(), (401, "invalid_code"));
+    let reply = client.post("/challenge", answer(&totp(secret))).await;
+    assert_eq!(reply.status, 200, "{:?}", reply.body);
+    assert_eq!(client.bearer("/logout", reply.text("accessToken"), json!({})).await.status, 200);
+}
+
+/// The code that an authenticator shows now for a secret in base32 (RFC 6238: SHA-1, six digits, 30 seconds).
+fn totp(secret: &str) -> String {
+    let mut bits = secret.bytes().filter(|byte| *byte != b'=').flat_map(|byte| {
+        let value = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".iter().position(|letter| *letter == byte).unwrap();
+        (0..5).rev().map(move |bit| u8::from(value >> bit & 1 == 1))
+    });
+    let mut key = Vec::new();
+    while let Some(byte) = (0..8).try_fold(0, |byte: u8, _| Some(byte << 1 | bits.next()?)) {
+        key.push(byte);
+    }
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key);
+    let step = u64::try_from(unix_now()).unwrap() / 30;
+    let tag = hmac::sign(&key, &step.to_be_bytes());
+    let tag = tag.as_ref();
+    let offset = usize::from(tag[19] & 15);
+    let number = u32::from_be_bytes(tag[offset..offset + 4].try_into().unwrap()) & 0x7fff_ffff;
+    format!("{:06}", number % 1_000_000)
 }
 
 #[tokio::test]
