@@ -169,9 +169,8 @@ fn bind_unix(path: &Path, mode: u32) -> Result<(StdUnixListener, SocketFile), St
     }
     // Bound under another name and moved into place, so that the socket never stands there with another mode, and
     // a stale one is replaced in one step.
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}", std::process::id()));
-    let temporary = PathBuf::from(temporary);
+    // The name is short: a socket's path has at most 107 bytes.
+    let temporary = path.with_file_name(format!(".{}", std::process::id()));
     let bind = || {
         let listener = StdUnixListener::bind(&temporary)?;
         fs::set_permissions(&temporary, fs::Permissions::from_mode(mode))?;
