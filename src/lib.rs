@@ -17,7 +17,7 @@
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
 //! - Only `ext_authz/` and `app` know tonic and Envoy's types; only `admin`, `account`, `http_server`,
 //!   `ext_authz/server` and `healthcheck` speak HTTP; only `jwks/fetch` and `cognito` make calls.
-//! - `authz/{token,claims,policy,identity,denial}` have no `async`, no clock and no logging: the same input gives the same answer.
+//! - `authz/{token,claim,claims,policy,identity,denial}` have no `async`, no clock and no logging: the same input gives the same answer.
 //! - `Claims` is made by one function, the one that has verified the signature. There is no way around it, also not
 //!   for tests: they sign real tokens.
 //! - There is no global state: two services can run in one process.

@@ -4,6 +4,7 @@
 //! Start from [`Authorizer::authorize`]: the order of the checks stands there on one screen.
 
 pub mod cache;
+mod claim;
 pub mod claims;
 pub mod denial;
 pub mod identity;

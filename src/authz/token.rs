@@ -9,7 +9,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::claims::{CheckedClaims, Claim, Claims, Expected, RawClaims, UnixTime};
+use super::claim::Claim;
+use super::claims::{CheckedClaims, Claims, Expected, RawClaims, UnixTime};
 use super::denial::Denial;
 use crate::jwks::VerifyingKey;
 use crate::user_pool::{PoolIndex, UserPool, UserPools};
