@@ -3,21 +3,26 @@
 //!
 //! - verification of one token against the bare RSA operation, which no verifier can do without
 //! - a cached check (bytes in, bytes out) against decoding its request with prost, which it does without
+//! - a cached check with 200 pools, 200 policies and 400 routes against one without a policy file
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a benchmark")]
 
 use std::hint::black_box;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cognito_authz::authz::extra_claims::WantedClaims;
 use cognito_authz::authz::token::Decoded;
-use cognito_authz::authz::{Authorizer, Decision, IdentityHeaders, Policies, TokenCache};
-use cognito_authz::ext_authz::{request, response::Answers};
+use cognito_authz::authz::{Authorizer, Decision, TokenCache};
+use cognito_authz::config::rules::RulesSource;
+use cognito_authz::ext_authz::{request, response};
 use cognito_authz::jwks::KeySet;
-use cognito_authz::jwks::store::{KeyStore, PoolKeys};
+use cognito_authz::lifecycle::Readiness;
 use cognito_authz::metrics::Metrics;
+use cognito_authz::rulebook::Rulebook;
 use cognito_authz::user_pool::{AcceptedUse, Clients, UserPool, UserPools};
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
@@ -45,8 +50,9 @@ fn main() {
         POOL.parse().unwrap(),
         Clients::Only(vec![CLIENT.parse().unwrap()]),
         AcceptedUse::Access,
-    );
-    let pools = || UserPools::new(vec![pool.as_ref().unwrap().clone()]).unwrap();
+    )
+    .unwrap();
+    let pools = || UserPools::new(vec![pool.clone()]).unwrap();
     let keys = KeySet::parse(jwks(&[key]).as_bytes(), &KeySet::default()).unwrap();
 
     let limit_key = limit_key(key);
@@ -58,39 +64,73 @@ fn main() {
         })
         .collect();
     let limit = || parts.iter().for_each(|(input, signature)| limit_key.verify_sig(input, signature).unwrap());
-    let (pools_for_verify, now) = (pools(), unix_now());
+    let (pools_for_verify, wanted, now) = (pools(), WantedClaims::default(), unix_now());
     let verify = || {
         for token in &tokens {
             let decoded = Decoded::new(token).ok().unwrap();
             let unverified = decoded.read().ok().unwrap();
             let candidate = unverified.check(&pools_for_verify, now, 0).ok().unwrap();
             let key = keys.get(candidate.kid()).unwrap();
-            black_box(candidate.verify(key).unwrap());
+            black_box(candidate.verify(key, &wanted).unwrap());
         }
     };
     compare("verification of one token", &verify, "bare RSA verification", &limit);
 
-    let metrics = Metrics::new(vec!["default".into()], vec!["default".into()], &[], &[]).unwrap();
-    let seed = KeySet::parse(jwks(&[key]).as_bytes(), &KeySet::default()).unwrap();
-    let store = KeyStore::new(vec![PoolKeys::new(seed, metrics.jwks("default"))]);
-    let cache = TokenCache::new(50_000, 64 << 20, metrics.token_cache.clone());
-    let authorizer = Arc::new(Authorizer::new(pools(), Policies::default(), store, cache, 0));
-    let answers = Answers::new(IdentityHeaders::new("x-auth-".parse().unwrap()), "api".parse().unwrap());
     let messages: Vec<Vec<u8>> = tokens.iter().map(|token| check_request(token).encode_to_vec()).collect();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let cached = || {
+    let cached = |authorizer: &Authorizer| {
         runtime.block_on(async {
             for message in &messages {
                 let context = request::read(message).ok().unwrap().unwrap();
                 let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
                 let verdict = authorizer.authorize(Some(&context), now, deadline).await;
-                let Decision::Allow { token, identity } = verdict.decision else { unreachable!("a good token") };
-                black_box(answers.allow(&token.claims, &identity, "default", &context.headers));
+                let Decision::Allow { token, identity } = &verdict.decision else { unreachable!("a good token") };
+                let claims = token.as_ref().map(|token| &token.claims);
+                let (headers, policy) = (&verdict.rules.headers, verdict.policy().unwrap());
+                black_box(response::allow(headers, identity, claims, policy, &context.headers));
             }
         });
     };
+    let plain = authorizer(&pool, &jwks(&[key]), None);
     let decode = || messages.iter().for_each(|message| drop(black_box(CheckRequest::decode(&**message).unwrap())));
-    compare("cached check, bytes to bytes", &cached, "decoding the request with prost", &decode);
+    compare("cached check, bytes to bytes", &|| cached(&plain), "decoding the request with prost", &decode);
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("policy.yaml");
+    std::fs::write(&file, large_file()).unwrap();
+    let large = authorizer(&pool, &jwks(&[key]), Some(file));
+    compare("cached check, large policy file", &|| cached(&large), "the same without a file", &|| cached(&plain));
+}
+
+/// Decides with this pool and the pools of a file.
+fn authorizer(pool: &UserPool, jwks: &str, file: Option<PathBuf>) -> Authorizer {
+    let source = RulesSource {
+        pool: Some(pool.clone()),
+        header_prefix: "x-auth-".parse().unwrap(),
+        allow_insecure_endpoints: false,
+        file,
+    };
+    let mut rules = source.read().unwrap();
+    rules.pools[0].1 = KeySet::parse(jwks.as_bytes(), &KeySet::default()).unwrap();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let (_, rules) =
+        Rulebook::open(rules, source, Duration::from_secs(900), Arc::clone(&metrics), &Readiness::default()).unwrap();
+    Authorizer::new(rules, TokenCache::new(50_000, 64 << 20, metrics.token_cache.clone()), 0)
+}
+
+/// 200 pools, a policy for each, and two routes to each policy. The requests here match one of them.
+fn large_file() -> String {
+    let each = |write: fn(u32) -> String| (0..200).map(write).collect::<String>();
+    let pools = each(|number| format!("  p{number}: {{user_pool_id: eu-west-1_Pool{number}, client_ids: any}}\n"));
+    let policies = each(|number| format!("  only{number}: {{pools: [p{number}]}}\n"));
+    let routes = each(|number| {
+        let host = format!("- {{host: t{number}.example, path_prefix: /, policy: only{number}}}\n");
+        host + &format!("- {{path_prefix: /tenants/t{number}, policy: only{number}}}\n")
+    });
+    format!(
+        "pools:\n{pools}default: members\npolicies:\n  members: {{}}\n  readers: {{groups: {{any: [editors]}}}}\n{policies}\
+         routes:\n- {{method: GET, path: '/v1/orders/{{id}}', policy: readers}}\n{routes}"
+    )
 }
 
 /// Prints the medians of both, and of their ratios.

@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use prost::bytes::Bytes;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::account::Account;
 use crate::authz::Authorizer;
@@ -25,6 +26,8 @@ use crate::http_server::{self, Answer, Limits};
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::listen::Listener;
 use crate::metrics::{self, Metrics};
+use crate::rulebook::Status;
+use crate::user_pool::UserPool;
 
 /// Operators and their tools are few; the clients of an account API on the same port are not.
 const LIMITS: Limits = Limits { connections: 4096, head: Duration::from_secs(30) };
@@ -40,8 +43,10 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// Who knows how full the cache is.
     pub authorizer: Arc<Authorizer>,
-    /// What is in force.
-    pub config: Value,
+    /// Every option.
+    pub options: Value,
+    /// The policy file in force.
+    pub rules: Arc<Status>,
     /// The account API, unless it has a port of its own or is off.
     pub account: Option<Arc<Account>>,
 }
@@ -64,7 +69,7 @@ impl Admin {
             "/livez" => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
             "/readyz" => self.readyz(),
             "/metrics" => self.metrics(),
-            "/config" => json(StatusCode::OK, &self.config),
+            "/config" => json(StatusCode::OK, &self.config()),
             _ => return text(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "not found\n"),
         };
         if [Method::GET, Method::HEAD].contains(request.method()) {
@@ -80,11 +85,32 @@ impl Admin {
         if self.shutdown.draining.is_cancelled() {
             pending.push("shutting down".into());
         }
-        if pending.is_empty() {
-            json(StatusCode::OK, &json!({"status": "ready", "pending": []}))
-        } else {
-            json(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "not ready", "pending": pending}))
+        let (status, word) =
+            if pending.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
+        let mut detail = json!({"status": word, "pending": pending});
+        // Still ready: the rules of before are in force.
+        if let (Some(error), Some(detail)) = (&*self.rules.error.load(), detail.as_object_mut()) {
+            detail.insert("policy_file".into(), format!("not reloaded: {error}").into());
         }
+        json(status, &detail)
+    }
+
+    /// Options, pools and policy file in force.
+    fn config(&self) -> Value {
+        let rules = self.authorizer.rules();
+        let pool = |pool: &UserPool| {
+            let jwks_urls: Vec<&str> = pool.jwks_urls.iter().map(Url::as_str).collect();
+            json!({
+                "name": pool.name,
+                "id": pool.id.as_str(),
+                "region": pool.id.region(),
+                "issuers": pool.issuers,
+                "jwks_urls": jwks_urls,
+                "endpoint": pool.endpoint.as_str(),
+            })
+        };
+        let pools: Vec<Value> = rules.pools.iter().map(pool).collect();
+        json!({"options": self.options, "pools": pools, "policy_file": &**self.rules.file.load()})
     }
 
     fn metrics(&self) -> Answer {

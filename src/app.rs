@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::account::rate_limit;
 use crate::account::{self, Account, Settings};
 use crate::admin::Admin;
-use crate::authz::{Authorizer, Denial, IdentityHeaders, Policies, TokenCache};
+use crate::authz::{Authorizer, TokenCache};
 use crate::cognito::error::CognitoError;
 use crate::cognito::{CognitoClient, Operation};
 use crate::config::Config;
@@ -24,12 +24,11 @@ use crate::ext_authz::health::Health;
 use crate::ext_authz::response::Answers;
 use crate::ext_authz::server::{Limits, Services, Threads, Workers};
 use crate::http_server;
-use crate::jwks::fetch::{FetchError, JwksClient};
-use crate::jwks::store::{KeyStore, PoolKeys, Refresher};
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::listen::{BindError, Listener};
+use crate::metrics::Metrics;
 use crate::metrics::account::Labels;
-use crate::metrics::{CheckOutcome, Metrics};
+use crate::rulebook::Rulebook;
 
 /// A service that listens and does not answer yet.
 pub struct Bound {
@@ -40,7 +39,8 @@ pub struct Bound {
     workers: Workers,
     threads: Threads,
     health: Health,
-    refreshers: Vec<(Refresher, Vec<url::Url>)>,
+    rulebook: Rulebook,
+    authorizer: Arc<Authorizer>,
     shutdown: Shutdown,
     shutdown_delay: Duration,
     shutdown_deadline: Duration,
@@ -75,31 +75,25 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
 
     let readiness = Readiness::default();
     let shutdown = Shutdown::default();
-    let policies = Policies::default();
-    let metrics = Arc::new(metrics(&config, &policies)?);
-
-    let mut seed = Some(config.jwks_seed);
-    let mut refreshers = Vec::new();
-    let mut pool_keys = Vec::new();
-    for pool in config.pools.iter() {
-        let seed = seed.take().unwrap_or_default();
-        let keys = PoolKeys::new(seed, metrics.jwks(&pool.name));
-        let ready = readiness.block(format!("keys of the pool {}", pool.name));
-        refreshers
-            .push((Refresher::new(Arc::clone(&keys), config.jwks_refresh_interval, ready), pool.jwks_urls.clone()));
-        pool_keys.push(keys);
-    }
-
-    let endpoint = config.pools.iter().next().map(|pool| pool.endpoint.clone());
+    let metrics = Arc::new(Metrics::new().context("metrics")?);
+    let endpoint = |name: &str| {
+        let pool = config.rules.pools.iter().map(|(pool, _)| pool).find(|pool| *pool.name == *name);
+        pool.map(|pool| pool.endpoint.clone()).context("the account API's pool")
+    };
+    let account_endpoint = config.account.as_ref().map(|account| endpoint(&account.pool)).transpose()?;
+    let interval = config.jwks_refresh_interval;
+    let (mut rulebook, rules) =
+        Rulebook::open(config.rules, config.rules_source, interval, Arc::clone(&metrics), &readiness)?;
     let cache = TokenCache::new(config.token_cache_capacity, config.token_cache_max_bytes, metrics.token_cache.clone());
-    let authorizer = Arc::new(Authorizer::new(config.pools, policies, KeyStore::new(pool_keys), cache, config.leeway));
-    let account = match (config.account, endpoint) {
+    let authorizer = Arc::new(Authorizer::new(rules, cache, config.leeway));
+    let account = match (config.account, account_endpoint) {
         (Some(settings), Some(endpoint)) => {
+            rulebook.keep_pool(&settings.pool);
             Some(account(settings, config.realm.as_str(), endpoint, Arc::clone(&authorizer), &metrics)?)
         }
         _ => None,
     };
-    let answers = Answers::new(IdentityHeaders::new(config.header_prefix), config.realm);
+    let answers = Answers::new(config.realm);
     let check =
         CheckService::new(Arc::clone(&authorizer), answers, Arc::clone(&metrics), config.grpc.max_message_bytes);
     let (health, health_service) = Health::new().await;
@@ -118,8 +112,15 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         (Some(listener), Some(account)) => (Some((listener, account)), None),
         (_, shared) => (None, shared),
     };
-    let admin =
-        Admin { readiness, shutdown: shutdown.clone(), metrics, authorizer, config: config.effective, account: shared };
+    let admin = Admin {
+        readiness,
+        shutdown: shutdown.clone(),
+        metrics,
+        authorizer: Arc::clone(&authorizer),
+        options: config.effective,
+        rules: rulebook.status(),
+        account: shared,
+    };
     Ok(Bound {
         grpc,
         admin_listener,
@@ -128,19 +129,12 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         workers,
         threads,
         health,
-        refreshers,
+        rulebook,
+        authorizer,
         shutdown,
         shutdown_delay: config.shutdown_delay,
         shutdown_deadline: config.shutdown_deadline,
     })
-}
-
-fn metrics(config: &Config, policies: &Policies) -> anyhow::Result<Metrics> {
-    let pools = config.pools.iter().map(|pool| pool.name.clone()).collect();
-    let policies = policies.iter().map(|policy| policy.name.clone()).collect();
-    let outcome = |denial: Denial| if denial.is_ours() { CheckOutcome::Error } else { CheckOutcome::Deny };
-    let reasons: Vec<_> = Denial::ALL.iter().map(|denial| (outcome(*denial), denial.reason())).collect();
-    Metrics::new(pools, policies, &reasons, &FetchError::LABELS).context("metrics")
 }
 
 fn account(
@@ -167,6 +161,7 @@ fn account(
         metrics.cognito.clone(),
     );
     let settings = Settings {
+        pool: config.pool,
         prefix: config.prefix,
         client_id: config.client_id,
         trusted_hops: config.trusted_hops,
@@ -215,15 +210,7 @@ impl Bound {
         }
 
         // Each of these lives until it is told to end; one that ends by itself has died.
-        let mut fetching = JoinSet::new();
-        let client = Arc::new(JwksClient::default());
-        for (refresher, urls) in self.refreshers {
-            let (client, urls) = (Arc::clone(&client), Arc::new(urls));
-            fetching.spawn(refresher.run(move || {
-                let (client, urls) = (Arc::clone(&client), Arc::clone(&urls));
-                async move { client.fetch(&urls).await }
-            }));
-        }
+        let mut rulebook = tokio::spawn(self.rulebook.run(self.authorizer));
         let mut accepting = JoinSet::new();
         let workers = Arc::new(self.workers);
         for listener in self.grpc {
@@ -247,7 +234,7 @@ impl Bound {
 
         let dead = tokio::select! {
             () = stop => None,
-            Some(_) = fetching.join_next() => Some("the task that fetches keys"),
+            _ = &mut rulebook => Some("the task that fetches keys"),
             Some(_) = accepting.join_next() => Some("the task that accepts connections"),
             _ = &mut admin => Some("the admin port"),
             () = threads.one_dies() => Some("a thread that serves checks"),

@@ -31,6 +31,7 @@ pub mod authz;
 pub mod cognito;
 pub mod config;
 pub mod ext_authz;
+pub mod file_watch;
 pub mod healthcheck;
 pub mod http_server;
 pub mod jwks;
@@ -38,6 +39,7 @@ pub mod lifecycle;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod rulebook;
 pub mod user_pool;
 
 #[cfg(test)]

@@ -46,9 +46,7 @@ fn main() -> ExitCode {
 
 async fn serve(config: Config) -> ExitCode {
     let _log = logging::start(config.log_format, config.log_level);
-    if let Err(error) = rustls::crypto::aws_lc_rs::default_provider().install_default() {
-        tracing::debug!(?error, "a crypto provider was installed before");
-    }
+    install_crypto();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -100,6 +98,12 @@ fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
 fn complain(message: &dyn std::fmt::Display) {
     // Whoever closed standard error does not want to hear it.
     drop(writeln!(std::io::stderr(), "cognito-authz: {message}"));
+}
+
+fn install_crypto() {
+    if let Err(error) = rustls::crypto::aws_lc_rs::default_provider().install_default() {
+        tracing::debug!(?error, "a crypto provider was installed before");
+    }
 }
 
 fn print(text: &str) -> ExitCode {

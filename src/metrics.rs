@@ -49,8 +49,6 @@ impl CheckOutcome {
 pub struct Metrics {
     registry: Registry,
     checks: IntCounterVec,
-    /// The counter of allowed checks, by pool and policy: the hot path does not look labels up.
-    allowed: Vec<Vec<IntCounter>>,
     durations: [Histogram; 3],
     /// Checks being decided.
     pub checks_in_flight: IntGauge,
@@ -59,8 +57,20 @@ pub struct Metrics {
     pub token_cache: TokenCacheMetrics,
     /// Tokens in the cache, set when metrics are read.
     pub token_cache_entries: IntGauge,
+    reloads: IntCounterVec,
+    /// 1 if the policy file in force is the one on disk, as far as is known; also without a file.
+    pub config_last_reload_successful: IntGauge,
+}
+
+/// Counters of checks for one set of pools and policies.
+#[derive(Debug)]
+pub struct CheckCounters {
+    checks: IntCounterVec,
     pools: Vec<Box<str>>,
     policies: Vec<Box<str>>,
+    /// The counter of allowed checks, by policy and pool; the last one of a policy is for nobody's pool. The hot path
+    /// does not look labels up.
+    allowed: Vec<Vec<IntCounter>>,
 }
 
 /// What the verified-token cache counts.
@@ -126,17 +136,53 @@ pub struct CheckLabels {
     pub policy: Option<usize>,
 }
 
+/// Most series of refused checks that are there before they are needed. With 200 pools and a policy for each there would
+/// be a million.
+const PREPARED_SERIES: usize = 10_000;
+
+impl CheckCounters {
+    /// Counts an ended check.
+    pub fn count(&self, labels: CheckLabels) {
+        let pool = labels.pool.unwrap_or(self.pools.len());
+        let prepared = || self.allowed.get(labels.policy?)?.get(pool);
+        if labels.outcome == CheckOutcome::Allow
+            && let Some(counter) = prepared()
+        {
+            counter.inc();
+            return;
+        }
+        let name = |names: &[Box<str>], index: Option<usize>| {
+            index.and_then(|index| names.get(index).cloned()).unwrap_or_default()
+        };
+        let (pool, policy) = (name(&self.pools, labels.pool), name(&self.policies, labels.policy));
+        self.checks.with_label_values(&[labels.outcome.as_str(), labels.reason, &*pool, &*policy]).inc();
+    }
+}
+
+/// How a reload ended, as a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// The file is in force.
+    Success,
+    /// It is not; the one before it is.
+    Failure,
+}
+
+impl Reload {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+        }
+    }
+}
+
 impl Metrics {
-    /// All metrics for these pools and policies, at zero. `reasons` are the reasons of checks that end badly.
+    /// All metrics that do not depend on pools and policies, at zero.
     ///
     /// # Errors
     /// Never in practice: a name would have to be taken twice or be malformed.
-    pub fn new(
-        pools: Vec<Box<str>>,
-        policies: Vec<Box<str>>,
-        reasons: &[(CheckOutcome, &'static str)],
-        fetch_results: &[&'static str],
-    ) -> Result<Self, prometheus::Error> {
+    pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let checks = register(
             &registry,
@@ -169,62 +215,95 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
 
-        for (outcome, reason) in reasons {
-            for policy in &policies {
-                for pool in std::iter::once("").chain(pools.iter().map(|pool| &**pool)) {
-                    checks.with_label_values(&[outcome.as_str(), reason, pool, policy]);
-                }
-            }
+        let reloads = register(
+            &registry,
+            IntCounterVec::new(opts("config_reloads_total", "Reloads of the policy file by result."), &["result"])?,
+        )?;
+        for result in [Reload::Success, Reload::Failure] {
+            reloads.with_label_values(&[result.as_str()]);
         }
-        let allow =
-            |pool: &str, policy: &str| checks.with_label_values(&[CheckOutcome::Allow.as_str(), "", pool, policy]);
-        let allowed = pools.iter().map(|pool| policies.iter().map(|policy| allow(pool, policy)).collect()).collect();
-        let metrics = Self {
+        let reloaded = IntGauge::with_opts(opts(
+            "config_last_reload_successful",
+            "Whether the policy file in force is the one on disk.",
+        ))?;
+        reloaded.set(1);
+        Ok(Self {
             checks,
-            allowed,
             durations: CheckOutcome::ALL.map(|outcome| durations.with_label_values(&[outcome.as_str()])),
             checks_in_flight: register(&registry, in_flight)?,
             jwks,
             token_cache,
             token_cache_entries: register(&registry, entries)?,
-            pools,
-            policies,
+            reloads,
+            config_last_reload_successful: register(&registry, reloaded)?,
             registry,
-        };
-        for pool in &metrics.pools {
-            let jwks = metrics.jwks(pool);
-            for result in fetch_results {
-                jwks.fetches.with_label_values(&[&**pool, result]);
-            }
-        }
-        Ok(metrics)
+        })
     }
 
-    /// Counts a check that took `seconds`.
-    pub fn checked(&self, labels: CheckLabels, seconds: f64) {
+    /// Counters for these pools and policies, at zero. `reasons` are the reasons of checks that end badly, and whether
+    /// they do so before there is a policy.
+    ///
+    /// Allowed checks and those that fail before a pool is known have all their series; the others only as long as they
+    /// are not too many, and else when they first happen.
+    pub fn checks(
+        &self,
+        pools: Vec<Box<str>>,
+        policies: Vec<Box<str>>,
+        reasons: &[(CheckOutcome, &'static str, bool)],
+    ) -> CheckCounters {
+        let prepare = |outcome: CheckOutcome, reason: &str, pool: &str, policy: &str| {
+            self.checks.with_label_values(&[outcome.as_str(), reason, pool, policy])
+        };
+        let are_few = reasons.len() * policies.len() * pools.len() <= PREPARED_SERIES;
+        for (outcome, reason, without_policy) in reasons {
+            if *without_policy {
+                prepare(*outcome, reason, "", "");
+                continue;
+            }
+            for policy in &policies {
+                prepare(*outcome, reason, "", policy);
+                for pool in pools.iter().filter(|_| are_few) {
+                    prepare(*outcome, reason, pool, policy);
+                }
+            }
+        }
+        let allow = |policy: &str, pool: &str| prepare(CheckOutcome::Allow, "", pool, policy);
+        let by_pool = |policy: &str| pools.iter().map(|pool| allow(policy, pool)).chain([allow(policy, "")]).collect();
+        let allowed = policies.iter().map(|policy| by_pool(policy)).collect();
+        CheckCounters { checks: self.checks.clone(), pools, policies, allowed }
+    }
+
+    /// Notes how long a check took, in seconds.
+    pub fn took(&self, outcome: CheckOutcome, seconds: f64) {
         let [allow, deny, error] = &self.durations;
-        let duration = match labels.outcome {
+        let duration = match outcome {
             CheckOutcome::Allow => allow,
             CheckOutcome::Deny => deny,
             CheckOutcome::Error => error,
         };
         duration.observe(seconds);
-        let prepared = || self.allowed.get(labels.pool?)?.get(labels.policy?);
-        if labels.outcome == CheckOutcome::Allow
-            && let Some(counter) = prepared()
-        {
-            counter.inc();
-            return;
-        }
-        let name = |names: &[Box<str>], index: Option<usize>| {
-            index.and_then(|index| names.get(index).cloned()).unwrap_or_default()
-        };
-        let (pool, policy) = (name(&self.pools, labels.pool), name(&self.policies, labels.policy));
-        self.checks.with_label_values(&[labels.outcome.as_str(), labels.reason, &*pool, &*policy]).inc();
     }
 
-    /// The metrics of one pool's keys.
-    pub fn jwks(&self, pool: &str) -> JwksMetrics {
+    /// Counts a reload of the policy file.
+    pub fn reloaded(&self, result: Reload) {
+        self.reloads.with_label_values(&[result.as_str()]).inc();
+        self.config_last_reload_successful.set(i64::from(result == Reload::Success));
+    }
+
+    /// Takes away what a pool that is no more showed of its keys. Its counters stay: they are history.
+    pub fn forget_pool(&self, pool: &str) {
+        let jwks = &self.jwks;
+        // Errors only say that there was nothing to take away.
+        drop(jwks.keys.remove_label_values(&[pool]));
+        drop(jwks.skipped_keys.remove_label_values(&[pool]));
+        drop(jwks.last_success.remove_label_values(&[pool]));
+    }
+
+    /// The metrics of one pool's keys, at zero; fetches end as `results` say.
+    pub fn jwks(&self, pool: &str, results: &[&'static str]) -> JwksMetrics {
+        for result in results {
+            self.jwks.fetches.with_label_values(&[pool, result]);
+        }
         JwksMetrics {
             pool: pool.into(),
             fetches: self.jwks.fetches.clone(),

@@ -25,12 +25,11 @@ impl UserPoolId {
     pub fn region(&self) -> &str {
         self.0.rsplit_once('_').map_or("", |(region, _)| region)
     }
+}
 
-    /// DNS suffix of the pool's AWS partition.
-    fn dns_suffix(&self) -> &'static str {
-        let region = self.region();
-        PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("amazonaws.com", |(_, suffix)| suffix)
-    }
+/// DNS suffix of a region's AWS partition.
+fn dns_suffix(region: &str) -> &'static str {
+    PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("amazonaws.com", |(_, suffix)| suffix)
 }
 
 /// Partitions whose host names do not end in `amazonaws.com`, by region prefix. `us-isob-` and `us-isof-` stand
@@ -103,6 +102,16 @@ pub enum Clients {
     Any,
 }
 
+impl Clients {
+    /// Whether tokens of `client` are accepted.
+    pub fn accept(&self, client: &ClientId) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(clients) => clients.contains(client),
+        }
+    }
+}
+
 /// Which kinds of token pass (`--token-use`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptedUse {
@@ -115,7 +124,7 @@ pub enum AcceptedUse {
 }
 
 /// A user pool: its names, and what its tokens must say.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserPool {
     /// Our own name for it, a metric label: `default` for the pool of the command line.
     pub name: Box<str>,
@@ -142,12 +151,13 @@ impl UserPool {
     /// # Errors
     /// [`UserPoolError::Url`] when the region makes no host name.
     pub fn new(name: &str, id: UserPoolId, clients: Clients, token_use: AcceptedUse) -> Result<Self, UserPoolError> {
+        let suffix = dns_suffix(id.region());
         let issuers: Vec<String> = ["cognito-idp", "issuer-cognito-idp"]
             .iter()
-            .map(|service| format!("https://{service}.{}.{}/{id}", id.region(), id.dns_suffix()))
+            .map(|service| format!("https://{service}.{}.{suffix}/{id}", id.region()))
             .collect();
         let jwks_urls = issuers.iter().map(|issuer| jwks_url(issuer)).collect::<Result<_, _>>()?;
-        let endpoint = format!("https://cognito-idp.{}.{}/", id.region(), id.dns_suffix());
+        let endpoint = format!("https://cognito-idp.{}.{suffix}/", id.region());
         let endpoint = Url::parse(&endpoint).map_err(|_| UserPoolError::Url)?;
         Ok(Self { name: name.into(), id, issuers, jwks_urls, endpoint, clients, token_use })
     }
@@ -159,6 +169,21 @@ impl UserPool {
     pub fn with_endpoint(mut self, base: &Url) -> Result<Self, UserPoolError> {
         self.jwks_urls = vec![jwks_url(&format!("{}/{}", base.as_str().trim_end_matches('/'), self.id))?];
         self.endpoint = base.clone();
+        Ok(self)
+    }
+
+    /// The same pool with one more issuer: the original format with `region`, to which the pool is replicated. Tokens that
+    /// are issued there name it in `iss`; the updated format always names the primary region.
+    ///
+    /// # Errors
+    /// [`UserPoolError::Region`] when it is the pool's own, or none.
+    pub fn with_replica(mut self, region: &str) -> Result<Self, UserPoolError> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let issuer = format!("https://cognito-idp.{region}.{}/{}", dns_suffix(region), self.id);
+        if region.is_empty() || !region.bytes().all(plain) || self.issuers.contains(&issuer) {
+            return Err(UserPoolError::Region);
+        }
+        self.issuers.push(issuer);
         Ok(self)
     }
 }
@@ -200,6 +225,16 @@ impl UserPools {
         Some((index, self.pools.get(index)?))
     }
 
+    /// The pool at this position.
+    pub fn get(&self, index: PoolIndex) -> Option<&UserPool> {
+        self.pools.get(index)
+    }
+
+    /// The pool of this name.
+    pub fn named(&self, name: &str) -> Option<&UserPool> {
+        self.pools.iter().find(|pool| *pool.name == *name)
+    }
+
     /// All pools, in the order of their [`PoolIndex`].
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &UserPool> {
         self.pools.iter()
@@ -215,6 +250,9 @@ pub enum UserPoolError {
     /// Not an app client id.
     #[error("not an app client id (1 to 128 letters, digits, '_' or '+')")]
     Client,
+    /// Not a region, or the pool's own.
+    #[error("not another region such as us-east-1")]
+    Region,
     /// No URL can be made.
     #[error("no URL can be made for this pool")]
     Url,
@@ -292,6 +330,17 @@ mod tests {
             assert_eq!(pool.jwks_urls[0].as_str(), "http://127.0.0.1:9229/us-east-1_A/.well-known/jwks.json");
             assert_eq!(pool.endpoint.as_str(), "http://127.0.0.1:9229/");
             assert_eq!(pool.issuers[0], "https://cognito-idp.us-east-1.amazonaws.com/us-east-1_A");
+        }
+    }
+
+    #[test]
+    fn a_replica_has_an_issuer_of_its_own() {
+        let pool = pool("eu-west-1_A").with_replica("us-east-1").unwrap().with_replica("cn-north-1").unwrap();
+        assert_eq!(pool.issuers[2], "https://cognito-idp.us-east-1.amazonaws.com/eu-west-1_A");
+        assert_eq!(pool.issuers[3], "https://cognito-idp.cn-north-1.amazonaws.com.cn/eu-west-1_A");
+        assert_eq!(pool.jwks_urls.len(), 2, "of the pool's own region");
+        for bad in ["eu-west-1", "us-east-1", "", "US-EAST-1", "us_east_1", "a/b"] {
+            assert_eq!(pool.clone().with_replica(bad), Err(UserPoolError::Region), "{bad}");
         }
     }
 

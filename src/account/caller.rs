@@ -36,11 +36,12 @@ impl Account {
             _ => AccountError::new(401, Code::InvalidToken),
         };
         let token = token.map_err(refused)?;
-        let Some(pool) = self.authorizer.pools().iter().next() else {
+        let rules = self.authorizer.rules();
+        let Some(pool) = rules.pools.named(&self.settings.pool) else {
             return Err(AccountError::unavailable());
         };
         // Only an access token can do anything here, whatever checks accept.
-        let expected = Expected { token_use: AcceptedUse::Access, clients: &pool.clients };
+        let expected = Expected { pool: &pool.name, token_use: AcceptedUse::Access, clients: &pool.clients };
         let deadline = Instant::now() + CLIENT_PATIENCE;
         let verified = self.authorizer.verify_token(token, expected, unix_now(), deadline).await.map_err(refused)?;
         let claims = &verified.claims;

@@ -91,6 +91,8 @@ pub enum RefreshFlow {
 /// Settings of the account API.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Name of the pool whose people it serves.
+    pub pool: Box<str>,
     /// Where it is.
     pub prefix: Prefix,
     /// The app client that it speaks for.

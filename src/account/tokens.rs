@@ -59,7 +59,7 @@ impl Account {
     /// A key that cannot be had, or that is newer than our last fetch, is no reason to withhold a token: nothing
     /// speaks against it, and whoever presents it will be asked for its key once more.
     async fn may_be_handed_out(&self, token: &str, kind: AcceptedUse, deadline: Instant) -> Result<(), AccountError> {
-        let expected = Expected { token_use: kind, clients: &self.own_client };
+        let expected = Expected { pool: &self.settings.pool, token_use: kind, clients: &self.own_client };
         match self.authorizer.verify_token(token, expected, unix_now(), deadline).await {
             Ok(_) | Err(Denial::KeysUnavailable | Denial::UnknownKid) => Ok(()),
             Err(denial) => {

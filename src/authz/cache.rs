@@ -22,9 +22,15 @@ pub struct Verified {
     pub claims: Claims,
     /// The pool that signed it.
     pub pool: PoolIndex,
+    /// The version of that pool's rules under which it was verified.
+    pub stamp: PoolStamp,
     /// The key it was verified with.
     pub key: Arc<VerifyingKey>,
 }
+
+/// Tells versions of a pool apart: one whose issuers, clients, token use or kept claims have changed has another one.
+/// No two pools of a process share one.
+pub type PoolStamp = u64;
 
 /// SHA-256 of a token.
 pub type TokenDigest = [u8; 32];
@@ -75,11 +81,14 @@ impl TokenCache {
         bytes
     }
 
-    /// What is known of the token, unless its key has left the pool since.
-    pub fn get(&self, digest: &TokenDigest) -> Option<Arc<Verified>> {
+    /// What is known of the token, unless its key has left the pool since, or the pool is no longer what it was:
+    /// `stamps` are those of the pools in force.
+    pub fn get(&self, digest: &TokenDigest, stamps: &[PoolStamp]) -> Option<Arc<Verified>> {
         let entries = self.entries.as_ref()?;
         let found = entries.get(digest);
-        if found.as_ref().is_some_and(|verified| !verified.key.is_current()) {
+        let stands =
+            |verified: &Verified| verified.key.is_current() && stamps.get(verified.pool) == Some(&verified.stamp);
+        if found.as_ref().is_some_and(|verified| !stands(verified)) {
             entries.invalidate(digest);
             self.metrics.misses.inc();
             return None;
@@ -125,11 +134,11 @@ mod tests {
     use crate::metrics::Metrics;
 
     fn cache(capacity: u64, max_bytes: u64) -> TokenCache {
-        TokenCache::new(capacity, max_bytes, Metrics::new(Vec::new(), Vec::new(), &[], &[]).unwrap().token_cache)
+        TokenCache::new(capacity, max_bytes, Metrics::new().unwrap().token_cache)
     }
 
     fn verified(sub: &str) -> Arc<Verified> {
-        Arc::new(Verified { claims: claims(&json!({ "sub": sub })), pool: 0, key: shared_key() })
+        Arc::new(Verified { claims: claims(&json!({ "sub": sub })), pool: 0, stamp: 7, key: shared_key() })
     }
 
     fn digest(number: u32) -> TokenDigest {
@@ -165,8 +174,19 @@ mod tests {
             cache.insert(digest(number), Arc::clone(&verified));
             cache.entry_count(); // does the pending work, so that the order is exact
         }
-        assert!(cache.get(&digest(999)).is_some());
-        assert!(cache.get(&digest(0)).is_none());
+        assert!(cache.get(&digest(999), &[7]).is_some());
+        assert!(cache.get(&digest(0), &[7]).is_none());
         assert_eq!((cache.metrics.hits.get(), cache.metrics.misses.get()), (1, 1));
+    }
+
+    #[test]
+    fn a_token_of_a_pool_that_has_changed_is_not_served() {
+        for stamps in [&[8][..], &[], &[8, 7]] {
+            let cache = cache(100, 1 << 20);
+            cache.insert(digest(1), verified("s"));
+            assert!(cache.get(&digest(1), &[7]).is_some());
+            assert!(cache.get(&digest(1), stamps).is_none());
+            assert_eq!(cache.entry_count(), 0);
+        }
     }
 }

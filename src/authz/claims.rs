@@ -10,6 +10,8 @@ use serde::Deserialize;
 
 use super::claim::Claim;
 use super::denial::Denial;
+use super::extra_claims::ExtraClaims;
+use super::step::Step;
 use crate::user_pool::{AcceptedUse, ClientId, Clients, UserPool};
 
 /// Seconds since 1970-01-01T00:00:00Z, leap seconds ignored (`NumericDate`, RFC 7519 section 2).
@@ -47,6 +49,7 @@ pub struct Claims {
     scope: Option<Span>,
     email: Option<Span>,
     groups: Box<[Span]>,
+    extra: ExtraClaims,
     token_use: TokenUse,
     expires: UnixTime,
 }
@@ -99,9 +102,14 @@ impl Claims {
         self.expires
     }
 
+    /// The other claims that the configuration asks for.
+    pub fn extra(&self) -> &ExtraClaims {
+        &self.extra
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.text.len() + size_of_val(&*self.groups)
+        self.text.len() + size_of_val(&*self.groups) + self.extra.heap_bytes()
     }
 
     fn part(&self, span: Span) -> &str {
@@ -124,9 +132,11 @@ pub fn is_alive(expires: UnixTime, now: UnixTime, leeway: i64) -> bool {
     now < expires.saturating_add(leeway)
 }
 
-/// What a token has to be beyond its pool's: of this kind, and issued to one of these clients.
+/// What a token has to be: of this kind, issued to one of these clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'e> {
+    /// Of the pool of this name.
+    pub pool: &'e str,
     /// Which kinds.
     pub token_use: AcceptedUse,
     /// Which clients.
@@ -136,7 +146,7 @@ pub struct Expected<'e> {
 impl<'e> Expected<'e> {
     /// What a check expects of the pool's tokens.
     pub fn by_checks(pool: &'e UserPool) -> Self {
-        Self { token_use: pool.token_use, clients: &pool.clients }
+        Self { pool: &pool.name, token_use: pool.token_use, clients: &pool.clients }
     }
 }
 
@@ -198,26 +208,33 @@ impl<'t> RawClaims<'t> {
     }
 
     /// Every check of the claims but `iss`, in the order of the contract: `token_use`, `sub`, client, `exp`, `nbf`,
-    /// then the types of what remains.
+    /// then the types of what remains. `step` is how far it got.
     pub(super) fn check(
         &'t self,
         expected: Expected<'t>,
         now: UnixTime,
         leeway: i64,
+        step: &mut Step,
     ) -> Result<CheckedClaims<'t>, Denial> {
+        *step = Step::TokenUse;
         let token_use = self.token_use(expected.token_use)?;
+        *step = Step::Subject;
         let sub = self.sub.required_text()?;
+        *step = Step::Client;
         let client_id = match token_use {
             TokenUse::Access => accepted_client(expected.clients, &[self.client_id.required_text()?])?,
             TokenUse::Id => accepted_client(expected.clients, &self.aud.required_texts()?)?,
         };
+        *step = Step::Expiry;
         let expires = self.exp.number()?.ok_or(Denial::MissingClaim)?;
         if !is_alive(expires, now, leeway) {
             return Err(Denial::Expired);
         }
+        *step = Step::NotBefore;
         if self.nbf.number()?.is_some_and(|not_before| not_before > now.saturating_add(leeway)) {
             return Err(Denial::NotYetValid);
         }
+        *step = Step::Types;
         self.iat.number()?; // a future `iat` is no reason to refuse, a malformed one is
         let username = match token_use {
             TokenUse::Access => self.username.text()?,
@@ -260,7 +277,7 @@ fn accepted_client<'t>(accepted: &'t Clients, named: &[&'t str]) -> Result<&'t s
 
 impl CheckedClaims<'_> {
     /// Keeps the claims. Called once, by the function that has verified the signature.
-    pub(super) fn into_verified(self) -> Claims {
+    pub(super) fn into_verified(self, extra: ExtraClaims) -> Claims {
         let mut text = String::new();
         let mut keep = |part: &str| {
             let start = text.len();
@@ -273,7 +290,7 @@ impl CheckedClaims<'_> {
         let [username, scope, email] = [self.username, self.scope, self.email].map(|part| part.map(&mut keep));
         let groups = self.groups.iter().map(|group| keep(group)).collect();
         let (token_use, expires) = (self.token_use, self.expires);
-        Claims { text: text.into(), sub, client_id, username, scope, email, groups, token_use, expires }
+        Claims { text: text.into(), sub, client_id, username, scope, email, groups, extra, token_use, expires }
     }
 }
 
@@ -316,7 +333,8 @@ mod tests {
         let text = claims.to_string().replace("\"HUGE\"", "1e300");
         let raw: RawClaims<'_> = serde_json::from_str(&text).unwrap();
         raw.issuer()?;
-        raw.check(Expected::by_checks(pool), NOW, LEEWAY).map(CheckedClaims::into_verified)
+        raw.check(Expected::by_checks(pool), NOW, LEEWAY, &mut Step::Form)
+            .map(|claims| claims.into_verified(ExtraClaims::default()))
     }
 
     #[test]

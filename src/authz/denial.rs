@@ -14,6 +14,8 @@ pub enum Denial {
     NoHttpRequest,
     /// The route names a policy that is not configured.
     UnknownPolicy,
+    /// The path is not in plain form, and a policy depends on it.
+    UnsafePath,
     /// No `Authorization`, an empty one, or another scheme.
     MissingCredential,
     /// More than one credential, the same one twice included.
@@ -44,6 +46,14 @@ pub enum Denial {
     UnknownKid,
     /// The signature is not the key's.
     BadSignature,
+    /// The token lacks a scope that the policy asks for.
+    InsufficientScope,
+    /// The caller is in none of the groups that the policy asks for.
+    InsufficientGroup,
+    /// The token is not of the kind, or does not carry a claim as, the policy asks for.
+    ClaimMismatch,
+    /// The caller has to sign in again, or in a stronger way (RFC 9470).
+    AuthTooOld,
     /// What upstream would have to be told does not fit into its headers.
     IdentityTooLarge,
     /// The pool's keys cannot be had, so that nothing can be said about the token.
@@ -59,6 +69,23 @@ pub enum Challenge {
     Realm,
     /// The realm with `error` and `error_description`.
     Error,
+    /// The same, and the scopes that are needed (RFC 6750 section 3.1, `insufficient_scope`).
+    Scope,
+    /// The same, and the sign-in that is needed (RFC 9470 section 3).
+    StepUp,
+}
+
+/// Parameters of `WWW-Authenticate` that depend on the policy. All can stand in a quoted-string as they are.
+#[derive(Debug, Default)]
+pub struct ChallengeDetails {
+    /// The scopes that are needed, with spaces between (RFC 6750 section 3).
+    pub scope: Box<str>,
+    /// Most seconds since a sign-in (RFC 9470 section 3).
+    pub max_age: Option<i64>,
+    /// Values of `acr` that are good enough, with spaces between (RFC 9470 section 3).
+    pub acr_values: Box<str>,
+    /// Where the resource describes itself (RFC 9728 section 5.1).
+    pub resource_metadata: Option<Box<str>>,
 }
 
 /// A row of the table of denials.
@@ -72,9 +99,10 @@ struct Row {
 
 impl Denial {
     /// Every denial.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::NoHttpRequest,
         Self::UnknownPolicy,
+        Self::UnsafePath,
         Self::MissingCredential,
         Self::MultipleCredentials,
         Self::TokenTooLarge,
@@ -90,6 +118,10 @@ impl Denial {
         Self::NotYetValid,
         Self::UnknownKid,
         Self::BadSignature,
+        Self::InsufficientScope,
+        Self::InsufficientGroup,
+        Self::ClaimMismatch,
+        Self::AuthTooOld,
         Self::IdentityTooLarge,
         Self::KeysUnavailable,
     ];
@@ -119,6 +151,37 @@ impl Denial {
         self.row().message
     }
 
+    /// `WWW-Authenticate` (RFC 6750 section 3, RFC 9470 section 3, RFC 9728 section 5.1), if the answer carries one. Every
+    /// text in it is ours or the operator's, and of characters that need no escaping.
+    pub fn www_authenticate(self, realm: &Realm, details: Option<&ChallengeDetails>) -> Option<String> {
+        let mut challenge = format!("Bearer realm=\"{}\"", realm.as_str());
+        let mut add = |name: &str, value: &str| {
+            if !value.is_empty() {
+                challenge.extend([", ", name, "=\"", value, "\""]);
+            }
+        };
+        match self.challenge() {
+            Challenge::None => return None,
+            Challenge::Realm => {}
+            Challenge::Error | Challenge::Scope | Challenge::StepUp => {
+                add("error", self.error());
+                add("error_description", self.message());
+            }
+        }
+        if let Some(details) = details {
+            match self.challenge() {
+                Challenge::Scope => add("scope", &details.scope),
+                Challenge::StepUp => {
+                    add("acr_values", &details.acr_values);
+                    add("max_age", &details.max_age.map(|seconds| seconds.to_string()).unwrap_or_default());
+                }
+                Challenge::None | Challenge::Realm | Challenge::Error => {}
+            }
+            add("resource_metadata", details.resource_metadata.as_deref().unwrap_or_default());
+        }
+        Some(challenge)
+    }
+
     /// Whether the failure is ours and not the caller's; such a check is counted as `error`.
     pub fn is_ours(self) -> bool {
         self.status() >= 500
@@ -138,6 +201,7 @@ impl Denial {
             Self::UnknownPolicy => {
                 const { &forbidden("unknown_policy", "This route names a policy that does not exist.") }
             }
+            Self::UnsafePath => const { &forbidden("unsafe_path", "The path can be read in more than one way.") },
             Self::MissingCredential => &Row {
                 reason: "missing_credential",
                 status: 401,
@@ -169,6 +233,24 @@ impl Denial {
             Self::NotYetValid => const { &bad_token("not_yet_valid", "The token is not valid yet.") },
             Self::UnknownKid => const { &bad_token("unknown_kid", "The token is signed with an unknown key.") },
             Self::BadSignature => const { &bad_token("bad_signature", "The signature of the token is not valid.") },
+            Self::InsufficientScope => &Row {
+                reason: "insufficient_scope",
+                status: 403,
+                error: "insufficient_scope",
+                challenge: Challenge::Scope,
+                message: "The token lacks a scope that is needed here.",
+            },
+            Self::InsufficientGroup => {
+                const { &forbidden("insufficient_group", "The user is not in a group that may do this.") }
+            }
+            Self::ClaimMismatch => const { &forbidden("claim_mismatch", "The token is not meant for this.") },
+            Self::AuthTooOld => &Row {
+                reason: "auth_too_old",
+                status: 401,
+                error: "insufficient_user_authentication",
+                challenge: Challenge::StepUp,
+                message: "A more recent or a stronger sign-in is needed here.",
+            },
             Self::IdentityTooLarge => {
                 const { &forbidden("identity_too_large", "The token carries more than can be passed on.") }
             }
@@ -219,7 +301,8 @@ mod tests {
         assert!(Denial::ALL.is_sorted(), "in the order of the checks");
         for denial in Denial::ALL {
             assert!([401, 403, 503].contains(&denial.status()), "{denial:?}");
-            assert_eq!(denial.challenge() == Challenge::None, denial.status() != 401, "{denial:?}");
+            let has_challenge = denial.status() == 401 || denial == Denial::InsufficientScope;
+            assert_eq!(denial.challenge() != Challenge::None, has_challenge, "{denial:?}");
             // Stands in a quoted-string (RFC 9110 section 5.6.4) and in JSON as it is.
             assert!(
                 denial.message().bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\'),

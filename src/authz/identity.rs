@@ -4,135 +4,152 @@
 //! owned, also the ones that have no value this time, and also in the spellings that some servers read as the
 //! same name (`_` and `.` for `-`, CGI's old confusion).
 
-use std::fmt;
+use std::borrow::Cow;
 use std::ops::Range;
-use std::str::FromStr;
+
+use serde_json::Value;
 
 use super::claims::Claims;
 use super::denial::Denial;
+use super::headers::{HeaderIndex, ListEncoding, OwnedHeaders};
 
 /// All values together may have this many bytes, encoded; one more is [`Denial::IdentityTooLarge`].
 pub const MAX_IDENTITY_BYTES: usize = 16 * 1024;
 
-/// Number of identity headers.
-pub const COUNT: usize = 7;
-
-/// What follows the prefix, in the order in which the headers are sent.
-const SUFFIXES: [&str; COUNT] = ["sub", "username", "client-id", "token-use", "scope", "groups", "email"];
-
-/// Start of every header of ours (`--header-prefix`): `[a-z][a-z0-9-]*-`, and none of Envoy's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeaderPrefix(Box<str>);
-
-impl FromStr for HeaderPrefix {
-    type Err = HeaderPrefixError;
-
-    fn from_str(text: &str) -> Result<Self, HeaderPrefixError> {
-        let shaped = text.ends_with('-')
-            && text.starts_with(|c: char| c.is_ascii_lowercase())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if !shaped || text.len() > 64 {
-            return Err(HeaderPrefixError::Shape);
-        }
-        // Both ways round: `x-` would own all of Envoy's headers.
-        if ["x-envoy-", "x-forwarded-"].iter().any(|envoys| text.starts_with(envoys) || envoys.starts_with(text)) {
-            return Err(HeaderPrefixError::Envoys);
-        }
-        Ok(Self(text.into()))
-    }
+/// Who calls, as far as headers are made of it.
+#[derive(Clone, Copy)]
+pub struct Caller<'c> {
+    /// What their token says.
+    pub claims: &'c Claims,
+    /// The token: its payload *is* the base64url of its claims (RFC 7515 section 7.1).
+    pub token: &'c str,
 }
 
-impl fmt::Display for HeaderPrefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What is wrong with a prefix.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum HeaderPrefixError {
-    /// Not of the shape.
-    #[error("not lower-case letters, digits and dashes that begin with a letter and end with a dash (at most 64)")]
-    Shape,
-    /// Would take over headers that Envoy sets.
-    #[error("takes over headers of Envoy's (x-envoy-, x-forwarded-)")]
-    Envoys,
-}
-
-/// The names of our headers.
-#[derive(Debug)]
-pub struct IdentityHeaders {
-    prefix: HeaderPrefix,
-    names: [Box<str>; COUNT],
-}
-
-impl IdentityHeaders {
-    /// The names under `prefix`.
-    pub fn new(prefix: HeaderPrefix) -> Self {
-        let names = SUFFIXES.map(|suffix| format!("{prefix}{suffix}").into());
-        Self { prefix, names }
-    }
-
-    /// Every name, in the order of [`Identity::values`].
-    pub fn names(&self) -> &[Box<str>; COUNT] {
-        &self.names
-    }
-
-    /// Whether upstream could take `name` for a header of ours although it is none of [`names`](Self::names): another
-    /// spelling of one, or another name under the prefix.
-    pub fn is_lookalike(&self, name: &[u8]) -> bool {
-        let prefix = self.prefix.0.as_bytes();
-        let under_prefix = name.len() >= prefix.len()
-            && prefix.iter().zip(name).all(|(ours, theirs)| match theirs {
-                b'_' | b'.' => *ours == b'-',
-                other => *ours == other.to_ascii_lowercase(),
-            });
-        under_prefix && !self.names.iter().any(|ours| ours.as_bytes().eq_ignore_ascii_case(name))
-    }
-}
-
-/// The values of the identity headers for one caller, encoded.
+/// The values of our headers for one request, encoded.
 ///
 /// Percent-encoded (RFC 3986 section 2.1, over UTF-8) are bytes outside 0x20 to 0x7E, `%`, spaces at an edge, and
-/// in lists the comma. Decoding a value, or splitting a list and decoding its members, gives back the claim.
+/// in lists the comma. Decoding a value, or splitting a list and decoding its members, gives back the claim. JSON is
+/// not encoded once more: characters outside 0x20 to 0x7E are written `\u00e9` in it.
 ///
 /// It has no `Debug`: who somebody is does not belong into a log.
+#[derive(Default)]
 pub struct Identity {
     text: String,
-    values: [Option<Range<usize>>; COUNT],
+    /// In the order of [`HeaderIndex`].
+    values: Vec<(HeaderIndex, Range<usize>)>,
 }
 
 impl Identity {
-    /// What `claims` say, as headers.
+    /// What upstream is told about a caller, or about nobody, and what the policy adds.
     ///
     /// # Errors
     /// [`Denial::IdentityTooLarge`]: a header is never cut or left out to make it fit.
-    pub fn new(claims: &Claims) -> Result<Self, Denial> {
-        let mut text = String::with_capacity(claims.heap_bytes() + 16);
-        let mut single = |claim: Option<&str>| {
-            let start = text.len();
-            encode(&mut text, claim?, b'%');
-            Some(start..text.len())
-        };
-        let sub = single(Some(claims.sub()));
-        let username = single(claims.username());
-        let client_id = single(Some(claims.client_id()));
-        let token_use = single(Some(claims.token_use().as_str()));
-        let scope = single(claims.scope());
-        let email = single(claims.email());
-        let start = text.len();
-        encode_list(&mut text, claims.groups());
-        let groups = (text.len() > start).then_some(start..text.len());
-        if text.len() > MAX_IDENTITY_BYTES {
-            return Err(Denial::IdentityTooLarge);
+    pub fn new(
+        headers: &OwnedHeaders,
+        caller: Option<Caller<'_>>,
+        of_policy: &[(HeaderIndex, Box<str>)],
+    ) -> Result<Self, Denial> {
+        let mut identity = Self::default();
+        if let Some(caller) = caller {
+            identity.text.reserve(caller.claims.heap_bytes() + 16);
+            identity.values.reserve(headers.names().len());
+            identity.standard(caller.claims);
+            for (index, header) in headers.claims() {
+                if let Some(value) = caller.claims.extra().get(header.claim) {
+                    identity.claim(index, value, header.list);
+                }
+            }
+            if let Some(index) = headers.whole_claims() {
+                let payload = caller.token.split('.').nth(1).unwrap_or_default();
+                identity.put(index, |out| out.push_str(payload));
+            }
         }
-        Ok(Self { text, values: [sub, username, client_id, token_use, scope, groups, email] })
+        for (index, value) in of_policy {
+            identity.put(*index, |out| out.push_str(value));
+        }
+        if identity.text.len() > MAX_IDENTITY_BYTES { Err(Denial::IdentityTooLarge) } else { Ok(identity) }
     }
 
-    /// The values, `None` for a header that upstream must not see, in the order of [`IdentityHeaders::names`].
-    pub fn values(&self) -> impl Iterator<Item = Option<&str>> {
-        self.values.iter().map(|value| self.text.get(value.clone()?))
+    /// The headers that every configuration has, in the order of [`OwnedHeaders::new`].
+    fn standard(&mut self, claims: &Claims) {
+        let single = [
+            Some(claims.sub()),
+            claims.username(),
+            Some(claims.client_id()),
+            Some(claims.token_use().as_str()),
+            claims.scope(),
+        ];
+        for (index, claim) in single.into_iter().enumerate() {
+            if let Some(claim) = claim {
+                self.put(index, |out| encode(out, claim, b'%'));
+            }
+        }
+        self.put(5, |out| encode_list(out, claims.groups()));
+        if let Some(email) = claims.email() {
+            self.put(6, |out| encode(out, email, b'%'));
+        }
     }
+
+    /// A claim of any type: text as it is, numbers and booleans as in JSON, objects as JSON, lists as `list` says.
+    fn claim(&mut self, index: HeaderIndex, value: &Value, list: ListEncoding) {
+        match (value, list) {
+            (Value::Array(members), ListEncoding::Comma) => {
+                let members: Vec<Cow<'_, str>> = members.iter().map(as_text).collect();
+                self.put(index, |out| encode_list(out, members.iter().map(|member| &**member)));
+            }
+            (Value::Array(members), ListEncoding::Repeated) => {
+                for member in members {
+                    self.claim(index, member, ListEncoding::Json);
+                }
+            }
+            (Value::Array(_) | Value::Object(_), _) => self.put(index, |out| out.push_str(&ascii_json(value))),
+            (scalar, _) => self.put(index, |out| encode(out, &as_text(scalar), b'%')),
+        }
+    }
+
+    /// Adds a value; an empty one counts as none.
+    pub(crate) fn put(&mut self, index: HeaderIndex, write: impl FnOnce(&mut String)) {
+        let start = self.text.len();
+        write(&mut self.text);
+        if self.text.len() > start {
+            self.values.push((index, start..self.text.len()));
+        }
+    }
+
+    /// The values, in the order of [`HeaderIndex`]; a header may have several, or none.
+    pub fn values(&self) -> impl Iterator<Item = (HeaderIndex, &str)> {
+        self.values.iter().filter_map(|(index, range)| Some((*index, self.text.get(range.clone())?)))
+    }
+}
+
+/// A claim as a text: what is none, as JSON. `null` is no text at all.
+fn as_text(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::Null => Cow::Borrowed(""),
+        Value::String(text) => Cow::Borrowed(text),
+        Value::Bool(true) => Cow::Borrowed("true"),
+        Value::Bool(false) => Cow::Borrowed("false"),
+        Value::Number(number) => Cow::Owned(number.to_string()),
+        Value::Array(_) | Value::Object(_) => Cow::Owned(ascii_json(value)),
+    }
+}
+
+/// JSON in which characters that a header cannot carry are escaped (RFC 8259 section 7).
+fn ascii_json(value: &Value) -> String {
+    let json = value.to_string();
+    if json.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if matches!(c, ' '..='~') {
+            escaped.push(c);
+        } else {
+            // JSON escapes what is below 0x20 itself, so this only stands inside texts.
+            escaped.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    escaped
 }
 
 /// Appends the members, with commas and no spaces between. An empty member cannot be told from none; Cognito has none.
@@ -230,39 +247,95 @@ mod tests {
         }
     }
 
+    use crate::authz::extra_claims::{ClaimPath, WantedClaims};
+    use crate::authz::headers::ClaimHeader;
+    use crate::authz::token::tests::claims_with;
+    use serde_json::json;
+
+    /// The values of a header that carries the claim `c`.
+    fn values_of(claim: &Value, list: ListEncoding) -> Vec<String> {
+        let mut wanted = WantedClaims::default();
+        let index = wanted.want(ClaimPath::new(["c"]).unwrap());
+        let mut headers = OwnedHeaders::new("x-auth-".parse().unwrap());
+        headers.add_claim(&"x-c".parse().unwrap(), ClaimHeader { claim: index, list });
+        let claims = claims_with(&json!({ "c": claim }), &wanted);
+        let caller = Caller { claims: &claims, token: "" };
+        let identity = Identity::new(&headers, Some(caller), &[]).map_err(Denial::reason).ok().unwrap();
+        let position = headers.position("x-c").unwrap();
+        identity.values().filter(|(index, _)| *index == position).map(|(_, value)| value.to_owned()).collect()
+    }
+
+    /// The table of `docs/policy.md`.
     #[test]
-    fn prefixes() {
-        for good in ["x-auth-", "a-", "x-jwt-claim-", "x9-"] {
-            assert!(good.parse::<HeaderPrefix>().is_ok(), "{good}");
-        }
-        for bad in ["", "-", "x-auth", "X-Auth-", "9x-", "x_auth-", "x auth-", "é-"] {
-            assert_eq!(bad.parse::<HeaderPrefix>(), Err(HeaderPrefixError::Shape), "{bad}");
-        }
-        for envoys in ["x-envoy-", "x-envoy-auth-", "x-forwarded-", "x-forwarded-for-", "x-"] {
-            assert_eq!(envoys.parse::<HeaderPrefix>(), Err(HeaderPrefixError::Envoys), "{envoys}");
+    fn claims_are_written_by_their_type() {
+        for (claim, comma, as_json, repeated) in [
+            (json!("acme"), &["acme"][..], &["acme"][..], &["acme"][..]),
+            (json!("Zoë, 100%"), &["Zo%C3%AB, 100%25"], &["Zo%C3%AB, 100%25"], &["Zo%C3%AB, 100%25"]),
+            (json!(""), &[], &[], &[]),
+            (json!(null), &[], &[], &[]),
+            (json!(true), &["true"], &["true"], &["true"]),
+            (json!(4.50), &["4.5"], &["4.5"], &["4.5"]),
+            (
+                json!(12_345_678_901_234_567_890_u64),
+                &["12345678901234567890"],
+                &["12345678901234567890"],
+                &["12345678901234567890"],
+            ),
+            (json!(["a", "b,c", 3, true]), &["a,b%2Cc,3,true"], &[r#"["a","b,c",3,true]"#], &["a", "b,c", "3", "true"]),
+            (json!(["é"]), &["%C3%A9"], &[r#"["\u00e9"]"#], &["%C3%A9"]),
+            (json!([]), &[], &["[]"], &[]),
+            (json!([null, "a", ""]), &["a"], &[r#"[null,"a",""]"#], &["a"]),
+            (
+                json!({"a": "😀\u{7f}"}),
+                &[r#"{"a":"\ud83d\ude00\u007f"}"#],
+                &[r#"{"a":"\ud83d\ude00\u007f"}"#],
+                &[r#"{"a":"\ud83d\ude00\u007f"}"#],
+            ),
+            (json!([["a"], {"b": 1}]), &[r#"["a"],{"b":1}"#], &[r#"[["a"],{"b":1}]"#], &[r#"["a"]"#, r#"{"b":1}"#]),
+        ] {
+            assert_eq!(values_of(&claim, ListEncoding::Comma), comma, "{claim}");
+            assert_eq!(values_of(&claim, ListEncoding::Json), as_json, "{claim}");
+            assert_eq!(values_of(&claim, ListEncoding::Repeated), repeated, "{claim}");
         }
     }
 
     #[test]
-    fn lookalikes_are_known() {
-        let headers = IdentityHeaders::new("x-auth-".parse().unwrap());
-        for ours in ["x-auth-sub", "X-Auth-Sub", "x-auth-client-id"] {
-            assert!(!headers.is_lookalike(ours.as_bytes()), "{ours}");
+    fn all_claims_are_the_tokens_own_payload() {
+        let mut headers = OwnedHeaders::new("x-auth-".parse().unwrap());
+        headers.add_whole_claims(&"x-claims".parse().unwrap());
+        let claims = claims_with(&json!({}), &WantedClaims::default());
+        let position = headers.position("x-claims").unwrap();
+        for (payload, fits) in [("eyJhIjoxfQ".to_owned(), true), ("A".repeat(17_000), false)] {
+            let caller = Caller { claims: &claims, token: &format!("h.{payload}.s") };
+            let identity = Identity::new(&headers, Some(caller), &[]);
+            assert_eq!(identity.as_ref().err(), (!fits).then_some(&Denial::IdentityTooLarge));
+            if let Ok(identity) = identity {
+                assert!(identity.values().any(|value| value == (position, &payload)));
+            }
         }
-        for lookalike in [
-            "x_auth_sub",
-            "x.auth.sub",
-            "X_AUTH-sub",
-            "x-auth_sub",
-            "x-auth-client_id",
-            "x-auth-role",
-            "x-auth-",
-            "x-auth_",
-        ] {
-            assert!(headers.is_lookalike(lookalike.as_bytes()), "{lookalike}");
-        }
-        for other in ["", "x-auth", "authorization", "x-authz-sub", "xx-auth-sub", "x--auth-sub", "x-request-id"] {
-            assert!(!headers.is_lookalike(other.as_bytes()), "{other}");
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from)
+        ];
+        leaf.prop_recursive(3, 12, 4, |inner| {
+            let list = prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from);
+            let object = prop::collection::btree_map(any::<String>(), inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect()));
+            prop_oneof![list, object]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn json_in_a_header_is_the_claim(value in any_json()) {
+            let header = ascii_json(&value);
+            prop_assert!(header.bytes().all(|b| (0x20..=0x7e).contains(&b)));
+            prop_assert_eq!(serde_json::from_str::<Value>(&header).unwrap(), value);
         }
     }
 }

@@ -7,65 +7,43 @@ pub mod cache;
 mod claim;
 pub mod claims;
 pub mod denial;
+pub mod extra_claims;
+pub mod headers;
 pub mod identity;
+pub mod path;
 pub mod policy;
+pub mod request;
+pub mod requirement;
+pub mod route;
+pub mod ruleset;
+pub mod step;
 pub mod token;
 
-use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 pub use self::cache::{TokenCache, Verified};
 pub use self::claims::{Claims, Expected, TokenUse, UnixTime};
 pub use self::denial::{Challenge, Denial};
-pub use self::identity::{Identity, IdentityHeaders};
-pub use self::policy::{Policies, PolicyIndex};
+pub use self::headers::OwnedHeaders;
+pub use self::identity::{Caller, Identity};
+pub use self::policy::{Access, Policies, Policy, PolicyIndex};
+pub use self::request::{Header, RequestContext};
+pub use self::requirement::Requirements;
+pub use self::ruleset::Ruleset;
+pub use self::step::Step;
 use self::token::{Decoded, MAX_TOKEN_BYTES};
-use crate::jwks::store::{KeyMiss, KeyStore};
-use crate::user_pool::{PoolIndex, UserPools};
-
-/// What of a request a decision may depend on, borrowed from the bytes that brought it.
-#[derive(Default)]
-pub struct RequestContext<'r> {
-    /// The policy that the route names.
-    pub policy: Option<&'r [u8]>,
-    /// The request's headers, in no particular order and in any case.
-    pub headers: Vec<Header<'r>>,
-}
-
-/// A header of a request. Values are bytes: HTTP does not promise text (RFC 9110 section 5.5).
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Header<'r> {
-    /// The name.
-    pub name: &'r [u8],
-    /// The value.
-    pub value: &'r [u8],
-}
-
-impl fmt::Debug for Header<'_> {
-    /// Without the value: one of the headers holds the token.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Header").field("name", &String::from_utf8_lossy(self.name)).finish_non_exhaustive()
-    }
-}
-
-impl<'r> RequestContext<'r> {
-    /// The values of the headers called `name` in any case.
-    pub fn header_values(&self, name: &str) -> impl Iterator<Item = &'r [u8]> {
-        self.headers
-            .iter()
-            .filter(move |header| header.name.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|header| header.value)
-    }
-}
+use crate::jwks::store::KeyMiss;
+use crate::user_pool::PoolIndex;
 
 /// The answer.
 pub enum Decision {
-    /// The request may pass, as this caller.
+    /// The request may pass.
     Allow {
-        /// The token that was presented.
-        token: Arc<Verified>,
+        /// The token that was presented; none where the policy lets everybody pass.
+        token: Option<Arc<Verified>>,
         /// What upstream is told.
         identity: Identity,
     },
@@ -73,22 +51,44 @@ pub enum Decision {
     Deny(Denial),
 }
 
-/// A decision, and what is known for counting and logging it.
+/// A decision, and what is known for answering, counting, logging and explaining it.
 pub struct Verdict {
+    /// The rules by which it was made.
+    pub rules: Arc<Ruleset>,
     /// The answer.
     pub decision: Decision,
     /// The pool, once the token's issuer named one.
     pub pool: Option<PoolIndex>,
-    /// The policy, once the route had one.
+    /// The policy, once the request has chosen one.
     pub policy: Option<PolicyIndex>,
+    /// Place in the file, from 0, of the route that chose it.
+    pub route: Option<usize>,
+    /// The last step that was taken: of a denial, the one that failed.
+    pub step: Step,
+    /// What the policy asks for and the token does not meet.
+    pub requirement: Option<Box<str>>,
     /// `kid` of a token whose key was the trouble: the caller's text, cut to [`LOGGED_KID_CHARS`], to be escaped.
     pub kid: Option<String>,
 }
 
 impl Verdict {
     /// Nothing is known, and nobody may pass.
-    fn undecided() -> Self {
-        Self { decision: Decision::Deny(Denial::NoHttpRequest), pool: None, policy: None, kid: None }
+    fn undecided(rules: Arc<Ruleset>) -> Self {
+        Self {
+            rules,
+            decision: Decision::Deny(Denial::NoHttpRequest),
+            pool: None,
+            policy: None,
+            route: None,
+            step: Step::Route,
+            requirement: None,
+            kid: None,
+        }
+    }
+
+    /// The policy, once the request has chosen one.
+    pub fn policy(&self) -> Option<&Policy> {
+        self.rules.policies.get(self.policy?)
     }
 }
 
@@ -98,27 +98,50 @@ pub const LOGGED_KID_CHARS: usize = 64;
 /// Decides.
 #[derive(Debug)]
 pub struct Authorizer {
-    pools: UserPools,
-    policies: Policies,
-    keys: KeyStore,
+    rules: ArcSwap<Ruleset>,
     cache: TokenCache,
     leeway: i64,
 }
 
+/// What is known so far of a decision in the making.
+#[derive(Default)]
+struct Known {
+    pool: Option<PoolIndex>,
+    policy: Option<PolicyIndex>,
+    route: Option<usize>,
+    step: Step,
+    requirement: Option<Box<str>>,
+    kid: Option<String>,
+}
+
 impl Authorizer {
     /// An authorizer. `leeway` is the clock skew allowed for `exp` and `nbf`, in seconds.
-    pub fn new(pools: UserPools, policies: Policies, keys: KeyStore, cache: TokenCache, leeway: i64) -> Self {
-        Self { pools, policies, keys, cache, leeway }
+    pub fn new(rules: Ruleset, cache: TokenCache, leeway: i64) -> Self {
+        Self { rules: ArcSwap::from_pointee(rules), cache, leeway }
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<Ruleset> {
+        self.rules.load_full()
+    }
+
+    /// Puts other rules in force. Checks that are running end by the ones with which they began.
+    pub fn replace_rules(&self, rules: Ruleset) {
+        self.rules.store(Arc::new(rules));
     }
 
     /// Decides about one request at the time `now`, and before `deadline`; `None` is a check that brought no request.
     pub async fn authorize(&self, request: Option<&RequestContext<'_>>, now: UnixTime, deadline: Instant) -> Verdict {
-        let mut verdict = Verdict::undecided();
+        let mut verdict = Verdict::undecided(self.rules());
         if let Some(request) = request {
-            verdict.decision = match self.decide(request, now, deadline, &mut verdict).await {
+            let mut known = Known::default();
+            let decided = self.decide(&verdict.rules, request, now, deadline, &mut known).await;
+            verdict.decision = match decided {
                 Ok((token, identity)) => Decision::Allow { token, identity },
                 Err(denial) => Decision::Deny(denial),
             };
+            let Known { pool, policy, route, step, requirement, kid } = known;
+            verdict = Verdict { pool, policy, route, step, requirement, kid, ..verdict };
         }
         verdict
     }
@@ -126,39 +149,66 @@ impl Authorizer {
     /// The order of the checks. The first one that fails names the reason.
     async fn decide(
         &self,
+        rules: &Ruleset,
         request: &RequestContext<'_>,
         now: UnixTime,
         deadline: Instant,
-        known: &mut Verdict,
-    ) -> Result<(Arc<Verified>, Identity), Denial> {
-        let (policy, _) = self.policies.for_route(request.policy).ok_or(Denial::UnknownPolicy)?;
-        known.policy = Some(policy);
+        known: &mut Known,
+    ) -> Result<(Option<Arc<Verified>>, Identity), Denial> {
+        let chosen = rules.policies.choose(request)?;
+        let policy = chosen.policy;
+        known.policy = Some(chosen.index);
+        known.route = chosen.route.map(|(place, _)| place);
+        let anonymous = || Ok((None, Identity::new(&rules.headers, None, &policy.headers)?));
+        if policy.allows_preflight && request.is_cors_preflight() {
+            return anonymous();
+        }
 
+        known.step = Step::Credential;
         // A value that is not even text is no token; the bare scheme stands for it and is refused as one.
         let as_text = |value| std::str::from_utf8(value).unwrap_or("Bearer");
-        let token = token::credential(request.header_values("authorization").map(as_text))?;
+        let credential = || token::credential(request.header_values("authorization").map(as_text));
+        let (token, requirements) = match &policy.access {
+            Access::Public => return anonymous(),
+            Access::Optional => match credential() {
+                Err(Denial::MissingCredential) => return anonymous(),
+                credential => (credential?, None),
+            },
+            Access::Required(requirements) => (credential()?, Some(requirements)),
+        };
+        known.step = Step::Size;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Denial::TokenTooLarge);
         }
 
         let digest = TokenCache::digest(token);
-        let verified = if let Some(seen) = self.cache.get(&digest) {
+        let verified = if let Some(seen) = self.cache.get(&digest, &rules.stamps) {
             seen
         } else {
             // Boxed, so that checks that are answered from the cache do not carry room for it.
-            let verified = Arc::new(Box::pin(self.verify(token, None, now, deadline, known)).await?);
+            let verified = Arc::new(Box::pin(self.verify(rules, token, None, now, deadline, known)).await?);
             self.cache.insert(digest, Arc::clone(&verified));
             verified
         };
         known.pool = Some(verified.pool);
         // Judged at every use: what was alive when it was verified need not be alive now.
         if !claims::is_alive(verified.claims.expires(), now, self.leeway) {
+            known.step = Step::Expiry;
             self.cache.remove(&digest);
             return Err(Denial::Expired);
         }
 
-        let identity = Identity::new(&verified.claims)?;
-        Ok((verified, identity))
+        known.step = Step::Policy;
+        if let Some(requirements) = requirements {
+            requirements.judge(&verified, |name| chosen.segment(name), now).map_err(|unmet| {
+                known.requirement = Some(unmet.requirement.into());
+                unmet.denial
+            })?;
+        }
+        known.step = Step::Identity;
+        let caller = Caller { claims: &verified.claims, token };
+        let identity = Identity::new(&rules.headers, Some(caller), &policy.headers)?;
+        Ok((Some(verified), identity))
     }
 
     /// Verifies a token that is not the credential of a check, with every step that a check takes; what it has to be is
@@ -175,32 +225,36 @@ impl Authorizer {
         now: UnixTime,
         deadline: Instant,
     ) -> Result<Verified, Denial> {
-        self.verify(token, Some(expected), now, deadline, &mut Verdict::undecided()).await
+        self.verify(&self.rules(), token, Some(expected), now, deadline, &mut Known::default()).await
     }
 
     /// From text to claims: form, header, claims, key, signature.
     async fn verify(
         &self,
+        rules: &Ruleset,
         token: &str,
         expected: Option<Expected<'_>>,
         now: UnixTime,
         deadline: Instant,
-        known: &mut Verdict,
+        known: &mut Known,
     ) -> Result<Verified, Denial> {
+        known.step = Step::Form;
         let decoded = Decoded::new(token)?;
         let unverified = decoded.read()?;
-        let checked = unverified.check_as(&self.pools, expected, now, self.leeway);
-        // Steps before the issuer fail without a pool, whatever the token says.
-        if !matches!(
-            checked,
-            Err(Denial::UnsupportedAlgorithm | Denial::UnsupportedHeader | Denial::MissingKid | Denial::UnknownIssuer)
-        ) {
-            known.pool = unverified.pool(&self.pools).map(|(pool, _)| pool);
+        let checked = unverified.check_as(&rules.pools, expected, now, self.leeway, &mut known.step);
+        // Steps up to the issuer fail without a pool, whatever the token says.
+        if checked.is_ok() || known.step > Step::Issuer {
+            known.pool = unverified.pool(&rules.pools).map(|(pool, _)| pool);
         }
         let candidate = checked?;
         let pool = candidate.pool();
-        let verified = match self.keys.key(pool, candidate.kid(), deadline).await {
-            Ok(key) => candidate.verify(&key).map(|claims| Verified { claims, pool, key }),
+        known.step = Step::Key;
+        let stamp = rules.stamps.get(pool).copied().unwrap_or_default();
+        let verified = match rules.keys.key(pool, candidate.kid(), deadline).await {
+            Ok(key) => {
+                known.step = Step::Signature;
+                candidate.verify(&key, &rules.wanted).map(|claims| Verified { claims, pool, stamp, key })
+            }
             Err(KeyMiss::Unknown) => Err(Denial::UnknownKid),
             Err(KeyMiss::Unavailable) => Err(Denial::KeysUnavailable),
         };
@@ -208,16 +262,6 @@ impl Authorizer {
             known.kid = unverified.kid().map(|kid| kid.chars().take(LOGGED_KID_CHARS).collect());
         }
         verified
-    }
-
-    /// The pools, in the order of their index.
-    pub fn pools(&self) -> &UserPools {
-        &self.pools
-    }
-
-    /// The policies, in the order of their index.
-    pub fn policies(&self) -> &Policies {
-        &self.policies
     }
 
     /// The cache of verified tokens.

@@ -1,48 +1,141 @@
-//! Policies: what a route asks for beyond a verified token, by name.
+//! Policies: what a route asks for beyond a verified token, by name, and which of them a request chooses.
 //!
-//! There is one, `default`, and it asks for nothing more. Envoy chooses a policy for a route with the context
-//! extension `policy` (`ExtAuthzPerRoute.check_settings.context_extensions`).
+//! Envoy chooses a policy with the context extension `policy` (`ExtAuthzPerRoute.check_settings.context_extensions`);
+//! otherwise the file's routes do, and where none matches, the default. Start from [`Policies::choose`].
+
+use std::collections::HashMap;
+
+use super::denial::{ChallengeDetails, Denial};
+use super::headers::HeaderIndex;
+use super::path::PlainPath;
+use super::request::RequestContext;
+use super::requirement::Requirements;
+use super::route::{Found, Route, Routes};
 
 /// Position of a policy in [`Policies`].
 pub type PolicyIndex = usize;
 
 /// What a route asks for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Policy {
     /// Its name, a metric label and a member of the metadata.
     pub name: Box<str>,
+    /// Who may pass.
+    pub access: Access,
+    /// Whether CORS preflights pass unasked.
+    pub allows_preflight: bool,
+    /// Headers that upstream gets from this policy, whoever calls.
+    pub headers: Vec<(HeaderIndex, Box<str>)>,
+    /// Whether upstream does not get the credential.
+    pub removes_authorization: bool,
+    /// What its challenges say.
+    pub challenge: ChallengeDetails,
 }
 
-/// The policies by name.
+/// Who may pass.
+#[derive(Debug)]
+pub enum Access {
+    /// Everybody. A credential is not even looked at.
+    Public,
+    /// Everybody, but a credential that is there has to be good.
+    Optional,
+    /// Whoever has a good token and meets the requirements.
+    Required(Box<Requirements>),
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self::Required(Box::default())
+    }
+}
+
+/// The policies by name, and the routes to them.
 #[derive(Debug)]
 pub struct Policies {
-    policies: Vec<Policy>,
+    all: Vec<Policy>,
+    by_name: HashMap<Box<str>, PolicyIndex>,
+    default: PolicyIndex,
+    routes: Routes,
 }
 
-/// Where the policy `default` stands.
-const DEFAULT: PolicyIndex = 0;
+/// Name under which the default policy can always be asked for.
+pub const DEFAULT: &str = "default";
 
 impl Default for Policies {
     /// The one policy there is without a policy file.
     fn default() -> Self {
-        Self { policies: vec![Policy { name: "default".into() }] }
+        Self::new(vec![Policy { name: DEFAULT.into(), ..Policy::default() }], 0, Routes::default())
+    }
+}
+
+/// The policy of a request.
+pub struct Chosen<'r, 'p> {
+    /// Its position.
+    pub index: PolicyIndex,
+    /// The policy.
+    pub policy: &'r Policy,
+    /// The route that chose it and its place in the file, from 0.
+    pub route: Option<(usize, &'r Route)>,
+    path: Option<PlainPath<'p>>,
+}
+
+impl Chosen<'_, '_> {
+    /// The segment of the request's path that the route's pattern calls `name`.
+    pub fn segment(&self, name: &str) -> Option<&str> {
+        let (_, route) = self.route?;
+        let (_, place) = route.path.as_ref()?.variables().find(|(known, _)| *known == name)?;
+        self.path.as_ref()?.segment(place)
     }
 }
 
 impl Policies {
-    /// The policy that a route names, or the default one when it names none. An unknown name is no policy: a route
-    /// must not become weaker by a slip of the pen.
-    pub fn for_route(&self, named: Option<&[u8]>) -> Option<(PolicyIndex, &Policy)> {
-        let index = match named {
-            None => DEFAULT,
-            Some(name) => self.policies.iter().position(|policy| policy.name.as_bytes() == name)?,
-        };
-        Some((index, self.policies.get(index)?))
+    /// These policies, of which `default` is for requests that no route matches. Without such a policy nobody passes.
+    pub fn new(policies: Vec<Policy>, default: PolicyIndex, routes: Routes) -> Self {
+        let by_name = policies.iter().enumerate().map(|(index, policy)| (policy.name.clone(), index)).collect();
+        Self { all: policies, by_name, default, routes }
+    }
+
+    /// The policy of a request. The name that Envoy's route gives goes before our own routes; an unknown one is no
+    /// policy: a route must not become weaker by a slip of the pen.
+    ///
+    /// # Errors
+    /// [`Denial::UnknownPolicy`], [`Denial::UnsafePath`].
+    pub fn choose<'p>(&self, request: &RequestContext<'p>) -> Result<Chosen<'_, 'p>, Denial> {
+        if let Some(name) = request.policy {
+            let name = std::str::from_utf8(name).map_err(|_| Denial::UnknownPolicy)?;
+            let alias = (name == DEFAULT).then_some(self.default);
+            let index = self.by_name.get(name).copied().or(alias);
+            return self.chosen(index, None);
+        }
+        let found = self.routes.find(request).map_err(|_| Denial::UnsafePath)?;
+        let index = found.as_ref().map_or(self.default, |found| found.route.policy);
+        self.chosen(Some(index), found)
+    }
+
+    fn chosen<'r, 'p>(
+        &'r self,
+        index: Option<PolicyIndex>,
+        found: Option<Found<'r, 'p>>,
+    ) -> Result<Chosen<'r, 'p>, Denial> {
+        let (index, policy) =
+            index.and_then(|index| Some((index, self.all.get(index)?))).ok_or(Denial::UnknownPolicy)?;
+        let (route, path) = found.map(|found| ((found.place, found.route), found.path)).unzip();
+        Ok(Chosen { index, policy, route, path: path.flatten() })
+    }
+
+    /// The policy at this position.
+    pub fn get(&self, index: PolicyIndex) -> Option<&Policy> {
+        self.all.get(index)
     }
 
     /// All policies, in the order of their [`PolicyIndex`].
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Policy> {
-        self.policies.iter()
+        self.all.iter()
+    }
+
+    /// The routes.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
     }
 }
 
@@ -50,14 +143,53 @@ impl Policies {
 mod tests {
     use super::*;
 
+    fn policies(names: &[&str], default: PolicyIndex, routes: &[(&str, PolicyIndex)]) -> Policies {
+        let policies = names.iter().map(|name| Policy { name: (*name).into(), ..Policy::default() }).collect();
+        let route = |(path, policy): &(&str, PolicyIndex)| Route {
+            hosts: Vec::new(),
+            methods: Vec::new(),
+            path: Some(path.parse().unwrap()),
+            policy: *policy,
+        };
+        Policies::new(policies, default, Routes::new(routes.iter().map(route).collect(), false).unwrap())
+    }
+
+    fn choose<'p>(policies: &'p Policies, named: Option<&[u8]>, path: &str) -> Result<&'p str, Denial> {
+        let request = RequestContext { policy: named, path: path.as_bytes(), method: b"GET", ..Default::default() };
+        policies.choose(&request).map(|chosen| &*chosen.policy.name)
+    }
+
     #[test]
-    fn a_route_gets_the_policy_it_names_or_the_default() {
+    fn without_a_file_there_is_the_default() {
         let policies = Policies::default();
-        let name = |named: Option<&[u8]>| policies.for_route(named).map(|(_, policy)| &*policy.name);
-        assert_eq!(name(None), Some("default"));
-        assert_eq!(name(Some(b"default")), Some("default"));
-        for unknown in [&b""[..], b"admin", b"Default", b"default ", b"\xff"] {
-            assert_eq!(name(Some(unknown)), None);
+        for path in ["/", "/a/../b", ""] {
+            assert_eq!(choose(&policies, None, path), Ok("default"));
+            assert_eq!(choose(&policies, Some(b"default"), path), Ok("default"));
         }
+        for unknown in [&b""[..], b"admin", b"Default", b"default ", b"\xff"] {
+            assert_eq!(choose(&policies, Some(unknown), "/"), Err(Denial::UnknownPolicy));
+        }
+    }
+
+    #[test]
+    fn envoys_word_goes_before_the_routes() {
+        let policies = policies(&["members", "admin"], 0, &[("/admin", 1)]);
+        assert_eq!(choose(&policies, None, "/admin"), Ok("admin"));
+        assert_eq!(choose(&policies, None, "/other"), Ok("members"));
+        assert_eq!(choose(&policies, None, "/x/../admin"), Err(Denial::UnsafePath));
+        assert_eq!(choose(&policies, Some(b"members"), "/admin"), Ok("members"));
+        assert_eq!(choose(&policies, Some(b"admin"), "/x/../y"), Ok("admin"), "needs no path");
+        assert_eq!(choose(&policies, Some(b"default"), "/admin"), Ok("members"), "the default has two names");
+        assert_eq!(choose(&policies, Some(b"other"), "/admin"), Err(Denial::UnknownPolicy));
+    }
+
+    #[test]
+    fn a_route_gives_names_to_segments() {
+        let policies = policies(&["tenant"], 0, &[("/tenants/{tenant}/x/{id}", 0)]);
+        let request = RequestContext { path: b"/tenants/a%20b/x/7?tenant=z", ..Default::default() };
+        let chosen = policies.choose(&request).unwrap();
+        assert_eq!(["tenant", "id", "other"].map(|name| chosen.segment(name)), [Some("a b"), Some("7"), None]);
+        let other = RequestContext { path: b"/other", ..Default::default() };
+        assert_eq!(policies.choose(&other).unwrap().segment("tenant"), None);
     }
 }

@@ -12,6 +12,8 @@ use serde::de::IgnoredAny;
 use super::claim::Claim;
 use super::claims::{CheckedClaims, Claims, Expected, RawClaims, UnixTime};
 use super::denial::Denial;
+use super::extra_claims::WantedClaims;
+use super::step::Step;
 use crate::jwks::VerifyingKey;
 use crate::user_pool::{PoolIndex, UserPool, UserPools};
 
@@ -162,10 +164,10 @@ impl<'t> UnverifiedToken<'t> {
     /// # Errors
     /// The [`Denial`] of the first check that fails.
     pub fn check(&'t self, pools: &'t UserPools, now: UnixTime, leeway: i64) -> Result<CandidateToken<'t>, Denial> {
-        self.check_as(pools, None, now, leeway)
+        self.check_as(pools, None, now, leeway, &mut Step::Form)
     }
 
-    /// The same for a token that has to be something else than what checks accept.
+    /// The same for a token that has to be something else than what checks accept. `step` is how far it got.
     ///
     /// # Errors
     /// The [`Denial`] of the first check that fails.
@@ -175,17 +177,25 @@ impl<'t> UnverifiedToken<'t> {
         expected: Option<Expected<'t>>,
         now: UnixTime,
         leeway: i64,
+        step: &mut Step,
     ) -> Result<CandidateToken<'t>, Denial> {
+        *step = Step::Algorithm;
         if self.header.alg.as_text() != Some("RS256") {
             return Err(Denial::UnsupportedAlgorithm);
         }
+        *step = Step::Critical;
         if self.header.crit.0 || self.header.b64.0 {
             return Err(Denial::UnsupportedHeader);
         }
+        *step = Step::Kid;
         let kid = self.kid().filter(|kid| !kid.is_empty()).ok_or(Denial::MissingKid)?;
+        *step = Step::Issuer;
         let (pool_index, pool) = pools.by_issuer(self.claims.issuer()?).ok_or(Denial::UnknownIssuer)?;
         let expected = expected.unwrap_or_else(|| Expected::by_checks(pool));
-        let claims = self.claims.check(expected, now, leeway)?;
+        if expected.pool != &*pool.name {
+            return Err(Denial::UnknownIssuer);
+        }
+        let claims = self.claims.check(expected, now, leeway, step)?;
         Ok(CandidateToken { decoded: self.decoded, pool: pool_index, kid, claims })
     }
 }
@@ -209,13 +219,14 @@ impl CandidateToken<'_> {
         self.kid
     }
 
-    /// Verifies the signature. This is the only function that returns [`Claims`].
+    /// Verifies the signature. This is the only function that returns [`Claims`]; of those that few ask for, the
+    /// `wanted` ones are kept.
     ///
     /// # Errors
     /// [`Denial::BadSignature`].
-    pub fn verify(self, key: &VerifyingKey) -> Result<Claims, Denial> {
+    pub fn verify(self, key: &VerifyingKey, wanted: &WantedClaims) -> Result<Claims, Denial> {
         if key.verifies(self.decoded.signing_input.as_bytes(), &self.decoded.signature) {
-            Ok(self.claims.into_verified())
+            Ok(self.claims.into_verified(wanted.pick(&self.decoded.payload)))
         } else {
             Err(Denial::BadSignature)
         }
@@ -242,24 +253,33 @@ pub(crate) mod tests {
 
     /// The whole way, as the authorizer goes it.
     fn verify(token: &str) -> Result<Claims, Denial> {
+        verify_keeping(token, &WantedClaims::default())
+    }
+
+    fn verify_keeping(token: &str, wanted: &WantedClaims) -> Result<Claims, Denial> {
         let pools = pools();
         let keys = KeySet::parse(jwks(&[SigningKey::shared()]).as_bytes(), &KeySet::default()).unwrap();
         let decoded = Decoded::new(token)?;
         let unverified = decoded.read()?;
         let candidate = unverified.check(&pools, unix_now(), 0)?;
         let key = keys.get(candidate.kid()).ok_or(Denial::UnknownKid)?;
-        candidate.verify(key)
+        candidate.verify(key, wanted)
     }
 
     /// The claims of an access token of the client `c`, changed by the members of `changes`. It is signed and verified
     /// like any other.
     pub(crate) fn claims(changes: &serde_json::Value) -> Claims {
+        claims_with(changes, &WantedClaims::default())
+    }
+
+    /// The same with these claims beside the usual ones.
+    pub(crate) fn claims_with(changes: &serde_json::Value, wanted: &WantedClaims) -> Claims {
         let mut token = TokenBuilder::access().claim("client_id", "c").claim("scope", "ABSENT");
         for (name, value) in changes.as_object().unwrap() {
             let value = if name == "exp" { (unix_now() + 1_000_000).into() } else { value.clone() };
             token = token.claim(name, value);
         }
-        verify(&token.sign(SigningKey::shared())).unwrap()
+        verify_keeping(&token.sign(SigningKey::shared()), wanted).unwrap()
     }
 
     #[test]

@@ -9,13 +9,14 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::ConfigError;
 use super::options::duration;
+use super::rules::AccountClient;
 use super::source::Source;
 use crate::account::call::Allowed;
 use crate::account::cors::{Cors, Origin};
 use crate::account::rate_limit::{Rate, Rates};
 use crate::account::{Prefix, RefreshFlow};
 use crate::listen::ListenAddress;
-use crate::user_pool::{ClientId, Clients};
+use crate::user_pool::ClientId;
 
 /// The variable with the app client's secret.
 pub const CLIENT_SECRET: &str = "COGNITO_CLIENT_SECRET";
@@ -115,6 +116,8 @@ fn min_failure_time(text: &str) -> Result<Duration, String> {
 /// Settings of the account API.
 #[derive(Clone, Debug)]
 pub struct AccountConfig {
+    /// Name of the pool whose people it serves.
+    pub pool: Box<str>,
     /// Address, if it has one of its own.
     pub listen: Option<ListenAddress>,
     /// Path that its routes are below.
@@ -142,35 +145,19 @@ pub struct AccountConfig {
 }
 
 impl AccountConfig {
-    /// The settings; none if the API is off. `error` says where an option's value stands.
+    /// The settings; none if there is no `client` to speak for, because the API is off. `error` says where an option's value stands.
     pub(super) fn new(
         options: AccountOptions,
-        clients: &Clients,
+        client: Option<AccountClient>,
         admin: &ListenAddress,
         secret: Option<(SecretString, Source)>,
         error: &dyn Fn(&str, &str) -> ConfigError,
         warnings: &mut Vec<String>,
     ) -> Result<Option<Self>, ConfigError> {
-        if !options.account_api {
+        let Some(AccountClient { pool, client_id, secret_file }) = client else {
             return Ok(None);
-        }
-        let client_id = match (options.account_client_id, clients) {
-            (Some(client), Clients::Any) => client,
-            (Some(client), Clients::Only(accepted)) if accepted.contains(&client) => client,
-            (Some(_), _) => {
-                return Err(error("account_client_id", "not one of --client-id: its tokens would be refused"));
-            }
-            (None, Clients::Only(accepted)) if accepted.len() == 1 => match accepted.first() {
-                Some(client) => client.clone(),
-                None => return Err(error("client_id", "no app client")),
-            },
-            (None, _) => {
-                let why = "has to name the app client that the account API speaks for when --client-id names several \
-                           or `any` (or switch it off with --account-api=false)";
-                return Err(error("account_client_id", why));
-            }
         };
-        let secret = match (&options.client_secret_file, secret) {
+        let secret = match (&secret_file, secret) {
             (Some(path), _) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|why| error("client_secret_file", &format!("{} cannot be read: {why}", path.display())))?;
@@ -198,6 +185,7 @@ impl AccountConfig {
             ));
         }
         Ok(Some(Self {
+            pool,
             listen: options.account_listen,
             prefix: options.account_prefix,
             client_id,

@@ -4,7 +4,9 @@
 //! in [`Config::new`]. Every error is one sentence that names the option and where its value stands.
 
 pub mod account;
+pub mod file;
 pub mod options;
+pub mod rules;
 pub mod source;
 
 use std::ffi::OsString;
@@ -17,15 +19,16 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use serde_json::{Map, Value, json};
 use url::{Host, Url};
 
-use self::account::{AccountConfig, CLIENT_SECRET};
+use self::account::{AccountConfig, AccountOptions, CLIENT_SECRET};
+use self::file::PolicyFile;
 use self::options::{AcceptedClient, Cli, Command, HealthcheckOptions, Options, variable};
+use self::rules::{AccountClient, Rules, RulesSource};
 use self::source::{Layers, Source};
 use crate::authz::denial::Realm;
-use crate::authz::identity::HeaderPrefix;
 use crate::jwks::KeySet;
 use crate::listen::ListenAddress;
 use crate::logging::{LogFormat, LogLevel};
-use crate::user_pool::{Clients, UserPool, UserPools};
+use crate::user_pool::{Clients, UserPool};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -36,23 +39,21 @@ pub enum Invocation {
     CheckConfig(Box<Config>),
     /// Ask a running instance.
     Healthcheck(HealthcheckOptions),
-    /// Print this and end well: help, version.
+    /// Print this and end well: help, version, schema.
     Print(String),
 }
 
 /// The configuration of the service.
 #[derive(Debug)]
 pub struct Config {
-    /// The user pools: `default`, from the command line.
-    pub pools: UserPools,
-    /// Keys of the pool `default` to begin with.
-    pub jwks_seed: KeySet,
+    /// Pools and policies to begin with.
+    pub rules: Rules,
+    /// Where they are read again.
+    pub rules_source: RulesSource,
     /// Time between fetches of keys.
     pub jwks_refresh_interval: Duration,
     /// Clock skew, seconds.
     pub leeway: i64,
-    /// Prefix of identity headers.
-    pub header_prefix: HeaderPrefix,
     /// `realm` of challenges.
     pub realm: Realm,
     /// Most tokens in the cache.
@@ -139,6 +140,7 @@ pub fn read(
         Some(Command::CheckConfig(options)) => {
             Ok(Invocation::CheckConfig(Box::new(Config::new(options, matches, &layers)?)))
         }
+        Some(Command::ConfigSchema) => Ok(Invocation::Print(format!("{:#}\n", PolicyFile::schema().to_value()))),
         Some(Command::Healthcheck(options)) => Ok(Invocation::Healthcheck(options)),
     }
 }
@@ -205,15 +207,7 @@ impl Config {
         };
         let mut warnings = Vec::new();
 
-        let id = options.user_pool_id.ok_or_else(|| missing("user_pool_id", "the user pool's id"))?;
-        if let Some(region) = options.region.filter(|region| region != id.region()) {
-            let why = format!("{region:?} is not the region of the user pool {id}");
-            match layers.source(matches, "region") {
-                Source::Flag => return Err(error("region", &why)),
-                source => warnings.push(format!("{why}; the pool's is used (from {source})")),
-            }
-        }
-        // A list that a flag cannot leave empty, a variable can: with nothing but commas.
+        // Lists that a flag cannot leave empty, a variable can: with nothing but commas.
         for (id, is_empty) in
             [("client_id", options.client_id.is_empty()), ("grpc_listen", options.grpc_listen.is_empty())]
         {
@@ -221,37 +215,58 @@ impl Config {
                 return Err(error(id, "the list is empty"));
             }
         }
-        if options.client_id.is_empty() {
-            return Err(missing("client_id", "an app client's id, or `any`,"));
-        }
-        let clients =
-            clients(options.client_id).ok_or_else(|| error("client_id", "`any` stands beside app clients"))?;
-        if clients == Clients::Any {
-            warnings.push("tokens of every app client of the pool are accepted (--client-id any)".into());
-        }
-
         for (option, url) in [("cognito_endpoint", &options.cognito_endpoint), ("jwks_url", &options.jwks_url)] {
             if let Some(url) = url {
                 check_endpoint(url, options.allow_insecure_endpoints).map_err(|why| error(option, &why))?;
             }
         }
-        if options.cognito_endpoint.as_ref().is_some_and(|url| url.query().is_some()) {
-            return Err(error("cognito_endpoint", "a base URL has no query"));
-        }
-        let mut pool = UserPool::new("default", id, clients, options.token_use.into())
-            .map_err(|why| error("user_pool_id", &why.to_string()))?;
-        if let Some(endpoint) = &options.cognito_endpoint {
-            pool = pool.with_endpoint(endpoint).map_err(|why| error("cognito_endpoint", &why.to_string()))?;
-        }
-        if let Some(url) = options.jwks_url {
-            pool.jwks_urls = vec![url];
-        }
-        if options.issuer.iter().any(String::is_empty) {
-            return Err(error("issuer", "an issuer is empty"));
-        }
-        if !options.issuer.is_empty() {
-            pool.issuers = options.issuer;
-        }
+        let pool = match options.user_pool_id {
+            Some(id) => {
+                if let Some(region) = options.region.filter(|region| region != id.region()) {
+                    let why = format!("{region:?} is not the region of the user pool {id}");
+                    match layers.source(matches, "region") {
+                        Source::Flag => return Err(error("region", &why)),
+                        source => warnings.push(format!("{why}; the pool's is used (from {source})")),
+                    }
+                }
+                if options.client_id.is_empty() {
+                    return Err(missing("client_id", "an app client's id, or `any`,"));
+                }
+                let clients =
+                    clients(options.client_id).ok_or_else(|| error("client_id", "`any` stands beside app clients"))?;
+                if clients == Clients::Any {
+                    warnings.push("tokens of every app client of the pool are accepted (--client-id any)".into());
+                }
+                let mut pool = UserPool::new("default", id, clients, options.token_use.into())
+                    .map_err(|why| error("user_pool_id", &why.to_string()))?;
+                if let Some(endpoint) = &options.cognito_endpoint {
+                    if endpoint.query().is_some() {
+                        return Err(error("cognito_endpoint", "a base URL has no query"));
+                    }
+                    pool = pool.with_endpoint(endpoint).map_err(|why| error("cognito_endpoint", &why.to_string()))?;
+                }
+                if let Some(url) = options.jwks_url {
+                    pool.jwks_urls = vec![url];
+                }
+                if options.issuer.iter().any(String::is_empty) {
+                    return Err(error("issuer", "an issuer is empty"));
+                }
+                if !options.issuer.is_empty() {
+                    pool.issuers = options.issuer;
+                }
+                Some(pool)
+            }
+            None if options.config.is_none() => return Err(missing("user_pool_id", "the user pool's id")),
+            // Pools of the file only. What describes the pool of the flags would be lost without a word.
+            None => {
+                let of_pool = ["client_id", "cognito_endpoint", "issuer", "jwks_url", "jwks_file"];
+                let given = of_pool.into_iter().find(|id| layers.source(matches, id) != Source::Default);
+                if let Some(id) = given {
+                    return Err(error(id, "describes the pool of the flags, and --user-pool-id is not given"));
+                }
+                None
+            }
+        };
 
         let jwks_seed = match &options.jwks_file {
             None => KeySet::default(),
@@ -262,22 +277,35 @@ impl Config {
                     .map_err(|why| error("jwks_file", &format!("{}: {why}", path.display())))?
             }
         };
+        let rules_source = RulesSource {
+            pool,
+            header_prefix: options.header_prefix,
+            allow_insecure_endpoints: options.allow_insecure_endpoints,
+            file: options.config,
+        };
+        let mut rules = rules_source.read().map_err(|why| error("config", &why.to_string()))?;
+        if rules.pools.is_empty() {
+            return Err(error("config", "the file has no pool, and --user-pool-id is not given"));
+        }
+        if let Some((_, seed)) = rules.pools.first_mut().filter(|_| rules_source.pool.is_some()) {
+            *seed = jwks_seed;
+        }
+        warnings.append(&mut rules.warnings);
         let max_message_bytes = usize::try_from(options.grpc_max_message_bytes.0)
             .ok()
             .filter(|bytes| (1024..=1 << 30).contains(bytes))
             .ok_or_else(|| error("grpc_max_message_bytes", "not between 1KiB and 1GiB"))?;
 
         let secret = layers.secret(CLIENT_SECRET);
+        let client = account_client(&options.account, &rules, rules_source.pool.is_some(), &error)?;
         let account =
-            AccountConfig::new(options.account, &pool.clients, &options.admin_listen, secret, &error, &mut warnings)?;
-        let effective = effective(matches, layers, &pool);
-        let pools = UserPools::new(vec![pool]).map_err(|why| error("user_pool_id", &why.to_string()))?;
+            AccountConfig::new(options.account, client, &options.admin_listen, secret, &error, &mut warnings)?;
+        let effective = effective(matches, layers);
         Ok(Self {
-            pools,
-            jwks_seed,
+            rules,
+            rules_source,
             jwks_refresh_interval: options.jwks_refresh_interval,
             leeway: i64::try_from(options.leeway.as_secs()).unwrap_or(60),
-            header_prefix: options.header_prefix,
             realm: options.realm,
             token_cache_capacity: options.token_cache_capacity,
             token_cache_max_bytes: options.token_cache_max_bytes.0,
@@ -301,8 +329,53 @@ impl Config {
     }
 }
 
+/// The app client that the account API speaks for: the file's, or one of the pool of the flags. The options are the
+/// account API's own to check where there are none.
+fn account_client(
+    options: &AccountOptions,
+    rules: &Rules,
+    has_flag_pool: bool,
+    error: &dyn Fn(&str, &str) -> ConfigError,
+) -> Result<Option<AccountClient>, ConfigError> {
+    if !options.account_api {
+        return Ok(None);
+    }
+    if let Some(client) = &rules.account {
+        let taken = [
+            ("account_client_id", options.account_client_id.is_some()),
+            ("client_secret_file", options.client_secret_file.is_some()),
+        ];
+        return match taken.into_iter().find(|(_, given)| *given) {
+            Some((id, _)) => Err(error(id, "the file of --config has an `account`: say it there")),
+            None => Ok(Some(client.clone())),
+        };
+    }
+    let Some((pool, _)) = rules.pools.first() else { return Ok(None) };
+    if !has_flag_pool && rules.pools.len() > 1 {
+        let why = "has to name the pool that the account API speaks for (`account`) when it has several (or switch the \
+                   API off with --account-api=false)";
+        return Err(error("config", why));
+    }
+    let client_id = match (&options.account_client_id, &pool.clients) {
+        (Some(client), clients) if clients.accept(client) => client.clone(),
+        (Some(_), _) => {
+            return Err(error("account_client_id", "not one of --client-id: its tokens would be refused"));
+        }
+        (None, Clients::Only(accepted)) if accepted.len() == 1 => match accepted.first() {
+            Some(client) => client.clone(),
+            None => return Err(error("client_id", "no app client")),
+        },
+        (None, _) => {
+            let why = "has to name the app client that the account API speaks for when --client-id names several \
+                       or `any` (or switch it off with --account-api=false)";
+            return Err(error("account_client_id", why));
+        }
+    };
+    Ok(Some(AccountClient { pool: pool.name.clone(), client_id, secret_file: options.client_secret_file.clone() }))
+}
+
 /// The accepted app clients; none when `any` stands beside others.
-fn clients(accepted: Vec<AcceptedClient>) -> Option<Clients> {
+pub(crate) fn clients(accepted: Vec<AcceptedClient>) -> Option<Clients> {
     let mut clients = Vec::new();
     let mut any = false;
     for client in accepted {
@@ -319,7 +392,7 @@ fn clients(accepted: Vec<AcceptedClient>) -> Option<Clients> {
 }
 
 /// A URL to fetch from is https, or plain http to this machine, or typed out to be insecure.
-fn check_endpoint(url: &Url, allow_insecure: bool) -> Result<(), String> {
+pub(crate) fn check_endpoint(url: &Url, allow_insecure: bool) -> Result<(), String> {
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
         return Err("the URL carries a user name, a password or a fragment".into());
     }
@@ -337,8 +410,8 @@ fn check_endpoint(url: &Url, allow_insecure: bool) -> Result<(), String> {
     }
 }
 
-/// What is in force and why. No option holds a secret; the one that comes in a variable is named and not shown.
-fn effective(matches: &ArgMatches, layers: &Layers, pool: &UserPool) -> Value {
+/// Every option, its value, and where that stands. No option holds a secret; the one that comes in a variable is named and not shown.
+fn effective(matches: &ArgMatches, layers: &Layers) -> Value {
     let mut options = Map::new();
     for id in option_ids() {
         let values: Vec<Value> = matches
@@ -358,9 +431,7 @@ fn effective(matches: &ArgMatches, layers: &Layers, pool: &UserPool) -> Value {
     if let Some((_, source)) = layers.secret(CLIENT_SECRET) {
         options.insert("client-secret".into(), json!({"value": "[redacted]", "source": source.to_string()}));
     }
-    let jwks_urls: Vec<&str> = pool.jwks_urls.iter().map(Url::as_str).collect();
-    let pool = json!({"name": pool.name, "id": pool.id.as_str(), "region": pool.id.region(), "issuers": pool.issuers, "jwks_urls": jwks_urls, "endpoint": pool.endpoint.as_str()});
-    json!({"options": options, "pools": [pool]})
+    Value::Object(options)
 }
 
 #[cfg(test)]

@@ -4,15 +4,18 @@
 //! the README is compared with this file by a test.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use url::Url;
 
 use super::account::AccountOptions;
 use crate::authz::denial::Realm;
-use crate::authz::identity::HeaderPrefix;
+use crate::authz::headers::HeaderPrefix;
 use crate::listen::ListenAddress;
 use crate::logging::{LogFormat, LogLevel};
 use crate::user_pool::{AcceptedUse, ClientId, UserPoolId};
@@ -44,6 +47,8 @@ pub enum Command {
     Serve(Options),
     /// Read the whole configuration, say what is wrong with it or that nothing is, and end
     CheckConfig(Options),
+    /// Print the JSON Schema of the policy file (`--config`)
+    ConfigSchema,
     /// Ask a running instance whether it is ready, and end with status 0 if it is
     Healthcheck(HealthcheckOptions),
 }
@@ -78,12 +83,16 @@ pub struct Options {
     #[arg(long, value_name = "BOOL", help_heading = "User pool", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub allow_insecure_endpoints: bool,
 
+    /// File with more pools, and with policies, routes and headers (YAML); read again when it changes, and on SIGHUP
+    #[arg(long, value_name = "FILE", help_heading = "Policy")]
+    pub config: Option<PathBuf>,
+
     /// Where keys are fetched [default: beside the issuer]
     #[arg(long, value_name = "URL", help_heading = "Keys")]
     pub jwks_url: Option<Url>,
     /// Keys to begin with, until the first set is fetched
     #[arg(long, value_name = "FILE", help_heading = "Keys")]
-    pub jwks_file: Option<std::path::PathBuf>,
+    pub jwks_file: Option<PathBuf>,
     /// Time between fetches, give or take a tenth; at most 50m
     #[arg(long, value_name = "DURATION", help_heading = "Keys", default_value = "15m", value_parser = refresh_interval)]
     pub jwks_refresh_interval: Duration,
@@ -176,9 +185,11 @@ impl FromStr for AcceptedClient {
 }
 
 /// A value of `--token-use`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, ValueEnum)]
+#[serde(rename_all = "lowercase")]
 pub enum TokenUseOption {
     /// Access tokens
+    #[default]
     Access,
     /// ID tokens
     Id,
@@ -223,7 +234,7 @@ impl fmt::Display for ByteSize {
     }
 }
 
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|_| "not a duration such as 250ms, 30s or 1h".to_owned())?;
     if duration > Duration::from_secs(86_400) { Err("more than a day".into()) } else { Ok(duration) }
 }

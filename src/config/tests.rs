@@ -23,7 +23,7 @@ fn with(flags: &[&str]) -> Result<Config, String> {
 }
 
 fn pool(config: &Config) -> &UserPool {
-    config.pools.iter().next().unwrap()
+    &config.rules.pools.first().unwrap().0
 }
 
 #[test]
@@ -55,8 +55,7 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
     assert_eq!(config.realm.as_str(), "flag");
     assert_eq!(pool(&config).clients, Clients::Only(["a", "b", "c"].map(|id| id.parse().unwrap()).into()));
     assert_eq!(config.leeway, 10);
-    let sources = ["realm", "client-id", "leeway", "region"]
-        .map(|id| config.effective["options"][id]["source"].as_str().unwrap());
+    let sources = ["realm", "client-id", "leeway", "region"].map(|id| config.effective[id]["source"].as_str().unwrap());
     assert_eq!(
         sources,
         [
@@ -288,7 +287,7 @@ fn a_client_secret_is_read_and_never_shown() {
     }
     let shown = read_from(&[], &MINIMAL, &format!("COGNITO_CLIENT_SECRET={SECRET}\n")).unwrap().effective;
     assert_eq!(
-        shown["options"]["client-secret"],
+        shown["client-secret"],
         json!({"value": "[redacted]", "source": "COGNITO_CLIENT_SECRET, line 1 of .env"})
     );
     std::fs::write(&file, "too short, and not to be shown").unwrap();
@@ -349,7 +348,7 @@ fn a_seed_file_is_read_at_once() {
         path
     };
     let good = path("good", &crate::token_builder::jwks(&[crate::token_builder::SigningKey::shared()]));
-    assert_eq!(with(&["--jwks-file", good.to_str().unwrap()]).unwrap().jwks_seed.len(), 1);
+    assert_eq!(with(&["--jwks-file", good.to_str().unwrap()]).unwrap().rules.pools[0].1.len(), 1);
     let bad = path("bad", "{\"keys\":[]}");
     let error = with(&["--jwks-file", bad.to_str().unwrap()]).unwrap_err();
     assert!(error.contains("no usable key in the set (from the flag)"), "{error}");

@@ -15,9 +15,9 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use super::request;
-use super::response::Answers;
+use super::response::{self, Answers};
 use super::unary::{self, AnswerBody};
-use crate::authz::{Authorizer, Decision, RequestContext, Verdict};
+use crate::authz::{Authorizer, Decision, Denial, RequestContext, Verdict};
 use crate::metrics::{CheckLabels, CheckOutcome, Metrics};
 
 /// Full name of the service.
@@ -110,59 +110,64 @@ impl Shared {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         let verdict = self.authorizer.authorize(context.as_ref(), now, deadline).await;
 
-        let name = |index| self.authorizer.policies().iter().nth(index).map(|policy| &*policy.name);
-        let policy = verdict.policy.and_then(name);
-        let answer = match &verdict.decision {
-            Decision::Allow { token, identity } => {
+        let policy = verdict.policy();
+        let (answer, denial) = match (&verdict.decision, policy) {
+            (Decision::Allow { token, identity }, Some(policy)) => {
                 let headers = context.as_ref().map_or(&[][..], |context| &context.headers);
-                self.answers.allow(&token.claims, identity, policy.unwrap_or_default(), headers)
+                let claims = token.as_ref().map(|token| &token.claims);
+                (response::allow(&verdict.rules.headers, identity, claims, policy, headers), None)
             }
-            Decision::Deny(denial) => self.answers.deny(*denial, policy),
+            // Nobody passes without a policy.
+            (Decision::Allow { .. }, None) => {
+                (self.answers.deny(Denial::UnknownPolicy, None, None), Some(Denial::UnknownPolicy))
+            }
+            (Decision::Deny(denial), policy) => {
+                (self.answers.deny(*denial, policy, verdict.requirement.as_deref()), Some(*denial))
+            }
         };
-        let (outcome, reason) = match verdict.decision {
-            Decision::Allow { .. } => (CheckOutcome::Allow, ""),
-            Decision::Deny(denial) if denial.is_ours() => (CheckOutcome::Error, denial.reason()),
-            Decision::Deny(denial) => (CheckOutcome::Deny, denial.reason()),
+        let (outcome, reason) = match denial {
+            None => (CheckOutcome::Allow, ""),
+            Some(denial) if denial.is_ours() => (CheckOutcome::Error, denial.reason()),
+            Some(denial) => (CheckOutcome::Deny, denial.reason()),
         };
         let took = start.elapsed();
-        let labels = CheckLabels { outcome, reason, pool: verdict.pool, policy: verdict.policy };
-        self.metrics.checked(labels, took.as_secs_f64());
-        self.log(outcome, reason, &verdict, policy, context.as_ref(), took);
+        verdict.rules.counters.count(CheckLabels { outcome, reason, pool: verdict.pool, policy: verdict.policy });
+        self.metrics.took(outcome, took.as_secs_f64());
+        log(outcome, reason, &verdict, context.as_ref(), took);
         Ok(answer)
     }
+}
 
-    /// One event per check. Nothing of the request stands in it but a well-formed request id and, where the key was the
-    /// trouble, the `kid`, which the formatter escapes.
-    fn log(
-        &self,
-        outcome: CheckOutcome,
-        reason: &'static str,
-        verdict: &Verdict,
-        policy: Option<&str>,
-        context: Option<&RequestContext<'_>>,
-        took: Duration,
-    ) {
-        macro_rules! event {
-            ($level:ident) => {{
-                let pool =
-                    verdict.pool.and_then(|pool| self.authorizer.pools().iter().nth(pool)).map(|pool| &*pool.name);
-                let request_id = context.and_then(request_id);
-                let decision = outcome.as_str();
-                let reason = Some(reason).filter(|reason| !reason.is_empty());
-                let kid = verdict.kid.as_deref();
-                let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-                tracing::$level!(decision, reason, pool, policy, kid, request_id, duration_us, "check");
-            }};
-        }
-        match outcome {
-            CheckOutcome::Allow => {
-                if tracing::enabled!(tracing::Level::DEBUG) {
-                    event!(debug);
-                }
+/// One event per check. Nothing of the request stands in it but a well-formed request id and, where the key was the
+/// trouble, the `kid`, which the formatter escapes.
+fn log(
+    outcome: CheckOutcome,
+    reason: &'static str,
+    verdict: &Verdict,
+    context: Option<&RequestContext<'_>>,
+    took: Duration,
+) {
+    macro_rules! event {
+        ($level:ident) => {{
+            let pool = verdict.pool.and_then(|pool| verdict.rules.pools.get(pool)).map(|pool| &*pool.name);
+            let policy = verdict.policy().map(|policy| &*policy.name);
+            let requirement = verdict.requirement.as_deref();
+            let request_id = context.and_then(request_id);
+            let decision = outcome.as_str();
+            let reason = Some(reason).filter(|reason| !reason.is_empty());
+            let kid = verdict.kid.as_deref();
+            let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            tracing::$level!(decision, reason, requirement, pool, policy, kid, request_id, duration_us, "check");
+        }};
+    }
+    match outcome {
+        CheckOutcome::Allow => {
+            if tracing::enabled!(tracing::Level::DEBUG) {
+                event!(debug);
             }
-            CheckOutcome::Deny => event!(info),
-            CheckOutcome::Error => event!(warn),
         }
+        CheckOutcome::Deny => event!(info),
+        CheckOutcome::Error => event!(warn),
     }
 }
 

@@ -25,15 +25,18 @@ pub fn read(message: &[u8]) -> Result<Option<RequestContext<'_>>, Undecodable> {
             reader.attributes(attributes.message()?)?;
         }
     }
-    let RequestReader { has_http, policy, mut headers, mut raw_headers, .. } = reader;
+    let RequestReader { has_http, policy, method, path, host, mut headers, mut raw_headers, .. } = reader;
     headers.append(&mut raw_headers);
-    Ok(has_http.then_some(RequestContext { policy, headers }))
+    Ok(has_http.then_some(RequestContext { policy, method, path, host, headers }))
 }
 
 #[derive(Default)]
 struct RequestReader<'m> {
     has_http: bool,
     policy: Option<&'m [u8]>,
+    method: &'m [u8],
+    path: &'m [u8],
+    host: &'m [u8],
     /// Entries of the map `headers`, each name once.
     headers: Vec<Header<'m>>,
     /// Members of the list `header_map`.
@@ -82,6 +85,9 @@ impl<'m> RequestReader<'m> {
         self.headers.reserve(32);
         for field in Fields(message) {
             match field? {
+                (2, method) => self.method = method.message()?,
+                (4, path) => self.path = path.message()?,
+                (5, host) => self.host = host.message()?,
                 (3, header) => {
                     let (name, value) = map_entry(header.message()?)?;
                     self.put(Header { name, value });
@@ -272,13 +278,14 @@ mod tests {
     use proptest::prelude::*;
     use prost::Message;
 
-    /// What a protobuf library makes of a message: policy, and headers sorted.
-    type Reading = Option<(Option<Vec<u8>>, Vec<(Vec<u8>, Vec<u8>)>)>;
+    /// What a protobuf library makes of a message: policy; method, path and host; headers, sorted.
+    type Reading = Option<(Option<Vec<u8>>, [Vec<u8>; 3], Vec<(Vec<u8>, Vec<u8>)>)>;
 
     fn by_prost(message: &[u8]) -> Result<Reading, prost::DecodeError> {
         let attributes = CheckRequest::decode(message)?.attributes.unwrap_or_default();
         let policy = attributes.context_extensions.get("policy").map(|policy| policy.clone().into_bytes());
         let Some(http) = attributes.request.and_then(|request| request.http) else { return Ok(None) };
+        let line = [http.method, http.path, http.host].map(String::into_bytes);
         let mut headers: Vec<_> =
             http.headers.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())).collect();
         for header in http.header_map.unwrap_or_default().headers {
@@ -291,14 +298,15 @@ mod tests {
             }
         }
         headers.sort();
-        Ok(Some((policy, headers)))
+        Ok(Some((policy, line, headers)))
     }
 
     fn by_us(message: &[u8]) -> Result<Reading, Undecodable> {
         Ok(read(message)?.map(|context| {
             let mut headers: Vec<_> = context.headers.iter().map(|h| (h.name.to_vec(), h.value.to_vec())).collect();
             headers.sort();
-            (context.policy.map(<[u8]>::to_vec), headers)
+            let line = [context.method, context.path, context.host].map(<[u8]>::to_vec);
+            (context.policy.map(<[u8]>::to_vec), line, headers)
         }))
     }
 
@@ -314,12 +322,14 @@ mod tests {
         let map = prop::collection::hash_map(name.clone(), "[a-z]{0,3}", 0..5);
         let raw = (name.clone(), "[a-z]{0,2}", prop::collection::vec(any::<u8>(), 0..3));
         let extensions = prop::collection::hash_map(prop_oneof![Just("policy".to_owned()), name], "[a-z]{0,3}", 0..3);
-        let http =
-            (map, prop::option::of(prop::collection::vec(raw, 0..3)), "[a-z]{0,5}").prop_map(|(headers, raw, body)| {
+        let http = (map, prop::option::of(prop::collection::vec(raw, 0..3)), "[a-z/]{0,5}").prop_map(
+            |(headers, raw, text)| {
                 let value = |(key, value, raw_value)| HeaderValue { key, value, raw_value };
                 let header_map = raw.map(|raw| HeaderMap { headers: raw.into_iter().map(value).collect() });
-                HttpRequest { headers, header_map, body, size: -1, path: "/".into(), ..Default::default() }
-            });
+                let (method, path, host) = (text.clone(), text.clone() + "/", text.clone());
+                HttpRequest { method, path, host, headers, header_map, body: text, size: -1, ..Default::default() }
+            },
+        );
         (prop::option::of(prop::option::of(prop::option::of(http))), extensions).prop_map(
             |(request, context_extensions)| CheckRequest {
                 attributes: request.map(|request| AttributeContext {

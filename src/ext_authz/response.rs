@@ -4,8 +4,6 @@
 //! code. An allowed request is written straight into the wire format, because that is done for every cached check;
 //! denials are built with the generated types. A test decodes both. Answers leave in their gRPC frame.
 
-use std::collections::HashSet;
-
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
@@ -20,7 +18,8 @@ use serde::Serialize;
 
 use super::unary;
 use crate::authz::denial::Realm;
-use crate::authz::{Challenge, Claims, Denial, Header, Identity, IdentityHeaders};
+use crate::authz::headers::Mutation;
+use crate::authz::{Claims, Denial, Header, Identity, OwnedHeaders, Policy};
 
 /// Seconds after which a caller may try again when we could not decide.
 const RETRY_AFTER: &str = "5";
@@ -28,7 +27,6 @@ const RETRY_AFTER: &str = "5";
 /// Builds answers.
 #[derive(Debug)]
 pub struct Answers {
-    headers: IdentityHeaders,
     realm: Realm,
 }
 
@@ -41,71 +39,26 @@ struct Body {
 }
 
 impl Answers {
-    /// Answers with these identity headers and this realm.
-    pub fn new(headers: IdentityHeaders, realm: Realm) -> Self {
-        Self { headers, realm }
+    /// Answers with this realm.
+    pub fn new(realm: Realm) -> Self {
+        Self { realm }
     }
 
-    /// "The request may pass, with these headers." Every header of ours is set or removed, and so is everything in
-    /// `request_headers` that upstream could take for one.
-    pub fn allow(&self, claims: &Claims, identity: &Identity, policy: &str, request_headers: &[Header<'_>]) -> Bytes {
-        unary::frame(1024, |out| {
-            message(out, 1, |_| {}); // status: google.rpc.Status, code 0 = OK
-            message(out, 3, |ok| self.ok_response(ok, identity, request_headers));
-            message(out, 4, |metadata| write_metadata(metadata, claims, policy));
-        })
-    }
-
-    /// `OkHttpResponse`: `headers` = 2, `headers_to_remove` = 5. No name stands in both: Envoy removes last.
-    fn ok_response(&self, out: &mut Vec<u8>, identity: &Identity, request_headers: &[Header<'_>]) {
-        for (name, value) in self.headers.names().iter().zip(identity.values()) {
-            match value {
-                Some(value) => message(out, 2, |option| {
-                    message(option, 1, |header| {
-                        text(header, 1, name);
-                        text(header, 2, value);
-                    });
-                    // `append: false` for Envoys that know no `append_action` (3), which says it again.
-                    option.extend_from_slice(&[
-                        2 << 3 | 2,
-                        0,
-                        3 << 3,
-                        HeaderAppendAction::OverwriteIfExistsOrAdd as u8,
-                    ]);
-                }),
-                None => text(out, 5, name),
-            }
-        }
-        let mut removed = HashSet::new();
-        for header in request_headers.iter().filter(|header| self.headers.is_lookalike(header.name)) {
-            // Each once, without regard to case, as Envoy compares names. A name that is no text is none to Envoy.
-            if let Ok(name) = std::str::from_utf8(header.name)
-                && removed.insert(name.to_ascii_lowercase())
-            {
-                text(out, 5, name);
-            }
-        }
-    }
-
-    /// "The request may not pass."
-    pub fn deny(&self, denial: Denial, policy: Option<&str>) -> Bytes {
+    /// "The request may not pass." `requirement` is what the policy asks for and the token does not meet.
+    pub fn deny(&self, denial: Denial, policy: Option<&Policy>, requirement: Option<&str>) -> Bytes {
         let (error, reason, message) = (denial.error(), denial.reason(), denial.message());
         let body = serde_json::to_string(&Body { error, reason, message }).unwrap_or_default();
         let mut headers = vec![header("content-type", "application/json"), header("cache-control", "no-store")];
-        let realm = self.realm.as_str();
-        match denial.challenge() {
-            Challenge::None => {}
-            Challenge::Realm => headers.push(header("www-authenticate", &format!("Bearer realm=\"{realm}\""))),
-            Challenge::Error => headers.push(header(
-                "www-authenticate",
-                &format!("Bearer realm=\"{realm}\", error=\"{error}\", error_description=\"{message}\""),
-            )),
+        let details = policy.map(|policy| &policy.challenge);
+        if let Some(challenge) = denial.www_authenticate(&self.realm, details) {
+            headers.push(header("www-authenticate", &challenge));
         }
         if denial.is_ours() {
             headers.push(header("retry-after", RETRY_AFTER));
         }
-        let known_policy = policy.map(|policy| ("policy", policy));
-        let fields = [("decision", "deny"), ("reason", reason)].into_iter().chain(known_policy);
+        let known_policy = policy.map(|policy| ("policy", &*policy.name));
+        let requirement = requirement.map(|requirement| ("requirement", requirement));
+        let fields = [("decision", "deny"), ("reason", reason)].into_iter().chain(known_policy).chain(requirement);
         let value = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
         let response = CheckResponse {
             status: Some(Status { code: grpc_code(denial.status()), message: reason.to_owned(), details: Vec::new() }),
@@ -121,6 +74,47 @@ impl Answers {
         // Cannot fail: a Vec grows.
         unary::frame(response.encoded_len(), |out| response.encode_raw(out))
     }
+}
+
+/// "The request may pass, with these headers." Every header of ours is set or removed, and so is everything in
+/// `request_headers` that upstream could take for one. `claims` are those of the caller, if there is one.
+pub fn allow(
+    headers: &OwnedHeaders,
+    identity: &Identity,
+    claims: Option<&Claims>,
+    policy: &Policy,
+    request_headers: &[Header<'_>],
+) -> Bytes {
+    unary::frame(1024, |out| {
+        message(out, 1, |_| {}); // status: google.rpc.Status, code 0 = OK
+        // OkHttpResponse: headers = 2, headers_to_remove = 5
+        message(out, 3, |ok| {
+            let mut write = |mutation: Mutation<'_>| match mutation {
+                Mutation::Set(name, value) => set_header(ok, name, value, HeaderAppendAction::OverwriteIfExistsOrAdd),
+                Mutation::Append(name, value) => set_header(ok, name, value, HeaderAppendAction::AppendIfExistsOrAdd),
+                Mutation::Remove(name) => text(ok, 5, name),
+            };
+            headers.mutate(identity.values(), policy.removes_authorization, request_headers, &mut write);
+        });
+        message(out, 4, |metadata| write_metadata(metadata, claims, &policy.name));
+    })
+}
+
+/// A `HeaderValueOption` of an `OkHttpResponse`: `header` = 1, `append` = 2, `append_action` = 3.
+fn set_header(out: &mut Vec<u8>, name: &str, value: &str, action: HeaderAppendAction) {
+    message(out, 2, |option| {
+        message(option, 1, |header| {
+            text(header, 1, name);
+            text(header, 2, value);
+        });
+        // `append` for Envoys that know no `append_action`, which says it again. APPEND is 0, the default, and left out.
+        match action {
+            HeaderAppendAction::OverwriteIfExistsOrAdd => {
+                option.extend_from_slice(&[2 << 3 | 2, 0, 3 << 3, action as u8]);
+            }
+            _ => option.extend_from_slice(&[2 << 3 | 2, 2, 1 << 3, 1]),
+        }
+    });
 }
 
 /// The gRPC code that goes with an HTTP status, as Envoy maps it for gRPC callers. Never 0.
@@ -143,7 +137,7 @@ fn header(name: &str, value: &str) -> HeaderValueOption {
 }
 
 /// `dynamic_metadata` of an allowed request: what access logs and RBAC may read.
-fn write_metadata(out: &mut Vec<u8>, claims: &Claims, policy: &str) {
+fn write_metadata(out: &mut Vec<u8>, claims: Option<&Claims>, policy: &str) {
     // google.protobuf.Struct: fields = 1, a map entry of key = 1 and value = 2.
     let mut field = |name: &str, value: &dyn Fn(&mut Vec<u8>)| {
         message(out, 1, |entry| {
@@ -154,6 +148,7 @@ fn write_metadata(out: &mut Vec<u8>, claims: &Claims, policy: &str) {
     // google.protobuf.Value: number_value = 2, string_value = 3, list_value = 6.
     field("decision", &|value| text(value, 3, "allow"));
     field("policy", &|value| text(value, 3, policy));
+    let Some(claims) = claims else { return };
     field("sub", &|value| text(value, 3, claims.sub()));
     field("client_id", &|value| text(value, 3, claims.client_id()));
     field("token_use", &|value| text(value, 3, claims.token_use().as_str()));
@@ -203,12 +198,19 @@ fn message(out: &mut Vec<u8>, number: u8, content: impl FnOnce(&mut Vec<u8>)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authz::denial::ChallengeDetails;
+    use crate::authz::headers::{ClaimHeader, ListEncoding};
     use crate::authz::token::tests::claims;
+    use crate::authz::{Caller, Challenge};
     use serde_json::json;
     use std::collections::BTreeMap;
 
+    fn default_policy() -> Policy {
+        Policy { name: "default".into(), ..Policy::default() }
+    }
+
     fn answers() -> Answers {
-        Answers::new(IdentityHeaders::new("x-auth-".parse().unwrap()), "api".parse().unwrap())
+        Answers::new("api".parse().unwrap())
     }
 
     /// A decoded response: status code, headers set, headers removed, metadata.
@@ -217,7 +219,10 @@ mod tests {
         headers: &[&str],
     ) -> (i32, BTreeMap<String, String>, Vec<String>, BTreeMap<String, Value>) {
         let headers: Vec<_> = headers.iter().map(|name| Header { name: name.as_bytes(), value: b"forged" }).collect();
-        let bytes = answers().allow(claims, &Identity::new(claims).unwrap(), "default", &headers);
+        let (owned, policy) = (OwnedHeaders::new("x-auth-".parse().unwrap()), default_policy());
+        let caller = Caller { claims, token: "" };
+        let identity = Identity::new(&owned, Some(caller), &[]).unwrap();
+        let bytes = super::allow(&owned, &identity, Some(claims), &policy, &headers);
         let response = CheckResponse::decode(&bytes[5..]).unwrap();
         assert_eq!(response.encoded_len() + 5, bytes.len(), "nothing that prost would not write");
         let Some(HttpResponse::OkResponse(ok)) = response.http_response else { panic!("not allowed") };
@@ -319,7 +324,7 @@ mod tests {
     #[test]
     fn a_denial_never_looks_like_an_allowance() {
         for denial in Denial::ALL {
-            let response = CheckResponse::decode(&answers().deny(denial, Some("default"))[5..]).unwrap();
+            let response = CheckResponse::decode(&answers().deny(denial, Some(&default_policy()), None)[5..]).unwrap();
             let status = response.status.unwrap();
             assert!([7, 14, 16].contains(&status.code), "{denial:?}");
             let Some(HttpResponse::DeniedResponse(denied)) = response.http_response else {
@@ -334,7 +339,7 @@ mod tests {
                 (headers["content-type"].as_str(), headers["cache-control"].as_str()),
                 ("application/json", "no-store")
             );
-            assert_eq!(headers.contains_key("www-authenticate"), denial.status() == 401);
+            assert_eq!(headers.contains_key("www-authenticate"), denial.challenge() != Challenge::None);
             assert_eq!(headers.get("retry-after").map(String::as_str), (denial.status() == 503).then_some("5"));
             let metadata = response.dynamic_metadata.unwrap().fields;
             let members: Vec<_> =
@@ -344,24 +349,82 @@ mod tests {
     }
 
     #[test]
-    fn challenges_follow_rfc_6750() {
-        let challenge = |denial| {
-            let response = CheckResponse::decode(&answers().deny(denial, None)[5..]).unwrap();
+    fn challenges_follow_their_rfcs() {
+        let plain = default_policy();
+        let detailed = Policy {
+            challenge: ChallengeDetails {
+                scope: "a b/c".into(),
+                max_age: Some(300),
+                acr_values: "mfa".into(),
+                resource_metadata: Some("https://api.example/.well-known/oauth-protected-resource".into()),
+            },
+            ..default_policy()
+        };
+        let challenge = |denial, policy: Option<&Policy>| {
+            let response = CheckResponse::decode(&answers().deny(denial, policy, Some("x"))[5..]).unwrap();
             let Some(HttpResponse::DeniedResponse(denied)) = response.http_response else { panic!("no denial") };
             let headers = denied.headers.into_iter().filter_map(|option| option.header);
-            headers.filter(|header| header.key == "www-authenticate").map(|header| header.value).next()
+            let values = headers.filter(|header| header.key == "www-authenticate").map(|header| header.value);
+            let values: Vec<String> = values.collect();
+            assert!(values.len() < 2, "{values:?}");
+            values.into_iter().next()
         };
-        assert_eq!(challenge(Denial::MissingCredential).as_deref(), Some("Bearer realm=\"api\""));
-        assert_eq!(
-            challenge(Denial::Expired).as_deref(),
-            Some("Bearer realm=\"api\", error=\"invalid_token\", error_description=\"The token has expired.\"")
-        );
-        assert_eq!(
-            challenge(Denial::MultipleCredentials).as_deref(),
-            Some(
-                "Bearer realm=\"api\", error=\"invalid_request\", error_description=\"More than one credential was sent.\""
-            )
-        );
-        assert_eq!(challenge(Denial::KeysUnavailable), None);
+        let metadata = ", resource_metadata=\"https://api.example/.well-known/oauth-protected-resource\"";
+        for (denial, rest, details) in [
+            (Denial::MissingCredential, "", ""),
+            (Denial::Expired, ", error=\"invalid_token\", error_description=\"The token has expired.\"", ""),
+            (
+                Denial::MultipleCredentials,
+                ", error=\"invalid_request\", error_description=\"More than one credential was sent.\"",
+                "",
+            ),
+            (
+                Denial::InsufficientScope,
+                ", error=\"insufficient_scope\", error_description=\"The token lacks a scope that is needed here.\"",
+                ", scope=\"a b/c\"",
+            ),
+            (
+                Denial::AuthTooOld,
+                ", error=\"insufficient_user_authentication\", error_description=\"A more recent or a stronger sign-in is needed here.\"",
+                ", acr_values=\"mfa\", max_age=\"300\"",
+            ),
+        ] {
+            let expected = format!("Bearer realm=\"api\"{rest}");
+            assert_eq!(challenge(denial, None).as_ref(), Some(&expected));
+            assert_eq!(challenge(denial, Some(&plain)).as_ref(), Some(&expected));
+            assert_eq!(challenge(denial, Some(&detailed)), Some(format!("{expected}{details}{metadata}")));
+        }
+        for denial in [Denial::KeysUnavailable, Denial::InsufficientGroup, Denial::UnsafePath] {
+            assert_eq!(challenge(denial, Some(&detailed)), None);
+        }
+    }
+
+    #[test]
+    fn a_denial_names_the_requirement() {
+        let bytes = answers().deny(Denial::ClaimMismatch, Some(&default_policy()), Some("claims.custom:tenant"));
+        let metadata = CheckResponse::decode(&bytes[5..]).unwrap().dynamic_metadata.unwrap().fields;
+        assert_eq!(metadata["requirement"].kind, Some(Kind::StringValue("claims.custom:tenant".into())));
+    }
+
+    #[test]
+    fn a_header_with_several_values_replaces_the_clients() {
+        let mut owned = OwnedHeaders::new("x-auth-".parse().unwrap());
+        owned.add_claim(&"x-role".parse().unwrap(), ClaimHeader { claim: 0, list: ListEncoding::Repeated });
+        let mut identity = Identity::default();
+        for role in ["a", "b", "c"] {
+            identity.put(7, |out| out.push_str(role));
+        }
+        let bytes = super::allow(&owned, &identity, None, &default_policy(), &[]);
+        let response = CheckResponse::decode(&bytes[5..]).unwrap();
+        assert_eq!(response.encoded_len() + 5, bytes.len(), "nothing that prost would not write");
+        let Some(HttpResponse::OkResponse(ok)) = response.http_response else { panic!("not allowed") };
+        #[expect(deprecated, reason = "set for Envoys that know no `append_action`")]
+        let set = ok.headers.iter().map(|h| (h.append.unwrap().value, h.append_action()));
+        let (overwrite, append) = (HeaderAppendAction::OverwriteIfExistsOrAdd, HeaderAppendAction::AppendIfExistsOrAdd);
+        let expected = [(false, overwrite), (true, append), (true, append)];
+        assert_eq!(set.collect::<Vec<_>>(), expected);
+        assert_eq!(ok.headers_to_remove.len(), 7, "nobody calls");
+        let metadata = response.dynamic_metadata.unwrap().fields;
+        assert_eq!(metadata.len(), 2, "decision and policy");
     }
 }

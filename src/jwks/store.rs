@@ -107,6 +107,13 @@ impl PoolKeys {
         !self.set.load().is_empty()
     }
 
+    /// Waits until there are keys at all.
+    pub async fn wait_for_any(&self) {
+        let mut state = self.state.subscribe();
+        // Keys are published before the state says that the fetch is done.
+        while !self.has_keys() && state.changed().await.is_ok() {}
+    }
+
     async fn wait_for(&self, kid: &str, deadline: Instant) -> Result<Arc<VerifyingKey>, KeyMiss> {
         self.metrics.unknown_kid.inc();
         let mut state = self.state.subscribe();
@@ -154,8 +161,8 @@ pub struct Refresher {
 
 impl Refresher {
     /// A task for `keys` that fetches every `interval`, give or take a tenth, and drops `ready` once there are keys.
-    pub fn new(keys: Arc<PoolKeys>, interval: Duration, ready: BlockReady) -> Self {
-        let ready = Some(ready).filter(|_| !keys.has_keys());
+    pub fn new(keys: Arc<PoolKeys>, interval: Duration, ready: Option<BlockReady>) -> Self {
+        let ready = ready.filter(|_| !keys.has_keys());
         Self { keys, interval, ready, last_document: None }
     }
 
@@ -277,11 +284,11 @@ mod tests {
 
     /// Starts a pool; its fetches take `latency` and end as `answer` says about their number.
     fn start(seed: KeySet, latency: Duration, answer: Answer) -> Pool {
-        let metrics =
-            Metrics::new(vec!["default".into()], Vec::new(), &[], &FetchError::LABELS).unwrap().jwks("default");
+        let metrics = Metrics::new().unwrap().jwks("default", &FetchError::LABELS);
         let readiness = Readiness::default();
         let keys = PoolKeys::new(seed, metrics.clone());
-        let refresher = Refresher::new(Arc::clone(&keys), Duration::from_secs(900), readiness.block("keys".into()));
+        let refresher =
+            Refresher::new(Arc::clone(&keys), Duration::from_secs(900), Some(readiness.block("keys".into())));
         let fetches = Arc::new(Mutex::new(Vec::new()));
         let (log, begin, answer) = (Arc::clone(&fetches), Instant::now(), Arc::new(answer));
         tokio::spawn(refresher.run(move || {

@@ -1,0 +1,398 @@
+//! The headers that upstream may believe: which names are ours, and what a client may not send under them.
+//!
+//! A header that any policy can set is ours for every request: it is overwritten or removed whenever a request passes,
+//! also on a public route. Start from [`OwnedHeaders`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+
+use super::extra_claims::WantedIndex;
+use super::request::{Header, is_token};
+
+/// Number of headers that are always ours.
+pub const STANDARD: usize = 7;
+
+/// What follows the prefix, in the order of [`HeaderIndex`].
+const SUFFIXES: [&str; STANDARD] = ["sub", "username", "client-id", "token-use", "scope", "groups", "email"];
+
+/// Start of every header that is always ours (`--header-prefix`): `[a-z][a-z0-9-]*-`, and none of Envoy's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderPrefix(Box<str>);
+
+impl FromStr for HeaderPrefix {
+    type Err = HeaderPrefixError;
+
+    fn from_str(text: &str) -> Result<Self, HeaderPrefixError> {
+        let shaped = text.ends_with('-')
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if !shaped || text.len() > 64 {
+            return Err(HeaderPrefixError::Shape);
+        }
+        // Both ways round: `x-` would own all of Envoy's headers.
+        if ENVOYS.iter().any(|envoys| text.starts_with(envoys) || envoys.starts_with(text)) {
+            return Err(HeaderPrefixError::Envoys);
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for HeaderPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is wrong with a prefix.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum HeaderPrefixError {
+    /// Not of the shape.
+    #[error("not lower-case letters, digits and dashes that begin with a letter and end with a dash (at most 64)")]
+    Shape,
+    /// Would take over headers that Envoy sets.
+    #[error("takes over headers of Envoy's (x-envoy-, x-forwarded-)")]
+    Envoys,
+}
+
+/// Beginnings of headers that Envoy sets.
+const ENVOYS: [&str; 2] = ["x-envoy-", "x-forwarded-"];
+
+/// Headers that frame a message, carry a credential, or are somebody else's to set.
+const RESERVED: [&str; 24] = [
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "date",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "origin",
+    "proxy-authorization",
+    "proxy-connection",
+    "set-cookie",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-real-ip",
+    "x-request-id",
+];
+
+/// Name of a header that the policy file sets: a token (RFC 9110 section 5.6.2) in lower case, without `_`, and none that is
+/// somebody else's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HeaderName(Box<str>);
+
+/// What is wrong with a header's name.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum HeaderNameError {
+    /// Not a header name.
+    #[error("not a header name in lower-case letters, digits and dashes (at most 128)")]
+    Shape,
+    /// Taken.
+    #[error("a header that is not ours to set")]
+    Reserved,
+}
+
+impl FromStr for HeaderName {
+    type Err = HeaderNameError;
+
+    fn from_str(text: &str) -> Result<Self, HeaderNameError> {
+        let plain = |b: u8| !b.is_ascii_uppercase() && b != b'_' && b != b'.';
+        if text.len() > 128 || !is_token(text.as_bytes()) || !text.bytes().all(plain) {
+            return Err(HeaderNameError::Shape);
+        }
+        if RESERVED.contains(&text) || ENVOYS.iter().any(|envoys| text.starts_with(envoys)) {
+            return Err(HeaderNameError::Reserved);
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl HeaderName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Position of a header among [`OwnedHeaders`].
+pub type HeaderIndex = usize;
+
+/// A claim that upstream gets in a header.
+#[derive(Clone, Debug)]
+pub struct ClaimHeader {
+    /// The claim.
+    pub claim: WantedIndex,
+    /// How a list is written.
+    pub list: ListEncoding,
+}
+
+/// How a list is written into headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListEncoding {
+    /// In one header, with commas between the members.
+    #[default]
+    Comma,
+    /// In one header, as JSON.
+    Json,
+    /// In one header for each member.
+    Repeated,
+}
+
+/// Every header that is ours: the standard ones, those of claims, that of all claims, and those of policies, in this order.
+#[derive(Clone, Debug)]
+pub struct OwnedHeaders {
+    prefix: HeaderPrefix,
+    names: Vec<Box<str>>,
+    claims: Vec<ClaimHeader>,
+    whole_claims: Option<HeaderIndex>,
+    /// The names that are not under the prefix, spelled in the one way in which all spellings meet.
+    elsewhere: HashMap<Box<str>, HeaderIndex>,
+}
+
+/// What is done to a header of a request that passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation<'m> {
+    /// Set it, instead of whatever the client has sent.
+    Set(&'m str, &'m str),
+    /// Add another value to what has been set.
+    Append(&'m str, &'m str),
+    /// Remove it.
+    Remove(&'m str),
+}
+
+impl OwnedHeaders {
+    /// The standard headers under `prefix`.
+    pub fn new(prefix: HeaderPrefix) -> Self {
+        let names = SUFFIXES.iter().map(|suffix| format!("{prefix}{suffix}").into()).collect();
+        Self { prefix, names, claims: Vec::new(), whole_claims: None, elsewhere: HashMap::new() }
+    }
+
+    /// Takes over another header for a claim. To be called before [`add`](Self::add).
+    pub fn add_claim(&mut self, name: &HeaderName, header: ClaimHeader) {
+        self.add(name);
+        self.claims.push(header);
+    }
+
+    /// Takes over another header for all claims. To be called before [`add`](Self::add).
+    pub fn add_whole_claims(&mut self, name: &HeaderName) {
+        self.whole_claims = Some(self.add(name));
+    }
+
+    /// Takes over another header, unless it is ours already.
+    pub fn add(&mut self, name: &HeaderName) -> HeaderIndex {
+        let name = name.as_str();
+        if let Some(known) = self.position(name) {
+            return known;
+        }
+        let index = self.names.len();
+        self.names.push(name.into());
+        if !self.is_under_prefix(name.as_bytes()) {
+            self.elsewhere.insert(spelling(name.as_bytes()), index);
+        }
+        index
+    }
+
+    /// Where a name stands, if it is ours.
+    pub fn position(&self, name: &str) -> Option<HeaderIndex> {
+        self.names.iter().position(|known| **known == *name)
+    }
+
+    /// Every name, in the order of [`HeaderIndex`].
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.names.iter().map(|name| &**name)
+    }
+
+    /// The headers of claims, and where they stand.
+    pub(super) fn claims(&self) -> impl Iterator<Item = (HeaderIndex, &ClaimHeader)> {
+        (STANDARD..).zip(&self.claims)
+    }
+
+    /// Where the header of all claims stands.
+    pub(super) fn whole_claims(&self) -> Option<HeaderIndex> {
+        self.whole_claims
+    }
+
+    /// Whether upstream could take `name` for a header of ours although it is none: another spelling of one, or another
+    /// name under the prefix.
+    pub fn is_lookalike(&self, name: &[u8]) -> bool {
+        let is_ours = || self.names.iter().any(|ours| ours.as_bytes().eq_ignore_ascii_case(name));
+        if self.is_under_prefix(name) {
+            return !is_ours();
+        }
+        !self.elsewhere.is_empty() && self.elsewhere.contains_key(&spelling(name)) && !is_ours()
+    }
+
+    fn is_under_prefix(&self, name: &[u8]) -> bool {
+        let prefix = self.prefix.0.as_bytes();
+        name.len() >= prefix.len()
+            && prefix.iter().zip(name).all(|(ours, theirs)| match theirs {
+                b'_' | b'.' => *ours == b'-',
+                other => *ours == other.to_ascii_lowercase(),
+            })
+    }
+
+    /// What is done to the headers of a request: each of ours is set to its values or removed, lookalikes among what
+    /// the request carries are removed, and so is the credential if upstream is not to have it. No name is both
+    /// set and removed: Envoy removes last.
+    ///
+    /// `values` are in the order of [`HeaderIndex`].
+    pub fn mutate<'m>(
+        &'m self,
+        values: impl Iterator<Item = (HeaderIndex, &'m str)>,
+        removes_authorization: bool,
+        request: &[Header<'m>],
+        out: &mut impl FnMut(Mutation<'m>),
+    ) {
+        let mut values = values.peekable();
+        for (index, name) in self.names().enumerate() {
+            let mut is_set = false;
+            while let Some((_, value)) = values.next_if(|(of, _)| *of == index) {
+                out(if is_set { Mutation::Append(name, value) } else { Mutation::Set(name, value) });
+                is_set = true;
+            }
+            if !is_set {
+                out(Mutation::Remove(name));
+            }
+        }
+        if removes_authorization {
+            out(Mutation::Remove("authorization"));
+        }
+        let mut removed: Vec<&str> = Vec::new();
+        for header in request.iter().filter(|header| self.is_lookalike(header.name)) {
+            // Each once, without regard to case, as Envoy compares names. A name that is no text is none to Envoy.
+            if let Ok(name) = std::str::from_utf8(header.name)
+                && !removed.iter().any(|known| known.eq_ignore_ascii_case(name))
+            {
+                removed.push(name);
+                out(Mutation::Remove(name));
+            }
+        }
+    }
+}
+
+/// A name as CGI-like applications read it: `X_Auth.Sub` and `x-auth-sub` are the same.
+fn spelling(name: &[u8]) -> Box<str> {
+    let letter = |byte: &u8| match byte {
+        b'_' | b'.' => '-',
+        other => char::from(other.to_ascii_lowercase()),
+    };
+    name.iter().map(letter).collect::<String>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes() {
+        for good in ["x-auth-", "a-", "x-jwt-claim-", "x9-"] {
+            assert!(good.parse::<HeaderPrefix>().is_ok(), "{good}");
+        }
+        for bad in ["", "-", "x-auth", "X-Auth-", "9x-", "x_auth-", "x auth-", "é-"] {
+            assert_eq!(bad.parse::<HeaderPrefix>(), Err(HeaderPrefixError::Shape), "{bad}");
+        }
+        for envoys in ["x-envoy-", "x-envoy-auth-", "x-forwarded-", "x-forwarded-for-", "x-"] {
+            assert_eq!(envoys.parse::<HeaderPrefix>(), Err(HeaderPrefixError::Envoys), "{envoys}");
+        }
+    }
+
+    #[test]
+    fn names_of_headers() {
+        for good in ["x-tenant", "tenant", "x-auth-tenant", "x9"] {
+            assert!(good.parse::<HeaderName>().is_ok(), "{good}");
+        }
+        for bad in ["", ":path", "X-Tenant", "x_tenant", "x.tenant", "x tenant", "é", "a:b", &"a".repeat(129)] {
+            assert_eq!(bad.parse::<HeaderName>(), Err(HeaderNameError::Shape), "{bad}");
+        }
+        for reserved in RESERVED.into_iter().chain(["x-envoy-a", "x-forwarded-for"]) {
+            assert_eq!(reserved.parse::<HeaderName>(), Err(HeaderNameError::Reserved), "{reserved}");
+        }
+        assert!(RESERVED.is_sorted());
+    }
+
+    fn with_more() -> OwnedHeaders {
+        let mut headers = OwnedHeaders::new("x-auth-".parse().unwrap());
+        headers.add_claim(&"tenant-id".parse().unwrap(), ClaimHeader { claim: 0, list: ListEncoding::Comma });
+        headers.add_whole_claims(&"x-auth-claims".parse().unwrap());
+        headers.add(&"x-tier".parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn lookalikes_are_known() {
+        let headers = OwnedHeaders::new("x-auth-".parse().unwrap());
+        for ours in ["x-auth-sub", "X-Auth-Sub", "x-auth-client-id"] {
+            assert!(!headers.is_lookalike(ours.as_bytes()), "{ours}");
+        }
+        for lookalike in [
+            "x_auth_sub",
+            "x.auth.sub",
+            "X_AUTH-sub",
+            "x-auth_sub",
+            "x-auth-client_id",
+            "x-auth-role",
+            "x-auth-",
+            "x-auth_",
+        ] {
+            assert!(headers.is_lookalike(lookalike.as_bytes()), "{lookalike}");
+        }
+        for other in [
+            "",
+            "x-auth",
+            "authorization",
+            "x-authz-sub",
+            "xx-auth-sub",
+            "x--auth-sub",
+            "x-request-id",
+            "tenant_id",
+            "x_tier",
+        ] {
+            assert!(!headers.is_lookalike(other.as_bytes()), "{other}");
+            assert!(!with_more().is_lookalike(other.as_bytes()) || other.contains('_'), "{other}");
+        }
+        for (name, expected) in
+            [("tenant_id", true), ("Tenant.Id", true), ("tenant-id", false), ("X_Tier", true), ("x-auth-claims", false)]
+        {
+            assert_eq!(with_more().is_lookalike(name.as_bytes()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_of_ours_is_set_or_removed() {
+        let headers = with_more();
+        let sent = ["tenant_id", "TENANT_ID", "x-tier", "cookie", "x-auth-role"];
+        let sent: Vec<_> = sent.iter().map(|name| Header { name: name.as_bytes(), value: b"forged" }).collect();
+        let mut done = Vec::new();
+        headers.mutate([(0, "s"), (7, "a"), (7, "b"), (9, "gold")].into_iter(), true, &sent, &mut |m| done.push(m));
+        assert_eq!(
+            done,
+            [
+                Mutation::Set("x-auth-sub", "s"),
+                Mutation::Remove("x-auth-username"),
+                Mutation::Remove("x-auth-client-id"),
+                Mutation::Remove("x-auth-token-use"),
+                Mutation::Remove("x-auth-scope"),
+                Mutation::Remove("x-auth-groups"),
+                Mutation::Remove("x-auth-email"),
+                Mutation::Set("tenant-id", "a"),
+                Mutation::Append("tenant-id", "b"),
+                Mutation::Remove("x-auth-claims"),
+                Mutation::Set("x-tier", "gold"),
+                Mutation::Remove("authorization"),
+                Mutation::Remove("tenant_id"),
+                Mutation::Remove("x-auth-role"),
+            ]
+        );
+        assert_eq!(headers.position("x-tier"), Some(9));
+    }
+}

@@ -1,0 +1,239 @@
+//! Request paths that mean one thing only.
+//!
+//! A rule that protects `/admin` is worth nothing if `/%61dmin`, `/x/../admin` or `//admin` reach the same resource and
+//! another rule. Upstreams disagree about what such paths mean, so nothing is guessed here: a path is in plain
+//! form, or it is refused. Start from [`PlainPath::new`].
+
+use std::borrow::Cow;
+
+/// A path in plain form, percent-decoded, without its query.
+///
+/// Decoding is safe because nothing that could change the meaning (`/`, `.`, `\`, another escape) may be encoded.
+pub struct PlainPath<'p> {
+    decoded: Cow<'p, str>,
+}
+
+impl<'p> PlainPath<'p> {
+    /// Reads the target of a request: a path and perhaps a query (RFC 9112 section 3.2.1). `None` if the path is not
+    /// in plain form:
+    /// - it does not begin with `/` (`*`, an authority, a whole URL), or has a `#`,
+    /// - it has a segment `.` or `..`, or an empty one (`//`) that is not the last,
+    /// - it has a `\`, a `;`, a space, a control character, or bytes outside ASCII,
+    /// - an escape is not two hexadecimal digits; or stands for a `/`, `\`, `;`, a control character, an unreserved
+    ///   character (RFC 3986 section 2.3), or for the `%` of what would be an escape again,
+    /// - its escapes do not decode to UTF-8 (overlong forms are none).
+    pub fn new(target: &'p [u8]) -> Option<Self> {
+        let path = target.split(|byte| *byte == b'?').next()?;
+        let text = std::str::from_utf8(path).ok().filter(|text| text.starts_with('/') && text.is_ascii())?;
+        let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b';' | b'#');
+        if !text.bytes().all(plain) {
+            return None;
+        }
+        let decoded = if text.contains('%') { Cow::Owned(decode(text)?) } else { Cow::Borrowed(text) };
+        let mut segments = decoded.split('/').skip(1).peekable();
+        while let Some(segment) = segments.next() {
+            let is_last = segments.peek().is_none();
+            if matches!(segment, "." | "..") || (segment.is_empty() && !is_last) {
+                return None;
+            }
+        }
+        Some(Self { decoded })
+    }
+
+    /// The segments: what stands behind each `/`. `/` has one, which is empty; `/a/` has two.
+    pub fn segments(&self) -> impl Iterator<Item = &str> + Clone {
+        self.decoded.split('/').skip(1)
+    }
+
+    /// The segment at this place, from 0.
+    pub fn segment(&self, place: usize) -> Option<&str> {
+        self.segments().nth(place)
+    }
+}
+
+/// Decodes escapes, none of which may hide anything.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut parts = text.split('%');
+    bytes.extend_from_slice(parts.next()?.as_bytes());
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        let byte = hex(digits)?;
+        let hides = byte.is_ascii_control()
+            || byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/' | b'\\' | b';');
+        // `%2541`: whoever decodes twice reads an `A`. (In `%25%34%31` the digits are encoded, and refused for that.)
+        let decodes_again = byte == b'%' && rest.get(..2).is_some_and(|digits| hex(digits).is_some());
+        if hides || decodes_again {
+            return None;
+        }
+        bytes.push(byte);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn hex(digits: &str) -> Option<u8> {
+    // `from_str_radix` takes a sign.
+    digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u8::from_str_radix(digits, 16).ok())?
+}
+
+/// A text as it is compared where upper and lower case are the same.
+pub fn fold(text: &str) -> Cow<'_, str> {
+    if text.chars().any(|c| c.to_lowercase().ne([c])) { Cow::Owned(text.to_lowercase()) } else { Cow::Borrowed(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn plain_paths_are_read() {
+        for (target, segments) in [
+            ("/", &[""][..]),
+            ("/a", &["a"]),
+            ("/a/", &["a", ""]),
+            ("/a?b=../c;d", &["a"]),
+            ("/a?", &["a"]),
+            ("/?/..", &[""]),
+            ("/a.b/...", &["a.b", "..."]),
+            ("/.well-known/x", &[".well-known", "x"]),
+            ("/caf%C3%A9/%20x", &["café", " x"]),
+            ("/a%40b/c@d:e,f+g=h&i!j$k'l(m)n*o~p", &["a@b", "c@d:e,f+g=h&i!j$k'l(m)n*o~p"]),
+            ("/100%25", &["100%"]),
+            ("/100%25/ab", &["100%", "ab"]),
+            ("/100%25-1", &["100%-1"]),
+            ("/[id]|{x}^`\"<>", &["[id]|{x}^`\"<>"]),
+        ] {
+            let path = PlainPath::new(target.as_bytes()).unwrap_or_else(|| panic!("{target}"));
+            assert_eq!(path.segments().collect::<Vec<_>>(), segments, "{target}");
+        }
+    }
+
+    /// The list of `docs/security.md`, and more of the same.
+    #[test]
+    fn whatever_could_mean_two_things_is_refused() {
+        for target in [
+            "",
+            "*",
+            "a",
+            "http://h/a",
+            "h:443",
+            "?a",
+            "//",
+            "//a",
+            "/a//b",
+            "/a//",
+            "/.",
+            "/..",
+            "/./a",
+            "/a/..",
+            "/a/../b",
+            "/a/.",
+            "/%2e/a",
+            "/%2E%2E/a",
+            "/.%2e/a",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a%5Cb",
+            "/a\\b",
+            "/a;b",
+            "/a;/b",
+            "/..;/a",
+            "/a%3Bb",
+            "/a%00",
+            "/a%0a",
+            "/a%7F",
+            "/a%1f",
+            "/a\u{0}",
+            "/a\t",
+            "/a b",
+            "/a\u{7f}",
+            "/a#b",
+            "/%61dmin",
+            "/%41",
+            "/%30",
+            "/%2D",
+            "/%5F",
+            "/%7e",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a%+1",
+            "/a%-1",
+            "/a% 1",
+            "/%2561",
+            "/%252e",
+            "/%252F",
+            "/%25%36%31",
+            "/caf\u{e9}",
+            "/%c0%ae",
+            "/%c0%af",
+            "/%e0%80%af",
+            "/%ff",
+            "/%C3",
+            "/%ed%a0%80",
+            "/%u0041",
+        ] {
+            assert!(PlainPath::new(target.as_bytes()).is_none(), "{target:?}");
+        }
+        assert!(PlainPath::new(b"/\xff").is_none());
+    }
+
+    /// What an upstream that decodes and resolves as browsers and servers do makes of a path.
+    fn resolved(path: &str) -> String {
+        let mut resolved: Vec<&str> = Vec::new();
+        for segment in path.split(['/', '\\']) {
+            match segment {
+                "" | "." => {}
+                ".." => drop(resolved.pop()),
+                other => resolved.push(other.split(';').next().unwrap_or_default()),
+            }
+        }
+        resolved.join("/")
+    }
+
+    fn decoded_by_anybody(path: &str) -> String {
+        let mut bytes = Vec::new();
+        let mut rest = path.as_bytes();
+        while let Some((first, tail)) = rest.split_first() {
+            let digits = tail.get(..2).and_then(|digits| hex(std::str::from_utf8(digits).ok()?));
+            (bytes, rest) = match (first, digits) {
+                (b'%', Some(byte)) => ([bytes, vec![byte]].concat(), &tail[2..]),
+                (byte, _) => ([bytes, vec![*byte]].concat(), tail),
+            };
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        /// However often an upstream decodes, and whenever it resolves dots: it sees what we saw.
+        #[test]
+        fn a_plain_path_means_the_same_to_everybody(path in "(/|\\.|%2[eEfF5]|%5[cC]|%6[1-3]|%C3%A9|%25|%|[a-c2-6]|;|\\\\){1,10}") {
+            let path = format!("/{path}");
+            if let Some(plain) = PlainPath::new(path.as_bytes()) {
+                let ours: Vec<&str> = plain.segments().filter(|segment| !segment.is_empty()).collect();
+                let once = decoded_by_anybody(&path);
+                prop_assert_eq!(&resolved(&once), &ours.join("/"));
+                prop_assert_eq!(&decoded_by_anybody(&resolved(&path)), &ours.join("/"));
+                prop_assert_eq!(&resolved(&decoded_by_anybody(&once)), &ours.join("/"));
+            }
+        }
+
+        #[test]
+        fn no_bytes_are_too_strange(target in prop::collection::vec(any::<u8>(), 0..30)) {
+            drop(PlainPath::new(&target));
+        }
+    }
+
+    #[test]
+    fn folding() {
+        for (text, folded) in [("admin", "admin"), ("Admin", "admin"), ("\u{c9}", "\u{e9}"), ("\u{212a}", "k")] {
+            assert_eq!(fold(text), folded);
+        }
+    }
+}

@@ -1,0 +1,597 @@
+//! Routes: which policy a request's host, method and path choose.
+//!
+//! Which of several routes counts does not depend on their order in the file: an exact path goes before a template, a
+//! template with more literal segments before one with fewer, a template before a prefix, a longer prefix before a
+//! shorter one, a route with a path before one without; then one that names hosts before one that does not; then one
+//! that names methods. Two routes that could both match with nothing to choose between them are an error when they
+//! are read. Start from [`Routes::find`].
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+
+use super::path::{PlainPath, fold};
+use super::policy::PolicyIndex;
+use super::request::RequestContext;
+
+/// What a route matches, and the policy it chooses.
+#[derive(Debug)]
+pub struct Route {
+    /// Hosts, in lower case, without port and trailing dot; none is every host.
+    pub hosts: Vec<Box<str>>,
+    /// Methods, compared as they are (RFC 9110 section 9.1); none is every method.
+    pub methods: Vec<Box<str>>,
+    /// Paths; none is every path.
+    pub path: Option<PathPattern>,
+    /// The policy.
+    pub policy: PolicyIndex,
+}
+
+/// Most segments of a pattern.
+const MAX_SEGMENTS: usize = 64;
+
+/// The paths that a route matches, segment by segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPattern {
+    segments: Vec<Segment>,
+    is_prefix: bool,
+}
+
+/// A segment of a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    /// This text, decoded.
+    Literal(Box<str>),
+    /// Any text but the empty one: `{name}`.
+    Variable(Box<str>),
+}
+
+/// What is wrong with a pattern.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PatternError {
+    /// No `/` at the start.
+    #[error("does not begin with /")]
+    Slash,
+    /// No request with such a path would be let in.
+    #[error("is not in plain form: such a request is refused before any route is looked at")]
+    Plain,
+    /// `{` or `}` within a segment.
+    #[error(
+        "has a brace within a segment: a {{name}} stands for a whole segment, and other braces are written %7B and %7D"
+    )]
+    Brace,
+    /// `{}`, or other characters than a name has.
+    #[error("has a {{segment}} whose name is not of letters, digits and _")]
+    Name,
+    /// One name for two segments.
+    #[error("names two segments alike")]
+    TwiceNamed,
+    /// `/admin/` as a prefix.
+    #[error("ends with /: a prefix matches whole segments, with and without what follows")]
+    TrailingSlash,
+    /// Too many segments.
+    #[error("has more than 64 segments")]
+    Length,
+}
+
+impl FromStr for PathPattern {
+    type Err = PatternError;
+
+    /// An exact path, or a template if it has a `{segment}`.
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        let rest = text.strip_prefix('/').ok_or(PatternError::Slash)?;
+        let segments = rest.split('/').map(Segment::from_str).collect::<Result<Vec<_>, _>>()?;
+        let is_empty = |segment: &Segment| matches!(segment, Segment::Literal(text) if text.is_empty());
+        if segments.iter().rev().skip(1).any(is_empty) {
+            return Err(PatternError::Plain);
+        }
+        if segments.len() > MAX_SEGMENTS {
+            return Err(PatternError::Length);
+        }
+        let pattern = Self { segments, is_prefix: false };
+        let mut names: Vec<&str> = pattern.variables().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| pair.first() == pair.last()) {
+            return Err(PatternError::TwiceNamed);
+        }
+        Ok(pattern)
+    }
+}
+
+impl FromStr for Segment {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        if let Some(name) = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+            let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            return if is_name { Ok(Self::Variable(name.into())) } else { Err(PatternError::Name) };
+        }
+        if text.contains(['{', '}']) {
+            return Err(PatternError::Brace);
+        }
+        // As requests are read, so that the two compare; `é` may stand as it is, and only here.
+        let mut encoded = String::from("/");
+        for c in text.chars() {
+            if c.is_ascii() {
+                encoded.push(c);
+            } else {
+                encoded.extend(c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("%{byte:02X}")));
+            }
+        }
+        // A `?` would end the path, and the rest be lost without a word.
+        let path = Some(encoded.as_bytes()).filter(|path| !path.contains(&b'?')).and_then(PlainPath::new);
+        let path = path.ok_or(PatternError::Plain)?;
+        Ok(Self::Literal(path.segment(0).unwrap_or_default().into()))
+    }
+}
+
+impl PathPattern {
+    /// A pattern of all paths that begin with these segments; `/` is every path.
+    ///
+    /// # Errors
+    /// [`PatternError`].
+    pub fn prefix(text: &str) -> Result<Self, PatternError> {
+        if text == "/" {
+            return Ok(Self { segments: Vec::new(), is_prefix: true });
+        }
+        if text.ends_with('/') {
+            return Err(PatternError::TrailingSlash);
+        }
+        text.parse().map(|pattern| Self { is_prefix: true, ..pattern })
+    }
+
+    /// The named segments and their places.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.segments.iter().enumerate().filter_map(|(place, segment)| match segment {
+            Segment::Variable(name) => Some((&**name, place)),
+            Segment::Literal(_) => None,
+        })
+    }
+
+    /// Whether upper and lower case will be the same.
+    fn folded(mut self) -> Self {
+        for segment in &mut self.segments {
+            if let Segment::Literal(text) = segment {
+                *text = fold(text).into();
+            }
+        }
+        self
+    }
+
+    fn literals(&self) -> usize {
+        self.segments.iter().filter(|segment| matches!(segment, Segment::Literal(_))).count()
+    }
+
+    /// What goes before what, as far as paths are concerned.
+    fn rank(&self) -> (u8, usize, usize) {
+        match (self.is_prefix, self.literals()) {
+            (false, literals) if literals == self.segments.len() => (3, 0, 0),
+            (false, literals) => (2, literals, 0),
+            (true, literals) => (1, self.segments.len(), literals),
+        }
+    }
+
+    /// Whether some path matches both, of two patterns of one rank.
+    fn overlaps(&self, other: &Self) -> bool {
+        let compatible = |pair: (&Segment, &Segment)| match pair {
+            (Segment::Literal(one), Segment::Literal(other)) => one == other,
+            // A variable is never the empty segment after a slash at the end.
+            (Segment::Literal(text), Segment::Variable(_)) | (Segment::Variable(_), Segment::Literal(text)) => {
+                !text.is_empty()
+            }
+            (Segment::Variable(_), Segment::Variable(_)) => true,
+        };
+        self.segments.len() == other.segments.len() && self.segments.iter().zip(&other.segments).all(compatible)
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(text) => write!(f, "/{text}")?,
+                Segment::Variable(name) => write!(f, "/{{{name}}}")?,
+            }
+        }
+        if self.is_prefix { f.write_str("/…") } else { Ok(()) }
+    }
+}
+
+impl Route {
+    /// What goes before what: by path, then hosts, then methods.
+    fn rank(&self) -> ((u8, usize, usize), bool, bool) {
+        let path = self.path.as_ref().map_or((0, 0, 0), PathPattern::rank);
+        (path, !self.hosts.is_empty(), !self.methods.is_empty())
+    }
+
+    /// Whether some request matches both routes, and nothing says which counts.
+    fn ties_with(&self, other: &Self) -> bool {
+        let share =
+            |one: &[Box<str>], other: &[Box<str>]| one.is_empty() || one.iter().any(|name| other.contains(name));
+        let paths_overlap = match (&self.path, &other.path) {
+            (Some(one), Some(other)) => one.overlaps(other),
+            _ => true, // of one rank: neither has one
+        };
+        self.rank() == other.rank()
+            && paths_overlap
+            && share(&self.hosts, &other.hosts)
+            && share(&self.methods, &other.methods)
+    }
+
+    fn accepts(&self, host: &str, method: &[u8]) -> bool {
+        (self.hosts.is_empty() || self.hosts.iter().any(|ours| **ours == *host))
+            && (self.methods.is_empty() || self.methods.iter().any(|ours| ours.as_bytes() == method))
+    }
+}
+
+impl fmt::Display for Route {
+    /// `GET,HEAD api.example /orders/{id}`; `*` for what is not named.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |names: &[Box<str>]| if names.is_empty() { "*".to_owned() } else { names.join(",") };
+        write!(f, "{} {} ", list(&self.methods), list(&self.hosts))?;
+        match &self.path {
+            Some(path) => path.fmt(f),
+            None => f.write_str("*"),
+        }
+    }
+}
+
+/// All routes, to be searched by segments.
+#[derive(Debug, Default)]
+pub struct Routes {
+    all: Vec<Route>,
+    root: Node,
+    /// Routes without a path.
+    pathless: Vec<usize>,
+    has_paths: bool,
+    names_hosts: bool,
+    case_insensitive: bool,
+}
+
+/// A place in the tree of segments, and the routes whose patterns end there.
+#[derive(Debug, Default)]
+struct Node {
+    literals: HashMap<Box<str>, Node>,
+    variable: Option<Box<Node>>,
+    whole: Vec<usize>,
+    prefix: Vec<usize>,
+}
+
+/// A request's path is not in plain form, and there are routes with paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnsafePath;
+
+/// The route that counts.
+pub struct Found<'r, 'p> {
+    /// Its place in the file, from 0.
+    pub place: usize,
+    /// The route.
+    pub route: &'r Route,
+    /// The request's path, if routes have paths at all.
+    pub path: Option<PlainPath<'p>>,
+}
+
+impl Routes {
+    /// Indexes the routes, in the order of the file.
+    ///
+    /// # Errors
+    /// The places of two routes of which nothing says which one counts.
+    pub fn new(given: Vec<Route>, case_insensitive: bool) -> Result<Self, (usize, usize)> {
+        let mut routes = Self { case_insensitive, ..Self::default() };
+        let mut by_rank: HashMap<_, Vec<usize>> = HashMap::new();
+        for (place, mut route) in given.into_iter().enumerate() {
+            if case_insensitive {
+                route.path = route.path.map(PathPattern::folded);
+            }
+            let rivals = by_rank.entry(route.rank()).or_default();
+            let ties = |rival: &&usize| routes.all.get(**rival).is_some_and(|rival| rival.ties_with(&route));
+            if let Some(rival) = rivals.iter().find(ties) {
+                return Err((*rival, place));
+            }
+            rivals.push(place);
+            routes.names_hosts |= !route.hosts.is_empty();
+            routes.has_paths |= route.path.is_some();
+            match &route.path {
+                Some(pattern) => routes.root.insert(pattern, place),
+                None => routes.pathless.push(place),
+            }
+            routes.all.push(route);
+        }
+        Ok(routes)
+    }
+
+    /// The routes, in the order of the file.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Route> {
+        self.all.iter()
+    }
+
+    /// The route that counts for a request, if one matches.
+    ///
+    /// # Errors
+    /// [`UnsafePath`], whatever else there is to match: what it means is anybody's guess.
+    pub fn find<'p>(&self, request: &RequestContext<'p>) -> Result<Option<Found<'_, 'p>>, UnsafePath> {
+        if self.all.is_empty() {
+            return Ok(None);
+        }
+        let path = if self.has_paths { Some(PlainPath::new(request.path).ok_or(UnsafePath)?) } else { None };
+        let host = if self.names_hosts { host_name(request.host) } else { Cow::Borrowed("") };
+        let mut best = None;
+        self.consider(&self.pathless, &host, request.method, &mut best);
+        if let Some(path) = &path {
+            self.walk(&self.root, path.segments(), &host, request.method, &mut best);
+        }
+        Ok(best.and_then(|place: usize| self.all.get(place).map(|route| Found { place, route, path })))
+    }
+
+    /// Looks at every pattern that the segments match from here on. Visits no node twice.
+    fn walk<'s>(
+        &self,
+        node: &Node,
+        mut segments: impl Iterator<Item = &'s str> + Clone,
+        host: &str,
+        method: &[u8],
+        best: &mut Option<usize>,
+    ) {
+        self.consider(&node.prefix, host, method, best);
+        let Some(segment) = segments.next() else {
+            self.consider(&node.whole, host, method, best);
+            return;
+        };
+        let key = if self.case_insensitive { fold(segment) } else { Cow::Borrowed(segment) };
+        if let Some(next) = node.literals.get(&*key) {
+            self.walk(next, segments.clone(), host, method, best);
+        }
+        if let Some(next) = node.variable.as_deref().filter(|_| !segment.is_empty()) {
+            self.walk(next, segments, host, method, best);
+        }
+    }
+
+    fn consider(&self, places: &[usize], host: &str, method: &[u8], best: &mut Option<usize>) {
+        let route = |place: usize| self.all.get(place);
+        for place in places.iter().copied() {
+            let accepts = route(place).is_some_and(|route| route.accepts(host, method));
+            let rank = |place| route(place).map(Route::rank);
+            if accepts && best.is_none_or(|best| rank(best) < rank(place)) {
+                *best = Some(place);
+            }
+        }
+    }
+}
+
+impl Node {
+    fn insert(&mut self, pattern: &PathPattern, place: usize) {
+        let mut node = self;
+        for segment in &pattern.segments {
+            node = match segment {
+                Segment::Literal(text) => node.literals.entry(text.clone()).or_default(),
+                Segment::Variable(_) => node.variable.get_or_insert_default(),
+            };
+        }
+        if pattern.is_prefix { node.prefix.push(place) } else { node.whole.push(place) }
+    }
+}
+
+/// `:authority` as hosts are compared: in lower case, without port and trailing dot.
+pub fn host_name(authority: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(authority);
+    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
+    let host = match text.rsplit_once(':') {
+        // `[::1]` has colons of its own.
+        Some((host, port)) if is_port(port) && (!host.contains(':') || host.ends_with(']')) => host,
+        _ => &text,
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.len() == text.len() && !host.bytes().any(|b| b.is_ascii_uppercase()) {
+        return text;
+    }
+    Cow::Owned(host.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn route(method: &str, host: &str, path: &str) -> Route {
+        let list = |text: &str| text.split(',').filter(|name| *name != "*").map(Into::into).collect();
+        let path = match path.strip_suffix("/…") {
+            _ if path == "*" => None,
+            Some("") => Some(PathPattern::prefix("/").unwrap()),
+            Some(prefix) => Some(PathPattern::prefix(prefix).unwrap()),
+            None => Some(path.parse().unwrap()),
+        };
+        Route { hosts: list(host), methods: list(method), path, policy: 0 }
+    }
+
+    fn routes(rows: &[(&str, &str, &str)], case_insensitive: bool) -> Routes {
+        Routes::new(rows.iter().map(|(method, host, path)| route(method, host, path)).collect(), case_insensitive)
+            .unwrap()
+    }
+
+    /// The place of the route that counts.
+    fn find(routes: &Routes, method: &str, host: &str, path: &str) -> Result<Option<usize>, UnsafePath> {
+        let request = RequestContext {
+            method: method.as_bytes(),
+            host: host.as_bytes(),
+            path: path.as_bytes(),
+            ..RequestContext::default()
+        };
+        routes.find(&request).map(|found| found.map(|found| found.place))
+    }
+
+    #[test]
+    fn what_goes_before_what_does_not_depend_on_the_order() {
+        // Each goes before all that stand below it.
+        let rows = [
+            ("GET", "a.example", "/a/b/c"),
+            ("*", "a.example", "/a/b/c"),
+            ("GET", "*", "/a/b/c"),
+            ("*", "*", "/a/b/c"),
+            ("*", "*", "/a/b/{x}"),
+            ("GET", "a.example", "/a/{x}/{y}"),
+            ("*", "*", "/a/{x}/{y}"),
+            ("*", "*", "/{x}/{y}/{z}"),
+            ("*", "*", "/a/b/…"),
+            ("*", "*", "/a/{x}/…"),
+            ("*", "*", "/{x}/{y}/…"),
+            ("*", "a.example", "/a/…"),
+            ("PUT,GET", "*", "/a/…"),
+            ("*", "*", "/a/…"),
+            ("*", "*", "/…"),
+            ("GET", "a.example", "*"),
+            ("*", "a.example", "*"),
+            ("GET", "*", "*"),
+        ];
+        for first in 0..rows.len() {
+            let mut rest = rows[first..].to_vec();
+            assert_eq!(find(&routes(&rest, false), "GET", "a.example", "/a/b/c"), Ok(Some(0)), "{:?}", rest[0]);
+            rest.reverse();
+            assert_eq!(find(&routes(&rest, false), "GET", "a.example", "/a/b/c"), Ok(Some(rest.len() - 1)));
+        }
+    }
+
+    #[test]
+    fn what_matches_what() {
+        for (pattern, path, matches) in [
+            ("/a", "/a", true),
+            ("/a", "/a?x=/b", true),
+            ("/a", "/a/", false),
+            ("/a", "/A", false),
+            ("/a/", "/a/", true),
+            ("/", "/", true),
+            ("/", "/a", false),
+            ("/caf%C3%A9", "/caf%c3%a9", true),
+            ("/café", "/caf%C3%A9", true),
+            ("/a@b", "/a%40b", true),
+            ("/a%20b", "/a%20b", true),
+            ("/%7Bx%7D", "/{x}", true),
+            ("/a/{x}", "/a/b", true),
+            ("/a/{x}", "/a/", false),
+            ("/a/{x}", "/a", false),
+            ("/a/{x}", "/a/b/", false),
+            ("/a/{x}", "/a/b/c", false),
+            ("/{x}/b", "/a/b", true),
+            ("/{x}/", "/a/", true),
+            ("/a/…", "/a", true),
+            ("/a/…", "/a/", true),
+            ("/a/…", "/a/b/c", true),
+            ("/a/…", "/ab", false),
+            ("/a/{x}/…", "/a", false),
+            ("/a/{x}/…", "/a/", false),
+            ("/a/{x}/…", "/a/b", true),
+            ("/a/{x}/…", "/a/b/c", true),
+            ("/…", "/", true),
+            ("/…", "/a/b", true),
+        ] {
+            let found = find(&routes(&[("*", "*", pattern)], false), "GET", "", path);
+            assert_eq!(found, Ok(matches.then_some(0)), "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn hosts_methods_and_case() {
+        for (method, host, request, matches) in [
+            ("*", "a.example", ("GET", "A.EXAMPLE:8443"), true),
+            ("*", "a.example", ("GET", "a.example."), true),
+            ("*", "a.example", ("GET", "a.example.:443"), true),
+            ("*", "a.example", ("GET", "b.a.example"), false),
+            ("*", "a.example", ("GET", ""), false),
+            ("*", "[::1]", ("GET", "[::1]:80"), true),
+            ("*", "[::1]", ("GET", "[::1]"), true),
+            ("GET,HEAD", "*", ("HEAD", ""), true),
+            ("GET", "*", ("HEAD", ""), false),
+            ("GET", "*", ("get", ""), false),
+        ] {
+            let found = find(&routes(&[(method, host, "*")], false), request.0, request.1, "not looked at");
+            assert_eq!(found, Ok(matches.then_some(0)), "{method} {host} {request:?}");
+        }
+        let folded = routes(&[("*", "*", "/Admin/{x}"), ("*", "*", "/É/…")], true);
+        assert_eq!(find(&folded, "GET", "", "/aDMIN/b"), Ok(Some(0)));
+        assert_eq!(find(&folded, "GET", "", "/%C3%A9/b"), Ok(Some(1)));
+        assert_eq!(find(&folded, "GET", "", "/%C3%89"), Ok(Some(1)));
+    }
+
+    #[test]
+    fn an_unsafe_path_falls_through_to_nothing() {
+        let with_paths = routes(&[("*", "*", "/a"), ("*", "*", "/…"), ("*", "h", "*")], false);
+        for path in ["/a/../b", "//a", "/%61", "/a;b", "", "*", "/a%2fb"] {
+            assert_eq!(find(&with_paths, "GET", "h", path), Err(UnsafePath), "{path}");
+            assert_eq!(find(&routes(&[("*", "h", "*")], false), "GET", "h", path), Ok(Some(0)), "{path}");
+            assert_eq!(find(&Routes::default(), "GET", "h", path), Ok(None), "{path}");
+        }
+    }
+
+    /// The rules once more, in the plainest way: what each pattern matches, and the order of the contract.
+    fn by_the_book(rows: &[(&str, &str, String)], method: &str, host: &str, path: &str) -> Option<usize> {
+        let segments: Vec<&str> = path.split('/').skip(1).collect();
+        let ranks = rows.iter().enumerate().filter_map(|(place, (methods, hosts, pattern))| {
+            let named = |list: &str, name: &str| (list == "*" || list == name).then_some(list != "*");
+            let (by_method, by_host) = (named(methods, method)?, named(hosts, host)?);
+            let (prefix, pattern) = (pattern.ends_with("/…"), pattern.trim_end_matches("/…"));
+            let pattern: Vec<&str> = pattern.split('/').skip(1).collect();
+            let fits = |(ours, theirs): (&&str, &&str)| ours == theirs || (ours.starts_with('{') && !theirs.is_empty());
+            let long_enough = if prefix { pattern.len() <= segments.len() } else { pattern.len() == segments.len() };
+            let literals = pattern.iter().filter(|segment| !segment.starts_with('{')).count();
+            let kind = match (prefix, literals == pattern.len()) {
+                (false, true) => (3, 0, 0),
+                (false, false) => (2, literals, 0),
+                (true, _) => (1, pattern.len(), literals),
+            };
+            (long_enough && pattern.iter().zip(&segments).all(fits)).then_some(((kind, by_host, by_method), place))
+        });
+        ranks.max().map(|(_, place)| place)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        #[test]
+        fn searching_finds_what_the_book_says(
+            rows in prop::collection::vec((prop_oneof![Just("*"), Just("GET")], prop_oneof![Just("*"), Just("h")], "(/(a|b|\\{[xy]\\})){1,3}(/…)?"), 0..8),
+            path in "(/(a|b|c)){1,4}/?",
+            method in prop_oneof![Just("GET"), Just("PUT")],
+            host in prop_oneof![Just("h"), Just("other")],
+        ) {
+            // Names of variables are the test's own: they only have to differ within a pattern.
+            let unique = |pattern: &str| {
+                let named = pattern.split('/').enumerate().map(|(place, segment)| {
+                    if segment.starts_with('{') { format!("{{v{place}}}") } else { segment.to_owned() }
+                });
+                named.collect::<Vec<_>>().join("/")
+            };
+            let rows: Vec<(&str, &str, String)> = rows.iter().map(|(m, h, p)| (*m, *h, unique(p))).collect();
+            let given = rows.iter().map(|(method, host, path)| route(method, host, path)).collect();
+            match Routes::new(given, false) {
+                Ok(routes) => {
+                    let found = find(&routes, method, host, &path).unwrap();
+                    prop_assert_eq!(found, by_the_book(&rows, method, host, &path), "{:?}", rows);
+                }
+                // Two that are refused are refused for themselves, whatever stands beside them.
+                Err((first, second)) => {
+                    let row = |place: usize| route(rows[place].0, rows[place].1, &rows[place].2);
+                    prop_assert!(Routes::new(vec![row(first), row(second)], false).is_err());
+                    prop_assert_eq!(row(first).rank(), row(second).rank());
+                }
+            }
+        }
+
+        /// Whatever is let in can be decided: of two routes that match one request, one goes before the other.
+        #[test]
+        fn routes_without_a_tie_are_never_equal(
+            one in "(/(a|\\{x\\})){1,3}(/…)?", other in "(/(a|\\{x\\})){1,3}(/…)?", path in "(/(a|c)){1,4}",
+        ) {
+            let unique = |pattern: &str| {
+                pattern.split('/').enumerate().map(|(place, s)| s.replace('x', &format!("x{place}"))).collect::<Vec<_>>().join("/")
+            };
+            let (one, other) = (route("*", "*", &unique(&one)), route("*", "*", &unique(&other)));
+            let matches = |route: &Route| {
+                let alone = Route { hosts: Vec::new(), methods: Vec::new(), path: route.path.clone(), policy: 0 };
+                find(&Routes::new(vec![alone], false).unwrap(), "GET", "", &path) == Ok(Some(0))
+            };
+            if matches(&one) && matches(&other) && one.rank() == other.rank() {
+                prop_assert!(one.ties_with(&other), "{} {}", one, other);
+            }
+        }
+    }
+}

@@ -1,0 +1,385 @@
+use serde_json::json;
+
+use super::PolicyFile;
+use super::compile::compile;
+use super::located;
+use crate::authz::{Access, RequestContext};
+use crate::config::rules::{Rules, RulesSource};
+use crate::user_pool::{AcceptedUse, Clients, UserPool};
+
+fn source() -> RulesSource {
+    let clients = Clients::Only(vec!["web".parse().unwrap(), "machine".parse().unwrap()]);
+    let pool = UserPool::new("default", "eu-west-1_Flags".parse().unwrap(), clients, AcceptedUse::Access);
+    RulesSource {
+        pool: Some(pool.unwrap()),
+        header_prefix: "x-auth-".parse().unwrap(),
+        allow_insecure_endpoints: false,
+        file: None,
+    }
+}
+
+/// The single place that reads a file's text.
+fn read(text: &str) -> Result<Rules, String> {
+    let file = PolicyFile::read(text)?;
+    compile(file, &source()).map_err(|fault| located(text, &fault))
+}
+
+#[track_caller]
+fn refused(text: &str, expected: &str) {
+    let error = read(text).err().unwrap_or_else(|| panic!("it passes:\n{text}"));
+    assert_eq!(error, expected, "in:\n{text}");
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_place() {
+    for (text, expected) in [
+        ("", "the file is empty"),
+        ("# a comment\n---\n", "the file is empty"),
+        ("[]", "invalid type: sequence, expected a map of pools, policies and routes"),
+        ("polices: {}", "polices: there is no such member at line 1 column 10"),
+        (
+            "routes: []\ncase_insensitive: false\nroutes: []",
+            "routes: there is another member of this name at line 1 column 9",
+        ),
+        (
+            "case_insensitive: yes",
+            "case_insensitive: invalid type: string \"yes\", expected a boolean at line 1 column 19",
+        ),
+        ("policies:\n  m: {}\n  m: {}", "policies: two members have the same name at line 2 column 3"),
+        (
+            "policies: {\"a b\": {}}",
+            "policies: \"a b\" is not a name of 1 to 63 letters, digits, '.', '_' and '-' at line 1 column 11",
+        ),
+        (
+            "policies: {m: {public: true, optional: true}}",
+            "policies.m.optional: a public policy looks at no token at all: choose one of the two at line 1 column 40",
+        ),
+        (
+            "policies: {m: {public: true, groups: {any: [a]}}}",
+            "policies.m.groups: everybody passes here, with or without a token, so nothing can be asked for at line 1 column 38",
+        ),
+        (
+            "policies: {m: {optional: true, allow_delegated: false}}",
+            "policies.m.allow_delegated: everybody passes here, with or without a token, so nothing can be asked for at line 1 column 49",
+        ),
+        (
+            "policies: {m: {groups: {}}}",
+            "policies.m.groups: neither `any` nor `all` names anything at line 1 column 24",
+        ),
+        (
+            "policies: {m: {groups: {any: [a, '']}}}",
+            "policies.m.groups.any[1]: a group's name is empty at line 1 column 34",
+        ),
+        (
+            "policies: {m: {scopes: {all: ['a b']}}}",
+            "policies.m.scopes.all[0]: not a text of printable ASCII characters without spaces, quotes and backslashes at line 1 column 31",
+        ),
+        ("policies: {m: {pools: [other]}}", "policies.m.pools[0]: there is no pool other at line 1 column 24"),
+        (
+            "policies: {m: {clients: [web, other]}}",
+            "policies.m.clients[1]: no pool accepts the app client other at line 1 column 31",
+        ),
+        (
+            "policies: {m: {token_use: id}}",
+            "policies.m.token_use: no pool accepts tokens of this kind (its token_use, or --token-use) at line 1 column 27",
+        ),
+        (
+            "policies: {m: {claims: [{claim: a}]}}",
+            "policies.m.claims[0]: a claim has one of `equals`, `one_of` and `contains` at line 1 column 25",
+        ),
+        (
+            "policies: {m: {claims: [{claim: a, equals: 1, contains: 1}]}}",
+            "policies.m.claims[0]: a claim has one of `equals`, `one_of` and `contains` at line 1 column 25",
+        ),
+        (
+            "policies: {m: {claims: [{claim: [a, ''], equals: 1}]}}",
+            "policies.m.claims[0].claim: a claim's name is empty at line 1 column 33",
+        ),
+        (
+            "policies: {m: {claims: [{claim: a, one_of: []}]}}",
+            "policies.m.claims[0].one_of: the list is empty: nothing would pass at line 1 column 44",
+        ),
+        (
+            "policies: {m: {claims: [{claim: a, equals: .nan}]}}",
+            "policies.m.claims[0].equals: not a number that JSON has at line 1 column 44",
+        ),
+        (
+            "policies: {m: {claims: [{claim: a, equals: {segmant: b}}]}}",
+            "policies.m.claims[0].equals: unknown field `segmant`, expected `segment` at line 1 column 45",
+        ),
+        (
+            "policies: {m: {max_auth_age: 5}}",
+            "policies.m: \"5\" is not a duration such as 250ms, 30s or 1h at line 1 column 15",
+        ),
+        (
+            "policies: {m: {max_auth_age: 500ms}}",
+            "policies.m: \"500ms\" is not a whole number of seconds at line 1 column 15",
+        ),
+        (
+            "policies: {m: {resource_metadata: 'http://api.example/'}}",
+            "policies.m.resource_metadata: plain http to another host needs --allow-insecure-endpoints at line 1 column 35",
+        ),
+        (
+            "policies: {m: {headers: {x-auth-sub: a}}}",
+            "policies.m.headers.x-auth-sub: this header is set from the token at line 1 column 38",
+        ),
+        (
+            "policies: {m: {headers: {x-a: ' b'}}}",
+            "policies.m.headers.x-a: not 1 to 1024 printable ASCII characters without spaces at the edges at line 1 column 31",
+        ),
+        (
+            "policies: {m: {headers: {host: b}}}",
+            "policies.m.headers: \"host\" is a header that is not ours to set at line 1 column 25",
+        ),
+        (
+            "claim_headers: [{claim: a, header: x-auth-sub}]",
+            "claim_headers[0].header: x-auth-sub is a standard header at line 1 column 36",
+        ),
+        (
+            "claim_headers: [{claim: a, header: x-a}, {claim: b, header: x-a}]",
+            "claim_headers[1].header: x-a is set by another claim at line 1 column 61",
+        ),
+        (
+            "claim_headers: [{claim: a, header: x-a}]\nwhole_claims_header: x-a",
+            "whole_claims_header: x-a is set by another claim at line 2 column 22",
+        ),
+        ("default: m", "default: there is no policy m at line 1 column 10"),
+        (
+            "default: m\npolicies: {m: {}, default: {}}",
+            "default: there is a policy called `default`, and m is the default one: rename the first at line 1 column 10",
+        ),
+        (
+            "policies: {m: {}}\nroutes: [{path: /a, policy: m}]",
+            "routes: a file with routes names its `default` policy at line 2 column 9",
+        ),
+        (
+            "default: m\npolicies: {m: {claims: [{claim: a, equals: {segment: s}}]}}",
+            "default: this policy compares with the segment {s}, which only a route can give at line 1 column 10",
+        ),
+    ] {
+        refused(text, expected);
+    }
+}
+
+#[test]
+fn routes_are_judged_when_they_are_read() {
+    let text = |routes: &str| {
+        format!(
+            "default: m\npolicies: {{m: {{}}, t: {{claims: [{{claim: a, contains: {{segment: s}}}}]}}}}\nroutes:\n{routes}"
+        )
+    };
+    for (routes, expected) in [
+        ("- {policy: m}", "routes[0]: this matches every request, which is what `default` is for at line 4 column 3"),
+        ("- {path: /a, policy: x}", "routes[0].policy: there is no policy x at line 4 column 22"),
+        (
+            "- {path: /a, path_prefix: /a, policy: m}",
+            "routes[0].path_prefix: `path` is the whole path: choose one of the two at line 4 column 27",
+        ),
+        ("- {path: a, policy: m}", "routes[0].path: \"a\" does not begin with / at line 4 column 10"),
+        (
+            "- {path: /a/../b, policy: m}",
+            "routes[0].path: \"/a/../b\" is not in plain form: such a request is refused before any route is looked at at line 4 column 10",
+        ),
+        (
+            "- {path: '/a?b', policy: m}",
+            "routes[0].path: \"/a?b\" is not in plain form: such a request is refused before any route is looked at at line 4 column 10",
+        ),
+        (
+            "- {path: '/a{b}', policy: m}",
+            "routes[0].path: \"/a{b}\" has a brace within a segment: a {name} stands for a whole segment, and other braces are written %7B and %7D at line 4 column 10",
+        ),
+        (
+            "- {path: '/{}', policy: m}",
+            "routes[0].path: \"/{}\" has a {segment} whose name is not of letters, digits and _ at line 4 column 10",
+        ),
+        (
+            "- {path: '/{a}/{a}', policy: m}",
+            "routes[0].path: \"/{a}/{a}\" names two segments alike at line 4 column 10",
+        ),
+        (
+            "- {path_prefix: /a/, policy: m}",
+            "routes[0].path_prefix: \"/a/\" ends with /: a prefix matches whole segments, with and without what follows at line 4 column 17",
+        ),
+        ("- {host: 'a b', policy: m}", "routes[0].host: \"a b\": not a host name at line 4 column 10"),
+        (
+            "- {host: [A.example, 'b:80'], policy: m}",
+            "routes[0].host: \"b:80\": hosts are compared without port and trailing dot: write b at line 4 column 10",
+        ),
+        ("- {host: [], policy: m}", "routes[0].host: the list is empty: nothing would match at line 4 column 10"),
+        (
+            "- {method: get, policy: m}",
+            "routes[0].method: \"get\": methods are compared as they are: write GET at line 4 column 12",
+        ),
+        ("- {method: 'A B', policy: m}", "routes[0].method: \"A B\": not a method at line 4 column 12"),
+        (
+            "- {path: '/{x}', policy: t}",
+            "routes[0].policy: the policy t compares with the segment {s}, which this path has not at line 4 column 26",
+        ),
+        (
+            "- {host: h, policy: t}",
+            "routes[0].policy: the policy t compares with the segment {s}, which this path has not at line 4 column 21",
+        ),
+        (
+            "- {path: /a, policy: m}\n- {path: /a, policy: m}",
+            "routes[1]: * * /a could match the same requests as routes[0], * * /a, and nothing says which of the two counts at line 5 column 3",
+        ),
+        (
+            "- {path: '/a/{x}', method: [GET, PUT], policy: m}\n- {path: '/{x}/b', method: PUT, policy: m}",
+            "routes[1]: PUT * /{x}/b could match the same requests as routes[0], GET,PUT * /a/{x}, and nothing says which of the two counts at line 5 column 3",
+        ),
+        (
+            "- {path_prefix: '/{a}', policy: m}\n- {path_prefix: '/{b}', policy: m}",
+            "routes[1]: * * /{b}/… could match the same requests as routes[0], * * /{a}/…, and nothing says which of the two counts at line 5 column 3",
+        ),
+        (
+            "- {host: [a, b], policy: m}\n- {host: [b, c], policy: m}",
+            "routes[1]: * b,c * could match the same requests as routes[0], * a,b *, and nothing says which of the two counts at line 5 column 3",
+        ),
+    ] {
+        refused(&text(routes), expected);
+    }
+    for routes in [
+        "- {path: '/{s}', policy: t}",
+        "- {path: /a, method: GET, policy: m}\n- {path: /a, method: PUT, policy: m}",
+        "- {path: /a, host: A.example, policy: m}\n- {path: /a, policy: m}",
+        "- {path: '/a/{x}', policy: m}\n- {path: '/b/{x}', policy: m}\n- {path: '/{x}/{y}', policy: m}\n- {path: '/{x}', policy: m}",
+        "- {path: /A, policy: m}\n- {path: /a, policy: m}",
+        "- {path: '/a/{x}', policy: m}\n- {path: '/{x}/', policy: m}",
+    ] {
+        assert!(read(&text(routes)).is_ok(), "{routes}: {:?}", read(&text(routes)).err());
+    }
+    let folded = format!("case_insensitive: true\n{}", text("- {path: /A, policy: m}\n- {path: /a, policy: m}"));
+    assert!(read(&folded).is_err_and(|error| error.contains("nothing says which")), "both are /a");
+}
+
+#[test]
+fn pools_come_with_everything_the_flags_can_say() {
+    let rules = read(
+        "pools:\n  b: {user_pool_id: us-east-1_B, client_ids: any, token_use: id, replica_regions: [eu-west-1]}\n  \
+         c: {user_pool_id: cn-north-1_C, client_ids: [x, y], issuers: [https://idp.test/c], jwks_url: https://idp.test/keys}\n  \
+         d: {user_pool_id: eusc-de-east-1_D, client_ids: x, endpoint: 'http://127.0.0.1:9'}\n\
+         account: {pool: d}\n",
+    )
+    .unwrap();
+    let shown: Vec<_> = rules
+        .pools
+        .iter()
+        .map(|(pool, _)| {
+            let urls: Vec<_> = pool.jwks_urls.iter().map(url::Url::as_str).collect();
+            json!([pool.name, pool.issuers, urls, pool.endpoint.as_str()])
+        })
+        .collect();
+    let names = |host: &str, id: &str| {
+        [format!("https://cognito-idp.{host}/{id}"), format!("https://issuer-cognito-idp.{host}/{id}")]
+    };
+    let keys = |issuers: &[String; 2]| issuers.clone().map(|issuer| format!("{issuer}/.well-known/jwks.json"));
+    let [flags, b, d] = [
+        ("eu-west-1.amazonaws.com", "eu-west-1_Flags"),
+        ("us-east-1.amazonaws.com", "us-east-1_B"),
+        ("eusc-de-east-1.amazonaws.eu", "eusc-de-east-1_D"),
+    ]
+    .map(|(host, id)| names(host, id));
+    let with_replica = [&b[..], &["https://cognito-idp.eu-west-1.amazonaws.com/us-east-1_B".to_owned()]].concat();
+    let expected = [
+        json!(["default", flags, keys(&flags), "https://cognito-idp.eu-west-1.amazonaws.com/"]),
+        json!(["b", with_replica, keys(&b), "https://cognito-idp.us-east-1.amazonaws.com/"]),
+        json!([
+            "c",
+            ["https://idp.test/c"],
+            ["https://idp.test/keys"],
+            "https://cognito-idp.cn-north-1.amazonaws.com.cn/"
+        ]),
+        json!(["d", d, ["http://127.0.0.1:9/eusc-de-east-1_D/.well-known/jwks.json"], "http://127.0.0.1:9/"]),
+    ];
+    assert_eq!(shown, expected);
+    let account = rules.account.unwrap();
+    assert_eq!((&*account.pool, account.client_id.as_str()), ("d", "x"), "its only client");
+    assert_eq!(rules.warnings, ["tokens of every app client of the pool b are accepted (client_ids: any)"]);
+}
+
+#[test]
+fn pools_that_cannot_work_are_refused() {
+    let pool = |members: &str| format!("pools:\n  p: {{user_pool_id: eu-west-1_P, {members}}}");
+    for (text, expected) in [
+        (
+            pool("client_ids: []"),
+            "pools.p.client_ids: the list is empty; skipping the check is typed out: any at line 2 column 46",
+        ),
+        (pool("client_ids: [a, any]"), "pools.p.client_ids: `any` stands beside app clients at line 2 column 46"),
+        (pool("token_use: id"), "pools.p: missing field `client_ids` at line 2 column 6"),
+        (
+            pool("client_ids: a, endpoint: 'http://idp.test'"),
+            "pools.p.endpoint: plain http to another host needs --allow-insecure-endpoints at line 2 column 59",
+        ),
+        (pool("client_ids: a, jwks_url: 'ftp://idp.test'"), "pools.p.jwks_url: ftp is not https at line 2 column 59"),
+        (
+            pool("client_ids: a, issuers: [x], replica_regions: [us-east-1]"),
+            "pools.p.issuers: `issuers` names all of them; `replica_regions` would add to those of the pool's id at line 2 column 58",
+        ),
+        (
+            pool("client_ids: a, replica_regions: [eu-west-1]"),
+            "pools.p.replica_regions[0]: not another region such as us-east-1 at line 2 column 67",
+        ),
+        (
+            pool("client_ids: a, jwks_file: /nonexistent/x"),
+            "pools.p.jwks_file: /nonexistent/x: cannot be read: No such file or directory (os error 2) at line 2 column 60",
+        ),
+        (
+            "pools: {default: {user_pool_id: eu-west-1_P, client_ids: a}}".into(),
+            "pools.default: the flags define the pool default, too (--user-pool-id) at line 1 column 18",
+        ),
+        (
+            "pools: {p: {user_pool_id: eu-west-1_Flags, client_ids: a}}".into(),
+            "pools.p: https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Flags is an issuer of the pool default, too: a token could not tell them apart at line 1 column 12",
+        ),
+        ("account: {pool: p}".into(), "account.pool: there is no pool p at line 1 column 17"),
+        (
+            "account: {pool: default}".into(),
+            "account: client_id is needed, because the pool accepts several app clients at line 1 column 10",
+        ),
+        (
+            "account: {pool: default, client_id: other}".into(),
+            "account.client_id: not one of the pool's client_ids: the tokens of other would be refused at line 1 column 37",
+        ),
+    ] {
+        refused(&text, expected);
+    }
+}
+
+#[test]
+fn the_default_policy_has_a_name_and_asks_for_a_token() {
+    for (text, name) in [
+        ("case_insensitive: true", "default"),
+        ("policies: {a: {public: true}}", "default"),
+        ("policies: {a: {public: true}, default: {}}", "default"),
+        ("default: b\npolicies: {a: {public: true}, b: {}}", "b"),
+    ] {
+        let rules = read(text).unwrap();
+        let chosen = rules.policies.choose(&RequestContext::default()).unwrap();
+        assert_eq!(&*chosen.policy.name, name, "{text}");
+        assert!(matches!(&chosen.policy.access, Access::Required(requirements) if requirements.is_empty()), "{text}");
+    }
+}
+
+#[test]
+fn what_is_odd_is_a_warning() {
+    let rules = read(
+        "default: m\npolicies: {m: {claims: [{claim: 'custom:level', equals: 5}]}, c: {cors_preflight: allow}}\n\
+         routes: [{method: [GET, PUT], policy: c}, {method: [OPTIONS, DELETE], policy: c}]",
+    )
+    .unwrap();
+    assert_eq!(rules.warnings.len(), 2, "{:?}", rules.warnings);
+    assert!(rules.warnings[0].starts_with("claims.custom:level: Cognito writes custom attributes into tokens as text"));
+    assert!(rules.warnings[1].starts_with("the route GET,PUT * * never sees the preflights that its policy c allows"));
+}
+
+#[test]
+fn the_schema_in_the_documentation_is_the_one_of_the_program() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/config.schema.json");
+    let expected = format!("{:#}\n", PolicyFile::schema().to_value());
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap(),
+        expected,
+        "cognito-authz config-schema > docs/config.schema.json"
+    );
+}

@@ -1,0 +1,93 @@
+//! The rules that checks go by: what the flags say, and over it the policy file, as often as it changes.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::ConfigError;
+use super::file::compile::compile;
+use super::file::{PolicyFile, located};
+use crate::authz::extra_claims::WantedClaims;
+use crate::authz::headers::HeaderPrefix;
+use crate::authz::{OwnedHeaders, Policies};
+use crate::jwks::KeySet;
+use crate::user_pool::{ClientId, UserPool};
+
+/// Where rules are read, again and again.
+#[derive(Clone, Debug)]
+pub struct RulesSource {
+    /// The pool of the flags, `default`.
+    pub pool: Option<UserPool>,
+    /// Prefix of the standard headers.
+    pub header_prefix: HeaderPrefix,
+    /// Whether plain `http://` may be fetched from hosts other than loopback.
+    pub allow_insecure_endpoints: bool,
+    /// The policy file.
+    pub file: Option<PathBuf>,
+}
+
+/// The rules.
+#[derive(Debug)]
+pub struct Rules {
+    /// The pools, with keys to begin with.
+    pub pools: Vec<(UserPool, KeySet)>,
+    /// The policies, and the routes to them.
+    pub policies: Policies,
+    /// The headers that are ours.
+    pub headers: OwnedHeaders,
+    /// The claims that policies and headers need.
+    pub wanted: WantedClaims,
+    /// What the account API speaks for, if the file says so.
+    pub account: Option<AccountClient>,
+    /// What is odd but no error.
+    pub warnings: Vec<String>,
+    /// The file, for `/config`.
+    pub shown: Value,
+}
+
+/// An app client that the account API speaks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountClient {
+    /// Name of its pool.
+    pub pool: Box<str>,
+    /// The client.
+    pub client_id: ClientId,
+    /// File with its secret.
+    pub secret_file: Option<PathBuf>,
+}
+
+impl RulesSource {
+    /// Reads the rules as they are now.
+    ///
+    /// # Errors
+    /// One sentence that names the file, and the place in it.
+    pub fn read(&self) -> Result<Rules, ConfigError> {
+        let Some(path) = &self.file else {
+            return Ok(self.without_file());
+        };
+        let error = |why: &str| ConfigError::new(format!("{}: {why}", path.display()));
+        let bytes = std::fs::read(path).map_err(|why| error(&format!("cannot be read: {why}")))?;
+        let text = String::from_utf8(bytes).map_err(|_| error("is not UTF-8"))?;
+        let file = PolicyFile::read(&text).map_err(|why| error(&why))?;
+        let mut rules = compile(file, self).map_err(|fault| error(&located(&text, &fault)))?;
+        rules.shown = json!({"path": path.display().to_string(), "content": shown(&text)});
+        Ok(rules)
+    }
+
+    fn without_file(&self) -> Rules {
+        Rules {
+            pools: self.pool.iter().map(|pool| (pool.clone(), KeySet::default())).collect(),
+            policies: Policies::default(),
+            headers: OwnedHeaders::new(self.header_prefix.clone()),
+            wanted: WantedClaims::default(),
+            account: None,
+            warnings: Vec::new(),
+            shown: Value::Null,
+        }
+    }
+}
+
+/// The file as data. There are no secrets in it: they stand in files of their own.
+fn shown(text: &str) -> Value {
+    yaml_serde::from_str(text).unwrap_or_default()
+}

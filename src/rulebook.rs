@@ -1,0 +1,269 @@
+//! The rules in force, and how they stay so: a task per pool fetches its keys, and a policy file that changes becomes
+//! the next ruleset.
+//!
+//! What a new file leaves as it was is taken over: a pool with the same addresses keeps its keys and its task, and one
+//! that has not changed at all keeps its verified tokens, too. A file that is wrong changes nothing. Start from
+//! [`Rulebook::open`]; [`Rulebook::run`] is the task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time;
+
+use crate::authz::cache::PoolStamp;
+use crate::authz::extra_claims::WantedClaims;
+use crate::authz::{Authorizer, Denial, Ruleset};
+use crate::config::ConfigError;
+use crate::config::rules::{Rules, RulesSource};
+use crate::file_watch::FileWatch;
+use crate::jwks::KeySet;
+use crate::jwks::fetch::{FetchError, JwksClient};
+use crate::jwks::store::{KeyStore, PoolKeys, Refresher};
+use crate::lifecycle::Readiness;
+use crate::metrics::{CheckOutcome, Metrics, Reload};
+use crate::user_pool::{PoolIndex, UserPool, UserPools};
+
+/// How long a reload waits for the keys of new pools.
+const KEYS_WAIT: Duration = Duration::from_secs(5);
+
+/// Builds rulesets and keeps their keys.
+#[derive(Debug)]
+pub struct Rulebook {
+    source: RulesSource,
+    metrics: Arc<Metrics>,
+    refresh_interval: Duration,
+    client: Arc<JwksClient>,
+    status: Arc<Status>,
+    /// The pool that the account API speaks for: without it the rules are not complete.
+    account_pool: Option<Box<str>>,
+    pools: Vec<Kept>,
+    wanted: WantedClaims,
+    last_stamp: PoolStamp,
+    tasks: JoinSet<()>,
+}
+
+/// A pool in force.
+#[derive(Debug)]
+struct Kept {
+    pool: UserPool,
+    stamp: PoolStamp,
+    keys: Arc<PoolKeys>,
+    /// Fetches the keys, once it is started.
+    refresher: Option<Refresher>,
+    task: Option<AbortHandle>,
+}
+
+/// What operators see of the policy file.
+#[derive(Debug)]
+pub struct Status {
+    /// The file in force, as data; null without one.
+    pub file: ArcSwap<Value>,
+    /// Why the file on disk is not in force, if it is not.
+    pub error: ArcSwapOption<String>,
+}
+
+impl Rulebook {
+    /// Builds the first ruleset. No keys are fetched before [`run`](Self::run); the service is not ready before every pool has
+    /// some.
+    ///
+    /// # Errors
+    /// When two pools share an issuer.
+    pub fn open(
+        rules: Rules,
+        source: RulesSource,
+        refresh_interval: Duration,
+        metrics: Arc<Metrics>,
+        readiness: &Readiness,
+    ) -> anyhow::Result<(Self, Ruleset)> {
+        let mut book = Self {
+            source,
+            metrics,
+            refresh_interval,
+            client: Arc::new(JwksClient::default()),
+            status: Arc::new(Status {
+                file: ArcSwap::from_pointee(rules.shown.clone()),
+                error: ArcSwapOption::empty(),
+            }),
+            account_pool: None,
+            pools: Vec::new(),
+            wanted: WantedClaims::default(),
+            last_stamp: 0,
+            tasks: JoinSet::new(),
+        };
+        let ruleset = book.adopt(rules, Some(readiness))?;
+        Ok((book, ruleset))
+    }
+
+    /// What operators see.
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status)
+    }
+
+    /// Holds on to the pool that the account API speaks for: a file without it is refused.
+    pub fn keep_pool(&mut self, name: &str) {
+        self.account_pool = Some(name.into());
+    }
+
+    /// Takes `rules` over, pool by pool, and makes the ruleset that goes with them.
+    fn adopt(&mut self, rules: Rules, readiness: Option<&Readiness>) -> anyhow::Result<Ruleset> {
+        let Rules { pools, policies, headers, wanted, .. } = rules;
+        let by_issuer = UserPools::new(pools.iter().map(|(pool, _)| pool.clone()).collect())?;
+        let keeps_claims = wanted == self.wanted;
+        let mut known = std::mem::take(&mut self.pools);
+        for (pool, seed) in pools {
+            let same_keys = |kept: &Kept| {
+                kept.pool.name == pool.name && kept.pool.id == pool.id && kept.pool.jwks_urls == pool.jwks_urls
+            };
+            let kept = match known.iter().position(same_keys).map(|index| known.swap_remove(index)) {
+                Some(kept) if keeps_claims && kept.pool == pool => kept,
+                Some(kept) => Kept { pool, stamp: self.next_stamp(), ..kept },
+                None => self.new_pool(pool, seed, readiness),
+            };
+            self.pools.push(kept);
+        }
+        for gone in known {
+            if let Some(task) = gone.task {
+                task.abort();
+            }
+            if !self.pools.iter().any(|kept| kept.pool.name == gone.pool.name) {
+                self.metrics.forget_pool(&gone.pool.name);
+            }
+        }
+        let names = self.pools.iter().map(|kept| kept.pool.name.clone()).collect();
+        let policy_names = policies.iter().map(|policy| policy.name.clone()).collect();
+        self.wanted = wanted.clone();
+        Ok(Ruleset {
+            pools: by_issuer,
+            keys: KeyStore::new(self.pools.iter().map(|kept| Arc::clone(&kept.keys)).collect()),
+            stamps: self.pools.iter().map(|kept| kept.stamp).collect(),
+            policies,
+            headers,
+            wanted,
+            counters: self.metrics.checks(names, policy_names, &reasons()),
+        })
+    }
+
+    fn next_stamp(&mut self) -> PoolStamp {
+        self.last_stamp += 1;
+        self.last_stamp
+    }
+
+    fn new_pool(&mut self, pool: UserPool, seed: KeySet, readiness: Option<&Readiness>) -> Kept {
+        let keys = PoolKeys::new(seed, self.metrics.jwks(&pool.name, &FetchError::LABELS));
+        let ready = readiness.map(|readiness| readiness.block(format!("keys of the pool {}", pool.name)));
+        let refresher = Refresher::new(Arc::clone(&keys), self.refresh_interval, ready);
+        Kept { pool, stamp: self.next_stamp(), keys, refresher: Some(refresher), task: None }
+    }
+
+    /// Fetches the keys of one pool, and waits until they are there, but no longer than a reload would.
+    pub async fn fetch_keys_of(&mut self, pool: PoolIndex) {
+        self.start_tasks(|index| index == pool);
+        if let Some(kept) = self.pools.get(pool) {
+            // Without keys the check will say what that means.
+            drop(time::timeout(KEYS_WAIT, kept.keys.wait_for_any()).await);
+        }
+    }
+
+    /// Starts the tasks of these pools, unless they run already.
+    fn start_tasks(&mut self, which: impl Fn(PoolIndex) -> bool) {
+        for (_, kept) in self.pools.iter_mut().enumerate().filter(|(index, _)| which(*index)) {
+            let Some(refresher) = kept.refresher.take() else { continue };
+            let (client, urls) = (Arc::clone(&self.client), Arc::new(kept.pool.jwks_urls.clone()));
+            let fetch = move || {
+                let (client, urls) = (Arc::clone(&client), Arc::clone(&urls));
+                async move { client.fetch(&urls).await }
+            };
+            kept.task = Some(self.tasks.spawn(refresher.run(fetch)));
+        }
+    }
+
+    /// Fetches keys, and reloads the file when it changes and on SIGHUP, for as long as the tasks live.
+    ///
+    /// # Errors
+    /// When a task has died, or the signal cannot be waited for.
+    pub async fn run(mut self, authorizer: Arc<Authorizer>) -> std::io::Result<()> {
+        self.start_tasks(|_| true);
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut watch = self.source.file.clone().map(FileWatch::new);
+        loop {
+            let changed = async {
+                match &mut watch {
+                    Some(watch) => watch.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // A task that was aborted has gone with its pool; any other has died.
+                Some(ended) = self.tasks.join_next() => if !ended.is_err_and(|error| error.is_cancelled()) {
+                    return Ok(());
+                },
+                () = changed => self.reload(&authorizer).await,
+                _ = hangup.recv() => self.reload(&authorizer).await,
+            }
+        }
+    }
+
+    /// Puts the file in force as it is now, or says why not.
+    async fn reload(&mut self, authorizer: &Authorizer) {
+        let Some(path) = &self.source.file else {
+            tracing::info!("SIGHUP: there is no policy file to read again");
+            return;
+        };
+        let path = path.display().to_string();
+        let result = self.try_reload(authorizer).await;
+        match result {
+            Ok(()) => {
+                self.metrics.reloaded(Reload::Success);
+                self.status.error.store(None);
+                tracing::info!(path, pools = self.pools.len(), "the policy file has been reloaded");
+            }
+            Err(error) => {
+                self.metrics.reloaded(Reload::Failure);
+                tracing::error!(error = %error, "the policy file is not reloaded; the one before stays in force");
+                self.status.error.store(Some(Arc::new(error.to_string())));
+            }
+        }
+    }
+
+    async fn try_reload(&mut self, authorizer: &Authorizer) -> Result<(), ConfigError> {
+        let source = self.source.clone();
+        let failed = |why: &dyn std::fmt::Display| ConfigError::new(why.to_string());
+        let mut rules = tokio::task::spawn_blocking(move || source.read()).await.map_err(|error| failed(&error))??;
+        if let Some(needed) = &self.account_pool
+            && !rules.pools.iter().any(|(pool, _)| pool.name == *needed)
+        {
+            return Err(ConfigError::new(format!(
+                "the account API speaks for the pool {needed}, which is not there any more"
+            )));
+        }
+        for warning in rules.warnings.drain(..) {
+            tracing::warn!("{warning}");
+        }
+        let shown = std::mem::take(&mut rules.shown);
+        // From here on nothing fails: the new pools' keys are fetched while the rules of before are in force.
+        let ruleset = self.adopt(rules, None).map_err(|error| failed(&error))?;
+        self.start_tasks(|_| true);
+        let all_have_keys = async {
+            for kept in &self.pools {
+                kept.keys.wait_for_any().await;
+            }
+        };
+        if time::timeout(KEYS_WAIT, all_have_keys).await.is_err() {
+            tracing::warn!("the keys of a new pool cannot be had so far; its tokens are answered with 503");
+        }
+        authorizer.replace_rules(ruleset);
+        self.status.file.store(Arc::new(shown));
+        Ok(())
+    }
+}
+
+/// Every way in which a check ends badly, and whether it does so before there is a policy.
+fn reasons() -> Vec<(CheckOutcome, &'static str, bool)> {
+    let outcome = |denial: Denial| if denial.is_ours() { CheckOutcome::Error } else { CheckOutcome::Deny };
+    let before_policy = |denial| matches!(denial, Denial::NoHttpRequest | Denial::UnknownPolicy | Denial::UnsafePath);
+    Denial::ALL.iter().map(|denial| (outcome(*denial), denial.reason(), before_policy(*denial))).collect()
+}
