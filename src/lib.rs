@@ -30,6 +30,7 @@ pub mod app;
 pub mod authz;
 pub mod cognito;
 pub mod config;
+pub mod explain;
 pub mod ext_authz;
 pub mod file_watch;
 pub mod healthcheck;
@@ -40,6 +41,7 @@ pub mod listen;
 pub mod logging;
 pub mod metrics;
 pub mod rulebook;
+pub mod test_policy;
 pub mod user_pool;
 
 #[cfg(test)]

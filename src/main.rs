@@ -2,10 +2,11 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use cognito_authz::app::{self, StartError};
 use cognito_authz::config::{self, Config, Invocation};
-use cognito_authz::{healthcheck, logging};
+use cognito_authz::{explain, healthcheck, logging, test_policy};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// `EX_USAGE` of sysexits.h: bad usage or configuration.
@@ -34,6 +35,21 @@ fn main() -> ExitCode {
         Invocation::Healthcheck(options) => match runtime.block_on(healthcheck::check(&options.admin)) {
             Ok(()) => print("ready\n"),
             Err(error) => fail(1, &format_args!("{error:#}")),
+        },
+        Invocation::Explain(config, request) => {
+            let token = match explain::read_token(std::io::stdin()) {
+                Ok(token) => token,
+                Err(error) => return fail(USAGE, &format_args!("the token on standard input: {error}")),
+            };
+            install_crypto();
+            match runtime.block_on(explain::explain(*config, &request, token.as_deref(), unix_now())) {
+                Ok(explanation) => print_and_end(&explanation.text, explanation.allowed),
+                Err(error) => fail(1, &format_args!("{error:#}")),
+            }
+        }
+        Invocation::TestPolicy(config, file) => match runtime.block_on(test_policy::run(*config, &file, unix_now())) {
+            Ok(outcome) => print_and_end(&outcome.text, outcome.failed == 0),
+            Err(error) => fail(USAGE, &format_args!("{error:#}")),
         },
         Invocation::Serve(config) => {
             let code = runtime.block_on(serve(*config));
@@ -100,10 +116,21 @@ fn complain(message: &dyn std::fmt::Display) {
     drop(writeln!(std::io::stderr(), "cognito-authz: {message}"));
 }
 
+/// Status 0 is "yes", 1 is "no".
+fn print_and_end(text: &str, yes: bool) -> ExitCode {
+    let printed = print(text);
+    if yes { printed } else { ExitCode::FAILURE }
+}
+
 fn install_crypto() {
     if let Err(error) = rustls::crypto::aws_lc_rs::default_provider().install_default() {
         tracing::debug!(?error, "a crypto provider was installed before");
     }
+}
+
+fn unix_now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 fn print(text: &str) -> ExitCode {

@@ -11,7 +11,7 @@ pub mod source;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -21,7 +21,9 @@ use url::{Host, Url};
 
 use self::account::{AccountConfig, AccountOptions, CLIENT_SECRET};
 use self::file::PolicyFile;
-use self::options::{AcceptedClient, Cli, Command, HealthcheckOptions, Options, variable};
+use self::options::{
+    AcceptedClient, Cli, Command, ExplainOptions, HealthcheckOptions, Options, TestPolicyOptions, variable,
+};
 use self::rules::{AccountClient, Rules, RulesSource};
 use self::source::{Layers, Source};
 use crate::authz::denial::Realm;
@@ -39,8 +41,29 @@ pub enum Invocation {
     CheckConfig(Box<Config>),
     /// Ask a running instance.
     Healthcheck(HealthcheckOptions),
-    /// Print this and end well: help, version, schema.
+    /// Go through one check.
+    Explain(Box<Config>, Box<Request>),
+    /// Check a table of requests.
+    TestPolicy(Box<Config>, PathBuf),
+    /// Print this and end well: help, version.
     Print(String),
+}
+
+/// The request that `explain` is asked about, without its token.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// Method.
+    pub method: String,
+    /// Host.
+    pub host: String,
+    /// Path and query.
+    pub path: String,
+    /// The policy that Envoy's route names.
+    pub policy: Option<String>,
+    /// Headers, with names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Whether the answer is JSON.
+    pub json: bool,
 }
 
 /// The configuration of the service.
@@ -142,6 +165,15 @@ pub fn read(
         }
         Some(Command::ConfigSchema) => Ok(Invocation::Print(format!("{:#}\n", PolicyFile::schema().to_value()))),
         Some(Command::Healthcheck(options)) => Ok(Invocation::Healthcheck(options)),
+        Some(Command::Explain(explain)) => {
+            let ExplainOptions { method, host, path, context, header, json, options } = explain;
+            let policy = context.into_iter().next_back().map(|(_, policy)| policy);
+            let request = Request { method, host, path, policy, headers: header, json };
+            Ok(Invocation::Explain(Box::new(Config::new(options, matches, &layers)?), Box::new(request)))
+        }
+        Some(Command::TestPolicy(TestPolicyOptions { file, options })) => {
+            Ok(Invocation::TestPolicy(Box::new(Config::new(options, matches, &layers)?), file))
+        }
     }
 }
 

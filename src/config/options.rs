@@ -16,6 +16,7 @@ use url::Url;
 use super::account::AccountOptions;
 use crate::authz::denial::Realm;
 use crate::authz::headers::HeaderPrefix;
+use crate::authz::request::is_token;
 use crate::listen::ListenAddress;
 use crate::logging::{LogFormat, LogLevel};
 use crate::user_pool::{AcceptedUse, ClientId, UserPoolId};
@@ -51,6 +52,66 @@ pub enum Command {
     ConfigSchema,
     /// Ask a running instance whether it is ready, and end with status 0 if it is
     Healthcheck(HealthcheckOptions),
+    /// Go through the steps of one check, with the token on standard input; end with status 0 if the request may pass
+    Explain(ExplainOptions),
+    /// Check requests with locally signed tokens against the policy file, and end with status 0 if all decisions are as expected
+    TestPolicy(TestPolicyOptions),
+}
+
+/// The options of `explain`, beside those of `serve`.
+#[derive(Args, Debug)]
+pub struct ExplainOptions {
+    /// Method of the request
+    #[arg(long, value_name = "METHOD", default_value = "GET")]
+    pub method: String,
+    /// Host of the request
+    #[arg(long, value_name = "HOST", default_value = "")]
+    pub host: String,
+    /// Path of the request; a query may follow
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    pub path: String,
+    /// Context extension that Envoy's route sends, such as policy=admin; repeatable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = context_extension)]
+    pub context: Vec<(String, String)>,
+    /// Another header of the request; repeatable
+    #[arg(long, value_name = "NAME: VALUE", value_parser = request_header)]
+    pub header: Vec<(String, String)>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// The options of `test-policy`, beside those of `serve`.
+#[derive(Args, Debug)]
+pub struct TestPolicyOptions {
+    /// Requests and the decisions that are expected (YAML)
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The configuration
+    #[command(flatten)]
+    pub options: Options,
+}
+
+fn context_extension(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some(("policy", value)) => Ok(("policy".to_owned(), value.to_owned())),
+        Some(_) => Err("nothing depends on a context extension other than policy"),
+        None => Err("not of the form NAME=VALUE"),
+    }
+}
+
+fn request_header(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once(':').ok_or("not of the form NAME: VALUE")?;
+    if !is_token(name.as_bytes()) {
+        return Err("not a header's name");
+    }
+    if name.eq_ignore_ascii_case("authorization") {
+        return Err("the token comes on standard input");
+    }
+    Ok((name.to_ascii_lowercase(), value.trim().to_owned()))
 }
 
 /// The options of `healthcheck`.

@@ -1,0 +1,345 @@
+//! `cognito-authz test-policy`: a table of requests and expected decisions, checked against the policy file with tokens
+//! that are signed here, by a key that is made for it and that the pools are given instead of their own.
+//!
+//! For people's own CI: it needs no network, no user pool and no secret. Start from [`run`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use crate::authz::headers::Mutation;
+use crate::authz::{Authorizer, Decision, Denial, Ruleset, UnixTime, Verdict};
+use crate::config::file::values::{Name, Parsed};
+use crate::config::options::{TokenUseOption, duration};
+use crate::config::{Config, Request};
+use crate::explain;
+use crate::jwks::KeySet;
+use crate::user_pool::{Clients, UserPool};
+
+/// The table.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    tests: Vec<Test>,
+}
+
+/// A row.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Test {
+    name: String,
+    #[serde(default)]
+    request: RequestRow,
+    /// None is a request without a token.
+    token: Option<TokenRow>,
+    expect: Expected,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RequestRow {
+    method: String,
+    host: String,
+    path: String,
+    /// The policy that Envoy's route names.
+    policy: Option<String>,
+    headers: BTreeMap<String, String>,
+}
+
+impl Default for RequestRow {
+    fn default() -> Self {
+        Self { method: "GET".into(), host: String::new(), path: "/".into(), policy: None, headers: BTreeMap::new() }
+    }
+}
+
+/// What a token differs in from the one that a user of the first pool has just got.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct TokenRow {
+    pool: Option<Name>,
+    token_use: Option<TokenUseOption>,
+    client_id: Option<String>,
+    scope: Option<String>,
+    groups: Vec<String>,
+    /// Time until it expires, or, with a `-` before it, since.
+    expires_in: Offset,
+    /// Time since the user has signed in.
+    auth_age: Offset,
+    claims: Map<String, Value>,
+    /// Whether its signature is its key's.
+    signed: bool,
+}
+
+impl Default for TokenRow {
+    fn default() -> Self {
+        Self {
+            pool: None,
+            token_use: None,
+            client_id: None,
+            scope: None,
+            groups: Vec::new(),
+            expires_in: Offset(3600),
+            auth_age: Offset(0),
+            claims: Map::new(),
+            signed: true,
+        }
+    }
+}
+
+/// Seconds, written as a duration with or without a `-`.
+#[derive(Clone, Copy, Debug)]
+struct Offset(i64);
+
+impl<'de> Deserialize<'de> for Offset {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Parsed::deserialize(deserializer).map(|Parsed(offset)| offset)
+    }
+}
+
+impl FromStr for Offset {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (sign, rest) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
+        i64::try_from(duration(rest)?.as_secs()).map(|seconds| Self(sign * seconds)).map_err(|_| "too long".into())
+    }
+}
+
+/// What has to come out. What is left out is not compared.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expected {
+    decision: ExpectedDecision,
+    reason: Option<Parsed<Reason>>,
+    status: Option<u16>,
+    policy: Option<Name>,
+    requirement: Option<String>,
+    /// Headers that upstream gets, by name; null is one that it does not get.
+    #[serde(default)]
+    headers: BTreeMap<String, Option<String>>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum ExpectedDecision {
+    Allow,
+    Deny,
+}
+
+/// A word of the closed list.
+#[derive(Debug)]
+struct Reason(Denial);
+
+impl FromStr for Reason {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Denial::ALL.into_iter().find(|denial| denial.reason() == text).map(Self).ok_or("not a reason that a denial has")
+    }
+}
+
+/// What came of a table.
+#[derive(Debug)]
+pub struct Outcome {
+    /// A line for each row, more for those that failed, and a summary.
+    pub text: String,
+    /// Rows whose decision was not as expected.
+    pub failed: usize,
+}
+
+/// Checks every row of the table.
+///
+/// # Errors
+/// When the table is not one, or a row names a pool that there is not.
+pub async fn run(mut config: Config, table: &Path, now: UnixTime) -> anyhow::Result<Outcome> {
+    let of_table = || table.display().to_string();
+    let text = std::fs::read_to_string(table).with_context(of_table)?;
+    let Table { tests } = yaml_serde::from_str(&text).with_context(of_table)?;
+    anyhow::ensure!(!tests.is_empty(), "{}: there are no tests in it", of_table());
+    let signer = Signer::new()?;
+    for (_, seed) in &mut config.rules.pools {
+        *seed = signer.keys()?;
+    }
+    let (_rulebook, authorizer) = explain::decider(config)?;
+    let mut outcome = Outcome { text: String::new(), failed: 0 };
+    for (index, test) in tests.iter().enumerate() {
+        let place = || format!("{}: tests[{index}] ({})", of_table(), test.name);
+        let differences = check(&authorizer, test, &signer, now).await.with_context(place)?;
+        let word = if differences.is_empty() { "ok  " } else { "FAIL" };
+        outcome.text.extend([word, " ", &test.name, "\n"]);
+        outcome.failed += usize::from(!differences.is_empty());
+        for difference in differences {
+            outcome.text.extend(["     ", &difference, "\n"]);
+        }
+    }
+    outcome.text.push_str(&summary(tests.len(), outcome.failed));
+    Ok(outcome)
+}
+
+fn summary(tests: usize, failed: usize) -> String {
+    format!("{} passed, {failed} failed\n", tests - failed)
+}
+
+/// What is not as expected in one row.
+async fn check(authorizer: &Authorizer, test: &Test, signer: &Signer, now: UnixTime) -> anyhow::Result<Vec<String>> {
+    let row = &test.request;
+    let request = Request {
+        method: row.method.clone(),
+        host: row.host.clone(),
+        path: row.path.clone(),
+        policy: row.policy.clone(),
+        headers: row.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect(),
+        json: false,
+    };
+    let token = test.token.as_ref().map(|token| signer.token(token, &authorizer.rules(), now)).transpose()?;
+    let credential = token.map(|token| format!("Bearer {token}"));
+    let context = explain::context(&request, credential.as_deref());
+    let verdict = authorizer.authorize(Some(&context), now, Instant::now() + Duration::from_secs(5)).await;
+
+    let expected = &test.expect;
+    let mut differences = Vec::new();
+    let mut compare = |what: &str, expected: Option<String>, got: Option<String>| {
+        if let Some(expected) = expected
+            && got.as_ref() != Some(&expected)
+        {
+            let got = got.unwrap_or_else(|| "none".into());
+            differences.push(format!("{what}: expected {expected}, got {got}"));
+        }
+    };
+    let denial = match &verdict.decision {
+        Decision::Allow { .. } => None,
+        Decision::Deny(denial) => Some(*denial),
+    };
+    let word = |allowed| if allowed { "allow" } else { "deny" };
+    let got = match denial {
+        None => word(true).to_owned(),
+        // Why, beside what: it is the first thing that one wants to know.
+        Some(denial) if expected.decision == ExpectedDecision::Allow => format!("deny ({})", denial.reason()),
+        Some(_) => word(false).to_owned(),
+    };
+    compare("decision", Some(word(expected.decision == ExpectedDecision::Allow).into()), Some(got));
+    let reason = expected.reason.as_ref().map(|Parsed(Reason(denial))| denial.reason().to_owned());
+    compare("reason", reason, denial.map(|denial| denial.reason().to_owned()));
+    let status = denial.map_or(200, Denial::status);
+    compare("status", expected.status.map(|status| status.to_string()), Some(status.to_string()));
+    let policy = verdict.policy().map(|policy| policy.name.to_string());
+    compare("policy", expected.policy.as_ref().map(Name::to_string), policy);
+    compare("requirement", expected.requirement.clone(), verdict.requirement.as_deref().map(str::to_owned));
+    let headers = headers(&verdict);
+    for (name, value) in &expected.headers {
+        let got = headers.get(&name.to_ascii_lowercase()).cloned();
+        let none = || "none".to_owned();
+        compare(&format!("header {name}"), Some(value.clone().unwrap_or_else(none)), Some(got.unwrap_or_else(none)));
+    }
+    Ok(differences)
+}
+
+/// The headers that upstream gets from us; several of one name with commas between.
+fn headers(verdict: &Verdict) -> BTreeMap<String, String> {
+    let mut headers: BTreeMap<String, String> = BTreeMap::new();
+    if let (Decision::Allow { identity, .. }, Some(policy)) = (&verdict.decision, verdict.policy()) {
+        verdict.rules.headers.mutate(identity.values(), policy.removes_authorization, &[], &mut |mutation| {
+            match mutation {
+                Mutation::Set(name, value) => drop(headers.insert(name.into(), value.into())),
+                Mutation::Append(name, value) => {
+                    let values = headers.entry(name.into()).or_default();
+                    values.push(',');
+                    values.push_str(value);
+                }
+                Mutation::Remove(_) => {}
+            }
+        });
+    }
+    headers
+}
+
+/// A key of its own.
+struct Signer {
+    pair: KeyPair,
+}
+
+const KID: &str = "test-policy";
+
+impl Signer {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { pair: KeyPair::generate(KeySize::Rsa2048).context("a key cannot be made")? })
+    }
+
+    fn keys(&self) -> anyhow::Result<KeySet> {
+        let public = self.pair.public_key();
+        let number = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let n = number(public.modulus().big_endian_without_leading_zero());
+        let e = number(public.exponent().big_endian_without_leading_zero());
+        let jwks = json!({"keys": [{"kid": KID, "alg": "RS256", "kty": "RSA", "use": "sig", "n": n, "e": e}]});
+        Ok(KeySet::parse(jwks.to_string().as_bytes(), &KeySet::default())?)
+    }
+
+    /// A token as Cognito would issue it.
+    fn token(&self, row: &TokenRow, rules: &Ruleset, now: UnixTime) -> anyhow::Result<String> {
+        let pool = match &row.pool {
+            None => rules.pools.iter().next().context("there is no pool")?,
+            Some(name) => rules.pools.named(name.as_str()).with_context(|| format!("there is no pool {name}"))?,
+        };
+        let claims = Value::Object(claims(row, pool, now));
+        let header = json!({"alg": "RS256", "kid": KID});
+        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let input = format!("{}.{}", encode(&header), encode(&claims));
+        let mut signature = vec![0; self.pair.public_modulus_len()];
+        self.pair
+            .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), input.as_bytes(), &mut signature)
+            .context("a token cannot be signed")?;
+        if let Some(first) = signature.first_mut().filter(|_| !row.signed) {
+            *first ^= 1;
+        }
+        Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+}
+
+fn claims(row: &TokenRow, pool: &UserPool, now: UnixTime) -> Map<String, Value> {
+    let client = match (&row.client_id, &pool.clients) {
+        (Some(client), _) => client.clone(),
+        (None, Clients::Only(clients)) => clients.first().map(|client| client.as_str().to_owned()).unwrap_or_default(),
+        (None, Clients::Any) => "testclient".to_owned(),
+    };
+    let is_id = match row.token_use {
+        Some(token_use) => matches!(token_use, TokenUseOption::Id),
+        None => pool.token_use == crate::user_pool::AcceptedUse::Id,
+    };
+    let sub = "00000000-0000-4000-8000-000000000000";
+    let mut claims = Map::new();
+    let mut set = |name: &str, value: Value| drop(claims.insert(name.to_owned(), value));
+    set("iss", pool.issuers.first().cloned().unwrap_or_default().into());
+    set("sub", sub.into());
+    set("exp", (now + row.expires_in.0).into());
+    set("iat", now.into());
+    set("auth_time", (now - row.auth_age.0).into());
+    set("token_use", if is_id { "id" } else { "access" }.into());
+    set(if is_id { "aud" } else { "client_id" }, client.into());
+    set(if is_id { "cognito:username" } else { "username" }, sub.into());
+    if let Some(scope) = &row.scope {
+        set("scope", scope.as_str().into());
+    }
+    if !row.groups.is_empty() {
+        set("cognito:groups", row.groups.clone().into());
+    }
+    // Last, so that anything can be changed; null takes a claim out.
+    for (name, value) in &row.claims {
+        if value.is_null() {
+            claims.remove(name);
+        } else {
+            claims.insert(name.clone(), value.clone());
+        }
+    }
+    claims
+}
