@@ -7,7 +7,7 @@
 //! - [`jwks`]: the keys of a user pool, and the task that keeps them.
 //! - [`user_pool`]: what a pool is called: issuers, JWKS URLs.
 //! - [`ext_authz`]: Envoy's protocol and the gRPC port.
-//! - [`account`]: the clients' door: sign-up, sign-in, sign-out. [`account::table`] is what there is.
+//! - [`account`]: the clients' door: sign-up, sign-in, sign-out, one's own account. [`account::table`] is what there is.
 //! - [`cognito`]: the one caller of the user-pool API.
 //! - [`admin`]: the operators' port.
 //! - [`config`], [`metrics`], [`logging`], [`listen`], [`http_server`], [`lifecycle`]: leaves that every server has.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::address::{self, Address};
 use super::error::{AccountError, Code};
+use super::table::{Credential, Row};
 use super::{Account, CLIENT_PATIENCE, unix_now};
 use crate::authz::{Denial, Expected, token};
 use crate::user_pool::AcceptedUse;
@@ -25,17 +26,28 @@ pub(super) struct Bearer {
     pub(super) may_manage_account: bool,
 }
 
+/// 401 where a token has to be.
+pub(super) fn no_token() -> AccountError {
+    AccountError::unauthorized("No token provided")
+}
+
 impl Account {
-    /// The caller's access token, verified as a check does it.
-    pub(super) async fn bearer(&self, headers: &HeaderMap) -> Result<Bearer, AccountError> {
+    /// The caller's access token, verified as a check does it; none where the row wants none, or may go without.
+    pub(super) async fn bearer(&self, row: &Row, headers: &HeaderMap) -> Result<Option<Bearer>, AccountError> {
+        if row.credential == Credential::None {
+            return Ok(None);
+        }
         let values = headers.get_all(header::AUTHORIZATION).iter();
         let token = token::credential(values.map(|value| value.to_str().unwrap_or("Bearer")));
         let refused = |denial: Denial| match denial {
-            Denial::MissingCredential => AccountError::unauthorized("No token provided"),
+            Denial::MissingCredential => no_token(),
             denial if denial.is_ours() => AccountError::unavailable(),
             _ => AccountError::new(401, Code::InvalidToken),
         };
-        let token = token.map_err(refused)?;
+        let token = match token {
+            Err(Denial::MissingCredential) if row.credential == Credential::TokenOrSession => return Ok(None),
+            token => token.map_err(refused)?,
+        };
         let Some(pool) = self.authorizer.pools().iter().next() else {
             return Err(AccountError::unavailable());
         };
@@ -44,11 +56,11 @@ impl Account {
         let deadline = Instant::now() + CLIENT_PATIENCE;
         let verified = self.authorizer.verify_token(token, expected, unix_now(), deadline).await.map_err(refused)?;
         let claims = &verified.claims;
-        Ok(Bearer {
+        Ok(Some(Bearer {
             token: token.to_owned(),
             user: claims.username().unwrap_or(claims.sub()).to_owned(),
             may_manage_account: claims.scope().is_some_and(|scope| scope.split(' ').any(|scope| scope == SCOPE)),
-        })
+        }))
     }
 
     /// Where a request comes from. What a proxy says is not believed unless its place is configured.

@@ -58,8 +58,8 @@ impl Cors {
         self.is_on() && method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// Tells the browser that its page may read the answer, if it may. `method` is set for an answer to a preflight.
-    pub fn apply<B>(&self, request: &HeaderMap, response: &mut Response<B>, method: Option<&'static str>) {
+    /// Tells the browser that its page may read the answer, if it may. `methods` is set for an answer to a preflight.
+    pub fn apply<B>(&self, request: &HeaderMap, response: &mut Response<B>, methods: Option<HeaderValue>) {
         if !self.is_on() {
             return;
         }
@@ -67,13 +67,13 @@ impl Cors {
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
         let Some(origin) = self.allowed(request) else { return };
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        let mut set = |name: HeaderName, value| drop(headers.insert(name, HeaderValue::from_static(value)));
-        match method {
-            None => set(header::ACCESS_CONTROL_EXPOSE_HEADERS, "Retry-After"),
-            Some(method) => {
-                set(header::ACCESS_CONTROL_ALLOW_METHODS, method);
-                set(header::ACCESS_CONTROL_ALLOW_HEADERS, "Authorization, Content-Type");
-                set(header::ACCESS_CONTROL_MAX_AGE, "600");
+        let mut set = |name: HeaderName, value| drop(headers.insert(name, value));
+        match methods {
+            None => set(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After")),
+            Some(methods) => {
+                set(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+                set(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("Authorization, Content-Type"));
+                set(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
             }
         }
     }

@@ -141,16 +141,26 @@ pub enum Judgement {
     Error(AccountError),
 }
 
-/// What `error` is to a client of this route. With `hide_users`, answers that a user interface would like and that
-/// tell whether somebody has an account give way to ones that do not.
-pub fn judge(row: &Row, error: &CognitoError, hide_users: bool) -> Judgement {
+/// What an error is judged by, beside its route.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// Whether answers that a user interface would like and that tell whether somebody has an account give way to ones
+    /// that do not.
+    pub hide_users: bool,
+    /// Whether the session of a sign-in was shown where an access token could have been.
+    pub by_session: bool,
+}
+
+/// What `error` is to a client of this route.
+pub fn judge(row: &Row, error: &CognitoError, asked: Asked) -> Judgement {
+    let hide_users = asked.hide_users;
     match error {
         CognitoError::Unavailable(_) => Judgement::Error(AccountError::unavailable()),
         CognitoError::Nonsense => Judgement::Error(AccountError::upstream()),
         CognitoError::Refused(refusal) => {
             let as_if_done = row.hides == Hides::All && is_about_the_user(refusal)
                 || hide_users && row.operation == Operation::SignUp && refusal.name == ErrorName::UsernameExists;
-            if as_if_done { Judgement::AsIfDone } else { Judgement::Error(refused(row, refusal, hide_users)) }
+            if as_if_done { Judgement::AsIfDone } else { Judgement::Error(refused(row, refusal, asked)) }
         }
     }
 }
@@ -175,11 +185,11 @@ fn is_about_the_user(refusal: &Refusal) -> bool {
     }
 }
 
-fn refused(row: &Row, refusal: &Refusal, hide_users: bool) -> AccountError {
+fn refused(row: &Row, refusal: &Refusal, asked: Asked) -> AccountError {
     use ErrorName as E;
     // One status for whatever the caller has done wrong; the code tells the cases apart.
     let caller = |code| AccountError::new(row.refusal, code);
-    let unless_hidden = |code, hidden| caller(if hide_users { hidden } else { code });
+    let unless_hidden = |code, hidden| caller(if asked.hide_users { hidden } else { code });
     let takes_code = matches!(row.operation, Operation::ConfirmSignUp | Operation::ConfirmForgotPassword);
     match refusal.name {
         E::TooManyRequests => AccountError::rate_limited(AFTER_QUOTA),
@@ -196,17 +206,24 @@ fn refused(row: &Row, refusal: &Refusal, hide_users: bool) -> AccountError {
             let message = refusal.policy.as_deref().map_or(error.message, |policy| policy.to_owned().into());
             AccountError { message, ..error }
         }
+        // As where the address has another form than it should.
+        E::UsernameExists | E::AliasExists if row.operation == Operation::UpdateUserAttributes => {
+            unless_hidden(Code::UsernameExists, Code::InvalidRequest)
+        }
         E::UsernameExists | E::AliasExists => unless_hidden(Code::UsernameExists, Code::InvalidCode),
         E::UserNotConfirmed | E::PasswordResetRequired if takes_code => caller(Code::InvalidCode),
         E::UserNotConfirmed => unless_hidden(Code::UserNotConfirmed, Code::InvalidCredentials),
         E::PasswordResetRequired => unless_hidden(Code::PasswordResetRequired, Code::InvalidCredentials),
 
         E::NotAuthorized | E::Unauthorized | E::UserNotFound | E::RefreshTokenReuse | E::UnsupportedTokenType => {
-            not_authorized(row, refusal)
+            not_authorized(row, refusal, asked.by_session)
         }
         E::InvalidParameter => match refusal.hint {
             Hint::Flow if row.operation == Operation::InitiateAuth || row.flow == Flow::Refresh => flow_disabled(),
-            Hint::Secret if !may_misname_user(row) => AccountError::upstream(),
+            Hint::Secret if shows_secret(row) => AccountError::upstream(),
+            Hint::Session if asked.by_session => caller(Code::InvalidSession),
+            // The form of the settings was judged before: it is the user who lacks something.
+            _ if row.operation == Operation::SetUserMFAPreference => caller(Code::MfaNotSetUp),
             _ if matches!(row.operation, Operation::GetTokensFromRefreshToken | Operation::RevokeToken) => {
                 caller(Code::InvalidToken)
             }
@@ -229,10 +246,11 @@ fn refused(row: &Row, refusal: &Refusal, hide_users: bool) -> AccountError {
 }
 
 /// Names for "no" that mean something else on each route.
-fn not_authorized(row: &Row, refusal: &Refusal) -> AccountError {
+fn not_authorized(row: &Row, refusal: &Refusal, by_session: bool) -> AccountError {
     let caller = |code| AccountError::new(row.refusal, code);
     match refusal.hint {
-        Hint::Secret if !may_misname_user(row) => return AccountError::upstream(),
+        Hint::Secret if shows_secret(row) => return AccountError::upstream(),
+        Hint::Attribute if row.operation == Operation::UpdateUserAttributes => return AccountError::upstream(),
         Hint::Flow if row.operation == Operation::InitiateAuth || row.flow == Flow::Refresh => return flow_disabled(),
         _ => {}
     }
@@ -241,11 +259,19 @@ fn not_authorized(row: &Row, refusal: &Refusal) -> AccountError {
         Operation::SignUp => caller(Code::Rejected),
         Operation::ConfirmSignUp | Operation::ConfirmForgotPassword => caller(Code::InvalidCode),
         Operation::RespondToAuthChallenge if refusal.hint == Hint::Session => caller(Code::InvalidSession),
-        Operation::ChangePassword if refusal.hint == Hint::AccessToken || refusal.name == ErrorName::UserNotFound => {
-            AccountError::new(401, Code::InvalidToken)
+        // There it is the old password, too.
+        Operation::ChangePassword if refusal.hint != Hint::AccessToken && refusal.name != ErrorName::UserNotFound => {
+            caller(Code::InvalidCredentials)
         }
         Operation::RevokeToken | Operation::GlobalSignOut | Operation::GetTokensFromRefreshToken => {
             caller(Code::InvalidToken)
+        }
+        operation if operation.takes_access_token() => {
+            if by_session {
+                caller(Code::InvalidSession)
+            } else {
+                AccountError::new(401, Code::InvalidToken)
+            }
         }
         _ => caller(Code::InvalidCredentials),
     }
@@ -261,6 +287,11 @@ fn may_misname_user(row: &Row) -> bool {
     row.operation == Operation::RespondToAuthChallenge || row.flow == Flow::Refresh
 }
 
+/// Whether a hash or a secret that Cognito does not take is the operator's.
+fn shows_secret(row: &Row) -> bool {
+    !may_misname_user(row) && !row.operation.takes_access_token()
+}
+
 /// What the operator should do about it, for the log.
 pub fn advice(row: &Row, error: &CognitoError) -> Option<&'static str> {
     let CognitoError::Refused(refusal) = error else { return None };
@@ -273,7 +304,10 @@ pub fn advice(row: &Row, error: &CognitoError) -> Option<&'static str> {
                 "the app client does not allow this way to sign in: tick it under its authentication flows \
                  (ALLOW_USER_PASSWORD_AUTH for passwords)",
             ),
-            Hint::Secret if !may_misname_user(row) => {
+            Hint::Attribute if row.operation == Operation::UpdateUserAttributes => Some(
+                "--account-attributes lists an attribute that the app client may not write: look at its attribute permissions",
+            ),
+            Hint::Secret if shows_secret(row) => {
                 Some("the app client's secret is missing or wrong: --client-secret-file or COGNITO_CLIENT_SECRET")
             }
             _ => None,
@@ -294,12 +328,8 @@ pub fn advice(row: &Row, error: &CognitoError) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::account::table::ROWS;
+    use crate::account::table::{row, rows};
     use crate::cognito::error::Outage;
-
-    fn row(path: &str) -> &'static Row {
-        Row::by_path(path).unwrap()
-    }
 
     fn error(name: ErrorName, hint: Hint) -> CognitoError {
         CognitoError::Refused(Refusal { name, hint, policy: None })
@@ -307,7 +337,7 @@ mod tests {
 
     /// Status and code for an error; 200 for an answer as if all were well.
     fn judged(path: &str, name: ErrorName, hint: Hint, hide_users: bool) -> (u16, &'static str) {
-        match judge(row(path), &error(name, hint), hide_users) {
+        match judge(row(path), &error(name, hint), Asked { hide_users, by_session: false }) {
             Judgement::AsIfDone => (200, ""),
             Judgement::Error(error) => (error.status, error.code.as_str()),
         }
@@ -369,6 +399,26 @@ mod tests {
             ("/change-password", E::NotAuthorized, (400, "invalid_credentials")),
             ("/change-password", E::LimitExceeded, (429, "rate_limited")),
             ("/change-password", E::UserNotFound, (401, "invalid_token")),
+            ("GET /me", E::NotAuthorized, (401, "invalid_token")),
+            ("GET /me", E::UserNotFound, (401, "invalid_token")),
+            ("GET /me", E::PasswordResetRequired, (400, "password_reset_required")),
+            ("PATCH /me", E::NotAuthorized, (401, "invalid_token")),
+            ("PATCH /me", E::InvalidParameter, (400, "invalid_request")),
+            ("PATCH /me", E::AliasExists, (400, "username_exists")),
+            ("PATCH /me", E::UserLambdaValidation, (400, "rejected")),
+            ("DELETE /me", E::NotAuthorized, (401, "invalid_token")),
+            ("/verify-attribute/code", E::LimitExceeded, (429, "rate_limited")),
+            ("/verify-attribute/code", E::CodeDeliveryFailure, (502, "upstream_error")),
+            ("/verify-attribute", E::CodeMismatch, (400, "invalid_code")),
+            ("/verify-attribute", E::ExpiredCode, (400, "invalid_code")),
+            ("/verify-attribute", E::AliasExists, (400, "username_exists")),
+            ("/mfa/totp", E::SoftwareTokenMFANotFound, (400, "mfa_not_set_up")),
+            ("/mfa/totp", E::ConcurrentModification, (503, "upstream_unavailable")),
+            ("/mfa/totp/verify", E::EnableSoftwareTokenMFA, (400, "invalid_code")),
+            ("/mfa/totp/verify", E::CodeMismatch, (400, "invalid_code")),
+            ("/mfa/totp/verify", E::NotAuthorized, (401, "invalid_token")),
+            ("PUT /mfa/preference", E::InvalidParameter, (400, "mfa_not_set_up")),
+            ("PUT /mfa/preference", E::NotAuthorized, (401, "invalid_token")),
         ] {
             assert_eq!(judged(path, name, Hint::None, false), expected, "{path} {name:?}");
         }
@@ -386,8 +436,28 @@ mod tests {
             ("/refresh", InvalidParameter, Hint::Flow, (502, "auth_flow_disabled")),
             ("/refresh", NotAuthorized, Hint::Secret, (401, "invalid_token")),
             ("/change-password", NotAuthorized, Hint::AccessToken, (401, "invalid_token")),
+            ("PATCH /me", NotAuthorized, Hint::Attribute, (502, "upstream_error")),
+            ("PATCH /me", InvalidParameter, Hint::Secret, (400, "invalid_request")),
         ] {
             assert_eq!(judged(path, name, hint, false), expected, "{path} {name:?} {hint:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_is_no_token() {
+        use ErrorName::{InvalidParameter, NotAuthorized, ResourceNotFound};
+        for path in ["/mfa/totp", "/mfa/totp/verify"] {
+            for (name, hint, expected) in [
+                (NotAuthorized, Hint::Session, (400, "invalid_session")),
+                (NotAuthorized, Hint::None, (400, "invalid_session")),
+                (InvalidParameter, Hint::Session, (400, "invalid_session")),
+                (InvalidParameter, Hint::None, (400, "invalid_request")),
+                (ResourceNotFound, Hint::None, (502, "upstream_error")),
+            ] {
+                let asked = Asked { hide_users: false, by_session: true };
+                let Judgement::Error(error) = judge(row(path), &error(name, hint), asked) else { panic!("{path}") };
+                assert_eq!((error.status, error.code.as_str()), expected, "{path} {name:?} {hint:?}");
+            }
         }
     }
 
@@ -397,6 +467,8 @@ mod tests {
         for (path, name, expected) in [
             ("/register", E::UsernameExists, (200, "")),
             ("/verify", E::AliasExists, (400, "invalid_code")),
+            ("PATCH /me", E::AliasExists, (400, "invalid_request")),
+            ("/verify-attribute", E::AliasExists, (400, "invalid_code")),
             ("/login", E::UserNotConfirmed, (401, "invalid_credentials")),
             ("/login", E::PasswordResetRequired, (401, "invalid_credentials")),
         ] {
@@ -406,8 +478,8 @@ mod tests {
 
     #[test]
     fn outages_and_nonsense_are_the_same_everywhere_and_what_waits_says_how_long() {
-        for row in ROWS {
-            let of = |error| match judge(row, &error, false) {
+        for row in rows() {
+            let of = |error| match judge(row, &error, Asked::default()) {
                 Judgement::Error(error) => (error.status, error.retry_after.is_some()),
                 Judgement::AsIfDone => (200, false),
             };

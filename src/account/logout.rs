@@ -30,7 +30,7 @@ impl Account {
             match self.client.call(call, deadline).await {
                 Ok(_) => {}
                 Err(CognitoError::Refused(refusal)) if refusal.name == ErrorName::NotAuthorized => {}
-                Err(error) => return self.settle(row, &error),
+                Err(error) => return self.settle(row, &error, false),
             }
         }
         match refresh {
@@ -42,7 +42,7 @@ impl Account {
                     Ok(_) => {}
                     // Everything of this user has ended; one token of theirs more or less does not matter.
                     Err(_) if bearer.may_manage_account => {}
-                    Err(error) => return self.settle(row, &error),
+                    Err(error) => return self.settle(row, &error, false),
                 }
             }
         }

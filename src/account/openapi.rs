@@ -4,13 +4,16 @@ use serde_json::{Map, Value, json};
 
 use super::call::Allowed;
 use super::error::Code;
-use super::table::{AUTH_FLOWS, Field, Need, Place, ROWS, Row, Success};
+use super::table::{AUTH_FLOWS, Credential, Field, Need, Place, Row, Shape, Success, rows};
 
 /// The document for routes below `prefix`.
 pub fn document(prefix: &str, allowed: &Allowed) -> Value {
     let mut paths = Map::new();
-    for row in ROWS {
-        paths.insert(format!("{prefix}{}", row.path), json!({"post": operation(row, allowed)}));
+    for row in rows() {
+        let methods = paths.entry(format!("{prefix}{}", row.path)).or_insert_with(|| Map::new().into());
+        if let Some(methods) = methods.as_object_mut() {
+            methods.insert(row.method.as_str().to_ascii_lowercase(), operation(row, allowed));
+        }
     }
     let mut this = responses(&[405, 429, 503]);
     this.insert(
@@ -36,14 +39,14 @@ pub fn document(prefix: &str, allowed: &Allowed) -> Value {
             "securitySchemes": {
                 "accessToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "An access token of the pool."},
             },
-            "schemas": {"Error": error(), "Tokens": tokens(), "Challenge": challenge()},
+            "schemas": {"Error": error(), "Tokens": tokens(), "Challenge": challenge(), "Profile": profile()},
         },
     })
 }
 
 fn operation(row: &Row, allowed: &Allowed) -> Value {
     let mut statuses = vec![400, 405, 413, 415, 429, 502, 503];
-    if row.bearer || row.refusal == 401 {
+    if row.credential != Credential::None || row.refusal == 401 {
         statuses.push(401);
     }
     let mut responses = responses(&statuses);
@@ -54,11 +57,18 @@ fn operation(row: &Row, allowed: &Allowed) -> Value {
         "summary": row.summary,
         "description": format!("Calls {} of Cognito.", row.operation.as_str()),
         "tags": ["account"],
-        "requestBody": {"required": row.needs_body(), "content": {"application/json": {"schema": body(row, allowed)}}},
         "responses": responses,
     });
-    if let (true, Some(operation)) = (row.bearer, operation.as_object_mut()) {
-        operation.insert("security".into(), json!([{"accessToken": []}]));
+    let security = match row.credential {
+        Credential::None => None,
+        Credential::Token => Some(json!([{"accessToken": []}])),
+        Credential::TokenOrSession => Some(json!([{"accessToken": []}, {}])),
+    };
+    let content = || json!({"application/json": {"schema": body(row, allowed)}});
+    let body = (!row.fields.is_empty()).then(|| json!({"required": row.needs_body(), "content": content()}));
+    if let Some(operation) = operation.as_object_mut() {
+        operation.extend(security.map(|security| ("security".into(), security)));
+        operation.extend(body.map(|body| ("requestBody".into(), body)));
     }
     operation
 }
@@ -69,11 +79,13 @@ fn body(row: &Row, allowed: &Allowed) -> Value {
     let mut required = Vec::new();
     let mut conditions = Vec::new();
     let mut names_of_user = Vec::new();
+    let mut any = Vec::new();
     for field in row.fields {
         properties.insert(field.name.into(), property(field, allowed));
         match field.need {
             Need::Yes => required.push(field.name),
             Need::No => {}
+            Need::Any => any.push(json!({"required": [field.name], "properties": {field.name: {"type": "object"}}})),
             Need::User => names_of_user.push(there(field.name)),
             Need::Unless(other) => conditions.push(json!({"anyOf": [there(field.name), there(other)]})),
         }
@@ -84,6 +96,9 @@ fn body(row: &Row, allowed: &Allowed) -> Value {
     }
     if !names_of_user.is_empty() {
         conditions.push(json!({"anyOf": names_of_user}));
+    }
+    if !any.is_empty() {
+        conditions.push(json!({"anyOf": any}));
     }
     let mut schema = json!({"type": "object", "properties": properties});
     if let Some(schema) = schema.as_object_mut() {
@@ -107,10 +122,20 @@ fn property(field: &Field, allowed: &Allowed) -> Value {
     match field.place {
         Place::Attributes => {
             let attributes = allowed.attributes.iter().map(|name| (name.clone(), json!({"type": "string"})));
-            let attributes: Map<String, Value> = attributes.collect();
-            json!({"type": ["object", "null"], "properties": attributes, "additionalProperties": false, "description": about})
+            let mut attributes: Map<String, Value> = attributes.collect();
+            if field.need != Need::Yes {
+                return json!({"type": ["object", "null"], "properties": attributes, "additionalProperties": false, "description": about});
+            }
+            attributes.insert("name".into(), json!({"type": "string"}));
+            json!({"type": "object", "minProperties": 1, "properties": attributes, "additionalProperties": false, "description": about})
         }
-        place if place.is_map() => {
+        Place::Factor(_) => json!({
+            "type": ["object", "null"],
+            "required": ["enabled"],
+            "properties": {"enabled": {"type": "boolean"}, "preferred": {"type": ["boolean", "null"]}},
+            "description": about,
+        }),
+        place if place.shape() == Shape::Texts => {
             json!({"type": ["object", "null"], "additionalProperties": {"type": "string"}, "description": about})
         }
         Place::AuthFlow => {
@@ -134,11 +159,12 @@ fn success(success: Success) -> (&'static str, Value) {
             ("200", text, message(&[("scope", json!({"type": "string", "enum": ["replica", "shared"]}))]))
         }
         Success::Registered(text) => {
-            let texts = ["destination", "medium", "attribute"]
-                .map(|name| (name.to_owned(), json!({"type": ["string", "null"]})));
-            let delivery = json!({"type": "object", "properties": Map::from_iter(texts)});
-            ("201", text, message(&[("userSub", json!({"type": "string"})), ("delivery", delivery)]))
+            ("201", text, message(&[("userSub", json!({"type": "string"})), ("delivery", delivery())]))
         }
+        Success::Sent(text) => ("200", text, message(&[("delivery", delivery())])),
+        Success::TotpVerified(text) => ("200", text, message(&[("session", json!({"type": "string"}))])),
+        Success::Profile => ("200", "Who the user is.", json!({"$ref": "#/components/schemas/Profile"})),
+        Success::Totp => ("200", "A secret for an authenticator.", totp()),
         Success::Tokens => (
             "200",
             "Tokens, or a challenge to answer first.",
@@ -146,6 +172,46 @@ fn success(success: Success) -> (&'static str, Value) {
         ),
     };
     (status, json!({"description": description, "content": {"application/json": {"schema": schema}}}))
+}
+
+fn delivery() -> Value {
+    let texts =
+        ["destination", "medium", "attribute"].map(|name| (name.to_owned(), json!({"type": ["string", "null"]})));
+    json!({"type": "object", "properties": Map::from_iter(texts)})
+}
+
+fn profile() -> Value {
+    json!({
+        "type": "object",
+        "required": ["sub", "username", "attributes", "mfa"],
+        "properties": {
+            "sub": {"type": "string"},
+            "username": {"type": "string"},
+            "attributes": {"type": "object", "additionalProperties": {"type": "string"}},
+            "mfa": {
+                "type": "object",
+                "required": ["preferred", "enabled"],
+                "description": "Second factors by Cognito's names, such as SOFTWARE_TOKEN_MFA.",
+                "properties": {
+                    "preferred": {"type": ["string", "null"]},
+                    "enabled": {"type": "array", "items": {"type": "string"}},
+                },
+            },
+            "deliveries": {"type": "array", "items": delivery(), "description": "Where codes were sent, after a change."},
+        },
+    })
+}
+
+fn totp() -> Value {
+    json!({
+        "type": "object",
+        "required": ["secret", "otpauthUrl"],
+        "properties": {
+            "secret": {"type": "string", "description": "In base32."},
+            "otpauthUrl": {"type": "string", "format": "uri", "description": "To show as a QR code."},
+            "session": {"type": "string", "description": "To go on with, in a sign-in."},
+        },
+    })
 }
 
 fn tokens() -> Value {

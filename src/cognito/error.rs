@@ -88,6 +88,8 @@ pub enum Hint {
     AccessToken,
     /// The session of a sign-in.
     Session,
+    /// The app client may not write the attribute.
+    Attribute,
 }
 
 macro_rules! names {
@@ -234,7 +236,9 @@ impl Refusal {
         let says = |what: &str| text.contains(what);
         let hint = match name {
             ErrorName::NotAuthorized | ErrorName::InvalidParameter => {
-                if says("secret") {
+                if says("unauthorized attribute") {
+                    Hint::Attribute
+                } else if says("secret") {
                     Hint::Secret
                 } else if says("not enabled") || says("auth method not supported") || says("auth flow not supported") {
                     Hint::Flow
@@ -310,6 +314,7 @@ mod tests {
             ("NotAuthorizedException", "Access Token has been revoked", Hint::AccessToken),
             ("NotAuthorizedException", "Invalid session for the user, session is expired.", Hint::Session),
             ("InvalidParameterException", "USER_PASSWORD_AUTH flow not enabled for this client", Hint::Flow),
+            ("NotAuthorizedException", "A client attempted to write unauthorized attribute", Hint::Attribute),
             ("UserNotFoundException", "secret", Hint::None),
         ] {
             let body = serde_json::json!({"__type": name, "message": message}).to_string();

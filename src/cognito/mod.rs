@@ -65,6 +65,14 @@ operations! {
     ChangePassword,
     GlobalSignOut,
     RevokeToken,
+    GetUser,
+    UpdateUserAttributes,
+    DeleteUser,
+    GetUserAttributeVerificationCode,
+    VerifyUserAttribute,
+    AssociateSoftwareToken,
+    VerifySoftwareToken,
+    SetUserMFAPreference,
 }
 
 /// How a call proves that it comes from the app client.
@@ -76,7 +84,7 @@ enum Proof {
     HashIn(&'static str),
     /// `ClientSecret`, as it is.
     Secret,
-    /// Not at all: the access token says whose it is.
+    /// Not at all: the access token, or the session of a sign-in, says whose it is.
     Token,
 }
 
@@ -92,8 +100,22 @@ impl Operation {
                 Proof::HashIn(self.parameters().unwrap_or("AuthParameters"))
             }
             Self::GetTokensFromRefreshToken | Self::RevokeToken => Proof::Secret,
-            Self::ChangePassword | Self::GlobalSignOut => Proof::Token,
+            Self::ChangePassword
+            | Self::GlobalSignOut
+            | Self::GetUser
+            | Self::UpdateUserAttributes
+            | Self::DeleteUser
+            | Self::GetUserAttributeVerificationCode
+            | Self::VerifyUserAttribute
+            | Self::AssociateSoftwareToken
+            | Self::VerifySoftwareToken
+            | Self::SetUserMFAPreference => Proof::Token,
         }
+    }
+
+    /// Whether the operation takes the user's access token (its scope has to be `aws.cognito.signin.user.admin`).
+    pub fn takes_access_token(self) -> bool {
+        self.proof() == Proof::Token
     }
 
     /// The map of parameters that the operation has, user name included.
@@ -112,7 +134,7 @@ impl Operation {
 
     /// Whether doing it twice is doing it once.
     fn may_be_repeated(self) -> bool {
-        matches!(self, Self::GlobalSignOut | Self::RevokeToken)
+        matches!(self, Self::GetUser | Self::GlobalSignOut | Self::RevokeToken | Self::SetUserMFAPreference)
     }
 }
 
@@ -387,11 +409,11 @@ mod tests {
                 Operation::InitiateAuth => [None, Some(hash), None, None],
                 Operation::RespondToAuthChallenge => [None, None, Some(hash), None],
                 Operation::GetTokensFromRefreshToken | Operation::RevokeToken => [None, None, None, secret],
-                Operation::ChangePassword | Operation::GlobalSignOut => [None; 4],
+                operation if operation.takes_access_token() => [None; 4],
                 _ => [Some(hash), None, None, None],
             };
             assert_eq!(places.map(|place| place.and_then(Value::as_str)), expected, "{operation:?}");
-            let has_id = !matches!(operation, Operation::ChangePassword | Operation::GlobalSignOut);
+            let has_id = !operation.takes_access_token();
             assert_eq!(found.get("ClientId").and_then(Value::as_str), has_id.then_some(id), "{operation:?}");
             let without = body(None, *operation, &members).to_string();
             assert!(!without.contains("SECRET") && !without.contains("Secret"), "{without}");

@@ -13,6 +13,7 @@ use super::source::Source;
 use crate::account::call::Allowed;
 use crate::account::cors::{Cors, Origin};
 use crate::account::rate_limit::{Rate, Rates};
+use crate::account::totp::Issuer;
 use crate::account::{Prefix, RefreshFlow};
 use crate::listen::ListenAddress;
 use crate::user_pool::{ClientId, Clients};
@@ -44,7 +45,7 @@ pub struct AccountOptions {
     /// Origin whose pages may use it from a browser (CORS); repeatable
     #[arg(long, value_name = "ORIGIN", help_heading = "Account API")]
     pub cors_origins: Vec<Origin>,
-    /// Attribute that users may set when they sign up, beside their name and address; repeatable
+    /// Attribute that users may set when they sign up, beside their name and address, and change; repeatable
     #[arg(long, value_name = "NAME", help_heading = "Account API")]
     pub account_attributes: Vec<String>,
     /// Key of `clientMetadata` that is passed on to Lambdas; repeatable
@@ -53,6 +54,9 @@ pub struct AccountOptions {
     /// Tell Cognito the client's address (`UserContextData`); the app client needs a secret and has to allow it
     #[arg(long, value_name = "BOOL", help_heading = "Account API", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub forward_client_address: bool,
+    /// What authenticator apps call the issuer of their codes [default: the realm]
+    #[arg(long, value_name = "NAME", help_heading = "Account API")]
+    pub totp_issuer: Option<Issuer>,
     /// How to refresh: `GetTokensFromRefreshToken`, or `REFRESH_TOKEN_AUTH`
     #[arg(long, value_name = "FLOW", help_heading = "Account API", default_value = "tokens")]
     pub refresh_flow: RefreshFlowOption,
@@ -129,6 +133,8 @@ pub struct AccountConfig {
     pub cors: Cors,
     /// What is passed on.
     pub allowed: Allowed,
+    /// What authenticators call the issuer of accounts; the realm, if nothing else.
+    pub totp_issuer: Option<Issuer>,
     /// How to refresh.
     pub refresh_flow: RefreshFlow,
     /// Time for each call of Cognito.
@@ -209,6 +215,7 @@ impl AccountConfig {
                 metadata: options.client_metadata_keys,
                 forward_address: options.forward_client_address,
             },
+            totp_issuer: options.totp_issuer,
             refresh_flow: options.refresh_flow.into(),
             cognito_timeout: options.cognito_timeout,
             rates: Rates { address: options.limit_address, user: options.limit_user, sends: options.limit_sends },

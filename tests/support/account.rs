@@ -51,6 +51,13 @@ impl AccountClient {
         self.send(path, &[("authorization", &format!("Bearer {token}"))], body).await
     }
 
+    /// Sends JSON with a Bearer token.
+    pub(crate) async fn call(&self, method: Method, path: &str, token: &str, body: Value) -> Reply {
+        let bearer = format!("Bearer {token}");
+        let headers = [("content-type", "application/json"), ("authorization", &*bearer)];
+        self.raw(method, path, &headers, body.to_string()).await
+    }
+
     /// Posts JSON with headers.
     pub(crate) async fn send(&self, path: &str, headers: &[(&str, &str)], body: Value) -> Reply {
         let headers = [&[("content-type", "application/json")], headers].concat();
