@@ -1,8 +1,9 @@
 //! The operations of the account API: rows of one table. A route is a row; what it may carry, what it asks of
 //! Cognito and how it ends stand in it. The documentation (`openapi.rs`) is made from the same rows.
 //!
-//! The ways into an account are here, what a user who is in does with it in [`own`].
+//! The ways into an account and out of it are in `table/entry.rs`, what a user who is in does with it in `table/own.rs`.
 
+mod entry;
 mod own;
 
 use http::Method;
@@ -191,244 +192,17 @@ const fn text(name: &'static str, need: Need, place: Place, about: &'static str)
     Field { name, need, place, about }
 }
 
-const EMAIL: Field = text("email", Need::User, Place::User(Some("email")), "The user's e-mail address.");
-const PHONE: Field = text(
-    "phone",
-    Need::User,
-    Place::User(Some("phone_number")),
-    "The user's phone number (+49...), where the pool's user names are phone numbers.",
-);
-const USERNAME: Field = text("username", Need::User, Place::User(None), "The user's name, where it is not an address.");
 const METADATA: Field = text(
     "clientMetadata",
     Need::No,
     Place::Metadata,
     "For the pool's Lambdas. Keys that are not allowed are dropped (`--client-metadata-keys`).",
 );
-const DEVICE: Field = text("deviceKey", Need::No, Place::Parameter("DEVICE_KEY"), "A remembered device.");
 
 /// All operations.
 pub fn rows() -> impl Iterator<Item = &'static Row> {
-    ROWS.iter().chain(own::ROWS)
+    entry::ROWS.iter().chain(own::ROWS)
 }
-
-const ROWS: &[Row] = &[
-    Row {
-        name: "register",
-        method: Method::POST,
-        path: "/register",
-        summary: "Signs a user up. Cognito sends a code.",
-        operation: Operation::SignUp,
-        credential: Credential::None,
-        fields: &[
-            EMAIL,
-            PHONE,
-            USERNAME,
-            text("password", Need::Yes, Place::Member("Password"), "Judged by the pool's password policy only."),
-            text("name", Need::Yes, Place::Attribute("name"), "The user's name, as people say it."),
-            text(
-                "attributes",
-                Need::No,
-                Place::Attributes,
-                "Further attributes, as far as they are allowed (`--account-attributes`).",
-            ),
-            METADATA,
-        ],
-        flow: Flow::Plain,
-        success: Success::Registered("Registration successful. Check your email for a verification code."),
-        refusal: 400,
-        limit: Limit::Send,
-        hides: Hides::Nothing,
-    },
-    Row {
-        name: "verify",
-        method: Method::POST,
-        path: "/verify",
-        summary: "Confirms a sign-up with the code.",
-        operation: Operation::ConfirmSignUp,
-        credential: Credential::None,
-        fields: &[
-            EMAIL,
-            PHONE,
-            USERNAME,
-            text("code", Need::Yes, Place::Member("ConfirmationCode"), "From the mail."),
-            METADATA,
-        ],
-        flow: Flow::Plain,
-        success: Success::Message("Email verified. You can now log in."),
-        refusal: 400,
-        limit: Limit::Guess,
-        hides: Hides::Failures,
-    },
-    Row {
-        name: "resend-code",
-        method: Method::POST,
-        path: "/resend-code",
-        summary: "Sends the code of a sign-up once more. The answer is the same for every address.",
-        operation: Operation::ResendConfirmationCode,
-        credential: Credential::None,
-        fields: &[EMAIL, PHONE, USERNAME, METADATA],
-        flow: Flow::Plain,
-        success: Success::Message("Verification code sent to your email."),
-        refusal: 400,
-        limit: Limit::Send,
-        hides: Hides::All,
-    },
-    Row {
-        name: "login",
-        method: Method::POST,
-        path: "/login",
-        summary: "Signs in, with a password or in another way that the app client allows.",
-        operation: Operation::InitiateAuth,
-        credential: Credential::None,
-        fields: &[
-            EMAIL,
-            PHONE,
-            USERNAME,
-            text("password", Need::Unless("authFlow"), Place::Parameter("PASSWORD"), "The password."),
-            text("authFlow", Need::No, Place::AuthFlow, "Another way than a password."),
-            text("authParameters", Need::No, Place::Parameters, "What that way needs, by Cognito's names."),
-            DEVICE,
-            METADATA,
-        ],
-        flow: Flow::Plain,
-        success: Success::Tokens,
-        refusal: 401,
-        limit: Limit::Guess,
-        hides: Hides::Failures,
-    },
-    Row {
-        name: "challenge",
-        method: Method::POST,
-        path: "/challenge",
-        summary: "Answers a challenge that a sign-in came back with.",
-        operation: Operation::RespondToAuthChallenge,
-        credential: Credential::None,
-        fields: &[
-            text("challenge", Need::Yes, Place::Member("ChallengeName"), "The challenge, by Cognito's name."),
-            text("session", Need::No, Place::Member("Session"), "The newest session of this sign-in."),
-            EMAIL,
-            PHONE,
-            USERNAME,
-            text("responses", Need::No, Place::Parameters, "The answers, by Cognito's names."),
-            METADATA,
-        ],
-        flow: Flow::Plain,
-        success: Success::Tokens,
-        refusal: 401,
-        limit: Limit::Guess,
-        hides: Hides::Failures,
-    },
-    Row {
-        name: "refresh",
-        method: Method::POST,
-        path: "/refresh",
-        summary: "New tokens for a refresh token. `refreshToken` is in the answer only if it was rotated.",
-        operation: Operation::GetTokensFromRefreshToken,
-        credential: Credential::None,
-        fields: &[
-            text("refreshToken", Need::Yes, Place::Flow, "From a sign-in."),
-            text("deviceKey", Need::No, Place::Flow, "A remembered device."),
-            text(
-                "username",
-                Need::No,
-                Place::Flow,
-                "The real user name; needed only with `--refresh-flow auth` and a client secret.",
-            ),
-            METADATA,
-        ],
-        flow: Flow::Refresh,
-        success: Success::Tokens,
-        refusal: 401,
-        limit: Limit::Address,
-        hides: Hides::Nothing,
-    },
-    Row {
-        name: "forgot-password",
-        method: Method::POST,
-        path: "/forgot-password",
-        summary: "Sends a code to set a new password with. The answer is the same for every address.",
-        operation: Operation::ForgotPassword,
-        credential: Credential::None,
-        fields: &[EMAIL, PHONE, USERNAME, METADATA],
-        flow: Flow::Plain,
-        success: Success::Message("Password reset code sent to your email."),
-        refusal: 400,
-        limit: Limit::Send,
-        hides: Hides::All,
-    },
-    Row {
-        name: "reset-password",
-        method: Method::POST,
-        path: "/reset-password",
-        summary: "Sets a new password with the code.",
-        operation: Operation::ConfirmForgotPassword,
-        credential: Credential::None,
-        fields: &[
-            EMAIL,
-            PHONE,
-            USERNAME,
-            text("code", Need::Yes, Place::Member("ConfirmationCode"), "From the mail."),
-            text("newPassword", Need::Yes, Place::Member("Password"), "Judged by the pool's password policy only."),
-            METADATA,
-        ],
-        flow: Flow::Plain,
-        success: Success::Message("Password reset successfully."),
-        refusal: 400,
-        limit: Limit::Guess,
-        hides: Hides::Failures,
-    },
-    Row {
-        name: "logout",
-        method: Method::POST,
-        path: "/logout",
-        summary: "Signs the user out everywhere, and ends the session of the refresh token.",
-        operation: Operation::GlobalSignOut,
-        credential: Credential::Token,
-        fields: &[text("refreshToken", Need::No, Place::Flow, "From the sign-in; ended, too.")],
-        flow: Flow::Logout,
-        success: Success::LoggedOut("Logged out successfully."),
-        refusal: 400,
-        limit: Limit::Address,
-        hides: Hides::Nothing,
-    },
-    Row {
-        name: "revoke",
-        method: Method::POST,
-        path: "/revoke",
-        summary: "Ends the session of a refresh token.",
-        operation: Operation::RevokeToken,
-        credential: Credential::Token,
-        fields: &[text("refreshToken", Need::Yes, Place::Member("Token"), "From the sign-in.")],
-        flow: Flow::Plain,
-        success: Success::Message("Token revoked."),
-        refusal: 400,
-        limit: Limit::Address,
-        hides: Hides::Nothing,
-    },
-    Row {
-        name: "change-password",
-        method: Method::POST,
-        path: "/change-password",
-        summary: "Sets a new password with the old one.",
-        operation: Operation::ChangePassword,
-        credential: Credential::Token,
-        fields: &[
-            text("oldPassword", Need::Yes, Place::Member("PreviousPassword"), "The password so far."),
-            text(
-                "newPassword",
-                Need::Yes,
-                Place::Member("ProposedPassword"),
-                "Judged by the pool's password policy only.",
-            ),
-        ],
-        flow: Flow::Plain,
-        success: Success::Message("Password changed successfully."),
-        refusal: 400,
-        limit: Limit::Guess,
-        hides: Hides::Nothing,
-    },
-];
 
 impl Row {
     /// The rows of a path below the prefix.
@@ -448,7 +222,7 @@ impl Row {
             .iter()
             .filter(|field| match field.need {
                 Need::Yes | Need::Unless(_) => true,
-                Need::User => field.name == EMAIL.name,
+                Need::User => field.name == entry::EMAIL.name,
                 Need::No | Need::Any => false,
             })
             .map(|field| field.name)

@@ -249,6 +249,7 @@ fn what_the_account_api_has_to_know() {
         (&["--account-client-id", "other"], "--account-client-id: not one of --client-id"),
         (&["--account-prefix", "auth"], "--account-prefix: not a path such as /auth: \"auth\" (from the flag)"),
         (&["--account-prefix", "/metrics"], "--account-prefix: a path of the admin port (from the flag)"),
+        (&["--totp-issuer", "a:b"], "--totp-issuer: not a name of at most 64 characters without a colon: \"a:b\""),
         (&["--cors-origins", "*"], "--cors-origins: every origin (*) is not an origin"),
         (&["--limit-user", "15"], "--limit-user: not a rate such as 75/1m: \"15\" (from the flag)"),
         (&["--refresh-flow", "x"], "--refresh-flow: not one of tokens, auth: \"x\" (from the flag)"),
