@@ -6,7 +6,8 @@ use std::process::Command;
 use serde_json::json;
 
 use super::QUICK;
-use crate::support::account::Pool;
+use super::people::sign_in;
+use crate::support::account::{AccountClient, Pool};
 use crate::support::client::get;
 use crate::support::emulator::Emulator;
 use crate::support::service::TestApp;
@@ -36,19 +37,34 @@ async fn the_document_is_true() {
     let output = Command::new(tool::program("python")).args(["-c", lint, &url]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
+    let client = AccountClient::new(&app.admin);
+    let token = sign_in(&emulator, &client, "ada@example.com").await["accessToken"].as_str().unwrap().to_owned();
+    let authorization = format!("Authorization: Bearer {token}");
+    // Whoever shows nothing, and then a user who is signed in and wants to stay it. The emulator does not verify attributes.
+    let stays = "--exclude-path-regex=/(logout|revoke|change-password|verify-attribute.*)$";
+    for more in [&[][..], &["--header", &authorization, "--exclude-method=DELETE", stays]] {
+        try_requests(&url, more).await;
+    }
+    let me = client.call(reqwest::Method::GET, "/me", &token, json!({})).await;
+    assert_eq!(me.status, 200, "the token was good to the end: {:?}", me.body);
+}
+
+/// Has a generator of requests try what the document says, and what it does not.
+async fn try_requests(url: &str, more: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
     // positive_data_acceptance wants a 2xx for every body that the schema allows; a code or a password of the right
     // form is still the wrong one.
     let arguments = [
         "run",
-        &url,
+        url,
         "--max-examples=10",
         "--exclude-checks=positive_data_acceptance",
         "--generation-deterministic",
         "--no-color",
     ];
     let run = tokio::task::spawn_blocking({
-        let (arguments, directory) = (arguments.map(str::to_owned), directory.path().to_owned());
+        let arguments: Vec<_> = arguments.iter().chain(more).map(|argument| (*argument).to_owned()).collect();
+        let directory = directory.path().to_owned();
         move || Command::new(tool::program("schemathesis")).args(arguments).current_dir(directory).output().unwrap()
     });
     let output = run.await.unwrap();
