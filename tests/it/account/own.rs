@@ -194,6 +194,23 @@ async fn a_dead_token_is_the_callers_and_a_wrong_code_too() {
     fake.answers(|_, _| Reply::ok(json!({"Status": "ERROR"}).to_string()));
     let refused = client.bearer("/mfa/totp/verify", &token, json!({"code": "123456"})).await;
     assert_eq!(refused.verdict(), (400, "invalid_code"));
+    // The change is made once; only the question what has become of it is asked again.
+    fake.answers(
+        |call, _| {
+            if call.operation == "GetUser" { Reply { status: 500, ..Reply::ok("") } } else { Reply::ok("{}") }
+        },
+    );
+    let changed = client.call(Method::PATCH, "/me", &token, json!({"attributes": {"name": "Ada"}})).await;
+    assert_eq!(changed.verdict(), (503, "upstream_unavailable"));
+    assert_eq!(fake.operations(), ["UpdateUserAttributes", "GetUser", "GetUser"]);
+    // An authenticator is set up also when nobody can tell the user's address now.
+    fake.answers(|call, _| match &*call.operation {
+        "GetUser" => Reply { status: 500, ..Reply::ok("") },
+        _ => Reply::ok(json!({"SecretCode": "JBSWY3DPEHPK3PXP"}).to_string()),
+    });
+    let named = TokenBuilder::access().claim("username", "ada").sign(SigningKey::shared());
+    let setup = client.bearer("/mfa/totp", &named, json!({})).await;
+    assert_eq!(otpauth(setup.text("otpauthUrl")).0, "/api:ada");
     fake.refuses("InvalidParameterException", "User has not verified software token mfa");
     let refused = client.call(Method::PUT, "/mfa/preference", &token, json!({"totp": {"enabled": true}})).await;
     assert_eq!(refused.verdict(), (400, "mfa_not_set_up"));
