@@ -9,6 +9,7 @@
 //! - [`ext_authz`]: Envoy's protocol and the gRPC port.
 //! - [`account`]: the clients' door: sign-up, sign-in, sign-out, one's own account. [`account::table`] is what there is.
 //! - [`cognito`]: the one caller of the user-pool API.
+//! - [`session_cookie`]: browser sessions in cookies, for the account API and the check.
 //! - [`admin`]: the operators' port.
 //! - [`config`], [`metrics`], [`logging`], [`listen`], [`http_server`], [`lifecycle`]: leaves that every server has.
 //! - [`app`]: builds and runs all of it.
@@ -17,7 +18,7 @@
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
 //! - Only `ext_authz/` and `app` know tonic and Envoy's types; only `admin`, `account`, `http_server`,
 //!   `ext_authz/server` and `healthcheck` speak HTTP; only `jwks/fetch` and `cognito` make calls.
-//! - `authz/{token,claim,claims,policy,identity,denial}` have no `async`, no clock and no logging: the same input gives the same answer.
+//! - `authz/{token,claim,claims,policy,identity,denial}` and `session_cookie` have no `async`, no clock and no logging: the same input gives the same answer.
 //! - `Claims` is made by one function, the one that has verified the signature. There is no way around it, also not
 //!   for tests: they sign real tokens.
 //! - There is no global state: two services can run in one process.
@@ -38,6 +39,7 @@ pub mod lifecycle;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod session_cookie;
 pub mod user_pool;
 
 #[cfg(test)]

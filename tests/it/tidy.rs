@@ -87,6 +87,8 @@ fn the_heart_of_the_decision_is_pure() {
         "authz/policy.rs",
         "authz/identity.rs",
         "authz/denial.rs",
+        "session_cookie.rs",
+        "session_cookie/provenance.rs",
     ];
     let sources = sources();
     for name in pure {
