@@ -54,6 +54,8 @@ codes! {
     InvalidPassword = "invalid_password": "The password does not meet the requirements.",
     /// A wrong code, an old one, or one that nobody asked for.
     InvalidCode = "invalid_code": "The code is wrong or has expired.",
+    /// The state of a sign-in at the hosted pages: not ours, not of this request, used, or too old.
+    InvalidState = "invalid_state": "The sign-in took too long, was finished before, or was begun elsewhere. Start again.",
     /// The session of a sign-in is over.
     InvalidSession = "invalid_session": "The sign-in took too long or was answered before. Start again.",
     /// A token that is missing, bad, expired or revoked.
@@ -62,6 +64,8 @@ codes! {
     ScopeMissing = "scope_missing": "The token lacks the scope aws.cognito.signin.user.admin.",
     /// The user has no such second factor.
     MfaNotSetUp = "mfa_not_set_up": "This second factor is not set up.",
+    /// A request with cookies that does not come from a page that may make it.
+    CrossSite = "cross_site": "The request does not come from a page that may use cookies here.",
     /// The pool's own rules say no.
     Rejected = "rejected": "The request was rejected.",
     /// No such route.
@@ -197,7 +201,7 @@ fn refused(row: &Row, refusal: &Refusal, asked: Asked) -> AccountError {
         E::InternalError | E::OperationNotEnabled | E::ConcurrentModification => AccountError::unavailable(),
 
         E::UserLambdaValidation => caller(Code::Rejected),
-        E::CodeMismatch | E::ExpiredCode | E::EnableSoftwareTokenMFA => caller(Code::InvalidCode),
+        E::CodeMismatch | E::ExpiredCode | E::EnableSoftwareTokenMFA | E::InvalidGrant => caller(Code::InvalidCode),
         E::MFAMethodNotFound | E::SoftwareTokenMFANotFound => caller(Code::MfaNotSetUp),
         // Some emulators call a wrong password an invalid one.
         E::InvalidPassword if row.operation == Operation::InitiateAuth => caller(Code::InvalidCredentials),
@@ -233,12 +237,14 @@ fn refused(row: &Row, refusal: &Refusal, asked: Asked) -> AccountError {
         E::CodeDeliveryFailure
         | E::FeatureUnavailableInTier
         | E::Forbidden
+        | E::InvalidClient
         | E::InvalidEmailRoleAccessPolicy
         | E::InvalidLambdaResponse
         | E::InvalidSmsRoleAccessPolicy
         | E::InvalidSmsRoleTrustRelationship
         | E::InvalidUserPoolConfiguration
         | E::ResourceNotFound
+        | E::UnauthorizedClient
         | E::UnexpectedLambda
         | E::UnsupportedOperation
         | E::UnsupportedUserState => AccountError::upstream(),
@@ -312,6 +318,13 @@ pub fn advice(row: &Row, error: &CognitoError) -> Option<&'static str> {
             }
             _ => None,
         },
+        ErrorName::InvalidClient => Some(
+            "the hosted sign-in pages refuse the app client: its secret is missing or wrong (--client-secret-file), or \
+             --hosted-ui-domain belongs to another pool",
+        ),
+        ErrorName::UnauthorizedClient => {
+            Some("the app client does not allow the authorization code grant, or not these scopes: --oauth-scopes")
+        }
         ErrorName::ResourceNotFound => {
             Some("Cognito does not know the app client, or not in this region: --account-client-id")
         }
