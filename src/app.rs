@@ -179,6 +179,8 @@ fn account(
         min_failure_time: config.min_failure_time,
         hide_users: config.hide_users,
         realm: realm.into(),
+        hosted_ui: config.hosted_ui,
+        cookies: config.cookies,
     };
     Ok(Account::new(settings, client, authorizer, metrics))
 }

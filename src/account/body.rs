@@ -66,15 +66,21 @@ pub struct Members {
 }
 
 impl Members {
-    /// Reads what is in `body` for this row.
+    /// Reads what is in `body` for this row. `known` is a member that the request has elsewhere, in case that the body
+    /// does not have it.
     ///
     /// # Errors
     /// [`AccountError`] 400: not a JSON object, a member of another type, or one that is missing.
-    pub fn read(row: &Row, body: &[u8]) -> Result<Self, AccountError> {
+    pub fn read(row: &Row, body: &[u8], known: Option<(&str, &str)>) -> Result<Self, AccountError> {
         let body = if body.is_empty() { b"{}" } else { body };
         let Ok(Value::Object(mut all)) = serde_json::from_slice(body) else {
             return Err(AccountError::invalid_request("The body has to be a JSON object."));
         };
+        if let Some((name, text)) = known
+            && all.get(name).is_none_or(|value| value.is_null() || value == "")
+        {
+            all.insert(name.into(), text.into());
+        }
         let mut members = Map::new();
         for field in row.fields {
             let Some(value) = all.remove(field.name).filter(|value| !value.is_null()) else { continue };
@@ -182,7 +188,7 @@ mod tests {
     /// What a body is refused with, and its user if it is not.
     fn read(path: &str, body: &str) -> Result<Option<String>, String> {
         let row = row(path);
-        Members::read(row, body.as_bytes()).map(|members| members.user(row).map(Into::into)).map_err(|error| {
+        Members::read(row, body.as_bytes(), None).map(|members| members.user(row).map(Into::into)).map_err(|error| {
             assert_eq!((error.status, error.code), (400, Code::InvalidRequest));
             error.message.into_owned()
         })
@@ -258,6 +264,18 @@ mod tests {
             assert_eq!(read(path, body), Ok(Some(user.into())), "{path} {body}");
         }
         assert_eq!(read("/logout", ""), Ok(None));
+    }
+
+    #[test]
+    fn what_is_known_stands_in_for_what_is_not_there() {
+        let row = row("/refresh");
+        for (body, token) in [("", "cookie"), (r#"{"refreshToken":null}"#, "cookie"), (r#"{"refreshToken":"r"}"#, "r")]
+        {
+            let members = Members::read(row, body.as_bytes(), Some(("refreshToken", "cookie"))).ok().unwrap();
+            assert_eq!(members.text("refreshToken"), Some(token), "{body}");
+        }
+        let wrong = Members::read(row, br#"{"refreshToken":7}"#, Some(("refreshToken", "cookie")));
+        assert!(wrong.is_err_and(|error| error.message == "refreshToken has to be a string"));
     }
 
     #[test]

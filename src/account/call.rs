@@ -127,7 +127,8 @@ mod tests {
     /// The body of the call that a body becomes.
     fn made(path: &str, body: &Value) -> Result<Value, String> {
         let row = row(path);
-        let members = Members::read(row, body.to_string().as_bytes()).map_err(|error| error.message.into_owned())?;
+        let members =
+            Members::read(row, body.to_string().as_bytes(), None).map_err(|error| error.message.into_owned())?;
         let allowed = Allowed {
             attributes: vec!["custom:plan".into(), "email".into()],
             metadata: vec!["locale".into()],

@@ -1,5 +1,6 @@
 //! Who calls: the address that a request comes from, and the access token that it carries.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
@@ -7,6 +8,7 @@ use http::header::{self, HeaderMap};
 use tokio::time::Instant;
 
 use super::address::{self, Address};
+use super::carrier::Carrier;
 use super::error::{AccountError, Code};
 use super::table::{Credential, Row};
 use super::{Account, CLIENT_PATIENCE, unix_now};
@@ -20,10 +22,14 @@ const SCOPE: &str = "aws.cognito.signin.user.admin";
 pub(super) struct Bearer {
     /// As it was sent.
     pub(super) token: String,
+    /// Whether it was in a cookie.
+    pub(super) is_cookie: bool,
     /// The user, as far as limits are concerned.
     pub(super) user: String,
     /// Whether it has the scope for that.
     pub(super) may_manage_account: bool,
+    /// Whether it may come from the hosted pages: what the user-pool API issues has that one scope and no other.
+    pub(super) may_be_of_hosted_ui: bool,
 }
 
 /// 401 where a token has to be.
@@ -32,8 +38,14 @@ pub(super) fn no_token() -> AccountError {
 }
 
 impl Account {
-    /// The caller's access token, verified as a check does it; none where the row wants none, or may go without.
-    pub(super) async fn bearer(&self, row: &Row, headers: &HeaderMap) -> Result<Option<Bearer>, AccountError> {
+    /// The caller's access token, verified as a check does it: the Bearer token, or without one that in the cookies. None
+    /// where the row wants none, or may go without.
+    pub(super) async fn bearer(
+        &self,
+        row: &Row,
+        headers: &HeaderMap,
+        carrier: &Carrier<'_>,
+    ) -> Result<Option<Bearer>, AccountError> {
         if row.credential == Credential::None {
             return Ok(None);
         }
@@ -44,9 +56,11 @@ impl Account {
             denial if denial.is_ours() => AccountError::unavailable(),
             _ => AccountError::new(401, Code::InvalidToken),
         };
-        let token = match token {
-            Err(Denial::MissingCredential) if row.credential == Credential::TokenOrSession => return Ok(None),
-            token => token.map_err(refused)?,
+        let is_cookie = token == Err(Denial::MissingCredential);
+        let token = match (token, carrier.access_token()?) {
+            (Err(Denial::MissingCredential), Some(cookie)) => cookie,
+            (Err(Denial::MissingCredential), None) if row.credential == Credential::TokenOrSession => return Ok(None),
+            (token, _) => Cow::Borrowed(token.map_err(refused)?),
         };
         let Some(pool) = self.authorizer.pools().iter().next() else {
             return Err(AccountError::unavailable());
@@ -54,12 +68,15 @@ impl Account {
         // Only an access token can do anything here, whatever checks accept.
         let expected = Expected { token_use: AcceptedUse::Access, clients: &pool.clients };
         let deadline = Instant::now() + CLIENT_PATIENCE;
-        let verified = self.authorizer.verify_token(token, expected, unix_now(), deadline).await.map_err(refused)?;
+        let verified = self.authorizer.verify_token(&token, expected, unix_now(), deadline).await.map_err(refused)?;
         let claims = &verified.claims;
+        let scope = claims.scope().unwrap_or_default();
         Ok(Some(Bearer {
-            token: token.to_owned(),
             user: claims.username().unwrap_or(claims.sub()).to_owned(),
-            may_manage_account: claims.scope().is_some_and(|scope| scope.split(' ').any(|scope| scope == SCOPE)),
+            may_manage_account: scope.split(' ').any(|scope| scope == SCOPE),
+            may_be_of_hosted_ui: scope != SCOPE,
+            is_cookie,
+            token: token.into_owned(),
         }))
     }
 

@@ -10,9 +10,11 @@ pub mod address;
 pub mod body;
 pub mod call;
 mod caller;
+pub mod carrier;
 pub mod cors;
 pub mod error;
 mod logout;
+pub mod oauth;
 pub mod openapi;
 mod profile;
 pub mod rate_limit;
@@ -38,8 +40,11 @@ use tokio::time::{Instant, sleep_until};
 use self::body::Members;
 use self::call::Allowed;
 use self::caller::Bearer;
+use self::carrier::{Carrier, Cookies};
 use self::cors::Cors;
 use self::error::{AccountError, Asked, Code, Judgement};
+use self::oauth::{AUTHORIZE_NAME, AUTHORIZE_PATH, HostedUi, Oauth};
+use self::openapi::Extent;
 use self::rate_limit::{RateLimits, Rates};
 use self::refresh::Refreshes;
 use self::table::{Credential, Flow, Hides, Limit, Row, Success, rows};
@@ -116,6 +121,10 @@ pub struct Settings {
     pub totp_issuer: Issuer,
     /// `realm` of challenges.
     pub realm: Box<str>,
+    /// The hosted sign-in pages, if they are used.
+    pub hosted_ui: Option<HostedUi>,
+    /// Browser sessions, if they are on.
+    pub cookies: Option<Cookies>,
 }
 
 /// The account API.
@@ -128,6 +137,7 @@ pub struct Account {
     own_client: Clients,
     limits: RateLimits,
     refreshes: Refreshes,
+    oauth: Option<Oauth>,
     metrics: AccountMetrics,
     openapi: Bytes,
     challenge: HeaderValue,
@@ -142,6 +152,8 @@ struct Reply {
     body: Value,
     /// Whether a refresh token is in it.
     rotated: bool,
+    /// `Set-Cookie` values.
+    cookies: Vec<String>,
 }
 
 impl std::fmt::Debug for Reply {
@@ -153,7 +165,7 @@ impl std::fmt::Debug for Reply {
 
 impl Reply {
     fn new(status: u16, outcome: &'static str, body: Value) -> Self {
-        Self { status, outcome, body, rotated: false }
+        Self { status, outcome, body, rotated: false, cookies: Vec::new() }
     }
 }
 
@@ -164,7 +176,7 @@ const NO_ROW: &str = "none";
 
 /// Values of the label `operation` of account metrics.
 pub fn route_labels() -> Vec<&'static str> {
-    rows().map(|row| row.name).chain(["openapi", NO_ROW]).collect()
+    rows().map(|row| row.name).chain([AUTHORIZE_NAME, "openapi", NO_ROW]).collect()
 }
 
 /// Values of the label `outcome` of account metrics.
@@ -180,7 +192,8 @@ impl Account {
         authorizer: Arc<Authorizer>,
         metrics: AccountMetrics,
     ) -> Arc<Self> {
-        let openapi = openapi::document(settings.prefix.as_str(), &settings.allowed).to_string();
+        let extent = Extent { hosted_ui: settings.hosted_ui.is_some(), cookies: settings.cookies.is_some() };
+        let openapi = openapi::document(settings.prefix.as_str(), &settings.allowed, extent).to_string();
         let challenge = HeaderValue::from_str(&format!("Bearer realm=\"{}\"", settings.realm));
         Arc::new(Self {
             client,
@@ -188,6 +201,7 @@ impl Account {
             own_client: Clients::Only(vec![settings.client_id.clone()]),
             limits: RateLimits::new(settings.rates, metrics.clone()),
             refreshes: Refreshes::default(),
+            oauth: settings.hosted_ui.clone().map(Oauth::new),
             metrics,
             openapi: openapi.into(),
             challenge: challenge.unwrap_or(HeaderValue::from_static("Bearer")),
@@ -207,10 +221,14 @@ impl Account {
         let (parts, body) = request.into_parts();
         let below = self.settings.prefix.below(parts.uri.path()).unwrap_or_default();
         // What is asked for in another way than any of the path's is counted with the first.
-        let row = Row::of(below).find(|row| row.takes(&parts.method));
-        let (name, allow) = match row.or_else(|| Row::of(below).next()) {
-            Some(row) => (row.name, allow(Row::of(below).map(|row| &row.method))),
-            None if below == OPENAPI => ("openapi", allow([&Method::GET].into_iter())),
+        let rows = || Row::of(below).filter(|row| row.flow != Flow::Oauth || self.oauth.is_some());
+        let row = rows().find(|row| row.takes(&parts.method));
+        let begins_at = self.oauth.as_ref().filter(|_| below == AUTHORIZE_PATH);
+        let read_only = || allow([&Method::GET].into_iter());
+        let (name, allow) = match row.or_else(|| rows().next()) {
+            Some(row) => (row.name, allow(rows().map(|row| &row.method))),
+            None if begins_at.is_some() => (AUTHORIZE_NAME, read_only()),
+            None if below == OPENAPI => ("openapi", read_only()),
             None => (NO_ROW, String::new()),
         };
         let cors = &self.settings.cors;
@@ -220,17 +238,27 @@ impl Account {
             cors.apply(&parts.headers, &mut response, HeaderValue::from_str(&allow).ok());
             return response;
         }
-        let result = match row {
-            Some(row) => self.run(row, &parts.headers, body, peer).await,
-            None if allow.is_empty() => Err(AccountError::new(404, Code::NotFound)),
-            None if below == OPENAPI && [Method::GET, Method::HEAD].contains(&parts.method) => {
+        let carrier = self.carrier(&parts.headers);
+        let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
+        let mut result = match (row, begins_at) {
+            (Some(row), _) => match self.guard(&carrier, &parts.method) {
+                Ok(()) => self.run(row, &parts.headers, &carrier, body, peer).await,
+                Err(error) => Err(error),
+            },
+            (None, _) if allow.is_empty() => Err(AccountError::new(404, Code::NotFound)),
+            (None, Some(oauth)) if is_read => {
+                let address = self.address(&parts.headers, peer);
+                self.authorize_url(oauth, parts.uri.query().unwrap_or_default(), &address, &carrier)
+            }
+            (None, None) if below == OPENAPI && is_read => {
                 self.metrics.answered(name, "success", start.elapsed().as_secs_f64());
                 let mut response = response(200, self.openapi.clone());
                 cors.apply(&parts.headers, &mut response, None);
                 return response;
             }
-            None => Err(AccountError::new(405, Code::MethodNotAllowed)),
+            (None, _) => Err(AccountError::new(405, Code::MethodNotAllowed)),
         };
+        let cookies = self.pack(&carrier, row, &mut result);
         let (status, outcome) = match &result {
             Ok(reply) => (reply.status, reply.outcome),
             Err(error) => (error.status, error.code.as_str()),
@@ -239,6 +267,9 @@ impl Account {
             Ok(reply) => response(reply.status, reply.body.to_string()),
             Err(error) => self.refusal(&error, &allow),
         };
+        for cookie in cookies.into_iter().filter_map(|cookie| HeaderValue::try_from(cookie).ok()) {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
         cors.apply(&parts.headers, &mut response, None);
         let took = start.elapsed();
         self.metrics.answered(name, outcome, took.as_secs_f64());
@@ -256,16 +287,28 @@ impl Account {
         self: &Arc<Self>,
         row: &'static Row,
         headers: &HeaderMap,
+        carrier: &Carrier<'_>,
         body: Incoming,
         peer: Option<IpAddr>,
     ) -> Result<Reply, AccountError> {
         let address = self.address(headers, peer);
         self.limits.request(&address).map_err(AccountError::rate_limited)?;
-        let bearer = self.bearer(row, headers).await?;
+        let refresh_cookie = match row.flow {
+            Flow::Refresh | Flow::Logout => carrier.refresh_token()?,
+            _ => None,
+        };
+        let has_more = refresh_cookie.is_some() || carrier.reads() && row.credential == Credential::TokenOrSession;
+        let bearer = match self.bearer(row, headers, carrier).await {
+            // An access cookie goes with its token, or is of another sign-in than this one.
+            Err(error) if error.status == 401 && has_more => None,
+            bearer => bearer?,
+        };
         let body = body::read(headers, body).await?;
-        let members = Members::read(row, &body)?;
+        let members = Members::read(row, &body, refresh_cookie.as_deref().map(|token| ("refreshToken", token)))?;
         drop(body);
         let session = members.text("session").filter(|_| row.credential == Credential::TokenOrSession);
+        // What a browser sends by itself does not stand against what the page has said.
+        let bearer = bearer.filter(|bearer| session.is_none() || !bearer.is_cookie);
         let user = match (&bearer, session) {
             (Some(_), Some(_)) => {
                 return Err(AccountError::invalid_request("Send an access token or a session, not both."));
@@ -287,9 +330,13 @@ impl Account {
         let deadline = asked + CLIENT_PATIENCE;
         match (row.flow, row.success, &bearer) {
             (Flow::Refresh, ..) => self.refresh(row, &members).await,
-            (Flow::Logout, Success::LoggedOut(message), Some(bearer)) => {
-                self.logout(row, bearer, &members, message, deadline).await
+            (Flow::Logout, Success::LoggedOut(message), bearer) => {
+                self.logout(row, bearer.as_ref(), &members, message, deadline).await
             }
+            (Flow::Oauth, ..) => match &self.oauth {
+                Some(oauth) => self.oauth_token(oauth, row, &members, carrier, deadline).await,
+                None => Err(AccountError::new(404, Code::NotFound)),
+            },
             (Flow::Update, _, Some(bearer)) => self.update(row, bearer, &members, deadline).await,
             (Flow::Totp, _, bearer) => self.totp(row, bearer.as_ref(), &members, deadline).await,
             _ => {

@@ -4,16 +4,30 @@ use serde_json::{Map, Value, json};
 
 use super::call::Allowed;
 use super::error::Code;
-use super::table::{AUTH_FLOWS, Credential, Field, Need, Place, Row, Shape, Success, rows};
+use super::oauth::{AUTHORIZE_NAME, AUTHORIZE_PATH};
+use super::table::{AUTH_FLOWS, Credential, Field, Flow, Need, Place, Row, Shape, Success, rows};
+use crate::session_cookie::SessionCookie;
+
+/// What else there is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extent {
+    /// Hosted sign-in pages are used.
+    pub hosted_ui: bool,
+    /// Browser sessions are on.
+    pub cookies: bool,
+}
 
 /// The document for routes below `prefix`.
-pub fn document(prefix: &str, allowed: &Allowed) -> Value {
+pub fn document(prefix: &str, allowed: &Allowed, extent: Extent) -> Value {
     let mut paths = Map::new();
-    for row in rows() {
+    for row in rows().filter(|row| extent.hosted_ui || row.flow != Flow::Oauth) {
         let methods = paths.entry(format!("{prefix}{}", row.path)).or_insert_with(|| Map::new().into());
         if let Some(methods) = methods.as_object_mut() {
-            methods.insert(row.method.as_str().to_ascii_lowercase(), operation(row, allowed));
+            methods.insert(row.method.as_str().to_ascii_lowercase(), operation(row, allowed, extent));
         }
+    }
+    if extent.hosted_ui {
+        paths.insert(format!("{prefix}{AUTHORIZE_PATH}"), json!({"get": authorize_url(extent)}));
     }
     let mut this = responses(&[405, 429, 503]);
     this.insert(
@@ -36,22 +50,55 @@ pub fn document(prefix: &str, allowed: &Allowed) -> Value {
         "tags": [{"name": "account", "description": "The user's account."}],
         "paths": paths,
         "components": {
-            "securitySchemes": {
-                "accessToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "An access token of the pool."},
-            },
-            "schemas": {"Error": error(), "Tokens": tokens(), "Challenge": challenge(), "Profile": profile()},
+            "securitySchemes": security_schemes(extent),
+            "schemas": {"Error": error(), "Tokens": tokens(extent), "Challenge": challenge(), "Profile": profile()},
         },
     })
 }
 
-fn operation(row: &Row, allowed: &Allowed) -> Value {
+/// The one operation that is no row: it takes a query, and asks nothing of Cognito.
+fn authorize_url(extent: Extent) -> Value {
+    let parameter = |name: &str, required: bool, about: &str| {
+        let schema = json!({"type": "string", "minLength": u8::from(required)});
+        json!({"name": name, "in": "query", "required": required, "description": about, "schema": schema})
+    };
+    let text = || json!({"type": "string"});
+    let refused: &[u16] = if extent.cookies { &[400, 403, 405, 429, 503] } else { &[400, 405, 429, 503] };
+    let mut responses = responses(refused);
+    let schema = json!({
+        "type": "object",
+        "required": ["url", "state", "codeVerifier"],
+        "properties": {"url": {"type": "string", "format": "uri"}, "state": text(), "codeVerifier": text()},
+    });
+    responses.insert(
+        "200".into(),
+        json!({"description": "Where to go, and what to keep.", "content": {"application/json": {"schema": schema}}}),
+    );
+    json!({
+        "operationId": AUTHORIZE_NAME,
+        "summary": "The URL of the hosted pages at which a sign-in begins, with a state and a PKCE verifier to keep.",
+        "tags": ["account"],
+        "parameters": [
+            parameter("redirectUri", true, "Where the code is to be sent (`--oauth-redirect-uris`)."),
+            parameter("identityProvider", false, "Cognito's name of a provider, such as Google: its page comes at once."),
+        ],
+        "responses": responses,
+    })
+}
+
+fn operation(row: &Row, allowed: &Allowed, extent: Extent) -> Value {
     let mut statuses = vec![400, 405, 413, 415, 429, 502, 503];
     if row.credential != Credential::None || row.refusal == 401 {
         statuses.push(401);
     }
+    if extent.cookies {
+        statuses.push(403);
+    }
     let mut responses = responses(&statuses);
     let (status, success) = success(row.success);
     responses.insert(status.into(), success);
+    // What the body does not have, a cookie may.
+    let by_cookie = extent.cookies && row.flow == Flow::Refresh;
     let mut operation = json!({
         "operationId": row.name,
         "summary": row.summary,
@@ -59,30 +106,35 @@ fn operation(row: &Row, allowed: &Allowed) -> Value {
         "tags": ["account"],
         "responses": responses,
     });
+    let token = json!({"accessToken": []});
+    let cookie = extent.cookies.then(|| json!({"accessCookie": []}));
     let security = match row.credential {
         Credential::None => None,
-        Credential::Token => Some(json!([{"accessToken": []}])),
-        Credential::TokenOrSession => Some(json!([{"accessToken": []}, {}])),
+        Credential::Token => Some([Some(token), cookie, None]),
+        Credential::TokenOrSession => Some([Some(token), cookie, Some(json!({}))]),
     };
-    let content = || json!({"application/json": {"schema": body(row, allowed)}});
-    let body = (!row.fields.is_empty()).then(|| json!({"required": row.needs_body(), "content": content()}));
+    let security = security.map(|ways| ways.into_iter().flatten().collect::<Vec<_>>());
+    let content = || json!({"application/json": {"schema": body(row, allowed, by_cookie)}});
+    let is_needed = row.needs_body() && !by_cookie;
+    let body = (!row.fields.is_empty()).then(|| json!({"required": is_needed, "content": content()}));
     if let Some(operation) = operation.as_object_mut() {
-        operation.extend(security.map(|security| ("security".into(), security)));
+        operation.extend(security.map(|security| ("security".into(), security.into())));
         operation.extend(body.map(|body| ("requestBody".into(), body)));
     }
     operation
 }
 
 /// What a body has to be, no more and no less: a test has a generator of bodies try.
-fn body(row: &Row, allowed: &Allowed) -> Value {
+fn body(row: &Row, allowed: &Allowed, by_cookie: bool) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
     let mut conditions = Vec::new();
     let mut names_of_user = Vec::new();
     let mut any = Vec::new();
     for field in row.fields {
-        properties.insert(field.name.into(), property(field, allowed));
-        match field.need {
+        let need = if by_cookie { Need::No } else { field.need };
+        properties.insert(field.name.into(), property(field, need, allowed));
+        match need {
             Need::Yes => required.push(field.name),
             Need::No => {}
             Need::Any => any.push(json!({"required": [field.name], "properties": {field.name: {"type": "object"}}})),
@@ -117,7 +169,7 @@ fn there(name: &str) -> Value {
     json!({"required": [name], "properties": {name: {"type": "string", "minLength": 1}}})
 }
 
-fn property(field: &Field, allowed: &Allowed) -> Value {
+fn property(field: &Field, need: Need, allowed: &Allowed) -> Value {
     let about = field.about;
     match field.place {
         Place::Attributes => {
@@ -142,7 +194,7 @@ fn property(field: &Field, allowed: &Allowed) -> Value {
             let flows: Vec<Value> = AUTH_FLOWS.iter().map(|flow| json!(flow)).chain([json!(""), Value::Null]).collect();
             json!({"enum": flows, "description": about})
         }
-        _ if field.need == Need::Yes => json!({"type": "string", "minLength": 1, "description": about}),
+        _ if need == Need::Yes => json!({"type": "string", "minLength": 1, "description": about}),
         _ => json!({"type": ["string", "null"], "description": about}),
     }
 }
@@ -155,9 +207,14 @@ fn success(success: Success) -> (&'static str, Value) {
     };
     let (status, description, schema) = match success {
         Success::Message(text) => ("200", text, message(&[])),
-        Success::LoggedOut(text) => {
-            ("200", text, message(&[("scope", json!({"type": "string", "enum": ["replica", "shared"]}))]))
-        }
+        Success::LoggedOut(text) => (
+            "200",
+            text,
+            message(&[
+                ("scope", json!({"type": "string", "enum": ["replica", "shared"]})),
+                ("hostedUiLogoutUrl", json!({"type": "string", "format": "uri"})),
+            ]),
+        ),
         Success::Registered(text) => {
             ("201", text, message(&[("userSub", json!({"type": "string"})), ("delivery", delivery())]))
         }
@@ -214,13 +271,30 @@ fn totp() -> Value {
     })
 }
 
-fn tokens() -> Value {
+fn security_schemes(extent: Extent) -> Value {
+    let mut schemes = Map::new();
+    let bearer = json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "An access token of the pool."});
+    schemes.insert("accessToken".into(), bearer);
+    if extent.cookies {
+        let about = "The same in a cookie, set by a sign-in; for requests of the same origin, or of a listed one.";
+        let name = SessionCookie::Access.name();
+        schemes.insert(
+            "accessCookie".into(),
+            json!({"type": "apiKey", "in": "cookie", "name": name, "description": about}),
+        );
+    }
+    schemes.into()
+}
+
+/// With browser sessions, tokens are in cookies unless somebody asks for them.
+fn tokens(extent: Extent) -> Value {
+    let required: &[&str] = if extent.cookies { &["tokenType"] } else { &["accessToken", "tokenType"] };
     let text = || json!({"type": "string"});
     let device =
         json!({"type": "object", "properties": {"deviceKey": text(), "deviceGroupKey": {"type": ["string", "null"]}}});
     json!({
         "type": "object",
-        "required": ["accessToken", "tokenType"],
+        "required": required,
         "properties": {
             "accessToken": text(), "idToken": text(), "refreshToken": text(), "tokenType": text(),
             "expiresIn": {"type": "integer", "description": "Seconds that the access token lasts."}, "newDevice": device,
@@ -261,6 +335,7 @@ fn responses(statuses: &[u16]) -> Map<String, Value> {
                     "The credentials are wrong.",
                     json!({"WWW-Authenticate": header("How to authenticate.", "string")}),
                 ),
+                403 => ("With cookies, and not from a page that may use them.", json!({})),
                 405 => ("Another method.", json!({"Allow": header("The methods there are.", "string")})),
                 413 => ("More than 16 KiB.", json!({})),
                 415 => ("Not JSON, or compressed.", json!({})),

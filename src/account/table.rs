@@ -138,6 +138,8 @@ pub enum Flow {
     Update,
     /// A secret, and how an authenticator gets it (`totp.rs`).
     Totp,
+    /// The state, and then the exchange of a code (`oauth.rs`). Only with `--hosted-ui-domain`.
+    Oauth,
 }
 
 /// The answer when all went well.

@@ -8,10 +8,13 @@ use clap::{Args, ValueEnum};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::ConfigError;
+use super::browser::BrowserOptions;
 use super::options::duration;
 use super::source::Source;
 use crate::account::call::Allowed;
+use crate::account::carrier::Cookies;
 use crate::account::cors::{Cors, Origin};
+use crate::account::oauth::HostedUi;
 use crate::account::rate_limit::{Rate, Rates};
 use crate::account::totp::Issuer;
 use crate::account::{Prefix, RefreshFlow};
@@ -78,6 +81,9 @@ pub struct AccountOptions {
     /// Tell nobody that a name is taken, an account not verified, or a password to be reset
     #[arg(long, value_name = "BOOL", help_heading = "Account API", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub account_hide_users: bool,
+    /// Hosted sign-in pages and browser sessions.
+    #[command(flatten)]
+    pub browser: BrowserOptions,
 }
 
 /// A value of `--refresh-flow`.
@@ -145,6 +151,10 @@ pub struct AccountConfig {
     pub min_failure_time: Duration,
     /// Whether less is told.
     pub hide_users: bool,
+    /// The hosted sign-in pages, if they are used.
+    pub hosted_ui: Option<HostedUi>,
+    /// Browser sessions, if they are on.
+    pub cookies: Option<Cookies>,
 }
 
 impl AccountConfig {
@@ -153,6 +163,7 @@ impl AccountConfig {
         options: AccountOptions,
         clients: &Clients,
         admin: &ListenAddress,
+        allow_insecure: bool,
         secret: Option<(SecretString, Source)>,
         error: &dyn Fn(&str, &str) -> ConfigError,
         warnings: &mut Vec<String>,
@@ -192,6 +203,10 @@ impl AccountConfig {
         if options.forward_client_address && secret.is_none() {
             return Err(error("forward_client_address", "Cognito takes it only from an app client with a secret"));
         }
+        let hosted_ui = options.browser.hosted_ui(&client_id, secret.as_ref(), allow_insecure, error, warnings)?;
+        let cookies = options.browser.cookies(error)?;
+        let cors = Cors::new(options.cors_origins);
+        let cors = if cookies.is_some() { cors.with_credentials() } else { cors };
         let shares = options.account_listen.is_none();
         if shares && ADMIN_PATHS.contains(&options.account_prefix.as_str()) {
             return Err(error("account_prefix", "a path of the admin port"));
@@ -209,7 +224,7 @@ impl AccountConfig {
             client_id,
             client_secret: secret,
             trusted_hops: options.trusted_hops.map(usize::from),
-            cors: Cors::new(options.cors_origins),
+            cors,
             allowed: Allowed {
                 attributes: options.account_attributes,
                 metadata: options.client_metadata_keys,
@@ -221,6 +236,8 @@ impl AccountConfig {
             rates: Rates { address: options.limit_address, user: options.limit_user, sends: options.limit_sends },
             min_failure_time: options.account_min_failure_time,
             hide_users: options.account_hide_users,
+            hosted_ui,
+            cookies,
         }))
     }
 }

@@ -4,6 +4,7 @@
 //! in [`Config::new`]. Every error is one sentence that names the option and where its value stands.
 
 pub mod account;
+pub mod browser;
 pub mod options;
 pub mod source;
 
@@ -268,8 +269,9 @@ impl Config {
             .ok_or_else(|| error("grpc_max_message_bytes", "not between 1KiB and 1GiB"))?;
 
         let secret = layers.secret(CLIENT_SECRET);
+        let (admin, insecure) = (&options.admin_listen, options.allow_insecure_endpoints);
         let account =
-            AccountConfig::new(options.account, &pool.clients, &options.admin_listen, secret, &error, &mut warnings)?;
+            AccountConfig::new(options.account, &pool.clients, admin, insecure, secret, &error, &mut warnings)?;
         let effective = effective(matches, layers, &pool);
         let pools = UserPools::new(vec![pool]).map_err(|why| error("user_pool_id", &why.to_string()))?;
         Ok(Self {

@@ -1,8 +1,10 @@
 //! The account API through real HTTP: against the emulator where it can do it, against a fault server where it cannot.
 
+mod cookies;
 mod faults;
 mod form;
 mod limits;
+mod oauth;
 mod own;
 mod people;
 mod refresh;

@@ -33,7 +33,7 @@ pub(super) async fn ready(admin: &str) {
 }
 
 /// The claims of a token, by `PyJWT` and the keys that the pool publishes.
-fn claims_by_pyjwt(emulator: &Emulator, pool: &Pool, token: &str) -> Value {
+pub(super) fn claims_by_pyjwt(emulator: &Emulator, pool: &Pool, token: &str) -> Value {
     const SCRIPT: &str = r#"
 import json, sys, urllib.request, jwt
 given = json.load(sys.stdin)

@@ -13,12 +13,19 @@ use crate::support::emulator::Emulator;
 use crate::support::service::TestApp;
 use crate::support::{PATIENCE, eventually, tool};
 
+/// What the document offers has to be allowed.
+const FLOWS: [&str; 5] = [
+    "ALLOW_USER_PASSWORD_AUTH",
+    "ALLOW_REFRESH_TOKEN_AUTH",
+    "ALLOW_USER_SRP_AUTH",
+    "ALLOW_CUSTOM_AUTH",
+    "ALLOW_USER_AUTH",
+];
+
 #[tokio::test]
 async fn the_document_is_true() {
     let emulator = Emulator::start().await;
-    let flows = json!({"ExplicitAuthFlows": ["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH", "ALLOW_USER_SRP_AUTH",
-        "ALLOW_CUSTOM_AUTH", "ALLOW_USER_AUTH"]});
-    let pool = Pool::create(&emulator, false, flows).await;
+    let pool = Pool::create(&emulator, false, json!({"ExplicitAuthFlows": FLOWS})).await;
     let of_the_pool = [
         "--user-pool-id",
         &pool.id,
@@ -27,15 +34,12 @@ async fn the_document_is_true() {
         "--cognito-endpoint",
         &emulator.url,
         "--account-attributes=locale",
+        "--hosted-ui-domain",
+        &emulator.url,
+        "--oauth-redirect-uris=https://app.example.com/callback",
     ];
-    let app = TestApp::start(&[&QUICK[..], &of_the_pool].concat());
-    eventually("ready", PATIENCE, async || get(&app.admin, "/readyz").await.0 == 200).await;
-    let url = format!("http://{}/auth/openapi.json", app.admin);
-
-    let lint = "import json, sys, urllib.request; from openapi_spec_validator import validate; \
-                validate(json.load(urllib.request.urlopen(sys.argv[1])))";
-    let output = Command::new(tool::program("python")).args(["-c", lint, &url]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let app = serve(&of_the_pool).await;
+    let url = document(&app);
 
     let client = AccountClient::new(&app.admin);
     let token = sign_in(&emulator, &client, "ada@example.com").await["accessToken"].as_str().unwrap().to_owned();
@@ -47,6 +51,35 @@ async fn the_document_is_true() {
     }
     let me = client.call(reqwest::Method::GET, "/me", &token, json!({})).await;
     assert_eq!(me.status, 200, "the token was good to the end: {:?}", me.body);
+}
+
+#[tokio::test]
+async fn the_document_is_true_of_browsers() {
+    let emulator = Emulator::start().await;
+    let pool = Pool::create(&emulator, false, json!({"ExplicitAuthFlows": FLOWS})).await;
+    let cognito = ["--user-pool-id", &pool.id, "--client-id", &pool.client, "--cognito-endpoint", &emulator.url];
+    let app = serve(&[&cognito[..], &["--account-cookies"]].concat()).await;
+    let origin = format!("Origin: http://{}", app.admin);
+    try_requests(&document(&app), &["--header", &origin]).await;
+    // From nowhere: every route that changes something says so.
+    try_requests(&document(&app), &["--exclude-checks=positive_data_acceptance,negative_data_rejection,ignored_auth"])
+        .await;
+}
+
+async fn serve(flags: &[&str]) -> TestApp {
+    let app = TestApp::start(&[&QUICK[..], flags].concat());
+    eventually("ready", PATIENCE, async || get(&app.admin, "/readyz").await.0 == 200).await;
+    app
+}
+
+/// Where the document is, which is a valid one.
+fn document(app: &TestApp) -> String {
+    let url = format!("http://{}/auth/openapi.json", app.admin);
+    let lint = "import json, sys, urllib.request; from openapi_spec_validator import validate; \
+                validate(json.load(urllib.request.urlopen(sys.argv[1])))";
+    let output = Command::new(tool::program("python")).args(["-c", lint, &url]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    url
 }
 
 /// Has a generator of requests try what the document says, and what it does not.
