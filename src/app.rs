@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::rate_limit;
+use crate::account::totp::Issuer;
 use crate::account::{self, Account, Settings};
 use crate::admin::Admin;
 use crate::authz::{Authorizer, TokenCache};
@@ -167,11 +168,14 @@ fn account(
         trusted_hops: config.trusted_hops,
         cors: config.cors,
         allowed: config.allowed,
+        totp_issuer: Issuer::or(config.totp_issuer, realm),
         refresh_flow: config.refresh_flow,
         rates: config.rates,
         min_failure_time: config.min_failure_time,
         hide_users: config.hide_users,
         realm: realm.into(),
+        hosted_ui: config.hosted_ui,
+        cookies: config.cookies,
     };
     Ok(Account::new(settings, client, authorizer, metrics))
 }

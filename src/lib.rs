@@ -6,18 +6,23 @@
 //! - [`authz`]: the decision. [`authz::Authorizer::authorize`] is the order of the checks.
 //! - [`jwks`]: the keys of a user pool, and the task that keeps them.
 //! - [`user_pool`]: what a pool is called: issuers, JWKS URLs.
+//! - [`rulebook`]: the rules in force: pools with their keys, policies; reloaded when the policy file changes.
 //! - [`ext_authz`]: Envoy's protocol and the gRPC port.
-//! - [`account`]: the clients' door: sign-up, sign-in, sign-out. [`account::table`] is what there is.
+//! - [`account`]: the clients' door: sign-up, sign-in, sign-out, one's own account. [`account::table`] is what there is.
 //! - [`cognito`]: the one caller of the user-pool API.
+//! - [`session_cookie`]: browser sessions in cookies, for the account API and the check.
 //! - [`admin`]: the operators' port.
-//! - [`config`], [`metrics`], [`logging`], [`listen`], [`http_server`], [`lifecycle`]: leaves that every server has.
+//! - [`config`], [`metrics`], [`logging`], [`listen`], [`http_server`], [`lifecycle`], [`file_watch`]: leaves that every
+//!   server has; [`config::file`] is the form of the policy file.
 //! - [`app`]: builds and runs all of it.
-//! - [`healthcheck`]: the client side of `/readyz`.
+//! - [`explain`], [`test_policy`], [`healthcheck`]: the other commands.
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
 //! - Only `ext_authz/` and `app` know tonic and Envoy's types; only `admin`, `account`, `http_server`,
 //!   `ext_authz/server` and `healthcheck` speak HTTP; only `jwks/fetch` and `cognito` make calls.
-//! - `authz/{token,claim,claims,policy,identity,denial}` have no `async`, no clock and no logging: the same input gives the same answer.
+//! - Everything in `authz/` but its `mod.rs`, the cache and the ruleset has no `async`, no clock and no logging, and neither
+//!   has `session_cookie`: the same input gives the same answer.
+//! - A check goes by one `Ruleset` from its beginning to its answer, whatever is reloaded meanwhile.
 //! - `Claims` is made by one function, the one that has verified the signature. There is no way around it, also not
 //!   for tests: they sign real tokens.
 //! - There is no global state: two services can run in one process.
@@ -41,6 +46,7 @@ pub mod listen;
 pub mod logging;
 pub mod metrics;
 pub mod rulebook;
+pub mod session_cookie;
 pub mod test_policy;
 pub mod user_pool;
 

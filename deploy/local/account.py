@@ -16,10 +16,14 @@ class Account:
 
     def post(self, route: str, token: str | None = None, **members: Any) -> Answer:
         """One request. `token` is sent as Bearer."""
+        return self.ask("POST", route, token, **members)
+
+    def ask(self, method: str, route: str, token: str | None = None, **members: Any) -> Answer:
+        """The same, with another method."""
         headers = [("content-type", "application/json")]
         if token is not None:
             headers.append(("authorization", f"Bearer {token}"))
-        return web.request("POST", f"{self.url}/auth/{route}", headers, json.dumps(members).encode())
+        return web.request(method, f"{self.url}/auth/{route}", headers, json.dumps(members).encode())
 
     def done(self, route: str, **members: Any) -> dict[str, Any]:
         """The same, where anything but success is the end."""

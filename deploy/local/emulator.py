@@ -65,6 +65,10 @@ class Cognito:
     def add_to_group(self, pool: str, email: str, group: str) -> None:
         self.call("AdminAddUserToGroup", signed=True, UserPoolId=pool, Username=email, GroupName=group)
 
+    def allow_authenticators(self, pool: str) -> None:
+        self.call("SetUserPoolMfaConfig", signed=True, UserPoolId=pool, MfaConfiguration="OPTIONAL",
+                  SoftwareTokenMfaConfiguration={"Enabled": True})
+
     def mailed_code(self, email: str) -> str:
         """The code in the newest mail to this address, read from the emulator's outbox."""
         accounts = (web.get(f"{self.url}/_ministack/ses/messages").json() or {}).get("messages", {})

@@ -5,14 +5,18 @@ Every step says what is sent, what comes back and whether that is right. Start f
 
 from __future__ import annotations
 
+import base64
+import hmac
 import os
 import re
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import jwt
 
@@ -69,6 +73,7 @@ class _CannotGoOn(Exception):
 class _Tour:
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
+        self.password = ""
         self.number = 0
         self.failed: list[int] = []
         self.problems: list[str] = []
@@ -104,8 +109,12 @@ class _Tour:
         self.without_a_token(url)
         self.with_forged_headers(url, tokens, identity)
 
-        print("\nThe end of the session:")
+        print("\nThe user's own account:")
         self.account = Account(url)
+        self.profile(session)
+        self.second_factor(session)
+
+        print("\nThe end of the session:")
         self.signs_out(session)
 
         print("\nBehind the scenes:")
@@ -115,7 +124,7 @@ class _Tour:
     def become_a_user(self, url: str) -> tuple[Session, Tokens]:
         stack, cognito = self.stack, self.stack.cognito
         self.account = Account(url)
-        password = make_password()
+        self.password = password = make_password()
         print("\nA user comes into being, through Envoy and the account API:")
         with self.step(f"{DEMO_EMAIL} signs up", needed=True):
             body = self.answered("register", 201, email=DEMO_EMAIL, password=password, name=DEMO_NAME)
@@ -163,6 +172,35 @@ class _Tour:
                     self.checks["deny", "missing_credential"] += 1
         return session, foreign
 
+    def profile(self, session: Session) -> None:
+        with self.step("She looks at her profile, and changes her name and nothing that she may not"):
+            body = self.answered("me", 200, method="GET", token=session.accessToken)
+            self.say("<", f"sub {body.get('sub')}, {body.get('attributes')}")
+            self.expect((body.get("attributes") or {}).get("email") == DEMO_EMAIL, f"the address {DEMO_EMAIL}")
+            name = f"{DEMO_NAME} Lovelace"
+            body = self.answered("me", 200, method="PATCH", token=session.accessToken, attributes={"name": name})
+            self.expect((body.get("attributes") or {}).get("name") == name, f"the name {name}")
+            self.answered("me", 400, method="PATCH", code="invalid_request", token=session.accessToken,
+                          attributes={"custom:role": "admin"})
+
+    def second_factor(self, session: Session) -> None:
+        with self.step("She sets up an authenticator, and signs in with it"):
+            self.stack.cognito.allow_authenticators(self.stack.pool)
+            body = self.answered("mfa/totp", 200, token=session.accessToken)
+            secret = str(body.get("secret"))
+            url = urlsplit(str(body.get("otpauthUrl")))
+            self.say("< otpauth URL", f"{url.scheme}://{url.netloc}{url.path}?secret=(hidden)")
+            self.expect(parse_qs(url.query).get("secret") == [secret], "the secret is in the URL for the QR code")
+            self.answered("mfa/totp/verify", 200, token=session.accessToken, code_=totp(secret))
+            self.answered("mfa/preference", 200, method="PUT", token=session.accessToken,
+                          totp={"enabled": True, "preferred": True})
+            body = self.answered("login", 200, email=DEMO_EMAIL, password=self.password)
+            self.expect(body.get("challenge") == "SOFTWARE_TOKEN_MFA", "the challenge SOFTWARE_TOKEN_MFA")
+            body = self.answered("challenge", 200, challenge=body.get("challenge"), session=body.get("session"),
+                                 email=DEMO_EMAIL, responses={"SOFTWARE_TOKEN_MFA_CODE": totp(secret)})
+            self.expect(self.claims(str(body.get("accessToken")))["token_use"] == "access",
+                        "PyJWT verifies the access token")
+
     def signs_out(self, session: Session) -> None:
         with self.step("She signs out, and her refresh token is dead"):
             self.answered("logout", 401, code="invalid_token")
@@ -170,12 +208,12 @@ class _Tour:
             self.say("<", str(body.get("message")))
             self.answered("refresh", 401, code="invalid_token", refreshToken=session.refreshToken)
 
-    def answered(self, route: str, status: int, *, code: str | None = None, token: str | None = None,
-                 **members: str) -> dict[str, Any]:
+    def answered(self, route: str, status: int, *, method: str = "POST", code: str | None = None,
+                 token: str | None = None, **members: Any) -> dict[str, Any]:
         """One request to the account API; `code` is the error's, and `code_` a member of that name."""
         members = {name.rstrip("_"): value for name, value in members.items()}
-        self.say("> POST", f"{self.account.url}/auth/{route}")
-        answer = self.account.post(route, token, **members)
+        self.say(f"> {method}", f"{self.account.url}/auth/{route}")
+        answer = self.account.ask(method, route, token, **members)
         body = answer.json()
         body = body if isinstance(body, dict) else {}
         self.say("<", f"{answer.status} {body.get('code') or ''}".rstrip())
@@ -326,6 +364,15 @@ class _Tour:
     def expect(self, fact: bool, wanted: str) -> None:
         if not fact:
             self.problems.append(f"expected {wanted}")
+
+
+def totp(secret: str) -> str:
+    """What an authenticator shows now (RFC 6238: SHA-1, six digits, 30 seconds)."""
+    key = base64.b32decode(secret + "=" * (-len(secret) % 8))
+    tag = hmac.digest(key, int(time.time() // 30).to_bytes(8, "big"), "sha1")
+    offset = tag[-1] & 15
+    number = int.from_bytes(tag[offset:offset + 4], "big") & 0x7fff_ffff
+    return f"{number % 1_000_000:06}"
 
 
 def bearer(token: str) -> tuple[str, str]:

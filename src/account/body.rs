@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::{AccountError, Code};
-use super::table::{AUTH_FLOWS, Need, Place, Row};
+use super::table::{AUTH_FLOWS, Need, Place, Row, Shape};
 
 /// Bytes of a body; one more is too many.
 pub const MAX_BYTES: usize = 16 * 1024;
@@ -66,37 +66,44 @@ pub struct Members {
 }
 
 impl Members {
-    /// Reads what is in `body` for this row.
+    /// Reads what is in `body` for this row. `known` is a member that the request has elsewhere, in case that the body
+    /// does not have it.
     ///
     /// # Errors
     /// [`AccountError`] 400: not a JSON object, a member of another type, or one that is missing.
-    pub fn read(row: &Row, body: &[u8]) -> Result<Self, AccountError> {
+    pub fn read(row: &Row, body: &[u8], known: Option<(&str, &str)>) -> Result<Self, AccountError> {
         let body = if body.is_empty() { b"{}" } else { body };
         let Ok(Value::Object(mut all)) = serde_json::from_slice(body) else {
             return Err(AccountError::invalid_request("The body has to be a JSON object."));
         };
+        if let Some((name, text)) = known
+            && all.get(name).is_none_or(|value| value.is_null() || value == "")
+        {
+            all.insert(name.into(), text.into());
+        }
         let mut members = Map::new();
         for field in row.fields {
-            match all.remove(field.name) {
-                None | Some(Value::Null) => {}
-                Some(Value::String(text)) if !field.place.is_map() => {
-                    if !text.is_empty() {
-                        members.insert(field.name.into(), text.into());
-                    }
+            let Some(value) = all.remove(field.name).filter(|value| !value.is_null()) else { continue };
+            let problem = match (field.place.shape(), &value) {
+                (Shape::Text, Value::String(text)) if text.is_empty() => continue,
+                (Shape::Texts, Value::Object(texts)) if texts.is_empty() => continue,
+                (Shape::Text, Value::String(_)) => None,
+                (Shape::Texts, Value::Object(texts)) => {
+                    let wrong = texts.iter().find(|(_, value)| !value.is_string());
+                    // The name is the caller's text, and goes back to nobody else.
+                    wrong
+                        .map(|(name, _)| name.chars().filter(|c| !c.is_control()).take(64).collect::<String>())
+                        .map(|name| format!(".{name} has to be a string"))
                 }
-                Some(Value::Object(texts)) if field.place.is_map() => {
-                    if let Some((name, _)) = texts.iter().find(|(_, value)| !value.is_string()) {
-                        // The name is the caller's text, and goes back to nobody else.
-                        let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
-                        return Err(AccountError::invalid_request(format!("{}.{name} has to be a string", field.name)));
-                    }
-                    members.insert(field.name.into(), texts.into());
-                }
-                Some(_) => {
-                    let kind = if field.place.is_map() { "an object of strings" } else { "a string" };
-                    return Err(AccountError::invalid_request(format!("{} has to be {kind}", field.name)));
-                }
+                (Shape::Factor, Value::Object(settings)) => wrong_settings(settings).map(str::to_owned),
+                (Shape::Text, _) => Some(" has to be a string".into()),
+                (Shape::Texts, _) => Some(" has to be an object of strings".into()),
+                (Shape::Factor, _) => Some(" has to be an object".into()),
+            };
+            if let Some(problem) = problem {
+                return Err(AccountError::invalid_request(format!("{}{problem}", field.name)));
             }
+            members.insert(field.name.into(), value);
         }
         let members = Self { members };
         members.check(row)?;
@@ -110,9 +117,14 @@ impl Members {
             Need::No => true,
             Need::Unless(other) => there(field.name) || there(other),
             Need::User => self.user(row).is_some(),
+            Need::Any => row.fields.iter().any(|field| field.need == Need::Any && there(field.name)),
         });
         if !complete {
             return Err(AccountError::invalid_request(row.requirement()));
+        }
+        let factors = row.fields.iter().filter_map(|field| self.factor(field.name));
+        if factors.filter(|(_, preferred)| *preferred == Some(true)).count() > 1 {
+            return Err(AccountError::invalid_request("Only one second factor can be preferred."));
         }
         for field in row.fields.iter().filter(|field| field.place == Place::AuthFlow) {
             if self.text(field.name).is_some_and(|flow| !AUTH_FLOWS.contains(&flow)) {
@@ -137,6 +149,12 @@ impl Members {
         texts.into_iter().flatten().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
     }
 
+    /// A member that has the settings of a second factor: whether it is enabled, and preferred.
+    pub fn factor(&self, name: &str) -> Option<(bool, Option<bool>)> {
+        let settings = self.members.get(name)?;
+        Some((settings.get("enabled")?.as_bool()?, settings.get("preferred").and_then(Value::as_bool)))
+    }
+
     /// The user that the body names: `username` before `phone` before `email`, or the parameter `USERNAME`.
     pub fn user(&self, row: &Row) -> Option<&str> {
         let mut named = row.fields.iter().rev().filter(|field| field.need == Need::User);
@@ -148,15 +166,29 @@ impl Members {
     }
 }
 
+/// What is wrong with the settings of a second factor.
+fn wrong_settings(settings: &Map<String, Value>) -> Option<&'static str> {
+    match (settings.get("enabled"), settings.get("preferred")) {
+        (None | Some(Value::Null), _) => Some(".enabled is required"),
+        (Some(Value::Bool(enabled)), None | Some(Value::Null | Value::Bool(_))) => {
+            let preferred = settings.get("preferred") == Some(&Value::Bool(true));
+            (preferred && !enabled).then_some(" cannot be preferred without being enabled")
+        }
+        (Some(Value::Bool(_)), _) => Some(".preferred has to be a boolean"),
+        _ => Some(".enabled has to be a boolean"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::table::row;
     use http::HeaderValue;
 
     /// What a body is refused with, and its user if it is not.
     fn read(path: &str, body: &str) -> Result<Option<String>, String> {
-        let row = Row::by_path(path).unwrap();
-        Members::read(row, body.as_bytes()).map(|members| members.user(row).map(Into::into)).map_err(|error| {
+        let row = row(path);
+        Members::read(row, body.as_bytes(), None).map(|members| members.user(row).map(Into::into)).map_err(|error| {
             assert_eq!((error.status, error.code), (400, Code::InvalidRequest));
             error.message.into_owned()
         })
@@ -196,6 +228,24 @@ mod tests {
             ("/login", r#"{"authFlow":"USER_AUTH"}"#, required),
             ("/register", r#"{"email":"a","password":"p"}"#, "email, password, and name are required"),
             ("/challenge", r#"{"challenge":"SMS_MFA"}"#, "challenge and email are required"),
+            ("PATCH /me", r#"{"attributes":{}}"#, "attributes is required"),
+            ("PATCH /me", r#"{"attributes":{"name":null}}"#, "attributes.name has to be a string"),
+            ("PUT /mfa/preference", "{}", "totp, sms, or email is required"),
+            ("PUT /mfa/preference", r#"{"totp":null}"#, "totp, sms, or email is required"),
+            ("PUT /mfa/preference", r#"{"totp":true}"#, "totp has to be an object"),
+            ("PUT /mfa/preference", r#"{"totp":{}}"#, "totp.enabled is required"),
+            ("PUT /mfa/preference", r#"{"totp":{"enabled":"yes"}}"#, "totp.enabled has to be a boolean"),
+            ("PUT /mfa/preference", r#"{"sms":{"enabled":true,"preferred":1}}"#, "sms.preferred has to be a boolean"),
+            (
+                "PUT /mfa/preference",
+                r#"{"email":{"enabled":false,"preferred":true}}"#,
+                "email cannot be preferred without being enabled",
+            ),
+            (
+                "PUT /mfa/preference",
+                r#"{"totp":{"enabled":true,"preferred":true},"sms":{"enabled":true,"preferred":true}}"#,
+                "Only one second factor can be preferred.",
+            ),
         ] {
             assert_eq!(read(path, body), Err(expected.into()), "{path} {body}");
         }
@@ -214,6 +264,18 @@ mod tests {
             assert_eq!(read(path, body), Ok(Some(user.into())), "{path} {body}");
         }
         assert_eq!(read("/logout", ""), Ok(None));
+    }
+
+    #[test]
+    fn what_is_known_stands_in_for_what_is_not_there() {
+        let row = row("/refresh");
+        for (body, token) in [("", "cookie"), (r#"{"refreshToken":null}"#, "cookie"), (r#"{"refreshToken":"r"}"#, "r")]
+        {
+            let members = Members::read(row, body.as_bytes(), Some(("refreshToken", "cookie"))).ok().unwrap();
+            assert_eq!(members.text("refreshToken"), Some(token), "{body}");
+        }
+        let wrong = Members::read(row, br#"{"refreshToken":7}"#, Some(("refreshToken", "cookie")));
+        assert!(wrong.is_err_and(|error| error.message == "refreshToken has to be a string"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::cognito::{Call, Operation};
 /// What callers may pass on, and what we say about them.
 #[derive(Clone, Debug, Default)]
 pub struct Allowed {
-    /// Attributes that a user may set at sign-up.
+    /// Attributes that a user may set, beside those that have a member of their own at sign-up.
     pub attributes: Vec<String>,
     /// Keys of `ClientMetadata`.
     pub metadata: Vec<String>,
@@ -59,12 +59,23 @@ pub fn call(
             }
             (Place::Attributes, _) => {
                 for (name, text) in members.texts(field.name) {
-                    if !allowed.attributes.iter().any(|allowed| allowed == name) {
+                    // The user's name has a member of its own at sign-up.
+                    let is_name = name == "name" && operation == Operation::UpdateUserAttributes;
+                    if !is_name && !allowed.attributes.iter().any(|allowed| allowed == name) {
                         let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
                         return Err(AccountError::invalid_request(format!("attributes.{name} is not allowed")));
                     }
                     // What has a member of its own is not set by a second way.
                     attributes.entry(name).or_insert_with(|| text.into());
+                }
+            }
+            (Place::Factor(member), _) => {
+                if let Some((enabled, preferred)) = members.factor(field.name) {
+                    let mut settings = json!({"Enabled": enabled});
+                    if let (Some(preferred), Some(settings)) = (preferred, settings.as_object_mut()) {
+                        settings.insert("PreferredMfa".into(), preferred.into());
+                    }
+                    body.insert(member.into(), settings);
                 }
             }
             (Place::Metadata, _) => {
@@ -84,14 +95,12 @@ pub fn call(
     } else if let Some(user) = &user {
         body.insert("Username".into(), user.as_str().into());
     }
-    if operation == Operation::SignUp {
+    if matches!(operation, Operation::SignUp | Operation::UpdateUserAttributes) {
         let attributes: Vec<_> =
             attributes.into_iter().map(|(name, value)| json!({"Name": name, "Value": value})).collect();
         body.insert("UserAttributes".into(), attributes.into());
     }
-    if matches!(operation, Operation::ChangePassword | Operation::GlobalSignOut)
-        && let Some(token) = token
-    {
+    if let Some(token) = token.filter(|_| operation.takes_access_token()) {
         body.insert("AccessToken".into(), token.into());
     }
     if let Some(address) = address.filter(|_| allowed.forward_address && operation.takes_user_context()) {
@@ -113,11 +122,13 @@ pub fn metadata(members: &Members, allowed: &Allowed) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::table::row;
 
     /// The body of the call that a body becomes.
     fn made(path: &str, body: &Value) -> Result<Value, String> {
-        let row = Row::by_path(path).unwrap();
-        let members = Members::read(row, body.to_string().as_bytes()).map_err(|error| error.message.into_owned())?;
+        let row = row(path);
+        let members =
+            Members::read(row, body.to_string().as_bytes(), None).map_err(|error| error.message.into_owned())?;
         let allowed = Allowed {
             attributes: vec!["custom:plan".into(), "email".into()],
             metadata: vec!["locale".into()],
@@ -190,10 +201,44 @@ mod tests {
                 json!({"oldPassword": "o", "newPassword": "n"}),
                 json!({"AccessToken": "access", "PreviousPassword": "o", "ProposedPassword": "n"}),
             ),
+            ("GET /me", json!({}), json!({"AccessToken": "access"})),
+            ("DELETE /me", json!({}), json!({"AccessToken": "access"})),
+            (
+                "PATCH /me",
+                json!({"attributes": {"name": "Ada L", "custom:plan": ""}, "clientMetadata": {"locale": "de", "x": "y"}}),
+                json!({"AccessToken": "access", "ClientMetadata": {"locale": "de"},
+                    "UserAttributes": [{"Name": "custom:plan", "Value": ""}, {"Name": "name", "Value": "Ada L"}]}),
+            ),
+            (
+                "/verify-attribute/code",
+                json!({"attribute": "email"}),
+                json!({"AccessToken": "access", "AttributeName": "email"}),
+            ),
+            (
+                "/verify-attribute",
+                json!({"attribute": "email", "code": "1"}),
+                json!({"AccessToken": "access", "AttributeName": "email", "Code": "1"}),
+            ),
+            ("/mfa/totp", json!({"email": "a@b"}), json!({"AccessToken": "access"})),
+            (
+                "/mfa/totp/verify",
+                json!({"code": "1", "deviceName": "phone"}),
+                json!({"AccessToken": "access", "UserCode": "1", "FriendlyDeviceName": "phone"}),
+            ),
+            (
+                "PUT /mfa/preference",
+                json!({"totp": {"enabled": true, "preferred": true}, "sms": {"enabled": false}}),
+                json!({"AccessToken": "access", "SoftwareTokenMfaSettings": {"Enabled": true, "PreferredMfa": true},
+                    "SMSMfaSettings": {"Enabled": false}}),
+            ),
         ] {
             assert_eq!(made(path, &body), Ok(expected), "{path} {body}");
         }
         let role = json!({"email": "a", "password": "p", "name": "n", "attributes": {"custom:role": "admin"}});
         assert_eq!(made("/register", &role), Err("attributes.custom:role is not allowed".into()));
+        for name in ["custom:role", "phone_number", "email_verified", "sub"] {
+            let change = json!({"attributes": {name: "x"}});
+            assert_eq!(made("PATCH /me", &change), Err(format!("attributes.{name} is not allowed")));
+        }
     }
 }

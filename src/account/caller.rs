@@ -1,5 +1,6 @@
 //! Who calls: the address that a request comes from, and the access token that it carries.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
@@ -7,7 +8,9 @@ use http::header::{self, HeaderMap};
 use tokio::time::Instant;
 
 use super::address::{self, Address};
+use super::carrier::Carrier;
 use super::error::{AccountError, Code};
+use super::table::{Credential, Row};
 use super::{Account, CLIENT_PATIENCE, unix_now};
 use crate::authz::{Denial, Expected, token};
 use crate::user_pool::AcceptedUse;
@@ -19,23 +22,46 @@ const SCOPE: &str = "aws.cognito.signin.user.admin";
 pub(super) struct Bearer {
     /// As it was sent.
     pub(super) token: String,
+    /// Whether it was in a cookie.
+    pub(super) is_cookie: bool,
     /// The user, as far as limits are concerned.
     pub(super) user: String,
     /// Whether it has the scope for that.
     pub(super) may_manage_account: bool,
+    /// Whether it may come from the hosted pages: what the user-pool API issues has that one scope and no other.
+    pub(super) may_be_of_hosted_ui: bool,
+}
+
+/// 401 where a token has to be.
+pub(super) fn no_token() -> AccountError {
+    AccountError::unauthorized("No token provided")
 }
 
 impl Account {
-    /// The caller's access token, verified as a check does it.
-    pub(super) async fn bearer(&self, headers: &HeaderMap) -> Result<Bearer, AccountError> {
+    /// The caller's access token, verified as a check does it: the Bearer token, or without one that in the cookies. None
+    /// where the row wants none, or may go without.
+    pub(super) async fn bearer(
+        &self,
+        row: &Row,
+        headers: &HeaderMap,
+        carrier: &Carrier<'_>,
+    ) -> Result<Option<Bearer>, AccountError> {
+        if row.credential == Credential::None {
+            return Ok(None);
+        }
         let values = headers.get_all(header::AUTHORIZATION).iter();
         let token = token::credential(values.map(|value| value.to_str().unwrap_or("Bearer")));
         let refused = |denial: Denial| match denial {
-            Denial::MissingCredential => AccountError::unauthorized("No token provided"),
+            Denial::MissingCredential => no_token(),
             denial if denial.is_ours() => AccountError::unavailable(),
             _ => AccountError::new(401, Code::InvalidToken),
         };
-        let token = token.map_err(refused)?;
+        let is_cookie = token == Err(Denial::MissingCredential);
+        let token = match (token, carrier.access_token()?) {
+            (Err(Denial::MissingCredential), Some(cookie)) => cookie,
+            (Err(Denial::MissingCredential), None) if row.credential == Credential::TokenOrSession => return Ok(None),
+            (token, _) => Cow::Borrowed(token.map_err(refused)?),
+        };
         let rules = self.authorizer.rules();
         let Some(pool) = rules.pools.named(&self.settings.pool) else {
             return Err(AccountError::unavailable());
@@ -43,13 +69,16 @@ impl Account {
         // Only an access token can do anything here, whatever checks accept.
         let expected = Expected { pool: &pool.name, token_use: AcceptedUse::Access, clients: &pool.clients };
         let deadline = Instant::now() + CLIENT_PATIENCE;
-        let verified = self.authorizer.verify_token(token, expected, unix_now(), deadline).await.map_err(refused)?;
+        let verified = self.authorizer.verify_token(&token, expected, unix_now(), deadline).await.map_err(refused)?;
         let claims = &verified.claims;
-        Ok(Bearer {
-            token: token.to_owned(),
+        let scope = claims.scope().unwrap_or_default();
+        Ok(Some(Bearer {
             user: claims.username().unwrap_or(claims.sub()).to_owned(),
-            may_manage_account: claims.scope().is_some_and(|scope| scope.split(' ').any(|scope| scope == SCOPE)),
-        })
+            may_manage_account: scope.split(' ').any(|scope| scope == SCOPE),
+            may_be_of_hosted_ui: scope != SCOPE,
+            is_cookie,
+            token: token.into_owned(),
+        }))
     }
 
     /// Where a request comes from. What a proxy says is not believed unless its place is configured.

@@ -30,16 +30,31 @@ impl FromStr for Origin {
     }
 }
 
+/// Headers that pages may send where sessions are in cookies: with the last one they ask for tokens instead.
+const WITH_COOKIES: &str = "Authorization, Content-Type, X-Account-Tokens";
+
 /// The origins that may.
 #[derive(Clone, Debug, Default)]
 pub struct Cors {
     origins: Vec<Origin>,
+    credentials: bool,
 }
 
 impl Cors {
     /// These origins.
     pub fn new(origins: Vec<Origin>) -> Self {
-        Self { origins }
+        Self { origins, credentials: false }
+    }
+
+    /// The same, and their pages may have the browser send its cookies along.
+    #[must_use]
+    pub fn with_credentials(self) -> Self {
+        Self { credentials: true, ..self }
+    }
+
+    /// The origins, as browsers write them.
+    pub fn origins(&self) -> impl Iterator<Item = &[u8]> {
+        self.origins.iter().map(|Origin(origin)| origin.as_bytes())
     }
 
     /// Whether there are any.
@@ -58,8 +73,8 @@ impl Cors {
         self.is_on() && method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// Tells the browser that its page may read the answer, if it may. `method` is set for an answer to a preflight.
-    pub fn apply<B>(&self, request: &HeaderMap, response: &mut Response<B>, method: Option<&'static str>) {
+    /// Tells the browser that its page may read the answer, if it may. `methods` is set for an answer to a preflight.
+    pub fn apply<B>(&self, request: &HeaderMap, response: &mut Response<B>, methods: Option<HeaderValue>) {
         if !self.is_on() {
             return;
         }
@@ -67,13 +82,17 @@ impl Cors {
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
         let Some(origin) = self.allowed(request) else { return };
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        let mut set = |name: HeaderName, value| drop(headers.insert(name, HeaderValue::from_static(value)));
-        match method {
-            None => set(header::ACCESS_CONTROL_EXPOSE_HEADERS, "Retry-After"),
-            Some(method) => {
-                set(header::ACCESS_CONTROL_ALLOW_METHODS, method);
-                set(header::ACCESS_CONTROL_ALLOW_HEADERS, "Authorization, Content-Type");
-                set(header::ACCESS_CONTROL_MAX_AGE, "600");
+        let mut set = |name: HeaderName, value| drop(headers.insert(name, value));
+        if self.credentials {
+            set(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+        match methods {
+            None => set(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After")),
+            Some(methods) => {
+                set(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+                let names = if self.credentials { WITH_COOKIES } else { "Authorization, Content-Type" };
+                set(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(names));
+                set(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
             }
         }
     }

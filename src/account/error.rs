@@ -54,6 +54,8 @@ codes! {
     InvalidPassword = "invalid_password": "The password does not meet the requirements.",
     /// A wrong code, an old one, or one that nobody asked for.
     InvalidCode = "invalid_code": "The code is wrong or has expired.",
+    /// The state of a sign-in at the hosted pages: not ours, not of this request, used, or too old.
+    InvalidState = "invalid_state": "The sign-in took too long, was finished before, or was begun elsewhere. Start again.",
     /// The session of a sign-in is over.
     InvalidSession = "invalid_session": "The sign-in took too long or was answered before. Start again.",
     /// A token that is missing, bad, expired or revoked.
@@ -62,6 +64,8 @@ codes! {
     ScopeMissing = "scope_missing": "The token lacks the scope aws.cognito.signin.user.admin.",
     /// The user has no such second factor.
     MfaNotSetUp = "mfa_not_set_up": "This second factor is not set up.",
+    /// A request with cookies that does not come from a page that may make it.
+    CrossSite = "cross_site": "The request does not come from a page that may use cookies here.",
     /// The pool's own rules say no.
     Rejected = "rejected": "The request was rejected.",
     /// No such route.
@@ -141,16 +145,26 @@ pub enum Judgement {
     Error(AccountError),
 }
 
-/// What `error` is to a client of this route. With `hide_users`, answers that a user interface would like and that
-/// tell whether somebody has an account give way to ones that do not.
-pub fn judge(row: &Row, error: &CognitoError, hide_users: bool) -> Judgement {
+/// What an error is judged by, beside its route.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// Whether answers that a user interface would like and that tell whether somebody has an account give way to ones
+    /// that do not.
+    pub hide_users: bool,
+    /// Whether the session of a sign-in was shown where an access token could have been.
+    pub by_session: bool,
+}
+
+/// What `error` is to a client of this route.
+pub fn judge(row: &Row, error: &CognitoError, asked: Asked) -> Judgement {
+    let hide_users = asked.hide_users;
     match error {
         CognitoError::Unavailable(_) => Judgement::Error(AccountError::unavailable()),
         CognitoError::Nonsense => Judgement::Error(AccountError::upstream()),
         CognitoError::Refused(refusal) => {
             let as_if_done = row.hides == Hides::All && is_about_the_user(refusal)
                 || hide_users && row.operation == Operation::SignUp && refusal.name == ErrorName::UsernameExists;
-            if as_if_done { Judgement::AsIfDone } else { Judgement::Error(refused(row, refusal, hide_users)) }
+            if as_if_done { Judgement::AsIfDone } else { Judgement::Error(refused(row, refusal, asked)) }
         }
     }
 }
@@ -175,11 +189,11 @@ fn is_about_the_user(refusal: &Refusal) -> bool {
     }
 }
 
-fn refused(row: &Row, refusal: &Refusal, hide_users: bool) -> AccountError {
+fn refused(row: &Row, refusal: &Refusal, asked: Asked) -> AccountError {
     use ErrorName as E;
     // One status for whatever the caller has done wrong; the code tells the cases apart.
     let caller = |code| AccountError::new(row.refusal, code);
-    let unless_hidden = |code, hidden| caller(if hide_users { hidden } else { code });
+    let unless_hidden = |code, hidden| caller(if asked.hide_users { hidden } else { code });
     let takes_code = matches!(row.operation, Operation::ConfirmSignUp | Operation::ConfirmForgotPassword);
     match refusal.name {
         E::TooManyRequests => AccountError::rate_limited(AFTER_QUOTA),
@@ -187,7 +201,7 @@ fn refused(row: &Row, refusal: &Refusal, hide_users: bool) -> AccountError {
         E::InternalError | E::OperationNotEnabled | E::ConcurrentModification => AccountError::unavailable(),
 
         E::UserLambdaValidation => caller(Code::Rejected),
-        E::CodeMismatch | E::ExpiredCode | E::EnableSoftwareTokenMFA => caller(Code::InvalidCode),
+        E::CodeMismatch | E::ExpiredCode | E::EnableSoftwareTokenMFA | E::InvalidGrant => caller(Code::InvalidCode),
         E::MFAMethodNotFound | E::SoftwareTokenMFANotFound => caller(Code::MfaNotSetUp),
         // Some emulators call a wrong password an invalid one.
         E::InvalidPassword if row.operation == Operation::InitiateAuth => caller(Code::InvalidCredentials),
@@ -196,17 +210,24 @@ fn refused(row: &Row, refusal: &Refusal, hide_users: bool) -> AccountError {
             let message = refusal.policy.as_deref().map_or(error.message, |policy| policy.to_owned().into());
             AccountError { message, ..error }
         }
+        // As where the address has another form than it should.
+        E::UsernameExists | E::AliasExists if row.operation == Operation::UpdateUserAttributes => {
+            unless_hidden(Code::UsernameExists, Code::InvalidRequest)
+        }
         E::UsernameExists | E::AliasExists => unless_hidden(Code::UsernameExists, Code::InvalidCode),
         E::UserNotConfirmed | E::PasswordResetRequired if takes_code => caller(Code::InvalidCode),
         E::UserNotConfirmed => unless_hidden(Code::UserNotConfirmed, Code::InvalidCredentials),
         E::PasswordResetRequired => unless_hidden(Code::PasswordResetRequired, Code::InvalidCredentials),
 
         E::NotAuthorized | E::Unauthorized | E::UserNotFound | E::RefreshTokenReuse | E::UnsupportedTokenType => {
-            not_authorized(row, refusal)
+            not_authorized(row, refusal, asked.by_session)
         }
         E::InvalidParameter => match refusal.hint {
             Hint::Flow if row.operation == Operation::InitiateAuth || row.flow == Flow::Refresh => flow_disabled(),
-            Hint::Secret if !may_misname_user(row) => AccountError::upstream(),
+            Hint::Secret if shows_secret(row) => AccountError::upstream(),
+            Hint::Session if asked.by_session => caller(Code::InvalidSession),
+            // The form of the settings was judged before: it is the user who lacks something.
+            _ if row.operation == Operation::SetUserMFAPreference => caller(Code::MfaNotSetUp),
             _ if matches!(row.operation, Operation::GetTokensFromRefreshToken | Operation::RevokeToken) => {
                 caller(Code::InvalidToken)
             }
@@ -216,12 +237,14 @@ fn refused(row: &Row, refusal: &Refusal, hide_users: bool) -> AccountError {
         E::CodeDeliveryFailure
         | E::FeatureUnavailableInTier
         | E::Forbidden
+        | E::InvalidClient
         | E::InvalidEmailRoleAccessPolicy
         | E::InvalidLambdaResponse
         | E::InvalidSmsRoleAccessPolicy
         | E::InvalidSmsRoleTrustRelationship
         | E::InvalidUserPoolConfiguration
         | E::ResourceNotFound
+        | E::UnauthorizedClient
         | E::UnexpectedLambda
         | E::UnsupportedOperation
         | E::UnsupportedUserState => AccountError::upstream(),
@@ -229,10 +252,11 @@ fn refused(row: &Row, refusal: &Refusal, hide_users: bool) -> AccountError {
 }
 
 /// Names for "no" that mean something else on each route.
-fn not_authorized(row: &Row, refusal: &Refusal) -> AccountError {
+fn not_authorized(row: &Row, refusal: &Refusal, by_session: bool) -> AccountError {
     let caller = |code| AccountError::new(row.refusal, code);
     match refusal.hint {
-        Hint::Secret if !may_misname_user(row) => return AccountError::upstream(),
+        Hint::Secret if shows_secret(row) => return AccountError::upstream(),
+        Hint::Attribute if row.operation == Operation::UpdateUserAttributes => return AccountError::upstream(),
         Hint::Flow if row.operation == Operation::InitiateAuth || row.flow == Flow::Refresh => return flow_disabled(),
         _ => {}
     }
@@ -241,11 +265,19 @@ fn not_authorized(row: &Row, refusal: &Refusal) -> AccountError {
         Operation::SignUp => caller(Code::Rejected),
         Operation::ConfirmSignUp | Operation::ConfirmForgotPassword => caller(Code::InvalidCode),
         Operation::RespondToAuthChallenge if refusal.hint == Hint::Session => caller(Code::InvalidSession),
-        Operation::ChangePassword if refusal.hint == Hint::AccessToken || refusal.name == ErrorName::UserNotFound => {
-            AccountError::new(401, Code::InvalidToken)
+        // There it is the old password, too.
+        Operation::ChangePassword if refusal.hint != Hint::AccessToken && refusal.name != ErrorName::UserNotFound => {
+            caller(Code::InvalidCredentials)
         }
         Operation::RevokeToken | Operation::GlobalSignOut | Operation::GetTokensFromRefreshToken => {
             caller(Code::InvalidToken)
+        }
+        operation if operation.takes_access_token() => {
+            if by_session {
+                caller(Code::InvalidSession)
+            } else {
+                AccountError::new(401, Code::InvalidToken)
+            }
         }
         _ => caller(Code::InvalidCredentials),
     }
@@ -261,6 +293,11 @@ fn may_misname_user(row: &Row) -> bool {
     row.operation == Operation::RespondToAuthChallenge || row.flow == Flow::Refresh
 }
 
+/// Whether a hash or a secret that Cognito does not take is the operator's.
+fn shows_secret(row: &Row) -> bool {
+    !may_misname_user(row) && !row.operation.takes_access_token()
+}
+
 /// What the operator should do about it, for the log.
 pub fn advice(row: &Row, error: &CognitoError) -> Option<&'static str> {
     let CognitoError::Refused(refusal) = error else { return None };
@@ -273,11 +310,21 @@ pub fn advice(row: &Row, error: &CognitoError) -> Option<&'static str> {
                 "the app client does not allow this way to sign in: tick it under its authentication flows \
                  (ALLOW_USER_PASSWORD_AUTH for passwords)",
             ),
-            Hint::Secret if !may_misname_user(row) => {
+            Hint::Attribute if row.operation == Operation::UpdateUserAttributes => Some(
+                "--account-attributes lists an attribute that the app client may not write: look at its attribute permissions",
+            ),
+            Hint::Secret if shows_secret(row) => {
                 Some("the app client's secret is missing or wrong: --client-secret-file or COGNITO_CLIENT_SECRET")
             }
             _ => None,
         },
+        ErrorName::InvalidClient => Some(
+            "the hosted sign-in pages refuse the app client: its secret is missing or wrong (--client-secret-file), or \
+             --hosted-ui-domain belongs to another pool",
+        ),
+        ErrorName::UnauthorizedClient => {
+            Some("the app client does not allow the authorization code grant, or not these scopes: --oauth-scopes")
+        }
         ErrorName::ResourceNotFound => {
             Some("Cognito does not know the app client, or not in this region: --account-client-id")
         }
@@ -292,130 +339,4 @@ pub fn advice(row: &Row, error: &CognitoError) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::account::table::ROWS;
-    use crate::cognito::error::Outage;
-
-    fn row(path: &str) -> &'static Row {
-        Row::by_path(path).unwrap()
-    }
-
-    fn error(name: ErrorName, hint: Hint) -> CognitoError {
-        CognitoError::Refused(Refusal { name, hint, policy: None })
-    }
-
-    /// Status and code for an error; 200 for an answer as if all were well.
-    fn judged(path: &str, name: ErrorName, hint: Hint, hide_users: bool) -> (u16, &'static str) {
-        match judge(row(path), &error(name, hint), hide_users) {
-            Judgement::AsIfDone => (200, ""),
-            Judgement::Error(error) => (error.status, error.code.as_str()),
-        }
-    }
-
-    #[test]
-    fn each_name_on_each_route() {
-        use ErrorName as E;
-        for (path, name, expected) in [
-            ("/register", E::UsernameExists, (400, "username_exists")),
-            ("/register", E::InvalidPassword, (400, "invalid_password")),
-            ("/register", E::InvalidParameter, (400, "invalid_request")),
-            ("/register", E::NotAuthorized, (400, "rejected")),
-            ("/register", E::UserLambdaValidation, (400, "rejected")),
-            ("/register", E::CodeDeliveryFailure, (502, "upstream_error")),
-            ("/register", E::UnexpectedLambda, (502, "upstream_error")),
-            ("/register", E::OperationNotEnabled, (503, "upstream_unavailable")),
-            ("/verify", E::CodeMismatch, (400, "invalid_code")),
-            ("/verify", E::ExpiredCode, (400, "invalid_code")),
-            ("/verify", E::UserNotFound, (400, "invalid_code")),
-            ("/verify", E::NotAuthorized, (400, "invalid_code")),
-            ("/verify", E::AliasExists, (400, "username_exists")),
-            ("/verify", E::LimitExceeded, (429, "rate_limited")),
-            ("/resend-code", E::UserNotFound, (200, "")),
-            ("/resend-code", E::InvalidParameter, (200, "")),
-            ("/resend-code", E::NotAuthorized, (200, "")),
-            ("/resend-code", E::LimitExceeded, (200, "")),
-            ("/resend-code", E::CodeDeliveryFailure, (200, "")),
-            ("/resend-code", E::TooManyRequests, (429, "rate_limited")),
-            ("/forgot-password", E::UserNotFound, (200, "")),
-            ("/forgot-password", E::UserNotConfirmed, (200, "")),
-            ("/forgot-password", E::ResourceNotFound, (502, "upstream_error")),
-            ("/login", E::NotAuthorized, (401, "invalid_credentials")),
-            ("/login", E::UserNotFound, (401, "invalid_credentials")),
-            ("/login", E::InvalidPassword, (401, "invalid_credentials")),
-            ("/login", E::UserNotConfirmed, (401, "user_not_confirmed")),
-            ("/login", E::PasswordResetRequired, (401, "password_reset_required")),
-            ("/login", E::UserLambdaValidation, (401, "rejected")),
-            ("/login", E::InvalidParameter, (401, "invalid_request")),
-            ("/login", E::TooManyRequests, (429, "rate_limited")),
-            ("/login", E::Forbidden, (502, "upstream_error")),
-            ("/challenge", E::CodeMismatch, (401, "invalid_code")),
-            ("/challenge", E::ExpiredCode, (401, "invalid_code")),
-            ("/challenge", E::NotAuthorized, (401, "invalid_credentials")),
-            ("/challenge", E::InvalidPassword, (401, "invalid_password")),
-            ("/challenge", E::SoftwareTokenMFANotFound, (401, "mfa_not_set_up")),
-            ("/refresh", E::NotAuthorized, (401, "invalid_token")),
-            ("/refresh", E::RefreshTokenReuse, (401, "invalid_token")),
-            ("/refresh", E::UserNotFound, (401, "invalid_token")),
-            ("/refresh", E::InvalidParameter, (401, "invalid_token")),
-            ("/reset-password", E::CodeMismatch, (400, "invalid_code")),
-            ("/reset-password", E::UserNotConfirmed, (400, "invalid_code")),
-            ("/reset-password", E::UserNotFound, (400, "invalid_code")),
-            ("/reset-password", E::PasswordHistoryPolicyViolation, (400, "invalid_password")),
-            ("/reset-password", E::TooManyFailedAttempts, (429, "rate_limited")),
-            ("/revoke", E::Unauthorized, (400, "invalid_token")),
-            ("/revoke", E::UnsupportedTokenType, (400, "invalid_token")),
-            ("/revoke", E::UnsupportedOperation, (502, "upstream_error")),
-            ("/change-password", E::NotAuthorized, (400, "invalid_credentials")),
-            ("/change-password", E::LimitExceeded, (429, "rate_limited")),
-            ("/change-password", E::UserNotFound, (401, "invalid_token")),
-        ] {
-            assert_eq!(judged(path, name, Hint::None, false), expected, "{path} {name:?}");
-        }
-    }
-
-    #[test]
-    fn what_only_a_message_tells() {
-        use ErrorName::{InvalidParameter, NotAuthorized};
-        for (path, name, hint, expected) in [
-            ("/login", InvalidParameter, Hint::Flow, (502, "auth_flow_disabled")),
-            ("/login", NotAuthorized, Hint::Secret, (502, "upstream_error")),
-            ("/forgot-password", NotAuthorized, Hint::Secret, (502, "upstream_error")),
-            ("/challenge", NotAuthorized, Hint::Secret, (401, "invalid_credentials")),
-            ("/challenge", NotAuthorized, Hint::Session, (401, "invalid_session")),
-            ("/refresh", InvalidParameter, Hint::Flow, (502, "auth_flow_disabled")),
-            ("/refresh", NotAuthorized, Hint::Secret, (401, "invalid_token")),
-            ("/change-password", NotAuthorized, Hint::AccessToken, (401, "invalid_token")),
-        ] {
-            assert_eq!(judged(path, name, hint, false), expected, "{path} {name:?} {hint:?}");
-        }
-    }
-
-    #[test]
-    fn hidden_users_are_hidden() {
-        use ErrorName as E;
-        for (path, name, expected) in [
-            ("/register", E::UsernameExists, (200, "")),
-            ("/verify", E::AliasExists, (400, "invalid_code")),
-            ("/login", E::UserNotConfirmed, (401, "invalid_credentials")),
-            ("/login", E::PasswordResetRequired, (401, "invalid_credentials")),
-        ] {
-            assert_eq!(judged(path, name, Hint::None, true), expected, "{path} {name:?}");
-        }
-    }
-
-    #[test]
-    fn outages_and_nonsense_are_the_same_everywhere_and_what_waits_says_how_long() {
-        for row in ROWS {
-            let of = |error| match judge(row, &error, false) {
-                Judgement::Error(error) => (error.status, error.retry_after.is_some()),
-                Judgement::AsIfDone => (200, false),
-            };
-            for outage in [Outage::Connect, Outage::Broken, Outage::Timeout, Outage::Failed, Outage::CircuitOpen] {
-                assert_eq!(of(CognitoError::Unavailable(outage)), (503, true), "{}", row.path);
-            }
-            assert_eq!(of(CognitoError::Nonsense), (502, false), "{}", row.path);
-            assert_eq!(of(error(ErrorName::TooManyRequests, Hint::None)), (429, true), "{}", row.path);
-        }
-    }
-}
+mod tests;

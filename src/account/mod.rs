@@ -10,14 +10,18 @@ pub mod address;
 pub mod body;
 pub mod call;
 mod caller;
+pub mod carrier;
 pub mod cors;
 pub mod error;
 mod logout;
+pub mod oauth;
 pub mod openapi;
+mod profile;
 pub mod rate_limit;
 mod refresh;
 pub mod table;
 mod tokens;
+pub mod totp;
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -36,11 +40,15 @@ use tokio::time::{Instant, sleep_until};
 use self::body::Members;
 use self::call::Allowed;
 use self::caller::Bearer;
+use self::carrier::{Carrier, Cookies};
 use self::cors::Cors;
-use self::error::{AccountError, Code, Judgement};
+use self::error::{AccountError, Asked, Code, Judgement};
+use self::oauth::{AUTHORIZE_NAME, AUTHORIZE_PATH, HostedUi, Oauth};
+use self::openapi::Extent;
 use self::rate_limit::{RateLimits, Rates};
 use self::refresh::Refreshes;
-use self::table::{Flow, Hides, ROWS, Row, Success};
+use self::table::{Credential, Flow, Hides, Limit, Row, Success, rows};
+use self::totp::Issuer;
 use crate::authz::{Authorizer, UnixTime};
 use crate::cognito::error::CognitoError;
 use crate::cognito::{CognitoClient, Operation};
@@ -111,8 +119,14 @@ pub struct Settings {
     pub min_failure_time: Duration,
     /// Whether answers that a user interface would like give way to ones that tell less.
     pub hide_users: bool,
+    /// What authenticators call the issuer of accounts.
+    pub totp_issuer: Issuer,
     /// `realm` of challenges.
     pub realm: Box<str>,
+    /// The hosted sign-in pages, if they are used.
+    pub hosted_ui: Option<HostedUi>,
+    /// Browser sessions, if they are on.
+    pub cookies: Option<Cookies>,
 }
 
 /// The account API.
@@ -125,6 +139,7 @@ pub struct Account {
     own_client: Clients,
     limits: RateLimits,
     refreshes: Refreshes,
+    oauth: Option<Oauth>,
     metrics: AccountMetrics,
     openapi: Bytes,
     challenge: HeaderValue,
@@ -139,6 +154,8 @@ struct Reply {
     body: Value,
     /// Whether a refresh token is in it.
     rotated: bool,
+    /// `Set-Cookie` values.
+    cookies: Vec<String>,
 }
 
 impl std::fmt::Debug for Reply {
@@ -150,16 +167,18 @@ impl std::fmt::Debug for Reply {
 
 impl Reply {
     fn new(status: u16, outcome: &'static str, body: Value) -> Self {
-        Self { status, outcome, body, rotated: false }
+        Self { status, outcome, body, rotated: false, cookies: Vec::new() }
     }
 }
 
+/// Below the prefix; the one route that asks nothing of Cognito.
+const OPENAPI: &str = "/openapi.json";
 /// Values of the label `operation`, beside the rows' names: what is no row.
 const NO_ROW: &str = "none";
 
 /// Values of the label `operation` of account metrics.
 pub fn route_labels() -> Vec<&'static str> {
-    ROWS.iter().map(|row| row.name).chain(["openapi", NO_ROW]).collect()
+    rows().map(|row| row.name).chain([AUTHORIZE_NAME, "openapi", NO_ROW]).collect()
 }
 
 /// Values of the label `outcome` of account metrics.
@@ -175,7 +194,8 @@ impl Account {
         authorizer: Arc<Authorizer>,
         metrics: AccountMetrics,
     ) -> Arc<Self> {
-        let openapi = openapi::document(settings.prefix.as_str(), &settings.allowed).to_string();
+        let extent = Extent { hosted_ui: settings.hosted_ui.is_some(), cookies: settings.cookies.is_some() };
+        let openapi = openapi::document(settings.prefix.as_str(), &settings.allowed, extent).to_string();
         let challenge = HeaderValue::from_str(&format!("Bearer realm=\"{}\"", settings.realm));
         Arc::new(Self {
             client,
@@ -183,6 +203,7 @@ impl Account {
             own_client: Clients::Only(vec![settings.client_id.clone()]),
             limits: RateLimits::new(settings.rates, metrics.clone()),
             refreshes: Refreshes::default(),
+            oauth: settings.hosted_ui.clone().map(Oauth::new),
             metrics,
             openapi: openapi.into(),
             challenge: challenge.unwrap_or(HeaderValue::from_static("Bearer")),
@@ -201,38 +222,56 @@ impl Account {
         let start = Instant::now();
         let (parts, body) = request.into_parts();
         let below = self.settings.prefix.below(parts.uri.path()).unwrap_or_default();
-        let row = Row::by_path(below);
-        let (name, allow) = match row {
-            Some(row) => (row.name, "POST"),
-            None if below == "/openapi.json" => ("openapi", "GET, HEAD"),
-            None => (NO_ROW, ""),
+        // What is asked for in another way than any of the path's is counted with the first.
+        let rows = || Row::of(below).filter(|row| row.flow != Flow::Oauth || self.oauth.is_some());
+        let row = rows().find(|row| row.takes(&parts.method));
+        let begins_at = self.oauth.as_ref().filter(|_| below == AUTHORIZE_PATH);
+        let read_only = || allow([&Method::GET].into_iter());
+        let (name, allow) = match row.or_else(|| rows().next()) {
+            Some(row) => (row.name, allow(rows().map(|row| &row.method))),
+            None if begins_at.is_some() => (AUTHORIZE_NAME, read_only()),
+            None if below == OPENAPI => ("openapi", read_only()),
+            None => (NO_ROW, String::new()),
         };
         let cors = &self.settings.cors;
         if !allow.is_empty() && cors.is_preflight(&parts.method, &parts.headers) {
             let mut response = Response::new(Full::default());
             *response.status_mut() = StatusCode::NO_CONTENT;
-            cors.apply(&parts.headers, &mut response, Some(allow));
+            cors.apply(&parts.headers, &mut response, HeaderValue::from_str(&allow).ok());
             return response;
         }
-        let result = match row {
-            Some(row) if parts.method == Method::POST => self.run(row, &parts.headers, body, peer).await,
-            None if allow.is_empty() => Err(AccountError::new(404, Code::NotFound)),
-            None if [Method::GET, Method::HEAD].contains(&parts.method) => {
+        let carrier = self.carrier(&parts.headers);
+        let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
+        let mut result = match (row, begins_at) {
+            (Some(row), _) => match self.guard(&carrier, &parts.method) {
+                Ok(()) => self.run(row, &parts.headers, &carrier, body, peer).await,
+                Err(error) => Err(error),
+            },
+            (None, _) if allow.is_empty() => Err(AccountError::new(404, Code::NotFound)),
+            (None, Some(oauth)) if is_read => {
+                let address = self.address(&parts.headers, peer);
+                self.authorize_url(oauth, parts.uri.query().unwrap_or_default(), &address, &carrier)
+            }
+            (None, None) if below == OPENAPI && is_read => {
                 self.metrics.answered(name, "success", start.elapsed().as_secs_f64());
                 let mut response = response(200, self.openapi.clone());
                 cors.apply(&parts.headers, &mut response, None);
                 return response;
             }
-            _ => Err(AccountError::new(405, Code::MethodNotAllowed)),
+            (None, _) => Err(AccountError::new(405, Code::MethodNotAllowed)),
         };
+        let cookies = self.pack(&carrier, row, &mut result);
         let (status, outcome) = match &result {
             Ok(reply) => (reply.status, reply.outcome),
             Err(error) => (error.status, error.code.as_str()),
         };
         let mut response = match result {
             Ok(reply) => response(reply.status, reply.body.to_string()),
-            Err(error) => self.refusal(&error, allow),
+            Err(error) => self.refusal(&error, &allow),
         };
+        for cookie in cookies.into_iter().filter_map(|cookie| HeaderValue::try_from(cookie).ok()) {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
         cors.apply(&parts.headers, &mut response, None);
         let took = start.elapsed();
         self.metrics.answered(name, outcome, took.as_secs_f64());
@@ -250,25 +289,58 @@ impl Account {
         self: &Arc<Self>,
         row: &'static Row,
         headers: &HeaderMap,
+        carrier: &Carrier<'_>,
         body: Incoming,
         peer: Option<IpAddr>,
     ) -> Result<Reply, AccountError> {
         let address = self.address(headers, peer);
         self.limits.request(&address).map_err(AccountError::rate_limited)?;
-        let bearer = if row.bearer { Some(self.bearer(headers).await?) } else { None };
+        let refresh_cookie = match row.flow {
+            Flow::Refresh | Flow::Logout => carrier.refresh_token()?,
+            _ => None,
+        };
+        let has_more = refresh_cookie.is_some() || carrier.reads() && row.credential == Credential::TokenOrSession;
+        let bearer = match self.bearer(row, headers, carrier).await {
+            // An access cookie goes with its token, or is of another sign-in than this one.
+            Err(error) if error.status == 401 && has_more => None,
+            bearer => bearer?,
+        };
         let body = body::read(headers, body).await?;
-        let members = Members::read(row, &body)?;
+        let members = Members::read(row, &body, refresh_cookie.as_deref().map(|token| ("refreshToken", token)))?;
         drop(body);
-        let user = bearer.as_ref().map(|bearer| &*bearer.user).or(members.user(row));
-        self.limits.user(row.limit, &address, user.unwrap_or_default()).map_err(AccountError::rate_limited)?;
+        let session = members.text("session").filter(|_| row.credential == Credential::TokenOrSession);
+        // What a browser sends by itself does not stand against what the page has said.
+        let bearer = bearer.filter(|bearer| session.is_none() || !bearer.is_cookie);
+        let user = match (&bearer, session) {
+            (Some(_), Some(_)) => {
+                return Err(AccountError::invalid_request("Send an access token or a session, not both."));
+            }
+            (Some(bearer), None) => bearer.user.clone(),
+            // Nobody says whose it is, and it is no name.
+            (None, Some(session)) => format!("session\0{session}"),
+            (None, None) if row.credential == Credential::TokenOrSession => return Err(caller::no_token()),
+            (None, None) => members.user(row).unwrap_or_default().to_owned(),
+        };
+        self.limits.user(limit(row, &members), &address, &user).map_err(AccountError::rate_limited)?;
+        // Signing out has a second way, without the scope.
+        let wants_scope = row.operation.takes_access_token() && row.flow != Flow::Logout;
+        if wants_scope && bearer.as_ref().is_some_and(|bearer| !bearer.may_manage_account) {
+            return Err(AccountError::new(row.refusal, Code::ScopeMissing));
+        }
 
         let asked = Instant::now();
         let deadline = asked + CLIENT_PATIENCE;
         match (row.flow, row.success, &bearer) {
             (Flow::Refresh, ..) => self.refresh(row, &members).await,
-            (Flow::Logout, Success::LoggedOut(message), Some(bearer)) => {
-                self.logout(row, bearer, &members, message, deadline).await
+            (Flow::Logout, Success::LoggedOut(message), bearer) => {
+                self.logout(row, bearer.as_ref(), &members, message, deadline).await
             }
+            (Flow::Oauth, ..) => match &self.oauth {
+                Some(oauth) => self.oauth_token(oauth, row, &members, carrier, deadline).await,
+                None => Err(AccountError::new(404, Code::NotFound)),
+            },
+            (Flow::Update, _, Some(bearer)) => self.update(row, bearer, &members, deadline).await,
+            (Flow::Totp, _, bearer) => self.totp(row, bearer.as_ref(), &members, deadline).await,
             _ => {
                 let result = self.plain(row, &members, bearer.as_ref(), address.ip(), deadline).await;
                 let is_telling = match row.hides {
@@ -293,57 +365,28 @@ impl Account {
         address: Option<IpAddr>,
         deadline: Instant,
     ) -> Result<Reply, AccountError> {
-        if row.operation == Operation::ChangePassword && bearer.is_some_and(|bearer| !bearer.may_manage_account) {
-            return Err(AccountError::new(row.refusal, Code::ScopeMissing));
-        }
         let token = bearer.map(|bearer| &*bearer.token);
         let call = call::call(row, members, token, &self.settings.allowed, address)?;
+        let by_session = row.credential == Credential::TokenOrSession && bearer.is_none();
         match self.client.call(call, deadline).await {
-            Ok(answer) => match row.success {
-                Success::Tokens => self.tokens_or_challenge(&answer, deadline).await,
-                success => Ok(self.done(success, &answer)),
-            },
-            Err(error) => self.settle(row, &error),
+            Ok(answer) if row.success == Success::Tokens => self.tokens_or_challenge(&answer, deadline).await,
+            Ok(answer) => self.done(row, &answer, by_session),
+            Err(error) => self.settle(row, &error, by_session),
         }
-    }
-
-    /// The answer when all went well, or has to look like it.
-    fn done(&self, success: Success, answer: &Map<String, Value>) -> Reply {
-        let (status, message) = match success {
-            Success::Registered(message) => (201, message),
-            Success::Message(message) | Success::LoggedOut(message) => (200, message),
-            Success::Tokens => (200, ""),
-        };
-        let mut body = Map::from_iter([("message".to_owned(), Value::from(message))]);
-        // Who it was would tell that it was nobody before.
-        if matches!(success, Success::Registered(_)) && !self.settings.hide_users {
-            if let Some(sub) = answer.get("UserSub").filter(|sub| sub.is_string()) {
-                body.insert("userSub".into(), sub.clone());
-            }
-            if let Some(Value::Object(details)) = answer.get("CodeDeliveryDetails") {
-                let member = |name: &str| details.get(name).cloned().unwrap_or_default();
-                let [destination, medium, attribute] = ["Destination", "DeliveryMedium", "AttributeName"].map(member);
-                body.insert(
-                    "delivery".into(),
-                    json!({"destination": destination, "medium": medium, "attribute": attribute}),
-                );
-            }
-        }
-        Reply::new(status, "success", body.into())
     }
 
     /// What an error of Cognito's is to the client, and what the operator should know of it.
-    fn settle(&self, row: &'static Row, error: &CognitoError) -> Result<Reply, AccountError> {
+    fn settle(&self, row: &'static Row, error: &CognitoError, by_session: bool) -> Result<Reply, AccountError> {
         if let Some(advice) = error::advice(row, error) {
             tracing::error!(operation = row.name, error = %error, advice, "the account API needs its operator");
         }
-        match error::judge(row, error, self.settings.hide_users) {
-            Judgement::AsIfDone => Ok(self.done(row.success, &Map::new())),
+        match error::judge(row, error, Asked { hide_users: self.settings.hide_users, by_session }) {
+            Judgement::AsIfDone => self.done(row, &Map::new(), by_session),
             Judgement::Error(error) => Err(error),
         }
     }
 
-    fn refusal(&self, error: &AccountError, allow: &'static str) -> Answer {
+    fn refusal(&self, error: &AccountError, allow: &str) -> Answer {
         let body = json!({"message": error.message, "code": error.code.as_str()}).to_string();
         let mut response = response(error.status, body);
         let headers = response.headers_mut();
@@ -352,10 +395,28 @@ impl Account {
         }
         match error.status {
             401 => drop(headers.insert(header::WWW_AUTHENTICATE, self.challenge.clone())),
-            405 => drop(headers.insert(header::ALLOW, HeaderValue::from_static(allow))),
+            405 => headers.extend(HeaderValue::from_str(allow).ok().map(|allow| (header::ALLOW, allow))),
             _ => {}
         }
         response
+    }
+}
+
+/// The methods of a path.
+fn allow<'m>(methods: impl Iterator<Item = &'m Method>) -> String {
+    let methods: Vec<_> =
+        methods.map(|method| if method == Method::GET { "GET, HEAD" } else { method.as_str() }).collect();
+    methods.join(", ")
+}
+
+/// What a request is counted against.
+fn limit(row: &Row, members: &Members) -> Limit {
+    match row.limit {
+        Limit::SendIf(names) => {
+            let sends = members.texts("attributes").any(|(name, _)| names.contains(&name));
+            if sends { Limit::Send } else { Limit::Address }
+        }
+        limit => limit,
     }
 }
 

@@ -122,7 +122,7 @@ impl RateLimits {
         let user = user.trim().to_lowercase();
         match limit {
             table::Limit::Address => Ok(()),
-            table::Limit::Send => self.judge("sends", self.sends.take(&user)),
+            table::Limit::Send | table::Limit::SendIf(_) => self.judge("sends", self.sends.take(&user)),
             table::Limit::Guess => {
                 if let Address::Known(address) = address {
                     self.judge("address_user", self.address_user.take(&(network(*address), &user)))?;

@@ -1,5 +1,12 @@
 //! The operations of the account API: rows of one table. A route is a row; what it may carry, what it asks of
 //! Cognito and how it ends stand in it. The documentation (`openapi.rs`) is made from the same rows.
+//!
+//! The ways into an account and out of it are in `table/entry.rs`, what a user who is in does with it in `table/own.rs`.
+
+mod entry;
+mod own;
+
+use http::Method;
 
 use crate::cognito::Operation;
 
@@ -8,14 +15,16 @@ use crate::cognito::Operation;
 pub struct Row {
     /// Its name: a metric label, and `operationId`.
     pub name: &'static str,
-    /// Below the prefix; POST.
+    /// How it is asked for. Whatever takes GET takes HEAD, too.
+    pub method: Method,
+    /// Below the prefix.
     pub path: &'static str,
     /// One line of documentation.
     pub summary: &'static str,
     /// What it asks of Cognito.
     pub operation: Operation,
-    /// Whether it wants the caller's access token.
-    pub bearer: bool,
+    /// What the caller shows.
+    pub credential: Credential,
     /// Members of the body. Others are ignored.
     pub fields: &'static [Field],
     /// How Cognito is asked.
@@ -28,6 +37,17 @@ pub struct Row {
     pub limit: Limit,
     /// What must not tell whether a user exists.
     pub hides: Hides,
+}
+
+/// What a caller shows to be let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// Nothing, or what is in the body.
+    None,
+    /// The user's access token.
+    Token,
+    /// That, or the member `session` of a sign-in that is not over yet; not both.
+    TokenOrSession,
 }
 
 /// A member of a body.
@@ -54,6 +74,8 @@ pub enum Need {
     Unless(&'static str),
     /// It or another name of the user.
     User,
+    /// It or another one of this kind.
+    Any,
 }
 
 /// Where a member goes.
@@ -71,6 +93,8 @@ pub enum Place {
     Attribute(&'static str),
     /// A map of texts, all of which are attributes, if they are on the list of allowed ones.
     Attributes,
+    /// The settings of a second factor, which are this member of the call.
+    Factor(&'static str),
     /// A map of texts for Lambdas, of which the allowed ones are passed on.
     Metadata,
     /// The way to sign in.
@@ -79,10 +103,25 @@ pub enum Place {
     Flow,
 }
 
+/// What a member looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A text.
+    Text,
+    /// A map of texts.
+    Texts,
+    /// `enabled`, and `preferred` or not.
+    Factor,
+}
+
 impl Place {
-    /// Whether the member is a map of texts, and not a text.
-    pub fn is_map(self) -> bool {
-        matches!(self, Self::Parameters | Self::Attributes | Self::Metadata)
+    /// What a member that goes there looks like.
+    pub fn shape(self) -> Shape {
+        match self {
+            Self::Parameters | Self::Attributes | Self::Metadata => Shape::Texts,
+            Self::Factor(_) => Shape::Factor,
+            _ => Shape::Text,
+        }
     }
 }
 
@@ -95,6 +134,12 @@ pub enum Flow {
     Refresh,
     /// `GlobalSignOut`, `RevokeToken`, or both (`logout.rs`).
     Logout,
+    /// A change, and then what the profile has become (`profile.rs`).
+    Update,
+    /// A secret, and how an authenticator gets it (`totp.rs`).
+    Totp,
+    /// The state, and then the exchange of a code (`oauth.rs`). Only with `--hosted-ui-domain`.
+    Oauth,
 }
 
 /// The answer when all went well.
@@ -108,6 +153,14 @@ pub enum Success {
     Tokens,
     /// 200 with this message, and how far it reaches.
     LoggedOut(&'static str),
+    /// 200 with this message, and where a code was sent.
+    Sent(&'static str),
+    /// Who the user is.
+    Profile,
+    /// A secret for an authenticator.
+    Totp,
+    /// 200 with this message, and the session to go on with.
+    TotpVerified(&'static str),
 }
 
 /// What a request is counted against, beside its address.
@@ -119,6 +172,8 @@ pub enum Limit {
     Guess,
     /// The user, as somebody who gets mail.
     Send,
+    /// The same, if one of these attributes is set: Cognito sends a code to it.
+    SendIf(&'static [&'static str]),
 }
 
 /// What must not tell whether a user exists.
@@ -139,234 +194,27 @@ const fn text(name: &'static str, need: Need, place: Place, about: &'static str)
     Field { name, need, place, about }
 }
 
-const EMAIL: Field = text("email", Need::User, Place::User(Some("email")), "The user's e-mail address.");
-const PHONE: Field = text(
-    "phone",
-    Need::User,
-    Place::User(Some("phone_number")),
-    "The user's phone number (+49...), where the pool's user names are phone numbers.",
-);
-const USERNAME: Field = text("username", Need::User, Place::User(None), "The user's name, where it is not an address.");
 const METADATA: Field = text(
     "clientMetadata",
     Need::No,
     Place::Metadata,
     "For the pool's Lambdas. Keys that are not allowed are dropped (`--client-metadata-keys`).",
 );
-const DEVICE: Field = text("deviceKey", Need::No, Place::Parameter("DEVICE_KEY"), "A remembered device.");
 
 /// All operations.
-pub const ROWS: &[Row] = &[
-    Row {
-        name: "register",
-        path: "/register",
-        summary: "Signs a user up. Cognito sends a code.",
-        operation: Operation::SignUp,
-        bearer: false,
-        fields: &[
-            EMAIL,
-            PHONE,
-            USERNAME,
-            text("password", Need::Yes, Place::Member("Password"), "Judged by the pool's password policy only."),
-            text("name", Need::Yes, Place::Attribute("name"), "The user's name, as people say it."),
-            text(
-                "attributes",
-                Need::No,
-                Place::Attributes,
-                "Further attributes, as far as they are allowed (`--account-attributes`).",
-            ),
-            METADATA,
-        ],
-        flow: Flow::Plain,
-        success: Success::Registered("Registration successful. Check your email for a verification code."),
-        refusal: 400,
-        limit: Limit::Send,
-        hides: Hides::Nothing,
-    },
-    Row {
-        name: "verify",
-        path: "/verify",
-        summary: "Confirms a sign-up with the code.",
-        operation: Operation::ConfirmSignUp,
-        bearer: false,
-        fields: &[
-            EMAIL,
-            PHONE,
-            USERNAME,
-            text("code", Need::Yes, Place::Member("ConfirmationCode"), "From the mail."),
-            METADATA,
-        ],
-        flow: Flow::Plain,
-        success: Success::Message("Email verified. You can now log in."),
-        refusal: 400,
-        limit: Limit::Guess,
-        hides: Hides::Failures,
-    },
-    Row {
-        name: "resend-code",
-        path: "/resend-code",
-        summary: "Sends the code of a sign-up once more. The answer is the same for every address.",
-        operation: Operation::ResendConfirmationCode,
-        bearer: false,
-        fields: &[EMAIL, PHONE, USERNAME, METADATA],
-        flow: Flow::Plain,
-        success: Success::Message("Verification code sent to your email."),
-        refusal: 400,
-        limit: Limit::Send,
-        hides: Hides::All,
-    },
-    Row {
-        name: "login",
-        path: "/login",
-        summary: "Signs in, with a password or in another way that the app client allows.",
-        operation: Operation::InitiateAuth,
-        bearer: false,
-        fields: &[
-            EMAIL,
-            PHONE,
-            USERNAME,
-            text("password", Need::Unless("authFlow"), Place::Parameter("PASSWORD"), "The password."),
-            text("authFlow", Need::No, Place::AuthFlow, "Another way than a password."),
-            text("authParameters", Need::No, Place::Parameters, "What that way needs, by Cognito's names."),
-            DEVICE,
-            METADATA,
-        ],
-        flow: Flow::Plain,
-        success: Success::Tokens,
-        refusal: 401,
-        limit: Limit::Guess,
-        hides: Hides::Failures,
-    },
-    Row {
-        name: "challenge",
-        path: "/challenge",
-        summary: "Answers a challenge that a sign-in came back with.",
-        operation: Operation::RespondToAuthChallenge,
-        bearer: false,
-        fields: &[
-            text("challenge", Need::Yes, Place::Member("ChallengeName"), "The challenge, by Cognito's name."),
-            text("session", Need::No, Place::Member("Session"), "The newest session of this sign-in."),
-            EMAIL,
-            PHONE,
-            USERNAME,
-            text("responses", Need::No, Place::Parameters, "The answers, by Cognito's names."),
-            METADATA,
-        ],
-        flow: Flow::Plain,
-        success: Success::Tokens,
-        refusal: 401,
-        limit: Limit::Guess,
-        hides: Hides::Failures,
-    },
-    Row {
-        name: "refresh",
-        path: "/refresh",
-        summary: "New tokens for a refresh token. `refreshToken` is in the answer only if it was rotated.",
-        operation: Operation::GetTokensFromRefreshToken,
-        bearer: false,
-        fields: &[
-            text("refreshToken", Need::Yes, Place::Flow, "From a sign-in."),
-            text("deviceKey", Need::No, Place::Flow, "A remembered device."),
-            text(
-                "username",
-                Need::No,
-                Place::Flow,
-                "The real user name; needed only with `--refresh-flow auth` and a client secret.",
-            ),
-            METADATA,
-        ],
-        flow: Flow::Refresh,
-        success: Success::Tokens,
-        refusal: 401,
-        limit: Limit::Address,
-        hides: Hides::Nothing,
-    },
-    Row {
-        name: "forgot-password",
-        path: "/forgot-password",
-        summary: "Sends a code to set a new password with. The answer is the same for every address.",
-        operation: Operation::ForgotPassword,
-        bearer: false,
-        fields: &[EMAIL, PHONE, USERNAME, METADATA],
-        flow: Flow::Plain,
-        success: Success::Message("Password reset code sent to your email."),
-        refusal: 400,
-        limit: Limit::Send,
-        hides: Hides::All,
-    },
-    Row {
-        name: "reset-password",
-        path: "/reset-password",
-        summary: "Sets a new password with the code.",
-        operation: Operation::ConfirmForgotPassword,
-        bearer: false,
-        fields: &[
-            EMAIL,
-            PHONE,
-            USERNAME,
-            text("code", Need::Yes, Place::Member("ConfirmationCode"), "From the mail."),
-            text("newPassword", Need::Yes, Place::Member("Password"), "Judged by the pool's password policy only."),
-            METADATA,
-        ],
-        flow: Flow::Plain,
-        success: Success::Message("Password reset successfully."),
-        refusal: 400,
-        limit: Limit::Guess,
-        hides: Hides::Failures,
-    },
-    Row {
-        name: "logout",
-        path: "/logout",
-        summary: "Signs the user out everywhere, and ends the session of the refresh token.",
-        operation: Operation::GlobalSignOut,
-        bearer: true,
-        fields: &[text("refreshToken", Need::No, Place::Flow, "From the sign-in; ended, too.")],
-        flow: Flow::Logout,
-        success: Success::LoggedOut("Logged out successfully."),
-        refusal: 400,
-        limit: Limit::Address,
-        hides: Hides::Nothing,
-    },
-    Row {
-        name: "revoke",
-        path: "/revoke",
-        summary: "Ends the session of a refresh token.",
-        operation: Operation::RevokeToken,
-        bearer: true,
-        fields: &[text("refreshToken", Need::Yes, Place::Member("Token"), "From the sign-in.")],
-        flow: Flow::Plain,
-        success: Success::Message("Token revoked."),
-        refusal: 400,
-        limit: Limit::Address,
-        hides: Hides::Nothing,
-    },
-    Row {
-        name: "change-password",
-        path: "/change-password",
-        summary: "Sets a new password with the old one.",
-        operation: Operation::ChangePassword,
-        bearer: true,
-        fields: &[
-            text("oldPassword", Need::Yes, Place::Member("PreviousPassword"), "The password so far."),
-            text(
-                "newPassword",
-                Need::Yes,
-                Place::Member("ProposedPassword"),
-                "Judged by the pool's password policy only.",
-            ),
-        ],
-        flow: Flow::Plain,
-        success: Success::Message("Password changed successfully."),
-        refusal: 400,
-        limit: Limit::Guess,
-        hides: Hides::Nothing,
-    },
-];
+pub fn rows() -> impl Iterator<Item = &'static Row> {
+    entry::ROWS.iter().chain(own::ROWS)
+}
 
 impl Row {
-    /// The row of a path below the prefix.
-    pub fn by_path(path: &str) -> Option<&'static Self> {
-        ROWS.iter().find(|row| row.path == path)
+    /// The rows of a path below the prefix.
+    pub fn of(path: &str) -> impl Iterator<Item = &'static Self> {
+        rows().filter(move |row| row.path == path)
+    }
+
+    /// Whether a request with this method is for this row, path aside.
+    pub fn takes(&self, method: &Method) -> bool {
+        self.method == method || self.method == Method::GET && method == Method::HEAD
     }
 
     /// What has to be in the body, in words: `email, password, and name are required`.
@@ -376,13 +224,16 @@ impl Row {
             .iter()
             .filter(|field| match field.need {
                 Need::Yes | Need::Unless(_) => true,
-                Need::User => field.name == EMAIL.name,
-                Need::No => false,
+                Need::User => field.name == entry::EMAIL.name,
+                Need::No | Need::Any => false,
             })
             .map(|field| field.name)
             .collect();
         match &*names {
-            [] => String::new(),
+            [] => match &*self.fields.iter().filter(|f| f.need == Need::Any).map(|f| f.name).collect::<Vec<_>>() {
+                [first @ .., last] => format!("{}, or {last} is required", first.join(", ")),
+                [] => String::new(),
+            },
             [one] => format!("{one} is required"),
             [one, other] => format!("{one} and {other} are required"),
             [first @ .., last] => format!("{}, and {last} are required", first.join(", ")),
@@ -395,33 +246,50 @@ impl Row {
     }
 }
 
+/// The row of a route: `PATCH /me`, or `/login` for what is posted.
+#[cfg(test)]
+pub(super) fn row(route: &str) -> &'static Row {
+    let (method, path) = route.split_once(' ').unwrap_or(("POST", route));
+    Row::of(path).find(|row| row.method == *method).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn requirements_in_words() {
-        let words = |path| Row::by_path(path).unwrap().requirement();
+        let words = |route| row(route).requirement();
         assert_eq!(words("/register"), "email, password, and name are required");
         assert_eq!(words("/login"), "email and password are required");
         assert_eq!(words("/resend-code"), "email is required");
         assert_eq!(words("/reset-password"), "email, code, and newPassword are required");
         assert_eq!(words("/refresh"), "refreshToken is required");
         assert_eq!(words("/logout"), "");
+        assert_eq!(words("/verify-attribute"), "attribute and code are required");
+        assert_eq!(words("PATCH /me"), "attributes is required");
+        assert_eq!(words("PUT /mfa/preference"), "totp, sms, or email is required");
     }
 
     #[test]
     fn names_and_paths_are_taken_once() {
-        for (index, row) in ROWS.iter().enumerate() {
-            assert_eq!(row.path, format!("/{}", row.name));
-            assert!(ROWS.iter().skip(index + 1).all(|other| other.path != row.path), "{}", row.path);
+        for (index, row) in rows().enumerate() {
+            let path = row.path.replace('/', "-");
+            assert!(format!("-{}", row.name).ends_with(&path), "{}", row.name);
+            let differs =
+                |other: &Row| (&other.method, other.path) != (&row.method, row.path) && other.name != row.name;
+            assert!(rows().skip(index + 1).all(differs), "{}", row.name);
             for (index, field) in row.fields.iter().enumerate() {
                 assert!(row.fields.iter().skip(index + 1).all(|other| other.name != field.name), "{}", field.name);
                 if field.place == Place::Parameters {
                     assert!(row.operation.parameters().is_some(), "{}", row.name);
                 }
             }
-            assert!(row.limit == Limit::Address || row.bearer || row.fields.iter().any(|f| f.need == Need::User));
+            assert!(
+                row.limit == Limit::Address
+                    || row.credential != Credential::None
+                    || row.fields.iter().any(|f| f.need == Need::User)
+            );
         }
     }
 }

@@ -88,6 +88,8 @@ pub enum Hint {
     AccessToken,
     /// The session of a sign-in.
     Session,
+    /// The app client may not write the attribute.
+    Attribute,
 }
 
 macro_rules! names {
@@ -131,8 +133,12 @@ names! {
     Forbidden,
     /// Cognito failed.
     InternalError,
+    /// The token endpoint does not know the app client, or its secret is wrong.
+    InvalidClient,
     /// A role of the pool.
     InvalidEmailRoleAccessPolicy,
+    /// The token endpoint does not take the code: wrong, used, too old, or of another request.
+    InvalidGrant,
     /// A Lambda of the pool answered nonsense.
     InvalidLambdaResponse,
     /// A member of the request; much else, too.
@@ -169,6 +175,8 @@ names! {
     TooManyRequests,
     /// Of `RevokeToken`.
     Unauthorized,
+    /// The token endpoint does not let the app client do this.
+    UnauthorizedClient,
     /// A Lambda of the pool failed.
     UnexpectedLambda,
     /// The app client, or the pool, does not do this.
@@ -222,6 +230,28 @@ impl ErrorAnswer {
     }
 }
 
+/// Reads an error of the token endpoint (RFC 6749 section 5.2): a name in JSON, with status 400 or 401. Its
+/// description is not looked at.
+pub(super) fn read_oauth(status: u16, body: &[u8]) -> ErrorAnswer {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let name = body.get("error").and_then(Value::as_str).unwrap_or_default();
+    let known = match name {
+        "invalid_grant" => Some(ErrorName::InvalidGrant),
+        "invalid_client" => Some(ErrorName::InvalidClient),
+        "unauthorized_client" | "unsupported_grant_type" | "invalid_scope" => Some(ErrorName::UnauthorizedClient),
+        "invalid_request" => Some(ErrorName::InvalidParameter),
+        _ if status == 429 => Some(ErrorName::TooManyRequests),
+        _ => None,
+    };
+    let error = match known {
+        _ if status >= 500 => CognitoError::Unavailable(Outage::Failed),
+        Some(name) => CognitoError::Refused(Refusal { name, hint: Hint::None, policy: None }),
+        None => CognitoError::Nonsense,
+    };
+    let is_plain = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
+    ErrorAnswer { error, name: name.chars().filter(is_plain).take(64).collect() }
+}
+
 /// `com.amazon#NotAuthorizedException:http://internal/` without its ornaments.
 fn bare(name: &str) -> &str {
     let name = name.split(':').next().unwrap_or_default();
@@ -234,7 +264,9 @@ impl Refusal {
         let says = |what: &str| text.contains(what);
         let hint = match name {
             ErrorName::NotAuthorized | ErrorName::InvalidParameter => {
-                if says("secret") {
+                if says("unauthorized attribute") {
+                    Hint::Attribute
+                } else if says("secret") {
                     Hint::Secret
                 } else if says("not enabled") || says("auth method not supported") || says("auth flow not supported") {
                     Hint::Flow
@@ -310,6 +342,7 @@ mod tests {
             ("NotAuthorizedException", "Access Token has been revoked", Hint::AccessToken),
             ("NotAuthorizedException", "Invalid session for the user, session is expired.", Hint::Session),
             ("InvalidParameterException", "USER_PASSWORD_AUTH flow not enabled for this client", Hint::Flow),
+            ("NotAuthorizedException", "A client attempted to write unauthorized attribute", Hint::Attribute),
             ("UserNotFoundException", "secret", Hint::None),
         ] {
             let body = serde_json::json!({"__type": name, "message": message}).to_string();
@@ -319,6 +352,34 @@ mod tests {
         let body = r#"{"__type":"InvalidPasswordException","Message":"Password did not conform\nwith policy"}"#;
         let CognitoError::Refused(refusal) = read(400, None, body) else { panic!("not refused") };
         assert_eq!(refusal.policy.as_deref(), Some("Password did not conformwith policy"));
+    }
+
+    #[test]
+    fn errors_of_the_token_endpoint() {
+        let refused = |name| Some(ErrorName::known(name).unwrap());
+        for (status, body, expected) in [
+            (400, r#"{"error":"invalid_grant","error_description":"private"}"#, refused("InvalidGrant")),
+            (401, r#"{"error":"invalid_client"}"#, refused("InvalidClient")),
+            (400, r#"{"error":"unauthorized_client"}"#, refused("UnauthorizedClient")),
+            (400, r#"{"error":"invalid_request"}"#, refused("InvalidParameter")),
+            (429, "<html>", refused("TooManyRequests")),
+            (400, r#"{"error":"brand_new"}"#, None),
+            (403, "<html>", None),
+            (302, "", None),
+        ] {
+            let answer = read_oauth(status, body.as_bytes());
+            let found = match &answer.error {
+                CognitoError::Refused(refusal) => Some(refusal.name),
+                error => {
+                    assert_eq!(*error, CognitoError::Nonsense, "{status} {body}");
+                    None
+                }
+            };
+            assert_eq!(found, expected, "{status} {body}");
+            assert!(!answer.name.contains("private"));
+        }
+        let failed = read_oauth(503, br#"{"error":"server_error"}"#);
+        assert_eq!((failed.error, &*failed.name), (CognitoError::Unavailable(Outage::Failed), "server_error"));
     }
 
     #[test]

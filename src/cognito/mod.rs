@@ -1,13 +1,15 @@
 //! The user-pool API of Amazon Cognito: plain HTTP, one URL, the operation in a header (AWS JSON 1.1).
 //!
-//! [`CognitoClient::call`] is the one caller. It adds what proves the app client, keeps the deadline, retries what
+//! [`CognitoClient::call`] is the one caller; [`oauth`] has the one call of the hosted sign-in pages beside it. It adds what proves the app client, keeps the deadline, retries what
 //! may be retried, leaves Cognito alone while it is down, and counts. It does not know what the account API offers.
 //! Bodies and messages are never logged: passwords, codes and tokens are in them.
 
 pub mod circuit;
 pub mod error;
+pub mod oauth;
 pub mod secret_hash;
 
+use std::future::Future;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
@@ -31,12 +33,12 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const RETRY_JITTER: Duration = Duration::from_millis(200);
 
 macro_rules! operations {
-    ($($name:ident),* $(,)?) => {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// What can be asked of Cognito, by the names of its API. None of these needs AWS credentials.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[expect(missing_docs, reason = "Cognito's documentation is theirs")]
         pub enum Operation {
-            $($name,)*
+            $($(#[$doc])* $name,)*
         }
 
         impl Operation {
@@ -65,6 +67,16 @@ operations! {
     ChangePassword,
     GlobalSignOut,
     RevokeToken,
+    GetUser,
+    UpdateUserAttributes,
+    DeleteUser,
+    GetUserAttributeVerificationCode,
+    VerifyUserAttribute,
+    AssociateSoftwareToken,
+    VerifySoftwareToken,
+    SetUserMFAPreference,
+    /// Not of the user-pool API: the token endpoint of the hosted sign-in pages, see [`oauth`].
+    OauthToken,
 }
 
 /// How a call proves that it comes from the app client.
@@ -76,8 +88,10 @@ enum Proof {
     HashIn(&'static str),
     /// `ClientSecret`, as it is.
     Secret,
-    /// Not at all: the access token says whose it is.
+    /// Not at all: the access token, or the session of a sign-in, says whose it is.
     Token,
+    /// By HTTP, see [`oauth`].
+    Basic,
 }
 
 impl Operation {
@@ -92,8 +106,23 @@ impl Operation {
                 Proof::HashIn(self.parameters().unwrap_or("AuthParameters"))
             }
             Self::GetTokensFromRefreshToken | Self::RevokeToken => Proof::Secret,
-            Self::ChangePassword | Self::GlobalSignOut => Proof::Token,
+            Self::ChangePassword
+            | Self::GlobalSignOut
+            | Self::GetUser
+            | Self::UpdateUserAttributes
+            | Self::DeleteUser
+            | Self::GetUserAttributeVerificationCode
+            | Self::VerifyUserAttribute
+            | Self::AssociateSoftwareToken
+            | Self::VerifySoftwareToken
+            | Self::SetUserMFAPreference => Proof::Token,
+            Self::OauthToken => Proof::Basic,
         }
+    }
+
+    /// Whether the operation takes the user's access token (its scope has to be `aws.cognito.signin.user.admin`).
+    pub fn takes_access_token(self) -> bool {
+        self.proof() == Proof::Token
     }
 
     /// The map of parameters that the operation has, user name included.
@@ -112,7 +141,7 @@ impl Operation {
 
     /// Whether doing it twice is doing it once.
     fn may_be_repeated(self) -> bool {
-        matches!(self, Self::GlobalSignOut | Self::RevokeToken)
+        matches!(self, Self::GetUser | Self::GlobalSignOut | Self::RevokeToken | Self::SetUserMFAPreference)
     }
 }
 
@@ -164,7 +193,7 @@ impl CognitoClient {
     pub async fn call(&self, call: Call, deadline: Instant) -> Result<Map<String, Value>, CognitoError> {
         let operation = call.operation;
         let body = Value::Object(self.prove(call)).to_string();
-        let first = self.attempt(operation, body.clone(), deadline).await;
+        let first = self.attempt(operation, self.send(operation, body.clone()), deadline).await;
         let again = match &first {
             // Nothing was asked, so nothing can be done twice.
             Err(CognitoError::Unavailable(Outage::Connect)) => true,
@@ -177,7 +206,7 @@ impl CognitoClient {
             return first;
         }
         time::sleep(pause).await;
-        self.attempt(operation, body, deadline).await
+        self.attempt(operation, self.send(operation, body), deadline).await
     }
 
     /// Adds the app client's id, and its secret in the form that the operation wants it.
@@ -188,7 +217,7 @@ impl CognitoClient {
             Some(Value::from(secret_hash::secret_hash(secret, user?, &self.client_id)))
         };
         match operation.proof() {
-            Proof::Token => return members,
+            Proof::Token | Proof::Basic => return members,
             Proof::Hash => {
                 if let Some(hash) = hash(user.as_deref()) {
                     members.insert("SecretHash".into(), hash);
@@ -209,11 +238,11 @@ impl CognitoClient {
         members
     }
 
-    /// One request, counted and judged.
+    /// One request, which is `send`, counted and judged.
     async fn attempt(
         &self,
         operation: Operation,
-        body: String,
+        send: impl Future<Output = Result<Map<String, Value>, Failure>>,
         deadline: Instant,
     ) -> Result<Map<String, Value>, CognitoError> {
         let Some(pass) = self.circuit.enter() else {
@@ -224,7 +253,7 @@ impl CognitoClient {
         let start = Instant::now();
         let deadline = deadline.min(start + self.timeout);
         let timeout = Failure::of(CognitoError::Unavailable(Outage::Timeout));
-        let result = time::timeout_at(deadline, self.send(operation, body)).await.unwrap_or(Err(timeout));
+        let result = time::timeout_at(deadline, send).await.unwrap_or(Err(timeout));
         match &result {
             Err(Failure { error: CognitoError::Unavailable(_), .. }) => pass.failed(),
             _ => pass.answered(),
@@ -239,49 +268,23 @@ impl CognitoClient {
     }
 
     async fn send(&self, operation: Operation, body: String) -> Result<Map<String, Value>, Failure> {
-        let failed = |error: reqwest::Error| {
-            let outage = match error {
-                error if error.is_connect() => Outage::Connect,
-                error if error.is_timeout() => Outage::Timeout,
-                _ => Outage::Broken,
-            };
-            Failure::of(CognitoError::Unavailable(outage))
-        };
         let http = self.http().await?;
         let request = http
             .post(self.endpoint.clone())
             .header("content-type", "application/x-amz-json-1.1")
             .header("x-amz-target", format!("AWSCognitoIdentityProviderService.{}", operation.as_str()))
             .body(body);
-        let mut response = request.send().await.map_err(failed)?;
-        let status = response.status();
-        let mut answer = Vec::new();
-        let id = word(response.headers(), "x-amzn-requestid");
-        let nonsense = |name: &str| Failure {
-            error: CognitoError::Nonsense,
-            name: name.into(),
-            status: status.as_u16(),
-            id: id.clone(),
-        };
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if answer.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(nonsense("too large"));
-            }
-            answer.extend_from_slice(&chunk);
-        }
-        if status != StatusCode::OK {
-            let header = response.headers().get("x-amzn-errortype").and_then(|name| name.to_str().ok());
-            let ErrorAnswer { error, name } = ErrorAnswer::read(status.as_u16(), header, &answer);
-            return Err(Failure { error, name, status: status.as_u16(), id });
+        let answer = fetch(request).await?;
+        if answer.status != StatusCode::OK {
+            let header = answer.headers.get("x-amzn-errortype").and_then(|name| name.to_str().ok());
+            let ErrorAnswer { error, name } = ErrorAnswer::read(answer.status.as_u16(), header, &answer.body);
+            return Err(answer.failure(error, &name));
         }
         // Operations without a result answer `{}` or nothing at all.
-        if answer.iter().all(u8::is_ascii_whitespace) {
+        if answer.body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Map::new());
         }
-        match serde_json::from_slice(&answer) {
-            Ok(Value::Object(members)) => Ok(members),
-            _ => Err(nonsense("no JSON object")),
-        }
+        answer.object()
     }
 
     async fn http(&self) -> Result<&reqwest::Client, Failure> {
@@ -309,6 +312,50 @@ impl CognitoClient {
             })
             .await
     }
+}
+
+/// An answer, whatever it says.
+struct Fetched {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Fetched {
+    fn failure(&self, error: CognitoError, name: &str) -> Failure {
+        let id = word(&self.headers, "x-amzn-requestid");
+        Failure { error, name: name.into(), status: self.status.as_u16(), id }
+    }
+
+    /// The JSON object that it has to be.
+    fn object(&self) -> Result<Map<String, Value>, Failure> {
+        match serde_json::from_slice(&self.body) {
+            Ok(Value::Object(members)) => Ok(members),
+            _ => Err(self.failure(CognitoError::Nonsense, "no JSON object")),
+        }
+    }
+}
+
+/// Makes a request and reads the answer, up to a size.
+async fn fetch(request: reqwest::RequestBuilder) -> Result<Fetched, Failure> {
+    let failed = |error: reqwest::Error| {
+        let outage = match error {
+            error if error.is_connect() => Outage::Connect,
+            error if error.is_timeout() => Outage::Timeout,
+            _ => Outage::Broken,
+        };
+        Failure::of(CognitoError::Unavailable(outage))
+    };
+    let mut response = request.send().await.map_err(failed)?;
+    let headers = std::mem::take(response.headers_mut());
+    let mut answer = Fetched { status: response.status(), headers, body: Vec::new() };
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        if answer.body.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Err(answer.failure(CognitoError::Nonsense, "too large"));
+        }
+        answer.body.extend_from_slice(&chunk);
+    }
+    Ok(answer)
 }
 
 /// A call that failed, with what the operator may be told of it.
@@ -387,11 +434,12 @@ mod tests {
                 Operation::InitiateAuth => [None, Some(hash), None, None],
                 Operation::RespondToAuthChallenge => [None, None, Some(hash), None],
                 Operation::GetTokensFromRefreshToken | Operation::RevokeToken => [None, None, None, secret],
-                Operation::ChangePassword | Operation::GlobalSignOut => [None; 4],
+                operation if operation.takes_access_token() => [None; 4],
+                Operation::OauthToken => [None; 4],
                 _ => [Some(hash), None, None, None],
             };
             assert_eq!(places.map(|place| place.and_then(Value::as_str)), expected, "{operation:?}");
-            let has_id = !matches!(operation, Operation::ChangePassword | Operation::GlobalSignOut);
+            let has_id = !operation.takes_access_token() && *operation != Operation::OauthToken;
             assert_eq!(found.get("ClientId").and_then(Value::as_str), has_id.then_some(id), "{operation:?}");
             let without = body(None, *operation, &members).to_string();
             assert!(!without.contains("SECRET") && !without.contains("Secret"), "{without}");

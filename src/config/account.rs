@@ -8,12 +8,16 @@ use clap::{Args, ValueEnum};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::ConfigError;
+use super::browser::BrowserOptions;
 use super::options::duration;
 use super::rules::AccountClient;
 use super::source::Source;
 use crate::account::call::Allowed;
+use crate::account::carrier::Cookies;
 use crate::account::cors::{Cors, Origin};
+use crate::account::oauth::HostedUi;
 use crate::account::rate_limit::{Rate, Rates};
+use crate::account::totp::Issuer;
 use crate::account::{Prefix, RefreshFlow};
 use crate::listen::ListenAddress;
 use crate::user_pool::ClientId;
@@ -45,7 +49,7 @@ pub struct AccountOptions {
     /// Origin whose pages may use it from a browser (CORS); repeatable
     #[arg(long, value_name = "ORIGIN", help_heading = "Account API")]
     pub cors_origins: Vec<Origin>,
-    /// Attribute that users may set when they sign up, beside their name and address; repeatable
+    /// Attribute that users may set when they sign up, beside their name and address, and change; repeatable
     #[arg(long, value_name = "NAME", help_heading = "Account API")]
     pub account_attributes: Vec<String>,
     /// Key of `clientMetadata` that is passed on to Lambdas; repeatable
@@ -54,6 +58,9 @@ pub struct AccountOptions {
     /// Tell Cognito the client's address (`UserContextData`); the app client needs a secret and has to allow it
     #[arg(long, value_name = "BOOL", help_heading = "Account API", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub forward_client_address: bool,
+    /// What authenticator apps call the issuer of their codes [default: the realm]
+    #[arg(long, value_name = "NAME", help_heading = "Account API")]
+    pub totp_issuer: Option<Issuer>,
     /// How to refresh: `GetTokensFromRefreshToken`, or `REFRESH_TOKEN_AUTH`
     #[arg(long, value_name = "FLOW", help_heading = "Account API", default_value = "tokens")]
     pub refresh_flow: RefreshFlowOption,
@@ -75,6 +82,9 @@ pub struct AccountOptions {
     /// Tell nobody that a name is taken, an account not verified, or a password to be reset
     #[arg(long, value_name = "BOOL", help_heading = "Account API", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub account_hide_users: bool,
+    /// Hosted sign-in pages and browser sessions.
+    #[command(flatten)]
+    pub browser: BrowserOptions,
 }
 
 /// A value of `--refresh-flow`.
@@ -132,6 +142,8 @@ pub struct AccountConfig {
     pub cors: Cors,
     /// What is passed on.
     pub allowed: Allowed,
+    /// What authenticators call the issuer of accounts; the realm, if nothing else.
+    pub totp_issuer: Option<Issuer>,
     /// How to refresh.
     pub refresh_flow: RefreshFlow,
     /// Time for each call of Cognito.
@@ -142,6 +154,10 @@ pub struct AccountConfig {
     pub min_failure_time: Duration,
     /// Whether less is told.
     pub hide_users: bool,
+    /// The hosted sign-in pages, if they are used.
+    pub hosted_ui: Option<HostedUi>,
+    /// Browser sessions, if they are on.
+    pub cookies: Option<Cookies>,
 }
 
 impl AccountConfig {
@@ -150,6 +166,7 @@ impl AccountConfig {
         options: AccountOptions,
         client: Option<AccountClient>,
         admin: &ListenAddress,
+        allow_insecure: bool,
         secret: Option<(SecretString, Source)>,
         error: &dyn Fn(&str, &str) -> ConfigError,
         warnings: &mut Vec<String>,
@@ -173,6 +190,10 @@ impl AccountConfig {
         if options.forward_client_address && secret.is_none() {
             return Err(error("forward_client_address", "Cognito takes it only from an app client with a secret"));
         }
+        let hosted_ui = options.browser.hosted_ui(&client_id, secret.as_ref(), allow_insecure, error, warnings)?;
+        let cookies = options.browser.cookies(error)?;
+        let cors = Cors::new(options.cors_origins);
+        let cors = if cookies.is_some() { cors.with_credentials() } else { cors };
         let shares = options.account_listen.is_none();
         if shares && ADMIN_PATHS.contains(&options.account_prefix.as_str()) {
             return Err(error("account_prefix", "a path of the admin port"));
@@ -191,17 +212,20 @@ impl AccountConfig {
             client_id,
             client_secret: secret,
             trusted_hops: options.trusted_hops.map(usize::from),
-            cors: Cors::new(options.cors_origins),
+            cors,
             allowed: Allowed {
                 attributes: options.account_attributes,
                 metadata: options.client_metadata_keys,
                 forward_address: options.forward_client_address,
             },
+            totp_issuer: options.totp_issuer,
             refresh_flow: options.refresh_flow.into(),
             cognito_timeout: options.cognito_timeout,
             rates: Rates { address: options.limit_address, user: options.limit_user, sends: options.limit_sends },
             min_failure_time: options.account_min_failure_time,
             hide_users: options.account_hide_users,
+            hosted_ui,
+            cookies,
         }))
     }
 }

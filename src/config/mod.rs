@@ -4,6 +4,7 @@
 //! in [`Config::new`]. Every error is one sentence that names the option and where its value stands.
 
 pub mod account;
+pub mod browser;
 pub mod file;
 pub mod options;
 pub mod rules;
@@ -330,8 +331,8 @@ impl Config {
 
         let secret = layers.secret(CLIENT_SECRET);
         let client = account_client(&options.account, &rules, rules_source.pool.is_some(), &error)?;
-        let account =
-            AccountConfig::new(options.account, client, &options.admin_listen, secret, &error, &mut warnings)?;
+        let (admin, insecure) = (&options.admin_listen, options.allow_insecure_endpoints);
+        let account = AccountConfig::new(options.account, client, admin, insecure, secret, &error, &mut warnings)?;
         let effective = effective(matches, layers);
         Ok(Self {
             rules,

@@ -248,6 +248,7 @@ fn what_the_account_api_has_to_know() {
         (&["--account-client-id", "other"], "--account-client-id: not one of --client-id"),
         (&["--account-prefix", "auth"], "--account-prefix: not a path such as /auth: \"auth\" (from the flag)"),
         (&["--account-prefix", "/metrics"], "--account-prefix: a path of the admin port (from the flag)"),
+        (&["--totp-issuer", "a:b"], "--totp-issuer: not a name of at most 64 characters without a colon: \"a:b\""),
         (&["--cors-origins", "*"], "--cors-origins: every origin (*) is not an origin"),
         (&["--limit-user", "15"], "--limit-user: not a rate such as 75/1m: \"15\" (from the flag)"),
         (&["--refresh-flow", "x"], "--refresh-flow: not one of tokens, auth: \"x\" (from the flag)"),
@@ -297,6 +298,60 @@ fn a_client_secret_is_read_and_never_shown() {
     ] {
         assert!(error.contains("an app client's secret (one word") && !error.contains("to be shown"), "{error}");
     }
+}
+
+#[test]
+fn what_browsers_need_is_complete_or_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let account = |flags: &[&str]| with(flags).map(|config| (config.account.unwrap(), config.warnings));
+    let (off, _) = account(&[]).unwrap();
+    assert!(off.hosted_ui.is_none() && off.cookies.is_none());
+
+    let redirect = "--oauth-redirect-uris=https://app.test/callback";
+    let hosted = ["--hosted-ui-domain", "auth.test", redirect];
+    let (config, warnings) = account(&hosted).unwrap();
+    let pages = config.hosted_ui.unwrap();
+    assert_eq!(pages.domain.0.as_str(), "https://auth.test/");
+    assert_eq!((pages.redirect_uris.len(), pages.scopes.len()), (1, 3));
+    assert!(warnings.iter().any(|warning| warning.contains("--oauth-state-key-file")), "{warnings:?}");
+    let key = file("key", &format!("{}\n", "k".repeat(32)));
+    let (config, warnings) = account(&[&hosted[..], &["--oauth-state-key-file", &key]].concat()).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert!(!format!("{config:?}").contains("kkkk"));
+    let secret = [MINIMAL[0], MINIMAL[1], ("COGNITO_CLIENT_SECRET", "1exampleclientsecret")];
+    assert!(read_from(&hosted, &secret, "").unwrap().warnings.is_empty());
+
+    let (config, _) = account(&["--account-cookies", "--account-cookie-max-age=30d"]).unwrap();
+    assert_eq!(config.cookies.unwrap().max_age, Some(30 * 86_400));
+    let short = file("short", "kkkkkkkk");
+    for (flags, expected) in [
+        (&["--hosted-ui-domain", "auth.test"][..], "--hosted-ui-domain: needs at least one of --oauth-redirect-uris"),
+        (&["--hosted-ui-domain", "auth.test/x", redirect], "--hosted-ui-domain: not a domain such as auth.example.com"),
+        (&["--hosted-ui-domain", "http://auth.test", redirect], "--hosted-ui-domain: plain http to another host needs"),
+        (&[redirect], "--oauth-redirect-uris: of no use without --hosted-ui-domain (from the flag)"),
+        (&["--oauth-logout-uris=https://app.test/"], "--oauth-logout-uris: of no use without --hosted-ui-domain"),
+        (&["--oauth-state-key-file", &key], "--oauth-state-key-file: of no use without --hosted-ui-domain"),
+        (&["--oauth-redirect-uris=http://app.test/"], "--oauth-redirect-uris: plain http is for this machine only"),
+        (&["--oauth-scopes=open id"], "--oauth-scopes: a scope is one word"),
+        (&["--account-cookie-max-age=30d"], "--account-cookie-max-age: of no use without --account-cookies"),
+        (&["--account-cookie-max-age=401d"], "--account-cookie-max-age: not between 1m and 400d"),
+        (
+            &[&hosted[..], &["--oauth-state-key-file", "/nowhere"]].concat(),
+            "--oauth-state-key-file: /nowhere cannot be read",
+        ),
+        (&[&hosted[..], &["--oauth-state-key-file", &short]].concat(), "--oauth-state-key-file: "),
+    ] {
+        let error = account(flags).err().unwrap_or_else(|| panic!("{flags:?} passes"));
+        assert!(error.starts_with(expected) && !error.contains("kkkk"), "{error}");
+    }
+    let insecure =
+        [&["--hosted-ui-domain", "http://auth.test", redirect][..], &["--allow-insecure-endpoints"]].concat();
+    assert!(account(&insecure).is_ok() && account(&["--hosted-ui-domain", "http://localhost:1", redirect]).is_ok());
 }
 
 #[test]

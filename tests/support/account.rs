@@ -13,6 +13,7 @@ pub(crate) const PASSWORD: &str = "Correct-horse-1-battery";
 pub(crate) struct AccountClient {
     http: reqwest::Client,
     base: String,
+    always: Vec<(&'static str, &'static str)>,
 }
 
 /// An answer of the account API.
@@ -38,7 +39,13 @@ impl Reply {
 impl AccountClient {
     /// A client of the API at this address, below `/auth`.
     pub(crate) fn new(address: &str) -> Self {
-        Self { http: reqwest::Client::new(), base: format!("http://{address}/auth") }
+        Self { http: reqwest::Client::new(), base: format!("http://{address}/auth"), always: Vec::new() }
+    }
+
+    /// The same, with this header in every request.
+    pub(crate) fn always(mut self, header: (&'static str, &'static str)) -> Self {
+        self.always.push(header);
+        self
     }
 
     /// Posts JSON.
@@ -49,6 +56,13 @@ impl AccountClient {
     /// Posts JSON with a Bearer token.
     pub(crate) async fn bearer(&self, path: &str, token: &str, body: Value) -> Reply {
         self.send(path, &[("authorization", &format!("Bearer {token}"))], body).await
+    }
+
+    /// Sends JSON with a Bearer token.
+    pub(crate) async fn call(&self, method: Method, path: &str, token: &str, body: Value) -> Reply {
+        let bearer = format!("Bearer {token}");
+        let headers = [("content-type", "application/json"), ("authorization", &*bearer)];
+        self.raw(method, path, &headers, body.to_string()).await
     }
 
     /// Posts JSON with headers.
@@ -66,7 +80,7 @@ impl AccountClient {
         body: impl Into<reqwest::Body>,
     ) -> Reply {
         let mut request = self.http.request(method.clone(), format!("{}{path}", self.base)).body(body);
-        for (name, value) in headers {
+        for (name, value) in headers.iter().chain(&self.always) {
             request = request.header(*name, *value);
         }
         let response = request.send().await.unwrap();

@@ -1,4 +1,4 @@
-//! A user-pool API that answers as it is told. It stands in only for what the emulator cannot do: faults, throttling,
+//! A user-pool API, with the token endpoint of hosted pages, that answers as it is told. It stands in only for what the emulator cannot do: faults, throttling,
 //! rotated refresh tokens, and counting.
 
 use std::convert::Infallible;
@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use prost::bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use url::form_urlencoded;
 
 use super::jwks_server::Reply;
 use super::token::{SigningKey, TokenBuilder, jwks};
@@ -102,6 +103,22 @@ pub(crate) fn tokens(changes: &Value) -> Reply {
     Reply::ok(json!({"AuthenticationResult": result, "ChallengeName": null}).to_string())
 }
 
+/// Tokens as the token endpoint of the hosted pages sends them.
+pub(crate) fn oauth_tokens(changes: &Value) -> Reply {
+    let key = SigningKey::shared();
+    let mut answer = json!({
+        "access_token": TokenBuilder::access().claim("scope", "openid email").sign(key),
+        "id_token": TokenBuilder::id().sign(key),
+        "refresh_token": "r",
+        "token_type": "Bearer",
+        "expires_in": 3600,
+    });
+    for (name, value) in changes.as_object().unwrap() {
+        answer[name] = value.clone();
+    }
+    Reply::ok(answer.to_string())
+}
+
 /// The same, later.
 pub(crate) fn slowly(reply: Reply, delay: Duration) -> Reply {
     Reply { delay, ..reply }
@@ -111,13 +128,23 @@ async fn answer(shared: Arc<Mutex<Shared>>, request: Request<Incoming>) -> Resul
     if request.method() == Method::GET {
         return Ok(Response::new(Full::new(jwks(&[SigningKey::shared()]).into())));
     }
-    let target = request.headers()["x-amz-target"].to_str().unwrap();
-    let operation = target.strip_prefix("AWSCognitoIdentityProviderService.").unwrap().to_owned();
-    assert_eq!(request.headers()["content-type"], "application/x-amz-json-1.1");
-    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let (operation, body) = if parts.uri.path() == "/oauth2/token" {
+        assert_eq!(parts.headers["content-type"], "application/x-www-form-urlencoded");
+        let authorization = parts.headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        let form = form_urlencoded::parse(&body).map(|(name, value)| (name.into_owned(), value.into_owned().into()));
+        let basic = authorization.map(|value| ("authorization".to_owned(), value.into()));
+        ("OauthToken".to_owned(), Value::Object(form.chain(basic).collect()))
+    } else {
+        assert_eq!(parts.headers["content-type"], "application/x-amz-json-1.1");
+        let target = parts.headers["x-amz-target"].to_str().unwrap();
+        let operation = target.strip_prefix("AWSCognitoIdentityProviderService.").unwrap().to_owned();
+        (operation, serde_json::from_slice(&body).unwrap())
+    };
     let reply = {
         let mut shared = shared.lock().unwrap();
-        let call = Call { operation, body: serde_json::from_slice(&body).unwrap() };
+        let call = Call { operation, body };
         let reply = (shared.reply)(&call, shared.calls.len());
         shared.calls.push(call);
         reply

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{QUICK, bodies, with_fake};
+use reqwest::Method;
+
+use super::{QUICK, bodies, routes, with_fake};
 use crate::support::account::{AccountClient, Reply as Answer};
 use crate::support::client::metric;
 use crate::support::fake_cognito::{refusal, slowly, tokens};
@@ -13,9 +15,9 @@ use crate::support::service::TestApp;
 use crate::support::token::{SigningKey, TokenBuilder};
 
 /// Asks a route with its usual body, and with a good token.
-async fn ask(client: &AccountClient, path: &str, body: &Value) -> Answer {
+async fn ask(client: &AccountClient, method: Method, path: &str, body: &Value) -> Answer {
     let token = TokenBuilder::access().sign(SigningKey::shared());
-    client.bearer(path, &token, body.clone()).await
+    client.call(method, path, &token, body.clone()).await
 }
 
 #[tokio::test]
@@ -50,13 +52,13 @@ async fn each_kind_of_failure_on_every_route() {
         (Reply { status: 503, ..Reply::ok(html) }, (503, "upstream_unavailable")),
         (refusal("OperationNotEnabledException", "private"), (503, "upstream_unavailable")),
     ] {
-        for (path, body) in bodies() {
+        for (method, path, body) in routes() {
             // Ten failures in a row would open the circuit, which is a test of its own.
             fake.answers(|_, _| Reply::ok("{}"));
-            ask(&client, "/forgot-password", &json!({"email": "a"})).await;
+            ask(&client, Method::POST, "/forgot-password", &json!({"email": "a"})).await;
             let reply = reply.clone();
             fake.answers(move |_, _| reply.clone());
-            let answer = ask(&client, path, &body).await;
+            let answer = ask(&client, method, path, &body).await;
             assert_eq!(answer.verdict(), expected, "{path}");
             assert!(!answer.body.to_string().contains("private"), "{:?}", answer.body);
         }
@@ -81,13 +83,15 @@ async fn a_lambda_that_says_no_is_not_quoted() {
 async fn empty_answers_are_good_where_nothing_is_to_be_said() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     fake.answers(|_, _| Reply::ok(""));
-    for (path, body) in bodies() {
+    for (method, path, body) in routes() {
         let expected = match path {
-            "/login" | "/challenge" | "/refresh" => 502, // neither tokens nor a challenge
+            // Neither tokens nor a challenge, neither a secret nor a verdict, and nobody.
+            "/login" | "/challenge" | "/refresh" | "/mfa/totp" | "/mfa/totp/verify" => 502,
+            "/me" if method != Method::DELETE => 502,
             "/register" => 201,
             _ => 200,
         };
-        assert_eq!(ask(&client, path, &body).await.status, expected, "{path}");
+        assert_eq!(ask(&client, method, path, &body).await.status, expected, "{path}");
     }
 }
 
@@ -152,10 +156,12 @@ async fn keys_that_cannot_be_had_withhold_nothing() {
 #[tokio::test]
 async fn what_may_be_repeated_is_tried_twice_and_nothing_else() {
     let (_app, client, fake) = with_fake(&QUICK).await;
-    for (path, body) in bodies() {
+    for (method, path, body) in routes() {
         fake.answers(|_, _| Reply { status: 500, ..Reply::ok("") });
-        ask(&client, path, &body).await;
+        ask(&client, method.clone(), path, &body).await;
         let expected: &[&str] = match path {
+            "/me" if method == Method::GET => &["GetUser", "GetUser"],
+            "/mfa/preference" => &["SetUserMFAPreference", "SetUserMFAPreference"],
             "/logout" => &["GlobalSignOut", "GlobalSignOut"],
             "/revoke" => &["RevokeToken", "RevokeToken"],
             _ => &[""],
@@ -163,11 +169,11 @@ async fn what_may_be_repeated_is_tried_twice_and_nothing_else() {
         let operations = fake.operations();
         assert_eq!(operations.len(), expected.len(), "{path}: {operations:?}");
         fake.answers(|_, _| Reply::ok("{}"));
-        ask(&client, "/forgot-password", &json!({"email": "a"})).await;
+        ask(&client, Method::POST, "/forgot-password", &json!({"email": "a"})).await;
     }
     fake.answers(|_, nth| if nth == 0 { Reply { status: 500, ..Reply::ok("") } } else { Reply::ok("") });
     let (_, body) = bodies().into_iter().find(|(path, _)| *path == "/revoke").unwrap();
-    assert_eq!(ask(&client, "/revoke", &body).await.status, 200, "the second time it worked");
+    assert_eq!(ask(&client, Method::POST, "/revoke", &body).await.status, 200, "the second time it worked");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{QUICK, bodies, with_fake};
+use super::{QUICK, routes, with_fake};
 use crate::support::account::AccountClient;
 use crate::support::client::{get, metric};
 use crate::support::service::{Program, TestApp};
@@ -20,34 +20,41 @@ const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 async fn requests_of_the_wrong_form() {
     let (app, client, fake) = with_fake(&QUICK).await;
     let token = format!("Bearer {}", TokenBuilder::access().sign(SigningKey::shared()));
-    for (path, body) in bodies() {
+    for (route, path, body) in routes() {
         let text = body.to_string();
         let send = async |method: Method, headers: &[(&str, &str)], body: String| {
             let headers = [headers, &[("authorization", &*token)]].concat();
             client.raw(method, path, &headers, body).await
         };
-        for method in [Method::GET, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS, Method::HEAD] {
+        let allow = if path == "/me" { "GET, HEAD, PATCH, DELETE" } else { route.as_str() };
+        let all =
+            [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS, Method::HEAD];
+        for method in all.into_iter().filter(|method| !allow.split(", ").any(|allowed| *method == *allowed)) {
             let reply = send(method.clone(), &JSON, text.clone()).await;
-            assert_eq!((reply.status, &reply.headers["allow"]), (405, &"POST".parse().unwrap()), "{method} {path}");
+            assert_eq!((reply.status, reply.headers["allow"].as_bytes()), (405, allow.as_bytes()), "{method} {path}");
         }
         for headers in
             [&[][..], &[("content-type", "text/plain")], &[("content-type", "application/x-www-form-urlencoded")]]
         {
             assert_eq!(
-                send(Method::POST, headers, text.clone()).await.verdict(),
+                send(route.clone(), headers, text.clone()).await.verdict(),
                 (415, "unsupported_media_type"),
                 "{path}"
             );
         }
         let packed = [JSON[0], ("content-encoding", "gzip")];
-        assert_eq!(send(Method::POST, &packed, text.clone()).await.verdict(), (415, "unsupported_media_type"));
+        assert_eq!(send(route.clone(), &packed, text.clone()).await.verdict(), (415, "unsupported_media_type"));
         for bad in ["[]", "{", "7", "null", "\"a\""] {
-            assert_eq!(send(Method::POST, &JSON, bad.into()).await.verdict(), (400, "invalid_request"), "{path} {bad}");
+            assert_eq!(
+                send(route.clone(), &JSON, bad.into()).await.verdict(),
+                (400, "invalid_request"),
+                "{path} {bad}"
+            );
         }
         for (name, _) in body.as_object().unwrap() {
             let mut wrong = body.clone();
             wrong[name] = json!(7);
-            let reply = send(Method::POST, &JSON, wrong.to_string()).await;
+            let reply = send(route.clone(), &JSON, wrong.to_string()).await;
             assert_eq!(reply.verdict(), (400, "invalid_request"), "{path} {name}");
             assert!(reply.text("message").starts_with(name), "{path}: {:?}", reply.body);
         }
@@ -121,6 +128,8 @@ async fn pages_of_listed_origins_may_and_no_others() {
     assert_eq!(allowed.headers["access-control-allow-origin"], "https://app.example.com");
     assert_eq!(allowed.headers["access-control-allow-methods"], "POST");
     assert_eq!(allowed.headers["access-control-allow-headers"], "Authorization, Content-Type");
+    let own = client.raw(Method::OPTIONS, "/me", &asks("https://app.example.com"), "").await;
+    assert_eq!(own.headers["access-control-allow-methods"], "GET, HEAD, PATCH, DELETE");
     for (origin, may) in [
         ("https://app.example.com", true),
         ("https://app.example.com.evil.test", false),

@@ -1,13 +1,17 @@
 //! The account API through real HTTP: against the emulator where it can do it, against a fault server where it cannot.
 
+mod cookies;
 mod faults;
 mod form;
 mod limits;
+mod oauth;
+mod own;
 mod people;
 mod refresh;
 mod schema;
 
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::support::account::AccountClient;
 use crate::support::client::get;
@@ -28,8 +32,24 @@ async fn with_fake(flags: &[&str]) -> (TestApp, AccountClient, FakeCognito) {
     (app, client, fake)
 }
 
-/// A body for each route that passes its own checks.
-fn bodies() -> Vec<(&'static str, serde_json::Value)> {
+/// A body for each route that passes its own checks, with the route's method.
+fn routes() -> Vec<(Method, &'static str, Value)> {
+    let posts = bodies().into_iter().map(|(path, body)| (Method::POST, path, body));
+    let own = [
+        (Method::GET, "/me", json!({})),
+        (Method::PATCH, "/me", json!({"attributes": {"name": "Ada"}})),
+        (Method::DELETE, "/me", json!({})),
+        (Method::POST, "/verify-attribute/code", json!({"attribute": "email"})),
+        (Method::POST, "/verify-attribute", json!({"attribute": "email", "code": "123456"})),
+        (Method::POST, "/mfa/totp", json!({})),
+        (Method::POST, "/mfa/totp/verify", json!({"code": "123456"})),
+        (Method::PUT, "/mfa/preference", json!({"totp": {"enabled": true, "preferred": true}})),
+    ];
+    posts.chain(own).collect()
+}
+
+/// Those of the ways into an account and out of it, all of which are posted.
+fn bodies() -> Vec<(&'static str, Value)> {
     vec![
         ("/register", json!({"email": "ada@example.test", "password": "p", "name": "Ada"})),
         ("/verify", json!({"email": "ada@example.test", "code": "123456"})),

@@ -16,7 +16,7 @@ use crate::support::token::unix_now;
 use crate::support::{PATIENCE, eventually, tool};
 
 /// Flags for a pool at the emulator; the file with the client's secret goes with the second.
-fn flags(emulator: &Emulator, pool: &Pool) -> (Vec<String>, tempfile::TempDir) {
+pub(super) fn flags(emulator: &Emulator, pool: &Pool) -> (Vec<String>, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let mut flags = vec!["--user-pool-id".to_owned(), pool.id.clone(), "--client-id".into(), pool.client.clone()];
     flags.extend(["--cognito-endpoint".into(), emulator.url.clone()]);
@@ -28,12 +28,12 @@ fn flags(emulator: &Emulator, pool: &Pool) -> (Vec<String>, tempfile::TempDir) {
     (flags, directory)
 }
 
-async fn ready(admin: &str) {
+pub(super) async fn ready(admin: &str) {
     eventually("ready", PATIENCE, async || get(admin, "/readyz").await.0 == 200).await;
 }
 
 /// The claims of a token, by `PyJWT` and the keys that the pool publishes.
-fn claims_by_pyjwt(emulator: &Emulator, pool: &Pool, token: &str) -> Value {
+pub(super) fn claims_by_pyjwt(emulator: &Emulator, pool: &Pool, token: &str) -> Value {
     const SCRIPT: &str = r#"
 import json, sys, urllib.request, jwt
 given = json.load(sys.stdin)
@@ -56,7 +56,7 @@ print(json.dumps(jwt.decode(given["token"], key, algorithms=["RS256"], issuer=gi
 }
 
 /// Signs up, confirms and signs in; the answer to the latter.
-async fn sign_in(emulator: &Emulator, client: &AccountClient, email: &str) -> Value {
+pub(super) async fn sign_in(emulator: &Emulator, client: &AccountClient, email: &str) -> Value {
     let body = json!({"email": email, "password": PASSWORD, "name": "Ada"});
     assert_eq!(client.post("/register", body).await.status, 201);
     let code = mailed_code(emulator, email).await;
@@ -265,7 +265,7 @@ async fn second_factors_and_new_passwords_are_challenges() {
 }
 
 /// The code that an authenticator shows now for a secret in base32 (RFC 6238: SHA-1, six digits, 30 seconds).
-fn totp(secret: &str) -> String {
+pub(super) fn totp(secret: &str) -> String {
     let mut bits = secret.bytes().filter(|byte| *byte != b'=').flat_map(|byte| {
         let value = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".iter().position(|letter| *letter == byte).unwrap();
         (0..5).rev().map(move |bit| u8::from(value >> bit & 1 == 1))
@@ -345,17 +345,37 @@ async fn secrets_and_names_are_in_no_log_and_no_metric() {
     client.post("/refresh", json!({"refreshToken": text("refreshToken")})).await;
     let old = json!({"oldPassword": wrong, "newPassword": PASSWORD});
     client.bearer("/change-password", text("accessToken"), old).await;
+    let own = async |method: reqwest::Method, path: &str, body: Value| {
+        client.call(method, path, text("accessToken"), body).await
+    };
+    let (totp_session, code_of_totp) = ("a-session-of-a-sign-in-that-is-secret", "564738");
+    own(reqwest::Method::GET, "/me", json!({})).await;
+    own(reqwest::Method::PATCH, "/me", json!({"attributes": {"name": wrong}})).await;
+    own(reqwest::Method::PATCH, "/me", json!({"attributes": {wrong: wrong}})).await;
+    own(reqwest::Method::POST, "/verify-attribute", json!({"attribute": "email", "code": code})).await;
+    let setup = own(reqwest::Method::POST, "/mfa/totp", json!({})).await;
+    assert_eq!(setup.status, 200, "{:?}", setup.body);
+    own(reqwest::Method::POST, "/mfa/totp/verify", json!({"code": code_of_totp})).await;
+    let verified = own(reqwest::Method::POST, "/mfa/totp/verify", json!({"code": totp(setup.text("secret"))})).await;
+    assert_eq!(verified.status, 200, "{:?}", verified.body);
+    let by_session = client.post("/mfa/totp", json!({"session": totp_session, "email": email})).await;
+    assert!(!by_session.text("session").is_empty(), "{:?}", by_session.body);
+    client.post("/mfa/totp/verify", json!({"session": by_session.text("session"), "code": code_of_totp})).await;
     client.bearer("/logout", text("accessToken"), json!({"refreshToken": text("refreshToken")})).await;
     let (_, metrics) = get(&program.admin, "/metrics").await;
     let (_, config) = get(&program.admin, "/config").await;
     program.signal("TERM");
     assert!(program.wait().success());
     let log = program.log.join("\n");
-    assert!(log.contains("\"operation\":\"logout\""), "nothing was logged");
+    for operation in ["logout", "me", "update-me", "mfa-totp", "mfa-totp-verify"] {
+        assert!(log.contains(&format!("\"operation\":\"{operation}\"")), "{operation} was not logged");
+    }
     let sub = claims_by_pyjwt(&emulator, &pool, text("idToken"))["sub"].as_str().unwrap().to_owned();
     let tokens = ["accessToken", "idToken", "refreshToken"].map(text);
     let secrets = [PASSWORD, wrong, code, email, "very.private", &sub, pool.secret.as_deref().unwrap()];
-    for secret in secrets.into_iter().chain(tokens.iter().map(|token| &token[token.len() - 40..])) {
+    let of_totp =
+        [setup.text("secret"), by_session.text("secret"), by_session.text("session"), totp_session, code_of_totp];
+    for secret in secrets.into_iter().chain(of_totp).chain(tokens.iter().map(|token| &token[token.len() - 40..])) {
         for (place, output) in [("log", &log), ("metrics", &metrics), ("config", &config)] {
             assert!(!output.contains(secret), "{secret} is in the {place}");
         }

@@ -6,18 +6,26 @@ use std::process::Command;
 use serde_json::json;
 
 use super::QUICK;
-use crate::support::account::Pool;
+use super::people::sign_in;
+use crate::support::account::{AccountClient, Pool};
 use crate::support::client::get;
 use crate::support::emulator::Emulator;
 use crate::support::service::TestApp;
 use crate::support::{PATIENCE, eventually, tool};
 
+/// What the document offers has to be allowed.
+const FLOWS: [&str; 5] = [
+    "ALLOW_USER_PASSWORD_AUTH",
+    "ALLOW_REFRESH_TOKEN_AUTH",
+    "ALLOW_USER_SRP_AUTH",
+    "ALLOW_CUSTOM_AUTH",
+    "ALLOW_USER_AUTH",
+];
+
 #[tokio::test]
 async fn the_document_is_true() {
     let emulator = Emulator::start().await;
-    let flows = json!({"ExplicitAuthFlows": ["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH", "ALLOW_USER_SRP_AUTH",
-        "ALLOW_CUSTOM_AUTH", "ALLOW_USER_AUTH"]});
-    let pool = Pool::create(&emulator, false, flows).await;
+    let pool = Pool::create(&emulator, false, json!({"ExplicitAuthFlows": FLOWS})).await;
     let of_the_pool = [
         "--user-pool-id",
         &pool.id,
@@ -26,29 +34,70 @@ async fn the_document_is_true() {
         "--cognito-endpoint",
         &emulator.url,
         "--account-attributes=locale",
+        "--hosted-ui-domain",
+        &emulator.url,
+        "--oauth-redirect-uris=https://app.example.com/callback",
     ];
-    let app = TestApp::start(&[&QUICK[..], &of_the_pool].concat());
-    eventually("ready", PATIENCE, async || get(&app.admin, "/readyz").await.0 == 200).await;
-    let url = format!("http://{}/auth/openapi.json", app.admin);
+    let app = serve(&of_the_pool).await;
+    let url = document(&app);
 
+    let client = AccountClient::new(&app.admin);
+    let token = sign_in(&emulator, &client, "ada@example.com").await["accessToken"].as_str().unwrap().to_owned();
+    let authorization = format!("Authorization: Bearer {token}");
+    // Whoever shows nothing, and then a user who is signed in and wants to stay it. The emulator does not verify attributes.
+    let stays = "--exclude-path-regex=/(logout|revoke|change-password|verify-attribute.*)$";
+    for more in [&[][..], &["--header", &authorization, "--exclude-method=DELETE", stays]] {
+        try_requests(&url, more).await;
+    }
+    let me = client.call(reqwest::Method::GET, "/me", &token, json!({})).await;
+    assert_eq!(me.status, 200, "the token was good to the end: {:?}", me.body);
+}
+
+#[tokio::test]
+async fn the_document_is_true_of_browsers() {
+    let emulator = Emulator::start().await;
+    let pool = Pool::create(&emulator, false, json!({"ExplicitAuthFlows": FLOWS})).await;
+    let cognito = ["--user-pool-id", &pool.id, "--client-id", &pool.client, "--cognito-endpoint", &emulator.url];
+    let app = serve(&[&cognito[..], &["--account-cookies"]].concat()).await;
+    let origin = format!("Origin: http://{}", app.admin);
+    try_requests(&document(&app), &["--header", &origin]).await;
+    // From nowhere: every route that changes something says so.
+    try_requests(&document(&app), &["--exclude-checks=positive_data_acceptance,negative_data_rejection,ignored_auth"])
+        .await;
+}
+
+async fn serve(flags: &[&str]) -> TestApp {
+    let app = TestApp::start(&[&QUICK[..], flags].concat());
+    eventually("ready", PATIENCE, async || get(&app.admin, "/readyz").await.0 == 200).await;
+    app
+}
+
+/// Where the document is, which is a valid one.
+fn document(app: &TestApp) -> String {
+    let url = format!("http://{}/auth/openapi.json", app.admin);
     let lint = "import json, sys, urllib.request; from openapi_spec_validator import validate; \
                 validate(json.load(urllib.request.urlopen(sys.argv[1])))";
     let output = Command::new(tool::program("python")).args(["-c", lint, &url]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    url
+}
 
+/// Has a generator of requests try what the document says, and what it does not.
+async fn try_requests(url: &str, more: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
     // positive_data_acceptance wants a 2xx for every body that the schema allows; a code or a password of the right
     // form is still the wrong one.
     let arguments = [
         "run",
-        &url,
+        url,
         "--max-examples=10",
         "--exclude-checks=positive_data_acceptance",
         "--generation-deterministic",
         "--no-color",
     ];
     let run = tokio::task::spawn_blocking({
-        let (arguments, directory) = (arguments.map(str::to_owned), directory.path().to_owned());
+        let arguments: Vec<_> = arguments.iter().chain(more).map(|argument| (*argument).to_owned()).collect();
+        let directory = directory.path().to_owned();
         move || Command::new(tool::program("schemathesis")).args(arguments).current_dir(directory).output().unwrap()
     });
     let output = run.await.unwrap();

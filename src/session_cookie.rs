@@ -1,0 +1,387 @@
+//! Browser sessions in cookies: what they are called, how a token is written into them and read back, how they are cut
+//! out of a request, and which requests may use them at all.
+//!
+//! The account API sets these cookies, the check reads them: both by these functions, so that what one writes the other
+//! understands. Nothing here knows accounts, tokens' contents or HTTP libraries; values come as the bytes that were
+//! sent. Start with [`read`], [`cut`] and [`is_cross_site`].
+//!
+//! - The names begin with `__Host-`, so that a browser takes them only with `Secure`, `Path=/` and without `Domain`: no
+//!   other host of the same site can set or shadow them (RFC 6265bis section 4.1.3).
+//! - A cookie holds about 4 KiB (RFC 6265bis section 5.6: name and value together). A longer token is cut into pieces,
+//!   `NAME`, `NAME.1`, `NAME.2`, ..., and the first one begins with how many there are (`3~`), so that what an earlier,
+//!   longer token has left behind is never taken for a part of this one.
+//! - A request that uses them has to come from a page of the same origin or of a listed one ([`is_cross_site`]), although
+//!   `SameSite=Strict` keeps them away from other sites: sites are larger than origins.
+//! - Where a request carries a Bearer token, that counts, and cookies are not looked at: a page of another site cannot
+//!   send one unasked, and whoever writes it means it. The cookies are cut all the same.
+
+mod provenance;
+
+use std::borrow::Cow;
+use std::iter;
+
+pub use self::provenance::{Provenance, Sent, is_cross_site};
+
+/// A token of this many bytes is written and read, one byte more is [`CookieError::TooLarge`]. (What a check takes.)
+pub const MAX_TOKEN_BYTES: usize = 16_384;
+/// Pieces that a token is written in, at most: as many as the longest one needs.
+pub const MAX_PIECES: usize = 5;
+/// Bytes of a token in one cookie. With the name and the count it stays below the 4,096 that browsers allow.
+const PIECE_BYTES: usize = 3_800;
+/// Between the number of pieces and the first one. It is in no JWT, and may stand in a cookie.
+const COUNT_MARK: u8 = b'~';
+
+/// A cookie of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionCookie {
+    /// The access token.
+    Access,
+    /// The refresh token.
+    Refresh,
+    /// Which browser began a sign-in at the hosted pages.
+    Browser,
+}
+
+impl SessionCookie {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Access, Self::Refresh, Self::Browser];
+
+    /// The name; further pieces have `.1`, `.2`, ... behind it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Access => "__Host-access_token",
+            Self::Refresh => "__Host-refresh_token",
+            Self::Browser => "__Host-oauth_browser",
+        }
+    }
+}
+
+/// Why there is no token in the cookies, or none can be put there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CookieError {
+    /// A name was sent twice. Browsers do not do that with `__Host-` names; which of them counts nobody can say.
+    #[error("a session cookie was sent twice")]
+    Repeated,
+    /// A piece is missing, or a character is in it that is in no token.
+    #[error("a session cookie is damaged")]
+    Malformed,
+    /// More than [`MAX_TOKEN_BYTES`].
+    #[error("a token is too large")]
+    TooLarge,
+}
+
+/// The token in `cookie`, if there is one. `headers` are the values of all `Cookie` headers of a request, as they were
+/// sent. An empty cookie counts as none.
+///
+/// # Errors
+/// [`CookieError`]; the request must not be taken for one without a cookie then.
+pub fn read<'h>(
+    cookie: SessionCookie,
+    headers: impl Iterator<Item = &'h [u8]>,
+) -> Result<Option<Cow<'h, str>>, CookieError> {
+    let mut pieces: [Option<&[u8]>; MAX_PIECES] = [None; MAX_PIECES];
+    for (name, value) in headers.flat_map(pairs) {
+        // Exactly as it was set; other spellings are nothing of ours to read (and are cut all the same).
+        let place = name.strip_prefix(cookie.name().as_bytes()).and_then(|suffix| match suffix {
+            [] => Some(0),
+            [b'.', digit @ b'1'..=b'9'] => Some(usize::from(digit - b'0')),
+            _ => None,
+        });
+        let Some(piece) = place.and_then(|place| pieces.get_mut(place)) else { continue };
+        if piece.replace(value).is_some() {
+            return Err(CookieError::Repeated);
+        }
+    }
+    let [first, more @ ..] = pieces;
+    let Some(first) = first.filter(|value| !value.is_empty()) else { return Ok(None) };
+    let bytes = match first {
+        [count @ b'0'..=b'9', COUNT_MARK, rest @ ..] => {
+            let count = usize::from(count - b'0');
+            let more = count.checked_sub(1).and_then(|more_of_them| more.get(..more_of_them));
+            let more = more.ok_or(CookieError::Malformed)?;
+            let mut whole = rest.to_vec();
+            for piece in more {
+                whole.extend_from_slice(piece.ok_or(CookieError::Malformed)?);
+            }
+            Cow::Owned(whole)
+        }
+        whole => Cow::Borrowed(whole),
+    };
+    if bytes.len() > MAX_TOKEN_BYTES {
+        return Err(CookieError::TooLarge);
+    }
+    if bytes.is_empty() || !bytes.iter().all(|byte| is_of_token(*byte)) {
+        return Err(CookieError::Malformed);
+    }
+    // What is in tokens is ASCII.
+    let text = match bytes {
+        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map(Cow::Borrowed).ok(),
+        Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).ok(),
+    };
+    text.map(Some).ok_or(CookieError::Malformed)
+}
+
+/// Whether a cookie of ours is in one of these `Cookie` headers, in whatever spelling and state.
+pub fn is_any_in<'h>(mut headers: impl Iterator<Item = &'h [u8]>) -> bool {
+    headers.any(|header| header.split(|byte| b";,".contains(byte)).any(is_our_pair))
+}
+
+/// The value of one `Cookie` header without our cookies, in any spelling and state; `None` if there are none in it. An
+/// empty rest means that the header has to go as a whole. What is not ours stays byte for byte, in its order.
+///
+/// Whoever has several `Cookie` headers and joins them with commas (Envoy does, for a check) still gets rid of ours.
+pub fn cut(header: &[u8]) -> Option<Vec<u8>> {
+    if !is_any_in(iter::once(header)) {
+        return None;
+    }
+    let kept = header.split(|byte| *byte == b';').map(|pair| {
+        let parts = pair.split(|byte| *byte == b',').filter(|part| !is_our_pair(part));
+        parts.collect::<Vec<_>>().join(&b","[..]).trim_ascii().to_vec()
+    });
+    Some(kept.filter(|pair| !pair.is_empty()).collect::<Vec<_>>().join(&b"; "[..]))
+}
+
+/// `Set-Cookie` values that put `token` into `cookie`. It goes after `max_age` seconds, or with the browser if that is
+/// not set. Pieces of an earlier token that this one does not overwrite are taken away, as far as they are in the
+/// `Cookie` headers of the request, `sent`.
+///
+/// # Errors
+/// [`CookieError`] `Malformed` for a text that is no token, and `TooLarge`.
+pub fn set<'h>(
+    cookie: SessionCookie,
+    token: &str,
+    max_age: Option<u64>,
+    sent: impl Iterator<Item = &'h [u8]>,
+) -> Result<Vec<String>, CookieError> {
+    let bytes = token.as_bytes();
+    if bytes.len() > MAX_TOKEN_BYTES {
+        return Err(CookieError::TooLarge);
+    }
+    if bytes.is_empty() || !bytes.iter().all(|byte| is_of_token(*byte)) {
+        return Err(CookieError::Malformed);
+    }
+    let pieces: Vec<&[u8]> = bytes.chunks(PIECE_BYTES).collect();
+    // One that looks as if it had a count gets a count.
+    let is_whole = pieces.len() == 1 && bytes.get(1) != Some(&COUNT_MARK);
+    let mark = if is_whole { String::new() } else { format!("{}{}", pieces.len(), char::from(COUNT_MARK)) };
+    let age = max_age.map_or_else(String::new, |seconds| format!("; Max-Age={seconds}"));
+    let written = pieces.iter().zip(names(cookie)).enumerate().map(|(place, (piece, name))| {
+        let mark = if place == 0 { &*mark } else { "" };
+        format!("{name}={mark}{}; Path=/{age}; {ATTRIBUTES}", String::from_utf8_lossy(piece))
+    });
+    let left: Vec<&[u8]> = names_in(cookie, sent);
+    let gone = names(cookie).skip(pieces.len()).filter(|name| left.contains(&name.as_bytes())).map(|name| gone(&name));
+    Ok(written.chain(gone).collect())
+}
+
+/// `Set-Cookie` values that take `cookie` away, with those of its pieces that are in the `Cookie` headers `sent`.
+pub fn clear<'h>(cookie: SessionCookie, sent: impl Iterator<Item = &'h [u8]>) -> Vec<String> {
+    let left = names_in(cookie, sent);
+    let is_there = |name: &String| name == cookie.name() || left.contains(&name.as_bytes());
+    names(cookie).filter(is_there).map(|name| gone(&name)).collect()
+}
+
+const ATTRIBUTES: &str = "HttpOnly; Secure; SameSite=Strict";
+
+fn gone(name: &str) -> String {
+    format!("{name}=; Path=/; Max-Age=0; {ATTRIBUTES}")
+}
+
+/// The names of a cookie's pieces.
+fn names(cookie: SessionCookie) -> impl Iterator<Item = String> {
+    let more = (1..MAX_PIECES).map(move |place| format!("{}.{place}", cookie.name()));
+    iter::once(cookie.name().to_owned()).chain(more)
+}
+
+fn names_in<'h>(cookie: SessionCookie, headers: impl Iterator<Item = &'h [u8]>) -> Vec<&'h [u8]> {
+    let names = headers.flat_map(pairs).map(|(name, _)| name);
+    names.filter(|name| name.starts_with(cookie.name().as_bytes())).take(MAX_PIECES * 2).collect()
+}
+
+/// The pairs of a `Cookie` header (RFC 6265 section 5.4): name and value, without the spaces around them.
+fn pairs(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    header.split(|byte| *byte == b';').map(|pair| {
+        let name = name_of(pair);
+        let value = pair.iter().position(|byte| *byte == b'=').and_then(|at| pair.get(at + 1..)).unwrap_or_default();
+        (name, value.trim_ascii())
+    })
+}
+
+fn name_of(pair: &[u8]) -> &[u8] {
+    pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
+}
+
+/// Whether a pair is one of ours, its name in any spelling, with whatever number: upstream has no business with it.
+fn is_our_pair(pair: &[u8]) -> bool {
+    let name = name_of(pair);
+    SessionCookie::ALL.iter().any(|cookie| match name.split_at_checked(cookie.name().len()) {
+        Some((start, rest)) => {
+            start.eq_ignore_ascii_case(cookie.name().as_bytes()) && matches!(rest.first(), None | Some(b'.'))
+        }
+        None => false,
+    })
+}
+
+/// What is in JWTs, in JWEs, and in any Bearer token (RFC 6750 `b64token`). All of it may stand in a cookie.
+fn is_of_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOTHING: iter::Empty<&[u8]> = iter::empty();
+
+    /// The `Cookie` header of a browser that got these.
+    fn jar(set: &[String]) -> String {
+        let kept = set.iter().filter(|cookie| !cookie.contains("Max-Age=0"));
+        kept.map(|cookie| cookie.split(';').next().unwrap()).collect::<Vec<_>>().join("; ")
+    }
+
+    fn read_from(cookie: SessionCookie, headers: &[&str]) -> Result<Option<String>, CookieError> {
+        read(cookie, headers.iter().map(|header| header.as_bytes())).map(|token| token.map(Cow::into_owned))
+    }
+
+    #[test]
+    fn cookies_are_what_browsers_take_for_host_names() {
+        let set = set(SessionCookie::Access, "e.y.J", Some(300), NOTHING).unwrap();
+        assert_eq!(set, ["__Host-access_token=e.y.J; Path=/; Max-Age=300; HttpOnly; Secure; SameSite=Strict"]);
+        assert_eq!(
+            super::set(SessionCookie::Refresh, "r", None, NOTHING).unwrap(),
+            ["__Host-refresh_token=r; Path=/; HttpOnly; Secure; SameSite=Strict"]
+        );
+        assert_eq!(
+            clear(SessionCookie::Refresh, NOTHING),
+            ["__Host-refresh_token=; Path=/; Max-Age=0; HttpOnly; Secure; SameSite=Strict"]
+        );
+    }
+
+    #[test]
+    fn long_tokens_are_in_pieces_and_what_they_leave_is_taken_away() {
+        let token = "a".repeat(MAX_TOKEN_BYTES);
+        let long = set(SessionCookie::Access, &token, Some(1), NOTHING).unwrap();
+        assert_eq!(long.len(), MAX_PIECES);
+        for cookie in &long {
+            assert!(cookie.split(';').next().unwrap().len() <= 4096, "{}", cookie.len());
+        }
+        let sent = jar(&long);
+        assert_eq!(read_from(SessionCookie::Access, &[&sent]), Ok(Some(token.clone())));
+        // A shorter one after it: what is left of the longer one does not matter, and goes.
+        let short = set(SessionCookie::Access, "short", Some(1), iter::once(sent.as_bytes())).unwrap();
+        assert_eq!(short.iter().filter(|cookie| cookie.contains("Max-Age=0")).count(), MAX_PIECES - 1);
+        let rest = sent.split_once("; ").unwrap().1;
+        assert_eq!(read_from(SessionCookie::Access, &["__Host-access_token=short", rest]), Ok(Some("short".into())));
+        assert_eq!(clear(SessionCookie::Access, iter::once(sent.as_bytes())).len(), MAX_PIECES);
+        assert_eq!(clear(SessionCookie::Refresh, iter::once(sent.as_bytes())).len(), 1);
+        assert_eq!(set(SessionCookie::Access, &format!("{token}a"), None, NOTHING), Err(CookieError::TooLarge));
+        for no_token in ["", "a;b", "a b", "a,b", "\"a\"", "ä", "a\r\nSet-Cookie: x=y"] {
+            assert_eq!(
+                set(SessionCookie::Access, no_token, None, NOTHING),
+                Err(CookieError::Malformed),
+                "{no_token:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_refused() {
+        let name = SessionCookie::Access.name();
+        let read = |headers: &[String]| {
+            read_from(SessionCookie::Access, &headers.iter().map(String::as_str).collect::<Vec<_>>())
+        };
+        for (headers, expected) in [
+            (vec![], Ok(None)),
+            (vec![String::new()], Ok(None)),
+            (vec![format!("{name}")], Ok(None)),
+            (vec![format!("{name}=")], Ok(None)),
+            (vec![format!("a=b;{name} = t ; c=d")], Ok(Some("t"))),
+            (vec![format!("{name}=a.b=="), "x=y".into()], Ok(Some("a.b=="))),
+            (vec![format!("{name}.1=t")], Ok(None)),
+            (vec![format!("x{name}=t; {name}x=t; {name}.9=t; {name}.01=t")], Ok(None)),
+            (vec![name.to_lowercase() + "=t"], Ok(None)),
+            (vec![format!("{name}=t; {name}=t")], Err(CookieError::Repeated)),
+            (vec![format!("{name}=t"), format!("{name}=u")], Err(CookieError::Repeated)),
+            (vec![format!("{name}=t; {name}=")], Err(CookieError::Repeated)),
+            (vec![format!("{name}=2~t; {name}.1=u; {name}.1=v")], Err(CookieError::Repeated)),
+            (vec![format!("{name}=2~t; {name}.1=u")], Ok(Some("tu"))),
+            (vec![format!("{name}=1~t; {name}.1=u")], Ok(Some("t"))),
+            (vec![format!("{name}=3~t; {name}.1=u")], Err(CookieError::Malformed)),
+            (vec![format!("{name}=3~t; {name}.2=u")], Err(CookieError::Malformed)),
+            (vec![format!("{name}=0~t")], Err(CookieError::Malformed)),
+            (vec![format!("{name}=6~t")], Err(CookieError::Malformed)),
+            (vec![format!("{name}=9~t")], Err(CookieError::Malformed)),
+            (vec![format!("{name}=1~")], Err(CookieError::Malformed)),
+            (vec![format!("{name}=\"t\"")], Err(CookieError::Malformed)),
+            (vec![format!("{name}=t,{name}=u")], Err(CookieError::Malformed)),
+            (vec![format!("{name}={}", "a".repeat(MAX_TOKEN_BYTES))], Ok(Some(&*"a".repeat(MAX_TOKEN_BYTES)))),
+            (vec![format!("{name}={}", "a".repeat(MAX_TOKEN_BYTES + 1))], Err(CookieError::TooLarge)),
+        ] {
+            assert_eq!(read(&headers), expected.map(|token| token.map(str::to_owned)), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn our_cookies_are_cut_and_no_others() {
+        for (header, rest) in [
+            ("a=b", None),
+            ("", None),
+            ("__Host-access_tokens=1; x__Host-access_token=2", None),
+            ("__Host-access_token=t", Some("")),
+            ("a=b; __Host-access_token=t", Some("a=b")),
+            ("__Host-access_token=2~t; a=b;__Host-access_token.1=u;  c = d ;", Some("a=b; c = d")),
+            ("__HOST-ACCESS_TOKEN=t; a=\"b\"; __host-Refresh_Token.7=x; __Host-oauth_browser=y", Some("a=\"b\"")),
+            ("__Host-refresh_token; a", Some("a")),
+            // Two headers in one, as Envoy joins them.
+            ("a=b,__Host-access_token=t; c=1,2", Some("a=b; c=1,2")),
+            ("__Host-access_token=t,a=b, __Host-refresh_token=r,c=d", Some("a=b,c=d")),
+            ("a=1,2; b=3", None),
+            ("__Host-access_token.evil=t; =x; b=__Host-access_token=1", Some("=x; b=__Host-access_token=1")),
+        ] {
+            assert_eq!(cut(header.as_bytes()).as_deref(), rest.map(str::as_bytes), "{header}");
+            assert_eq!(is_any_in(iter::once(header.as_bytes())), rest.is_some());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_set_is_read(token in "[A-Za-z0-9._~+/=-]{1,200}", times in 1_usize..90, max_age: Option<u64>) {
+            let token = token.repeat(times);
+            for cookie in SessionCookie::ALL {
+                match set(cookie, &token, max_age, NOTHING) {
+                    Ok(set) => {
+                        let sent = format!("a=b; {}; c=d", jar(&set));
+                        prop_assert_eq!(read_from(cookie, &[&sent]), Ok(Some(token.clone())));
+                        prop_assert_eq!(cut(sent.as_bytes()), Some(b"a=b; c=d".to_vec()));
+                    }
+                    Err(error) => {
+                        prop_assert_eq!(error, CookieError::TooLarge);
+                        prop_assert!(token.len() > MAX_TOKEN_BYTES);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn nothing_of_ours_is_left_after_a_cut(
+            pairs in prop::collection::vec((0_usize..6, "[ -~]{0,20}"), 0..8),
+            noise in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let names = ["__Host-access_token", "__host-refresh_token", "__Host-access_token.3", "other", "", "__HOST-OAUTH_BROWSER"];
+            let mut header = Vec::new();
+            for (name, value) in pairs {
+                header.extend(format!("{}={value};", names[name]).into_bytes());
+            }
+            header.extend(noise);
+            let rest = cut(&header);
+            prop_assert_eq!(rest.is_some(), is_any_in(iter::once(&*header)));
+            let rest = rest.unwrap_or(header);
+            prop_assert!(!is_any_in(iter::once(&*rest)));
+            for cookie in SessionCookie::ALL {
+                prop_assert_eq!(read(cookie, iter::once(&*rest)), Ok(None));
+            }
+            prop_assert_eq!(cut(&rest), None);
+        }
+    }
+}
