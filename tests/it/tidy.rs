@@ -87,6 +87,7 @@ fn rooms_keep_to_themselves() {
 #[test]
 fn the_heart_of_the_decision_is_pure() {
     let pure = [
+        "authz/browser_session.rs",
         "authz/claim.rs",
         "authz/claims.rs",
         "authz/denial.rs",
