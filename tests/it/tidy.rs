@@ -173,8 +173,14 @@ fn the_reasons_table_of_the_readme_is_the_list_of_denials() {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    let documents =
-        ["README.md", "docs/architecture.md", "docs/cognito.md", "docs/account-api.md", "deploy/envoy/README.md"];
+    let documents = [
+        "README.md",
+        "docs/architecture.md",
+        "docs/cognito.md",
+        "docs/account-api.md",
+        "docs/try-it.md",
+        "deploy/envoy/README.md",
+    ];
     for document in documents {
         let text = read(document);
         for target in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target) {
