@@ -194,6 +194,7 @@ fn links_between_documents_lead_somewhere() {
         "docs/account-api.md",
         "docs/policy.md",
         "docs/security.md",
+        "docs/try-it.md",
         "deploy/envoy/README.md",
     ];
     for document in documents {
