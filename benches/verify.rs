@@ -108,6 +108,7 @@ fn authorizer(pool: &UserPool, jwks: &str, file: Option<PathBuf>) -> Authorizer 
         pool: Some(pool.clone()),
         header_prefix: "x-auth-".parse().unwrap(),
         allow_insecure_endpoints: false,
+        browser_sessions: None,
         file,
     };
     let mut rules = source.read().unwrap();

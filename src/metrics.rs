@@ -5,6 +5,8 @@
 
 pub mod account;
 
+use std::sync::OnceLock;
+
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -69,8 +71,8 @@ pub struct CheckCounters {
     pools: Vec<Box<str>>,
     policies: Vec<Box<str>>,
     /// The counter of allowed checks, by policy and pool; the last one of a policy is for nobody's pool. The hot path
-    /// does not look labels up.
-    allowed: Vec<Vec<IntCounter>>,
+    /// does not look labels up, or only the first time.
+    allowed: Vec<Vec<OnceLock<IntCounter>>>,
 }
 
 /// What the verified-token cache counts.
@@ -136,26 +138,24 @@ pub struct CheckLabels {
     pub policy: Option<usize>,
 }
 
-/// Most series of refused checks that are there before they are needed. With 200 pools and a policy for each there would
-/// be a million.
+/// Most series that are there before they are needed. With 200 pools and a policy for each there would be a million.
 const PREPARED_SERIES: usize = 10_000;
 
 impl CheckCounters {
     /// Counts an ended check.
     pub fn count(&self, labels: CheckLabels) {
-        let pool = labels.pool.unwrap_or(self.pools.len());
-        let prepared = || self.allowed.get(labels.policy?)?.get(pool);
-        if labels.outcome == CheckOutcome::Allow
-            && let Some(counter) = prepared()
-        {
-            counter.inc();
-            return;
-        }
         let name = |names: &[Box<str>], index: Option<usize>| {
             index.and_then(|index| names.get(index).cloned()).unwrap_or_default()
         };
-        let (pool, policy) = (name(&self.pools, labels.pool), name(&self.policies, labels.policy));
-        self.checks.with_label_values(&[labels.outcome.as_str(), labels.reason, &*pool, &*policy]).inc();
+        let counter = || {
+            let (pool, policy) = (name(&self.pools, labels.pool), name(&self.policies, labels.policy));
+            self.checks.with_label_values(&[labels.outcome.as_str(), labels.reason, &*pool, &*policy])
+        };
+        let known = || self.allowed.get(labels.policy?)?.get(labels.pool.unwrap_or(self.pools.len()));
+        match known().filter(|_| labels.outcome == CheckOutcome::Allow) {
+            Some(allowed) => allowed.get_or_init(counter).inc(),
+            None => counter().inc(),
+        }
     }
 }
 
@@ -243,8 +243,8 @@ impl Metrics {
     /// Counters for these pools and policies, at zero. `reasons` are the reasons of checks that end badly, and whether
     /// they do so before there is a policy.
     ///
-    /// Allowed checks and those that fail before a pool is known have all their series; the others only as long as they
-    /// are not too many, and else when they first happen.
+    /// Those that fail before a pool is known have all their series from the start; the others only as long as they are
+    /// not too many, and else when they first happen.
     pub fn checks(
         &self,
         pools: Vec<Box<str>>,
@@ -267,8 +267,11 @@ impl Metrics {
                 }
             }
         }
-        let allow = |policy: &str, pool: &str| prepare(CheckOutcome::Allow, "", pool, policy);
-        let by_pool = |policy: &str| pools.iter().map(|pool| allow(policy, pool)).chain([allow(policy, "")]).collect();
+        let allowed = |policy: &str, pool: &str| {
+            if are_few { OnceLock::from(prepare(CheckOutcome::Allow, "", pool, policy)) } else { OnceLock::new() }
+        };
+        let by_pool =
+            |policy: &str| pools.iter().map(|pool| allowed(policy, pool)).chain([allowed(policy, "")]).collect();
         let allowed = policies.iter().map(|policy| by_pool(policy)).collect();
         CheckCounters { checks: self.checks.clone(), pools, policies, allowed }
     }
@@ -384,4 +387,32 @@ fn histogram(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_are_there_before_they_are_needed_unless_they_are_too_many() {
+        let names = |count: usize, what: &str| (0..count).map(|number| format!("{what}{number}").into()).collect();
+        let reasons = [(CheckOutcome::Deny, "expired", false), (CheckOutcome::Deny, "unsafe_path", true)];
+        for (pools, policies, expected) in [(2, 3, 1 + 3 * 3 * 2), (200, 200, 1 + 200)] {
+            let metrics = Metrics::new().unwrap();
+            let counters = metrics.checks(names(pools, "pool"), names(policies, "policy"), &reasons);
+            let series = || {
+                let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+                text.lines().filter(|line| line.starts_with("cognito_authz_checks_total{")).count()
+            };
+            assert_eq!(series(), expected);
+            let allowed = CheckLabels { outcome: CheckOutcome::Allow, reason: "", pool: Some(1), policy: Some(2) };
+            counters.count(allowed);
+            counters.count(allowed);
+            counters.count(CheckLabels { pool: None, ..allowed });
+            assert!(series() <= expected + 2);
+            let text = String::from_utf8(metrics.render().unwrap()).unwrap();
+            assert!(text.contains("checks_total{decision=\"allow\",policy=\"policy2\",pool=\"pool1\",reason=\"\"} 2"));
+            assert!(text.contains("checks_total{decision=\"allow\",policy=\"policy2\",pool=\"\",reason=\"\"} 1"));
+        }
+    }
 }

@@ -143,6 +143,7 @@ impl Rulebook {
             policies,
             headers,
             wanted,
+            browser_sessions: self.source.browser_sessions.clone(),
             counters: self.metrics.checks(names, policy_names, &reasons()),
         })
     }

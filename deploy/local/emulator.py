@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,10 @@ import web
 from processes import Failed
 
 REGION = "us-east-1"
+
+# What people grant on the hosted pages. The last one is what the account API needs to change their account, and to
+# sign them out of everything.
+SCOPES = ("openid", "email", "profile", "aws.cognito.signin.user.admin")
 
 # Operations on pools are signed on AWS. The emulator wants the header, for the region in it, and does
 # not look at the signature.
@@ -41,22 +46,31 @@ class Cognito:
         return body
 
     def create_pool(self, name: str) -> str:
-        """A pool as docs/cognito.md describes it: people sign in with a verified e-mail address."""
+        """A pool as docs/cognito.md describes it: people sign in with a verified e-mail address and, if they
+        have set one up, an authenticator app."""
         pool: str = self.call(
             "CreateUserPool", signed=True, PoolName=name, UsernameAttributes=["email"],
             AutoVerifiedAttributes=["email"],
             Policies={"PasswordPolicy": {"MinimumLength": 12, "RequireUppercase": True, "RequireLowercase": True,
                                          "RequireNumbers": True, "RequireSymbols": False}})["UserPool"]["Id"]
+        self.call("SetUserPoolMfaConfig", signed=True, UserPoolId=pool, MfaConfiguration="OPTIONAL",
+                  SoftwareTokenMfaConfiguration={"Enabled": True})
         return pool
 
-    def create_client(self, pool: str, name: str) -> str:
-        """An app client without a secret. Its access tokens last a day, the longest that Cognito has, so that
-        one printed in the morning still works in the afternoon; an hour is the default, less is wiser."""
+    def create_client(self, pool: str, name: str, *, token_seconds: int, callbacks: Sequence[str] = ()) -> str:
+        """An app client without a secret, whose access tokens last so long (an hour is Cognito's default, five
+        minutes its least). With callbacks, people may also sign in and out on the hosted pages, and are sent back
+        there."""
+        hosted: dict[str, Any] = {} if not callbacks else {
+            "CallbackURLs": list(callbacks), "LogoutURLs": list(callbacks), "SupportedIdentityProviders": ["COGNITO"],
+            "AllowedOAuthFlowsUserPoolClient": True, "AllowedOAuthFlows": ["code"],
+            "AllowedOAuthScopes": list(SCOPES)}
         client: str = self.call(
             "CreateUserPoolClient", signed=True, UserPoolId=pool, ClientName=name, GenerateSecret=False,
             ExplicitAuthFlows=["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"],
             PreventUserExistenceErrors="ENABLED", EnableTokenRevocation=True,
-            AccessTokenValidity=24, TokenValidityUnits={"AccessToken": "hours"})["UserPoolClient"]["ClientId"]
+            AccessTokenValidity=token_seconds, TokenValidityUnits={"AccessToken": "seconds"},
+            **hosted)["UserPoolClient"]["ClientId"]
         return client
 
     def create_group(self, pool: str, group: str) -> None:
@@ -65,18 +79,20 @@ class Cognito:
     def add_to_group(self, pool: str, email: str, group: str) -> None:
         self.call("AdminAddUserToGroup", signed=True, UserPoolId=pool, Username=email, GroupName=group)
 
-    def allow_authenticators(self, pool: str) -> None:
-        self.call("SetUserPoolMfaConfig", signed=True, UserPoolId=pool, MfaConfiguration="OPTIONAL",
-                  SoftwareTokenMfaConfiguration={"Enabled": True})
+    def mail(self, email: str) -> list[dict[str, str]]:
+        """The mails to this address, the newest first, read from the emulator's outbox. Letters of either case
+        are one, as in the pool's user names."""
+        accounts = (web.get(f"{self.url}/_ministack/ses/messages").json() or {}).get("messages", {})
+        return [{"subject": message["Subject"], "text": message["BodyText"]}
+                for messages in accounts.values() for message in reversed(messages)
+                if email.lower() in map(str.lower, message["To"])]
 
     def mailed_code(self, email: str) -> str:
-        """The code in the newest mail to this address, read from the emulator's outbox."""
-        accounts = (web.get(f"{self.url}/_ministack/ses/messages").json() or {}).get("messages", {})
-        for messages in accounts.values():
-            for message in reversed(messages):
-                code = re.search(r"\b\d{6}\b", message["BodyText"])
-                if email in message["To"] and code:
-                    return code.group()
+        """The code in the newest mail to this address."""
+        for message in self.mail(email):
+            code = re.search(r"\b\d{6}\b", message["text"])
+            if code:
+                return code.group()
         raise Failed(f"the emulator has sent no mail with a code to {email}")
 
     def sign_in(self, client: str, email: str, password: str) -> Tokens:

@@ -13,21 +13,27 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import envoy_config
 import web
 from account import Account
-from emulator import REGION, Cognito, Tokens
+from emulator import REGION, SCOPES, Cognito, Tokens
 from processes import Child, Failed, run_in_foreground
 
 _PREFIX = "cognito-authz-local-"
 _STOP_SECONDS = 15  # for all processes together; cognito-authz itself takes at most 10 to drain
+
+# How long the page's access tokens last: short enough to watch one expire. Cognito's least is five minutes.
+TOKEN_SECONDS = 120
+_DAY = 24 * 3600
 
 DEMO_EMAIL = "ada@example.com"
 DEMO_NAME = "Ada"
@@ -51,10 +57,13 @@ class Stack:
     """Everything, running. A context manager: leaving it ends every process and removes every file,
     except for the logs if it is left by an error."""
 
-    def __init__(self, root: Path, binary: Path, *, port: int) -> None:
+    def __init__(self, root: Path, binary: Path, *, port: int, token_seconds: int = TOKEN_SECONDS,
+                 options: Sequence[str] = ()) -> None:
         self._root = root
         self._binary = binary
         self._port = port
+        self._token_seconds = token_seconds
+        self._options = options
         self._children: list[Child] = []
         self._keep_logs = False
         self.tools = root / "tests" / "tools" / "venv" / "bin"
@@ -112,10 +121,14 @@ class Stack:
     def _start(self) -> None:
         print(f"Starting the stack (logs: {self.logs})")
         self._step("Cognito emulator", self._start_emulator)
-        self._step("user pool, app clients, groups", self._create_pool)
-        self._step("cognito-authz", self._start_authz)
-        self._step("application", self._start_upstream)
-        self._step("Envoy", self._start_envoy)
+        with _Port() as uds, _Port(self._port) as tcp:
+            # Known before Envoy has them, because the pool wants to know where people may be sent back to.
+            self.over_uds, self.over_tcp = (f"http://127.0.0.1:{port.number}" for port in (uds, tcp))
+            self._step("user pool, app clients, groups", self._create_pool)
+            self._step("cognito-authz", self._start_authz)
+            self._step("application", self._start_upstream)
+            self._step("page to try it, API reference", self._start_page)
+            self._step("Envoy", self._start_envoy)
 
     def _step(self, what: str, start: Callable[[], str]) -> None:
         since = time.monotonic()
@@ -159,9 +172,14 @@ class Stack:
 
     def _create_pool(self) -> str:
         self.pool = self.cognito.create_pool("local")
-        self.client = self.cognito.create_client(self.pool, "web")
+        self.callbacks = [f"{url.replace('127.0.0.1', host)}/" for url in (self.over_tcp, self.over_uds)
+                          for host in ("127.0.0.1", "localhost")]
+        self.client = self.cognito.create_client(
+            self.pool, "web", token_seconds=self._token_seconds, callbacks=self.callbacks)
+        # For the token that is printed, so that one of the morning still works in the afternoon.
+        self.long_client = self.cognito.create_client(self.pool, "terminal", token_seconds=_DAY)
         # A client of the same pool that cognito-authz is not told about.
-        self.other_client = self.cognito.create_client(self.pool, "other")
+        self.other_client = self.cognito.create_client(self.pool, "other", token_seconds=_DAY)
         for group in ("admins", DEMO_GROUP):
             self.cognito.create_group(self.pool, group)
         return f"{self.pool}, client {self.client}"
@@ -174,15 +192,25 @@ class Stack:
             "cognito-authz",
             [self._binary, "--grpc-listen", "127.0.0.1:0", "--grpc-listen", f"unix:{self.socket}",
              "--admin-listen", "127.0.0.1:0", "--account-listen", "127.0.0.1:0", "--trusted-hops", "1",
-             "--log-format", "json"],
-            {"AWS_REGION": REGION, "COGNITO_USER_POOL_ID": self.pool, "COGNITO_CLIENT_ID": self.client,
-             "COGNITO_ENDPOINT": self.cognito.url})
+             "--account-client-id", self.client,
+             "--hosted-ui-domain", self.cognito.url, *self._hosted_ui(),
+             # There is one clock here and no skew to forgive: an expired token is seen to be refused at once.
+             "--leeway", "0s",
+             "--log-format", "json", *self._options],
+            {"AWS_REGION": REGION, "COGNITO_USER_POOL_ID": self.pool,
+             "COGNITO_CLIENT_ID": f"{self.client},{self.long_client}", "COGNITO_ENDPOINT": self.cognito.url})
         bound = self._authz.wait_until("listening", self._bound, 10)
         self._grpc_port = bound["grpc"]
         self._account_port = bound["account"]
         self.admin = f"http://127.0.0.1:{bound['admin']}"
         self._authz.wait_until("ready", lambda: web.is_ok(f"{self.admin}/readyz"), 20)
         return self.admin
+
+    def _hosted_ui(self) -> list[str]:
+        """Where the hosted pages may send people back to, and what their tokens are to be good for."""
+        options = [("--oauth-redirect-uris", self.callbacks), ("--oauth-logout-uris", self.callbacks),
+                   ("--oauth-scopes", SCOPES)]
+        return [part for name, values in options for value in values for part in (name, value)]
 
     def _bound(self) -> dict[str, int] | None:
         """Ports by listener, from the log; `None` until all four sockets are bound."""
@@ -204,15 +232,24 @@ class Stack:
         self._upstream_port = int(line.rpartition(" ")[2])
         return f"http://127.0.0.1:{self._upstream_port}"
 
+    def _start_page(self) -> str:
+        child = self._child("page", [self.tools / "python", Path(__file__).with_name("page_server.py"),
+                                     self.cognito.url])
+        line = child.wait_until("listening", lambda: "".join(child.lines()), 10)
+        self._page_port = int(line.rpartition(" ")[2])
+        return f"http://127.0.0.1:{self._page_port}"
+
     def _start_envoy(self) -> str:
         config = self._directory / "envoy.json"
         envoy_config.write(
             self._root / "deploy" / "envoy" / "envoy.yaml", config,
-            listeners={"ingress_uds": envoy_config.tcp(0), "ingress_tcp": envoy_config.tcp(self._port)},
+            listeners={"ingress_uds": envoy_config.tcp(urlsplit(self.over_uds).port),
+                       "ingress_tcp": envoy_config.tcp(urlsplit(self.over_tcp).port)},
             clusters={"cognito_authz_uds": envoy_config.unix(self.socket),
                       "cognito_authz_tcp": envoy_config.tcp(self._grpc_port),
                       "account": envoy_config.tcp(self._account_port),
-                      "app": envoy_config.tcp(self._upstream_port)})
+                      "app": envoy_config.tcp(self._upstream_port)},
+            page=envoy_config.tcp(self._page_port))
         address = self._directory / "envoy-admin"
         # Without hot restart there is no shared memory, and any number of Envoys run side by side.
         envoy = self._child("envoy", [
@@ -221,10 +258,6 @@ class Stack:
         host = envoy.wait_until("started", address.read_text, 20)
         self.envoy_admin = f"http://{host}"
         envoy.wait_until("ready", lambda: web.is_ok(f"{self.envoy_admin}/ready"), 20)
-        statuses = web.get(f"{self.envoy_admin}/listeners?format=json").json()["listener_statuses"]
-        ports = {each["name"]: each["local_address"]["socket_address"]["port_value"] for each in statuses}
-        self.over_uds = f"http://127.0.0.1:{ports['ingress_uds']}"
-        self.over_tcp = f"http://127.0.0.1:{ports['ingress_tcp']}"
         envoy.wait_until("finding cognito-authz healthy", self._healthy, 20)
         return f"{self.over_uds} {self.over_tcp}"
 
@@ -245,13 +278,17 @@ class Stack:
         account.done("register", email=DEMO_EMAIL, password=password, name=DEMO_NAME)
         account.done("verify", email=DEMO_EMAIL, code=self.cognito.mailed_code(DEMO_EMAIL))
         self.cognito.add_to_group(self.pool, DEMO_EMAIL, DEMO_GROUP)
-        session = account.done("login", email=DEMO_EMAIL, password=password)
-        return Tokens(session["accessToken"], session["idToken"])
+        return self.cognito.sign_in(self.long_client, DEMO_EMAIL, password)
 
     def welcome(self) -> None:
         token = self.demo_user().access
         print(f"""
-The stack is up.
+The stack is up. In a browser:
+
+  {self.over_tcp}/       try it: create an account, sign in, call a protected route
+  {self.over_tcp}/docs/  the reference of the account API
+
+What runs:
 
   Envoy -> cognito-authz over TCP            {self.over_tcp}
   Envoy -> cognito-authz over a Unix socket  {self.over_uds}
@@ -290,6 +327,34 @@ def _fields(line: str) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError):
         return {}
     return fields if isinstance(fields, dict) else {}
+
+
+class _Port:
+    """A loopback port, taken when the block is entered and kept from everybody but Envoy until it ends: 0 is a
+    free one. Envoy shares its ports among its threads, and so with us (SO_REUSEPORT); we do not listen, so it gets
+    every connection."""
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+        self._socket = socket.socket()
+
+    def __enter__(self) -> _Port:
+        try:
+            with socket.socket() as probe:  # or another Envoy would share its port with us
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", self.number))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._socket.bind(("127.0.0.1", self.number))
+        except OSError as error:
+            self._socket.close()
+            raise Failed(f"port {self.number} cannot be had: {error.strerror}") from error
+        self.number = self._socket.getsockname()[1]
+        if sys.platform != "linux":
+            self._socket.close()  # elsewhere Envoy does not share: a short gap is all there is
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
 
 
 def _free_port() -> int:

@@ -185,7 +185,6 @@ class _Tour:
 
     def second_factor(self, session: Session) -> None:
         with self.step("She sets up an authenticator, and signs in with it"):
-            self.stack.cognito.allow_authenticators(self.stack.pool)
             body = self.answered("mfa/totp", 200, token=session.accessToken)
             secret = str(body.get("secret"))
             url = urlsplit(str(body.get("otpauthUrl")))

@@ -30,6 +30,13 @@ impl FromStr for Origin {
     }
 }
 
+impl Origin {
+    /// As browsers write it.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
 /// Headers that pages may send where sessions are in cookies: with the last one they ask for tokens instead.
 const WITH_COOKIES: &str = "Authorization, Content-Type, X-Account-Tokens";
 
@@ -54,7 +61,7 @@ impl Cors {
 
     /// The origins, as browsers write them.
     pub fn origins(&self) -> impl Iterator<Item = &[u8]> {
-        self.origins.iter().map(|Origin(origin)| origin.as_bytes())
+        self.origins.iter().map(Origin::as_bytes)
     }
 
     /// Whether there are any.

@@ -54,6 +54,8 @@ pub enum Denial {
     ClaimMismatch,
     /// The caller has to sign in again, or in a stronger way (RFC 9470).
     AuthTooOld,
+    /// A page of another site may have made a browser send its session cookie.
+    CrossSite,
     /// What upstream would have to be told does not fit into its headers.
     IdentityTooLarge,
     /// The pool's keys cannot be had, so that nothing can be said about the token.
@@ -99,7 +101,7 @@ struct Row {
 
 impl Denial {
     /// Every denial.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::NoHttpRequest,
         Self::UnknownPolicy,
         Self::UnsafePath,
@@ -122,6 +124,7 @@ impl Denial {
         Self::InsufficientGroup,
         Self::ClaimMismatch,
         Self::AuthTooOld,
+        Self::CrossSite,
         Self::IdentityTooLarge,
         Self::KeysUnavailable,
     ];
@@ -251,6 +254,7 @@ impl Denial {
                 challenge: Challenge::StepUp,
                 message: "A more recent or a stronger sign-in is needed here.",
             },
+            Self::CrossSite => const { &forbidden("cross_site", "This request may come from another site's page.") },
             Self::IdentityTooLarge => {
                 const { &forbidden("identity_too_large", "The token carries more than can be passed on.") }
             }

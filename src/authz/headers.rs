@@ -3,12 +3,14 @@
 //! A header that any policy can set is ours for every request: it is overwritten or removed whenever a request passes,
 //! also on a public route. Start from [`OwnedHeaders`].
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
 use super::extra_claims::WantedIndex;
 use super::request::{Header, is_token};
+use crate::session_cookie;
 
 /// Number of headers that are always ours.
 pub const STANDARD: usize = 7;
@@ -157,6 +159,7 @@ pub struct OwnedHeaders {
     whole_claims: Option<HeaderIndex>,
     /// The names that are not under the prefix, spelled in the one way in which all spellings meet.
     elsewhere: HashMap<Box<str>, HeaderIndex>,
+    hides_sessions: bool,
 }
 
 /// What is done to a header of a request that passes.
@@ -174,7 +177,12 @@ impl OwnedHeaders {
     /// The standard headers under `prefix`.
     pub fn new(prefix: HeaderPrefix) -> Self {
         let names = SUFFIXES.iter().map(|suffix| format!("{prefix}{suffix}").into()).collect();
-        Self { prefix, names, claims: Vec::new(), whole_claims: None, elsewhere: HashMap::new() }
+        Self { prefix, names, claims: Vec::new(), whole_claims: None, elsewhere: HashMap::new(), hides_sessions: false }
+    }
+
+    /// Takes the cookies of browser sessions out of what upstream gets.
+    pub fn hide_sessions(&mut self) {
+        self.hides_sessions = true;
     }
 
     /// Takes over another header for a claim. To be called before [`add`](Self::add).
@@ -242,16 +250,16 @@ impl OwnedHeaders {
     }
 
     /// What is done to the headers of a request: each of ours is set to its values or removed, lookalikes among what
-    /// the request carries are removed, and so is the credential if upstream is not to have it. No name is both
-    /// set and removed: Envoy removes last.
+    /// the request carries are removed, and so is the credential if upstream is not to have it; of `Cookie` remains what
+    /// is no session. No name is both set and removed: Envoy removes last.
     ///
     /// `values` are in the order of [`HeaderIndex`].
     pub fn mutate<'m>(
-        &'m self,
+        &self,
         values: impl Iterator<Item = (HeaderIndex, &'m str)>,
         removes_authorization: bool,
-        request: &[Header<'m>],
-        out: &mut impl FnMut(Mutation<'m>),
+        request: &[Header<'_>],
+        out: &mut impl FnMut(Mutation<'_>),
     ) {
         let mut values = values.peekable();
         for (index, name) in self.names().enumerate() {
@@ -267,6 +275,9 @@ impl OwnedHeaders {
         if removes_authorization {
             out(Mutation::Remove("authorization"));
         }
+        if self.hides_sessions {
+            hide_session_cookies(request, out);
+        }
         let mut removed: Vec<&str> = Vec::new();
         for header in request.iter().filter(|header| self.is_lookalike(header.name)) {
             // Each once, without regard to case, as Envoy compares names. A name that is no text is none to Envoy.
@@ -277,6 +288,22 @@ impl OwnedHeaders {
                 out(Mutation::Remove(name));
             }
         }
+    }
+}
+
+/// Leaves of the `Cookie` headers what is no session, or nothing.
+fn hide_session_cookies(request: &[Header<'_>], out: &mut impl FnMut(Mutation<'_>)) {
+    let cookies =
+        || request.iter().filter(|header| header.name.eq_ignore_ascii_case(b"cookie")).map(|header| header.value);
+    if !session_cookie::is_any_in(cookies()) {
+        return;
+    }
+    let rest = cookies().map(|value| session_cookie::cut(value).map_or(Cow::Borrowed(value), Cow::Owned));
+    let rest: Vec<_> = rest.filter(|rest| !rest.is_empty()).collect();
+    // What is no text cannot be set; upstream gets no cookies then rather than a session.
+    match String::from_utf8(rest.join(&b"; "[..])) {
+        Ok(rest) if !rest.is_empty() => out(Mutation::Set("cookie", &rest)),
+        _ => out(Mutation::Remove("cookie")),
     }
 }
 
@@ -373,7 +400,8 @@ mod tests {
         let sent = ["tenant_id", "TENANT_ID", "x-tier", "cookie", "x-auth-role"];
         let sent: Vec<_> = sent.iter().map(|name| Header { name: name.as_bytes(), value: b"forged" }).collect();
         let mut done = Vec::new();
-        headers.mutate([(0, "s"), (7, "a"), (7, "b"), (9, "gold")].into_iter(), true, &sent, &mut |m| done.push(m));
+        let values = [(0, "s"), (7, "a"), (7, "b"), (9, "gold")];
+        headers.mutate(values.into_iter(), true, &sent, &mut |mutation| done.push(format!("{mutation:?}")));
         assert_eq!(
             done,
             [
@@ -392,7 +420,34 @@ mod tests {
                 Mutation::Remove("tenant_id"),
                 Mutation::Remove("x-auth-role"),
             ]
+            .map(|mutation| format!("{mutation:?}"))
         );
         assert_eq!(headers.position("x-tier"), Some(9));
+    }
+
+    #[test]
+    fn sessions_do_not_reach_upstream() {
+        let mut headers = OwnedHeaders::new("x-auth-".parse().unwrap());
+        let of_cookies = |headers: &OwnedHeaders, values: &[&str]| {
+            let sent: Vec<_> = values.iter().map(|value| Header { name: b"Cookie", value: value.as_bytes() }).collect();
+            let mut done = Vec::new();
+            headers.mutate(std::iter::empty(), false, &sent, &mut |mutation| match mutation {
+                Mutation::Set("cookie", rest) => done.push(rest.to_owned()),
+                Mutation::Remove("cookie") => done.push("removed".to_owned()),
+                _ => {}
+            });
+            done
+        };
+        assert!(of_cookies(&headers, &["__Host-access_token=a"]).is_empty(), "not asked to");
+        headers.hide_sessions();
+        for (values, expected) in [
+            (&["a=1; __Host-access_token=x; b=2; __Host-refresh_token=y"][..], &["a=1; b=2"][..]),
+            (&["__Host-access_token=2~x; __Host-access_token.1=y"], &["removed"]),
+            (&["a=1", "__Host-access_token=x", "b=2"], &["a=1; b=2"]),
+            (&["a=1", "b=2"], &[]),
+            (&[], &[]),
+        ] {
+            assert_eq!(of_cookies(&headers, values), expected, "{values:?}");
+        }
     }
 }

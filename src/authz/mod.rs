@@ -3,6 +3,7 @@
 //!
 //! Start from [`Authorizer::authorize`]: the order of the checks stands there on one screen.
 
+pub mod browser_session;
 pub mod cache;
 mod claim;
 pub mod claims;
@@ -19,6 +20,7 @@ pub mod ruleset;
 pub mod step;
 pub mod token;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -167,7 +169,14 @@ impl Authorizer {
         known.step = Step::Credential;
         // A value that is not even text is no token; the bare scheme stands for it and is refused as one.
         let as_text = |value| std::str::from_utf8(value).unwrap_or("Bearer");
-        let credential = || token::credential(request.header_values("authorization").map(as_text));
+        let credential = || match token::credential(request.header_values("authorization").map(as_text)) {
+            // A Bearer token goes before a browser's session, also a bad one.
+            Err(Denial::MissingCredential) => match &rules.browser_sessions {
+                Some(sessions) => sessions.access_token(request)?.ok_or(Denial::MissingCredential),
+                None => Err(Denial::MissingCredential),
+            },
+            bearer => bearer.map(Cow::Borrowed),
+        };
         let (token, requirements) = match &policy.access {
             Access::Public => return anonymous(),
             Access::Optional => match credential() {
@@ -176,6 +185,7 @@ impl Authorizer {
             },
             Access::Required(requirements) => (credential()?, Some(requirements)),
         };
+        let token = &*token;
         known.step = Step::Size;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Denial::TokenTooLarge);

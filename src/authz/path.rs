@@ -24,11 +24,11 @@ impl<'p> PlainPath<'p> {
     /// - its escapes do not decode to UTF-8 (overlong forms are none).
     pub fn new(target: &'p [u8]) -> Option<Self> {
         let path = target.split(|byte| *byte == b'?').next()?;
-        let text = std::str::from_utf8(path).ok().filter(|text| text.starts_with('/') && text.is_ascii())?;
-        let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b';' | b'#');
-        if !text.bytes().all(plain) {
+        let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b';' | b'#');
+        if path.first() != Some(&b'/') || !path.iter().all(plain) {
             return None;
         }
+        let text = std::str::from_utf8(path).ok()?;
         let decoded = if text.contains('%') { Cow::Owned(decode(text)?) } else { Cow::Borrowed(text) };
         let mut segments = decoded.split('/').skip(1).peekable();
         while let Some(segment) = segments.next() {

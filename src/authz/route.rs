@@ -219,9 +219,8 @@ impl Route {
             && share(&self.methods, &other.methods)
     }
 
-    fn accepts(&self, host: &str, method: &[u8]) -> bool {
-        (self.hosts.is_empty() || self.hosts.iter().any(|ours| **ours == *host))
-            && (self.methods.is_empty() || self.methods.iter().any(|ours| ours.as_bytes() == method))
+    fn accepts(&self, method: &[u8]) -> bool {
+        self.methods.is_empty() || self.methods.iter().any(|ours| ours.as_bytes() == method)
     }
 }
 
@@ -237,16 +236,22 @@ impl fmt::Display for Route {
     }
 }
 
-/// All routes, to be searched by segments.
+/// All routes, to be searched by host and by segments.
 #[derive(Debug, Default)]
 pub struct Routes {
     all: Vec<Route>,
+    any_host: Tree,
+    by_host: HashMap<Box<str>, Tree>,
+    has_paths: bool,
+    case_insensitive: bool,
+}
+
+/// The routes of a host, or those that name none.
+#[derive(Debug, Default)]
+struct Tree {
     root: Node,
     /// Routes without a path.
     pathless: Vec<usize>,
-    has_paths: bool,
-    names_hosts: bool,
-    case_insensitive: bool,
 }
 
 /// A place in the tree of segments, and the routes whose patterns end there.
@@ -290,11 +295,12 @@ impl Routes {
                 return Err((*rival, place));
             }
             rivals.push(place);
-            routes.names_hosts |= !route.hosts.is_empty();
             routes.has_paths |= route.path.is_some();
-            match &route.path {
-                Some(pattern) => routes.root.insert(pattern, place),
-                None => routes.pathless.push(place),
+            if route.hosts.is_empty() {
+                routes.any_host.insert(&route, place);
+            }
+            for host in &route.hosts {
+                routes.by_host.entry(host.clone()).or_default().insert(&route, place);
             }
             routes.all.push(route);
         }
@@ -315,11 +321,13 @@ impl Routes {
             return Ok(None);
         }
         let path = if self.has_paths { Some(PlainPath::new(request.path).ok_or(UnsafePath)?) } else { None };
-        let host = if self.names_hosts { host_name(request.host) } else { Cow::Borrowed("") };
+        let of_host = if self.by_host.is_empty() { None } else { self.by_host.get(&*host_name(request.host)) };
         let mut best = None;
-        self.consider(&self.pathless, &host, request.method, &mut best);
-        if let Some(path) = &path {
-            self.walk(&self.root, path.segments(), &host, request.method, &mut best);
+        for tree in [Some(&self.any_host), of_host].into_iter().flatten() {
+            self.consider(&tree.pathless, request.method, &mut best);
+            if let Some(path) = &path {
+                self.walk(&tree.root, path.segments(), request.method, &mut best);
+            }
         }
         Ok(best.and_then(|place: usize| self.all.get(place).map(|route| Found { place, route, path })))
     }
@@ -329,32 +337,40 @@ impl Routes {
         &self,
         node: &Node,
         mut segments: impl Iterator<Item = &'s str> + Clone,
-        host: &str,
         method: &[u8],
         best: &mut Option<usize>,
     ) {
-        self.consider(&node.prefix, host, method, best);
+        self.consider(&node.prefix, method, best);
         let Some(segment) = segments.next() else {
-            self.consider(&node.whole, host, method, best);
+            self.consider(&node.whole, method, best);
             return;
         };
         let key = if self.case_insensitive { fold(segment) } else { Cow::Borrowed(segment) };
         if let Some(next) = node.literals.get(&*key) {
-            self.walk(next, segments.clone(), host, method, best);
+            self.walk(next, segments.clone(), method, best);
         }
         if let Some(next) = node.variable.as_deref().filter(|_| !segment.is_empty()) {
-            self.walk(next, segments, host, method, best);
+            self.walk(next, segments, method, best);
         }
     }
 
-    fn consider(&self, places: &[usize], host: &str, method: &[u8], best: &mut Option<usize>) {
+    fn consider(&self, places: &[usize], method: &[u8], best: &mut Option<usize>) {
         let route = |place: usize| self.all.get(place);
         for place in places.iter().copied() {
-            let accepts = route(place).is_some_and(|route| route.accepts(host, method));
+            let accepts = route(place).is_some_and(|route| route.accepts(method));
             let rank = |place| route(place).map(Route::rank);
             if accepts && best.is_none_or(|best| rank(best) < rank(place)) {
                 *best = Some(place);
             }
+        }
+    }
+}
+
+impl Tree {
+    fn insert(&mut self, route: &Route, place: usize) {
+        match &route.path {
+            Some(pattern) => self.root.insert(pattern, place),
+            None => self.pathless.push(place),
         }
     }
 }

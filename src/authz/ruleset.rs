@@ -3,6 +3,7 @@
 //! A check takes the ruleset in force once and keeps it to its end, answer and metrics included; a reload puts another
 //! in its place. What is the same in both (the keys of a pool that has not changed) is shared.
 
+use super::browser_session::BrowserSessions;
 use super::cache::PoolStamp;
 use super::extra_claims::WantedClaims;
 use super::headers::OwnedHeaders;
@@ -26,6 +27,8 @@ pub struct Ruleset {
     pub headers: OwnedHeaders,
     /// The claims that are kept for policies and headers.
     pub wanted: WantedClaims,
+    /// Whether a browser's session is a credential.
+    pub browser_sessions: Option<BrowserSessions>,
     /// Counters of these pools and policies.
     pub counters: CheckCounters,
 }

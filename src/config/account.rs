@@ -19,6 +19,7 @@ use crate::account::oauth::HostedUi;
 use crate::account::rate_limit::{Rate, Rates};
 use crate::account::totp::Issuer;
 use crate::account::{Prefix, RefreshFlow};
+use crate::authz::browser_session::BrowserSessions;
 use crate::listen::ListenAddress;
 use crate::user_pool::ClientId;
 
@@ -158,6 +159,14 @@ pub struct AccountConfig {
     pub hosted_ui: Option<HostedUi>,
     /// Browser sessions, if they are on.
     pub cookies: Option<Cookies>,
+}
+
+impl AccountOptions {
+    /// Whether checks take the sessions that the account API gives browsers, wherever it is served.
+    pub(super) fn browser_sessions(&self) -> Option<BrowserSessions> {
+        let origins = self.cors_origins.iter().map(|origin| origin.as_bytes().into()).collect();
+        self.browser.account_cookies.then_some(BrowserSessions { origins })
+    }
 }
 
 impl AccountConfig {

@@ -314,6 +314,7 @@ impl Config {
             pool,
             header_prefix: options.header_prefix,
             allow_insecure_endpoints: options.allow_insecure_endpoints,
+            browser_sessions: options.account.browser_sessions(),
             file: options.config,
         };
         let mut rules = rules_source.read().map_err(|why| error("config", &why.to_string()))?;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::ConfigError;
 use super::file::compile::compile;
 use super::file::{PolicyFile, located};
+use crate::authz::browser_session::BrowserSessions;
 use crate::authz::extra_claims::WantedClaims;
 use crate::authz::headers::HeaderPrefix;
 use crate::authz::{OwnedHeaders, Policies};
@@ -22,6 +23,8 @@ pub struct RulesSource {
     pub header_prefix: HeaderPrefix,
     /// Whether plain `http://` may be fetched from hosts other than loopback.
     pub allow_insecure_endpoints: bool,
+    /// Whether a browser's session is a credential of checks.
+    pub browser_sessions: Option<BrowserSessions>,
     /// The policy file.
     pub file: Option<PathBuf>,
 }
@@ -74,11 +77,20 @@ impl RulesSource {
         Ok(rules)
     }
 
+    /// The standard headers.
+    pub(crate) fn owned_headers(&self) -> OwnedHeaders {
+        let mut headers = OwnedHeaders::new(self.header_prefix.clone());
+        if self.browser_sessions.is_some() {
+            headers.hide_sessions();
+        }
+        headers
+    }
+
     fn without_file(&self) -> Rules {
         Rules {
             pools: self.pool.iter().map(|pool| (pool.clone(), KeySet::default())).collect(),
             policies: Policies::default(),
-            headers: OwnedHeaders::new(self.header_prefix.clone()),
+            headers: self.owned_headers(),
             wanted: WantedClaims::default(),
             account: None,
             warnings: Vec::new(),

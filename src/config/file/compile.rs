@@ -33,7 +33,7 @@ pub(crate) fn compile(file: PolicyFile, source: &RulesSource) -> Result<Rules, F
     let root = Place::default();
     let mut compiler = Compiler {
         pools: Vec::new(),
-        headers: OwnedHeaders::new(source.header_prefix.clone()),
+        headers: source.owned_headers(),
         wanted: WantedClaims::default(),
         warnings: Vec::new(),
     };

@@ -14,6 +14,7 @@ fn source() -> RulesSource {
         pool: Some(pool.unwrap()),
         header_prefix: "x-auth-".parse().unwrap(),
         allow_insecure_endpoints: false,
+        browser_sessions: None,
         file: None,
     }
 }

@@ -1,0 +1,43 @@
+// The page to try it. Start here; what is worth reading in an application of your own is session.js (tokens in
+// memory, one refresh at a time), hosted.js (OAuth with PKCE) and api.js (errors by code).
+
+import { inWords, onRequest } from './api.js';
+import { announce, tried } from './dom.js';
+import * as hosted from './hosted.js';
+import * as requests from './requests.js';
+import * as session from './session.js';
+import { LOGGED_OUT, open, wireSignedIn } from './signed-in.js';
+import { show, wireSignedOut } from './signed-out.js';
+
+function signIn(answer, how) {
+  session.begin(answer, how);
+  tried('login');
+  announce('You are signed in.');
+  open();
+}
+
+onRequest(requests.show);
+wireSignedOut(signIn);
+wireSignedIn((message, kind) => {
+  announce(message, kind);
+  show('login');
+});
+
+const back = hosted.returned();
+if (back?.loggedOut) {
+  announce(LOGGED_OUT);
+  show('login');
+} else if (back) {
+  try {
+    const answer = await hosted.finish(back);
+    tried('hosted');
+    signIn(answer, 'signed in on the hosted page');
+  } catch (error) {
+    announce(error instanceof hosted.NotOurs
+      ? 'The hosted page sent back no sign-in that began here. Sign in again.'
+      : inWords(error), 'bad');
+    show('login');
+  }
+} else {
+  show('register', { focus: false });
+}

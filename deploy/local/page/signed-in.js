@@ -1,0 +1,166 @@
+// The session: its token and how it expires, the protected route, the password, the end.
+
+import { account, ask, inWords } from './api.js';
+import { $, $$, announce, clock, element, focusHeading, tried } from './dom.js';
+import * as factor from './factor.js';
+import { clear, wire, wireButton } from './forms.js';
+import * as hosted from './hosted.js';
+import * as session from './session.js';
+
+// How long before the end a token is refreshed, as a part of its life.
+const EARLY = 1 / 4;
+const NOT_AGAIN_FOR_MS = 10_000; // after a refresh that failed
+
+export const LOGGED_OUT =
+  'You are logged out. Cognito takes the refresh token no more, and this page has forgotten both tokens.';
+
+let retryAfter = 0;
+let ticking = null;
+
+/** `signedOut(message)` is called when the session is over. */
+export function wireSignedIn(signedOut) {
+  const wrong = $('[data-session-error]');
+  session.listen({
+    onChange: showTokens,
+    onEnd: (message) => {
+      close();
+      signedOut(message, 'bad');
+    },
+  });
+  wireButton($('[data-action=refresh]'), wrong, async () => {
+    await session.refresh('refreshed');
+    tried('refresh');
+    announce('You have a new access token.');
+  });
+  wireButton($('[data-action=logout]'), wrong, async () => {
+    const url = await session.signOut(hosted.home());
+    close();
+    tried('logout');
+    if (url) hosted.leaveToLogOut(url);
+    else signedOut(LOGGED_OUT);
+  });
+  for (const button of $$('[data-call]')) {
+    wireButton(button, null, () => call(button.dataset.call));
+  }
+  wire($('#password form'), async (values) => {
+    await account('POST', 'change-password', { token: await session.freshToken(), body: values });
+    clear($('#password form'));
+    tried('password');
+    announce('Your password is changed.');
+  });
+  factor.wireFactor();
+}
+
+/** Shows the session that has just begun. */
+export async function open() {
+  $('#signed-out').hidden = true;
+  $('#signed-in').hidden = false;
+  show('', '', [], []);
+  clear($('#password form'));
+  $('[data-session-error]').textContent = '';
+  $('[data-who]').textContent = session.claims().username;
+  document.title = 'Signed in · cognito-authz';
+  focusHeading($('#signed-in'));
+  ticking ??= setInterval(tick, 250);
+  tick();
+  const me = await factor.lookUp();
+  if (!me || !session.isOpen()) return;
+  const name = me.attributes?.email ?? me.username;
+  $('[data-who]').textContent = name;
+  $('[data-username]').value = name;
+}
+
+function close() {
+  clearInterval(ticking);
+  ticking = null;
+  $('#signed-in').hidden = true;
+  // Nothing of the session stays in the document.
+  for (const place of ['[data-who]', '[data-tokens]', '[data-claims]', '#requests']) {
+    $(place).replaceChildren();
+  }
+  show('', '', [], []);
+  $('[data-no-requests]').hidden = false;
+  $('[data-username]').value = '';
+  clear($('#password form'));
+  factor.forget();
+}
+
+// -------------------------------------------------------------------------------------------- the token
+
+function tick() {
+  const left = session.remaining();
+  const share = Math.max(0, left / session.lifetime());
+  $('[data-progress]').value = share;
+  $('#token').classList.toggle('low', share < EARLY);
+  $('[data-token-word]').textContent = left > 0 ? 'Access token expires in' : 'Access token expired';
+  const seconds = Math.abs(left > 0 ? Math.ceil(left) : Math.floor(left));
+  const time = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, '0')}`;
+  $('[data-remaining]').textContent = left > 0 ? time : `${time} ago`;
+  if (share < EARLY && $('[data-auto]').checked && Date.now() > retryAfter) {
+    retryAfter = Date.now() + NOT_AGAIN_FOR_MS;
+    session.refresh().then(() => {
+      retryAfter = 0;
+      tried('refresh'); // the table shows it; a voice that says so every other minute would only disturb
+    }, (error) => {
+      $('[data-session-error]').textContent = inWords(error);
+    });
+  }
+}
+
+function showTokens() {
+  const past = session.past();
+  $('[data-session-error]').textContent = '';
+  $('[data-tokens]').replaceChildren(...past.map(({ how, issued, expires }, index) => {
+    const current = index === past.length - 1;
+    return element('tr', current ? { class: 'current' } : {},
+      element('th', { scope: 'row' }, `${index + 1}, ${how}${current ? '' : ' (replaced)'}`),
+      element('td', {}, clock(issued)), element('td', {}, clock(expires)));
+  }).slice(-5).reverse());
+  $('[data-claims]').replaceChildren(...Object.entries(session.claims()).flatMap(([name, value]) => [
+    element('dt', {}, name),
+    element('dd', {}, `${typeof value === 'object' ? JSON.stringify(value) : value}${
+      ['iat', 'exp', 'auth_time'].includes(name) ? ` (${clock(value)})` : ''}`)]));
+}
+
+// ---------------------------------------------------------------------------------- the protected route
+
+const FORGED = { 'x-auth-sub': 'root', 'x-auth-groups': 'admins' };
+
+async function call(how) {
+  let answer;
+  try {
+    answer = await ask('GET', '/orders', {
+      token: how === 'none' ? null : how === 'tampered' ? session.tamperedToken() : session.accessToken(),
+      headers: how === 'forged' ? FORGED : {},
+    });
+  } catch (error) {
+    show('bad', inWords(error), [], []);
+    return;
+  }
+  if (answer.ok) {
+    tried('call');
+    const told = answer.body.headers.filter(([name]) => /^x[-_.]auth[-_.]/i.test(name));
+    const forged = Object.entries(FORGED).map(([name, value]) => `${name}: ${value}`).join(' and ');
+    show('good', how === 'forged'
+      ? `${answer.status}: the application was reached. Your ${forged} never arrived, only the real headers did.`
+      : `${answer.status}: the application was reached.`, told, []);
+  } else {
+    tried('refused');
+    show('bad', `${answer.status}: refused. The application never saw the request.`, [], [
+      ['reason', answer.body?.reason], ['message', answer.body?.message],
+      ['WWW-Authenticate', answer.headers.get('www-authenticate')]]);
+  }
+}
+
+function show(kind, verdict, told, refusal) {
+  $('[data-result]').className = `result ${kind}`;
+  $('[data-verdict]').textContent = verdict;
+  const headers = $('[data-headers]');
+  headers.hidden = !told.length;
+  $('tbody', headers).replaceChildren(...told.map(([name, value]) =>
+    element('tr', {}, element('th', { scope: 'row' }, name), element('td', {}, value))));
+  const list = $('[data-refusal]');
+  list.hidden = !refusal.length;
+  list.replaceChildren(...refusal.filter(([, value]) => value).flatMap(([name, value]) =>
+    [element('dt', {}, name), element('dd', {}, value)]));
+}

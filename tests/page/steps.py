@@ -1,0 +1,65 @@
+"""What a person does on the page, in one line each."""
+
+from __future__ import annotations
+
+import io
+
+import pyotp
+import zxingcpp
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+from conftest import User
+
+
+def sign_in(page: Page, user: User) -> None:
+    """Up to where the page says so, or asks for the second factor."""
+    page.get_by_role("button", name="Sign in", exact=True).first.click()
+    page.locator("#login-email").fill(user.email)
+    page.locator("#login-password").fill(user.password)
+    page.locator("#login button.primary").click()
+
+
+def is_signed_in(page: Page, user: User) -> None:
+    expect(page.locator("#session-title")).to_have_text(f"Signed in as {user.email}")
+
+
+def says(page: Page, text: str) -> None:
+    expect(page.locator("#announcement")).to_contain_text(text)
+
+
+def log_out(page: Page) -> None:
+    page.get_by_role("button", name="Log out").click()
+    says(page, "You are logged out.")
+
+
+def field_error(page: Page, field: str) -> Locator:
+    """What is said beside a field, as a screen reader finds it."""
+    input = page.locator(f"#{field}")
+    expect(input).to_have_attribute("aria-invalid", "true")
+    assert f"{field}-error" in (input.get_attribute("aria-describedby") or "")
+    return page.locator(f"#{field}-error")
+
+
+def wrong_code(right: str) -> str:
+    return f"{(int(right) + 1) % 1_000_000:06}"
+
+
+def scan(qr: Locator) -> pyotp.TOTP:
+    """Reads the code off the screen, as an authenticator app does."""
+    codes = zxingcpp.read_barcodes(Image.open(io.BytesIO(qr.screenshot())))
+    assert len(codes) == 1, "one readable QR code"
+    totp = pyotp.parse_uri(codes[0].text)
+    assert isinstance(totp, pyotp.TOTP)
+    return totp
+
+
+def set_up_factor(page: Page) -> pyotp.TOTP:
+    """Up to the point where the code has to be typed."""
+    page.get_by_role("button", name="Set up an authenticator app").click()
+    return scan(page.locator(".qr svg"))
+
+
+def fits(page: Page) -> bool:
+    """Whether nothing has to be scrolled sideways."""
+    return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))

@@ -1,0 +1,67 @@
+"""The pictures in the documentation, taken anew with `--screenshots`; conftest.py leaves this out otherwise."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from conftest import ROOT, User, new_user, visit
+from stack import Stack
+from steps import is_signed_in, set_up_factor, sign_in
+
+_FOLDER = ROOT / "docs" / "screenshots"
+_MOST_BYTES = 150_000
+
+
+def keep(page: Page, name: str, *, down_to: str | None = None) -> None:
+    """The screen, or the page down to the end of an element."""
+    page.evaluate("window.scrollTo(0, 0)")
+    box = page.locator(down_to).bounding_box() if down_to else None
+    size = page.viewport_size
+    if box and size:
+        page.set_viewport_size({"width": size["width"], "height": int(box["y"] + box["height"]) + 24})
+    picture = Image.open(io.BytesIO(page.screenshot(animations="disabled")))
+    small = io.BytesIO()
+    picture.convert("RGB").quantize(128).save(small, "PNG", optimize=True)
+    assert len(small.getvalue()) < _MOST_BYTES, name
+    _FOLDER.mkdir(exist_ok=True)
+    Path(_FOLDER / name).write_bytes(small.getvalue())
+
+
+def test_take_them(browser: Browser, binary: Path) -> None:
+    with Stack(ROOT, binary, port=0) as stack:
+        take(browser, stack)
+
+
+def take(browser: Browser, stack: Stack) -> None:
+    user = new_user(stack, "ada@example.com")
+    stack.cognito.add_to_group(stack.pool, user.email, "readers")
+    for tab in visit(browser, stack, viewport={"width": 1100, "height": 780}):
+        keep(tab.page, "signed-out.png")
+        show_a_call(tab.page, user)
+        keep(tab.page, "signed-in.png", down_to="#call")
+    for tab in visit(browser, stack, viewport={"width": 1100, "height": 700}, color_scheme="dark"):
+        sign_in(tab.page, user)
+        is_signed_in(tab.page, user)
+        set_up_factor(tab.page)
+        # Of no use to anybody who sees the picture: the emulator that knows this key is gone with the stack.
+        tab.page.locator("#factor").scroll_into_view_if_needed()
+        keep_part(tab.page, "second-factor.png")
+    for tab in visit(browser, stack, viewport={"width": 320, "height": 900}):
+        show_a_call(tab.page, user)
+        keep(tab.page, "narrow.png")
+
+
+def keep_part(page: Page, name: str) -> None:
+    box = page.locator("#factor").screenshot(animations="disabled")
+    Image.open(io.BytesIO(box)).convert("RGB").quantize(128).save(_FOLDER / name, "PNG", optimize=True)
+
+
+def show_a_call(page: Page, user: User) -> None:
+    sign_in(page, user)
+    is_signed_in(page, user)
+    page.get_by_role("button", name="With the token").click()
+    expect(page.locator("[data-headers]")).to_be_visible()
