@@ -17,7 +17,7 @@ fn path(name: &str) -> PathBuf {
     venv.join("bin").join(name)
 }
 
-/// The path of a tool that is not there for every version of Python that will do for the others.
+/// The path of a tool that not every run of the tests needs.
 pub(crate) fn optional(name: &str) -> Option<PathBuf> {
     Some(path(name)).filter(|path| path.is_file())
 }
