@@ -22,13 +22,17 @@ pub struct FileWatch {
 }
 
 /// Whatever differs between two versions of a file: device and inode, length, modification and change in nanoseconds.
-type Fingerprint = (u64, u64, u64, i64, i64, i64, i64);
+pub type Fingerprint = (u64, u64, u64, i64, i64, i64, i64);
 
 impl FileWatch {
-    /// A watch that begins with the file as it is now.
-    pub fn new(path: PathBuf) -> Self {
-        let seen = fingerprint(&path);
+    /// A watch that begins with the file as it was `seen`: before it was read, so that no change is missed.
+    pub fn new(path: PathBuf, seen: Option<Fingerprint>) -> Self {
         Self { path, seen }
+    }
+
+    /// Takes the file as it is now for seen: it is about to be read for another reason.
+    pub async fn see(&mut self) {
+        self.seen = self.look().await;
     }
 
     /// Waits until the file is another one than before, and is no longer being written. A file that is gone counts as
@@ -60,7 +64,8 @@ impl FileWatch {
     }
 }
 
-fn fingerprint(path: &Path) -> Option<Fingerprint> {
+/// The file as it is now; none if there is none.
+pub fn fingerprint(path: &Path) -> Option<Fingerprint> {
     let of = std::fs::metadata(path).ok()?;
     Some((of.dev(), of.ino(), of.len(), of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec()))
 }
@@ -86,7 +91,8 @@ mod tests {
         // As Kubernetes does: policy.yaml -> ..data/policy.yaml, and ..data -> a directory for each version.
         std::os::unix::fs::symlink("1", at("..data")).unwrap();
         std::os::unix::fs::symlink("..data/policy.yaml", at("policy.yaml")).unwrap();
-        let mut watch = FileWatch::new(at("policy.yaml"));
+        let path = at("policy.yaml");
+        let mut watch = FileWatch::new(path.clone(), fingerprint(&path));
         let swap = || {
             std::os::unix::fs::symlink("2", at("..data_tmp")).unwrap();
             std::fs::rename(at("..data_tmp"), at("..data")).unwrap();

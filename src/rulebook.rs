@@ -19,7 +19,7 @@ use crate::authz::extra_claims::WantedClaims;
 use crate::authz::{Authorizer, Denial, Ruleset};
 use crate::config::ConfigError;
 use crate::config::rules::{Rules, RulesSource};
-use crate::file_watch::FileWatch;
+use crate::file_watch::{FileWatch, Fingerprint};
 use crate::jwks::KeySet;
 use crate::jwks::fetch::{FetchError, JwksClient};
 use crate::jwks::store::{KeyStore, PoolKeys, Refresher};
@@ -38,6 +38,8 @@ pub struct Rulebook {
     refresh_interval: Duration,
     client: Arc<JwksClient>,
     status: Arc<Status>,
+    /// The policy file as it was before it was first read.
+    seen: Option<Fingerprint>,
     /// The pool that the account API speaks for: without it the rules are not complete.
     account_pool: Option<Box<str>>,
     pools: Vec<Kept>,
@@ -88,6 +90,7 @@ impl Rulebook {
                 file: ArcSwap::from_pointee(rules.shown.clone()),
                 error: ArcSwapOption::empty(),
             }),
+            seen: rules.seen,
             account_pool: None,
             pools: Vec::new(),
             wanted: WantedClaims::default(),
@@ -189,7 +192,7 @@ impl Rulebook {
     pub async fn run(mut self, authorizer: Arc<Authorizer>) -> std::io::Result<()> {
         self.start_tasks(|_| true);
         let mut hangup = signal(SignalKind::hangup())?;
-        let mut watch = self.source.file.clone().map(FileWatch::new);
+        let mut watch = self.source.file.clone().map(|path| FileWatch::new(path, self.seen));
         loop {
             let changed = async {
                 match &mut watch {
@@ -203,7 +206,12 @@ impl Rulebook {
                     return Ok(());
                 },
                 () = changed => self.reload(&authorizer).await,
-                _ = hangup.recv() => self.reload(&authorizer).await,
+                _ = hangup.recv() => {
+                    if let Some(watch) = &mut watch {
+                        watch.see().await;
+                    }
+                    self.reload(&authorizer).await;
+                }
             }
         }
     }

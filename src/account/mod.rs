@@ -16,6 +16,7 @@ pub mod error;
 mod logout;
 pub mod oauth;
 pub mod openapi;
+pub mod prefix;
 mod profile;
 pub mod rate_limit;
 mod refresh;
@@ -24,7 +25,6 @@ mod tokens;
 pub mod totp;
 
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -45,6 +45,7 @@ use self::cors::Cors;
 use self::error::{AccountError, Asked, Code, Judgement};
 use self::oauth::{AUTHORIZE_NAME, AUTHORIZE_PATH, HostedUi, Oauth};
 use self::openapi::Extent;
+pub use self::prefix::Prefix;
 use self::rate_limit::{RateLimits, Rates};
 use self::refresh::Refreshes;
 use self::table::{Credential, Flow, Hides, Limit, Row, Success, rows};
@@ -58,35 +59,6 @@ use crate::user_pool::{ClientId, Clients};
 
 /// Longest time for Cognito to be asked about one request, tries and waits included.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
-/// Where the account API is: a path such as `/auth`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Prefix(Box<str>);
-
-impl Prefix {
-    /// The path, without a slash at its end.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// What of `path` is below, with its slash.
-    fn below<'p>(&self, path: &'p str) -> Option<&'p str> {
-        path.strip_prefix(&*self.0).filter(|rest| rest.is_empty() || rest.starts_with('/'))
-    }
-}
-
-impl FromStr for Prefix {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b);
-        let is_segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(plain);
-        match text.strip_prefix('/') {
-            Some(rest) if text.len() <= 128 && rest.split('/').all(is_segment) => Ok(Self(text.into())),
-            _ => Err("not a path such as /auth"),
-        }
-    }
-}
-
 /// How a refresh token is turned into new tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefreshFlow {
@@ -434,30 +406,4 @@ fn response(status: u16, body: impl Into<Bytes>) -> Answer {
 fn unix_now() -> UnixTime {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     UnixTime::try_from(now).unwrap_or(UnixTime::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefixes() {
-        for good in ["/auth", "/api/v1/auth", "/a-b_c.d~e"] {
-            assert!(good.parse::<Prefix>().is_ok(), "{good}");
-        }
-        for bad in ["", "/", "auth", "/auth/", "//auth", "/a b", "/a/../b", "/a?b", "/ä", "/%61"] {
-            assert!(bad.parse::<Prefix>().is_err(), "{bad}");
-        }
-        let prefix: Prefix = "/auth".parse().unwrap();
-        for (path, below) in [
-            ("/auth/login", Some("/login")),
-            ("/auth", Some("")),
-            ("/auth/", Some("/")),
-            ("/authors", None),
-            ("/metrics", None),
-            ("/x/auth/login", None),
-        ] {
-            assert_eq!(prefix.below(path), below, "{path}");
-        }
-    }
 }

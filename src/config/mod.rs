@@ -23,7 +23,8 @@ use url::{Host, Url};
 use self::account::{AccountConfig, AccountOptions, CLIENT_SECRET};
 use self::file::PolicyFile;
 use self::options::{
-    AcceptedClient, Cli, Command, ExplainOptions, HealthcheckOptions, Options, TestPolicyOptions, variable,
+    AcceptedClient, Cli, Command, ExplainOptions, HealthcheckOptions, Options, TestPolicyOptions, TokenUseOption,
+    variable,
 };
 use self::rules::{AccountClient, Rules, RulesSource};
 use self::source::{Layers, Source};
@@ -310,6 +311,10 @@ impl Config {
                     .map_err(|why| error("jwks_file", &format!("{}: {why}", path.display())))?
             }
         };
+        if options.account.browser_sessions().is_some() && matches!(options.token_use, TokenUseOption::Id) {
+            let why = "checks take the access token of a browser's session, and --token-use id refuses it";
+            return Err(error("account_cookies", why));
+        }
         let rules_source = RulesSource {
             pool,
             header_prefix: options.header_prefix,

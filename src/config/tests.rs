@@ -339,6 +339,7 @@ fn what_browsers_need_is_complete_or_an_error() {
         (&["--oauth-redirect-uris=http://app.test/"], "--oauth-redirect-uris: plain http is for this machine only"),
         (&["--oauth-scopes=open id"], "--oauth-scopes: a scope is one word"),
         (&["--account-cookie-max-age=30d"], "--account-cookie-max-age: of no use without --account-cookies"),
+        (&["--account-cookies", "--token-use", "id"], "--account-cookies: checks take the access token"),
         (&["--account-cookie-max-age=401d"], "--account-cookie-max-age: not between 1m and 400d"),
         (
             &[&hosted[..], &["--oauth-state-key-file", "/nowhere"]].concat(),

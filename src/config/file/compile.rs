@@ -96,7 +96,7 @@ pub(crate) fn compile(file: PolicyFile, source: &RulesSource) -> Result<Rules, F
 
     let Compiler { pools, headers, wanted, warnings } = compiler;
     let policies = Policies::new(policies, default, routes);
-    Ok(Rules { pools, policies, headers, wanted, account, warnings, shown: Value::Null })
+    Ok(Rules { pools, policies, headers, wanted, account, warnings, shown: Value::Null, seen: None })
 }
 
 /// What has been put together so far.
