@@ -447,7 +447,7 @@ mod tests {
         // Each goes before all that stand below it.
         let table = table(&page(), "### Which route counts");
         assert!(table.len() >= 18, "{table:?}");
-        let cells = |row| <[&str; 3]>::try_from(Vec::from_iter(codes(row))).unwrap();
+        let cells = |row| <[&str; 3]>::try_from(codes(row).collect::<Vec<_>>()).unwrap();
         let lines: Vec<String> = table.iter().map(|row| row[..3].concat()).collect();
         let rows: Vec<_> = lines.iter().map(|line| cells(line).into()).collect();
         for first in 0..rows.len() {

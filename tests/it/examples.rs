@@ -92,7 +92,6 @@ fn examples_decide_as_their_tables_say() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn examples_are_of_the_schema() {
     let Some(checker) = tool::optional("check-jsonschema") else {
         eprintln!("SKIPPED: check-jsonschema is missing: run tests/tools/setup --ship");
