@@ -51,6 +51,9 @@ pub mod test_policy;
 pub mod user_pool;
 
 #[cfg(test)]
+#[path = "../tests/support/table.rs"]
+mod table;
+#[cfg(test)]
 #[path = "../tests/support/token.rs"]
 #[expect(dead_code, reason = "the integration tests use the rest")]
 mod token_builder;

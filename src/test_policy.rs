@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::authz::headers::Mutation;
 use crate::authz::{Authorizer, Decision, Denial, Ruleset, UnixTime, Verdict};
 use crate::config::file::values::{Name, Parsed};
-use crate::config::options::{TokenUseOption, duration};
+use crate::config::options::{TokenUseOption, long_duration};
 use crate::config::{Config, Request};
 use crate::explain;
 use crate::jwks::KeySet;
@@ -112,7 +112,7 @@ impl FromStr for Offset {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (sign, rest) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
-        i64::try_from(duration(rest)?.as_secs()).map(|seconds| Self(sign * seconds)).map_err(|_| "too long".into())
+        i64::try_from(long_duration(rest)?.as_secs()).map(|seconds| Self(sign * seconds)).map_err(|_| "too long".into())
     }
 }
 

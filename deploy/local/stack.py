@@ -13,6 +13,7 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -64,6 +65,7 @@ class Stack:
         self._port = port
         self._token_seconds = token_seconds
         self._options = options
+        self._policy = root / "deploy" / "local" / "policy.yaml"
         self._children: list[Child] = []
         self._keep_logs = False
         self.tools = root / "tests" / "tools" / "venv" / "bin"
@@ -115,6 +117,13 @@ class Stack:
     def stop_authz(self) -> int:
         """Ends cognito-authz alone, as an orchestrator would; returns its exit code."""
         return self._authz.stop(_STOP_SECONDS)
+
+    def explain(self, token: str, path: str) -> tuple[bool, str]:
+        """What `cognito-authz explain` says of a request: whether it may pass, and why."""
+        run = subprocess.run(
+            [self._binary, "explain", "--path", path, "--config", self._policy, "--account-api=false"],
+            input=token, capture_output=True, text=True, timeout=20, cwd=self._directory, env=self._authz_env())
+        return run.returncode == 0, run.stdout
 
     # ---------------------------------------------------------------------------------- the parts
 
@@ -193,18 +202,22 @@ class Stack:
             [self._binary, "--grpc-listen", "127.0.0.1:0", "--grpc-listen", f"unix:{self.socket}",
              "--admin-listen", "127.0.0.1:0", "--account-listen", "127.0.0.1:0", "--trusted-hops", "1",
              "--account-client-id", self.client,
+             "--config", self._policy,
              "--hosted-ui-domain", self.cognito.url, *self._hosted_ui(),
              # There is one clock here and no skew to forgive: an expired token is seen to be refused at once.
              "--leeway", "0s",
              "--log-format", "json", *self._options],
-            {"AWS_REGION": REGION, "COGNITO_USER_POOL_ID": self.pool,
-             "COGNITO_CLIENT_ID": f"{self.client},{self.long_client}", "COGNITO_ENDPOINT": self.cognito.url})
+            self._authz_env())
         bound = self._authz.wait_until("listening", self._bound, 10)
         self._grpc_port = bound["grpc"]
         self._account_port = bound["account"]
         self.admin = f"http://127.0.0.1:{bound['admin']}"
         self._authz.wait_until("ready", lambda: web.is_ok(f"{self.admin}/readyz"), 20)
         return self.admin
+
+    def _authz_env(self) -> dict[str, str]:
+        return {"AWS_REGION": REGION, "COGNITO_USER_POOL_ID": self.pool,
+                "COGNITO_CLIENT_ID": f"{self.client},{self.long_client}", "COGNITO_ENDPOINT": self.cognito.url}
 
     def _hosted_ui(self) -> list[str]:
         """Where the hosted pages may send people back to, and what their tokens are to be good for."""

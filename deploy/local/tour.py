@@ -103,6 +103,7 @@ class _Tour:
         with self.step("Two credentials, both good: which one would the application take?"):
             self.refused(self.ask(url, [bearer(tokens.access), bearer(tokens.access)]),
                          "multiple_credentials", _INVALID_REQUEST)
+        self.policy(url, tokens)
 
         print("\nThrough Envoy's listener that asks over TCP:")
         url = self.stack.over_tcp
@@ -240,6 +241,23 @@ class _Tour:
         with self.step("With the access token and forged identity headers: the real ones arrive, alone"):
             self.allowed(self.ask(url, [*_FORGED, bearer(tokens.access)]), identity)
 
+    def policy(self, url: str, tokens: Tokens) -> None:
+        with self.step("A good token that is not enough: /admin is for a group that she is not in (deploy/local/policy.yaml)"):
+            answer = self.ask(url, [bearer(tokens.access)], path="/admin/users")
+            self.checks["deny", "insufficient_group"] += 1
+            self.say("<", answer.body.decode(errors="replace").strip())
+            body: Any = answer.json()
+            self.expect(answer.status == 403, "status 403")
+            self.expect(isinstance(body, dict) and body.get("reason") == "insufficient_group", "reason insufficient_group")
+        with self.step("cognito-authz explain says which rule that was"):
+            allowed, text = self.stack.explain(tokens.access, "/admin/users")
+            for line in text.splitlines():
+                if not line.endswith("passed"):
+                    self.say("<", line)
+            self.expect(not allowed, "exit code 1")
+            self.expect("failed: insufficient_group (groups)" in text, "the requirement that is not met")
+            self.expect(tokens.access not in text, "no token")
+
     def counted(self) -> None:
         with self.step("What was counted is what was sent"):
             answer = web.get(f"{self.stack.admin}/metrics")
@@ -275,12 +293,12 @@ class _Tour:
 
     # ---------------------------------------------------------------------------- asking and judging
 
-    def ask(self, url: str, headers: Headers = ()) -> Answer:
+    def ask(self, url: str, headers: Headers = (), path: str = "/orders?page=2") -> Answer:
         headers = list(headers)
-        self.say("> GET", f"{url}/orders?page=2")
+        self.say("> GET", f"{url}{path}")
         for name, value in headers:
             self.say(f"> {name}:", shortened(value))
-        answer = web.get(f"{url}/orders?page=2", headers)
+        answer = web.get(f"{url}{path}", headers)
         self.say("<", str(answer.status))
         return answer
 

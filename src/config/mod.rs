@@ -404,6 +404,11 @@ fn account_client(
             Some(client) => client.clone(),
             None => return Err(error("client_id", "no app client")),
         },
+        (None, _) if !has_flag_pool => {
+            let why = "has to name the app client that the account API speaks for (`account`) when its pool accepts \
+                       several or `any` (or switch the API off with --account-api=false)";
+            return Err(error("config", why));
+        }
         (None, _) => {
             let why = "has to name the app client that the account API speaks for when --client-id names several \
                        or `any` (or switch it off with --account-api=false)";

@@ -296,8 +296,18 @@ impl fmt::Display for ByteSize {
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|_| "not a duration such as 250ms, 30s or 1h".to_owned())?;
+    let duration = any_duration(text)?;
     if duration > Duration::from_secs(86_400) { Err("more than a day".into()) } else { Ok(duration) }
+}
+
+/// What people's sessions are measured in, and not waits: a refresh token lives for up to ten years.
+pub(crate) fn long_duration(text: &str) -> Result<Duration, String> {
+    let duration = any_duration(text)?;
+    if duration > Duration::from_secs(3650 * 86_400) { Err("more than 3650 days".into()) } else { Ok(duration) }
+}
+
+fn any_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "not a duration such as 250ms, 30s or 1h".to_owned())
 }
 
 fn leeway(text: &str) -> Result<Duration, String> {

@@ -271,6 +271,28 @@ fn what_the_account_api_has_to_know() {
 }
 
 #[test]
+fn a_file_with_all_pools_names_what_the_account_api_speaks_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("policy.yaml");
+    let read = |pools: &str, more: &[&str]| {
+        std::fs::write(&path, format!("pools:\n{pools}")).unwrap();
+        read_from(&[&["--config", path.to_str().unwrap()], more].concat(), &[], "")
+    };
+    let a = "  a: {user_pool_id: eu-west-1_A, client_ids: one}\n";
+    let two_clients = "  a: {user_pool_id: eu-west-1_A, client_ids: [one, two]}\n";
+    let two_pools = format!("{a}  b: {{user_pool_id: eu-west-1_B, client_ids: one}}\n");
+    assert_eq!(&*read(a, &[]).unwrap().account.unwrap().pool, "a");
+    for (pools, expected) in [
+        (two_clients, "--config: has to name the app client that the account API speaks for (`account`)"),
+        (&*two_pools, "--config: has to name the pool that the account API speaks for (`account`)"),
+    ] {
+        let error = read(pools, &[]).err().unwrap();
+        assert!(error.starts_with(expected), "{error}");
+        assert!(read(pools, &["--account-api=false"]).is_ok());
+    }
+}
+
+#[test]
 fn a_client_secret_is_read_and_never_shown() {
     const SECRET: &str = "1exampleclientsecret0123456789abcdefghijklmnopqrstu";
     let directory = tempfile::tempdir().unwrap();

@@ -14,6 +14,7 @@ mod account;
 mod check;
 mod descriptors;
 mod envoy;
+mod examples;
 mod keys;
 mod lifecycle;
 mod limits;

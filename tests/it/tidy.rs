@@ -11,6 +11,7 @@ use cognito_authz::config::options::{Cli, variable};
 
 use crate::support::client::get;
 use crate::support::service::TestApp;
+use crate::support::table::table;
 use crate::support::tool;
 
 fn root() -> &'static Path {
@@ -133,14 +134,6 @@ fn files_say_what_they_are_for() {
     for (file, code) in sources() {
         assert!(code.starts_with("//! "), "{file} does not open with what it is for");
     }
-}
-
-/// The cells of the table under a heading.
-fn table(document: &str, heading: &str) -> Vec<Vec<String>> {
-    let (_, section) = document.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
-    let rows = section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
-    let cells = |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
-    rows.skip(2).map(cells).collect()
 }
 
 #[test]

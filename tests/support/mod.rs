@@ -10,6 +10,8 @@ pub(crate) mod fake_cognito;
 pub(crate) mod http1;
 pub(crate) mod jwks_server;
 pub(crate) mod service;
+#[expect(dead_code, reason = "the unit tests use the rest")]
+pub(crate) mod table;
 pub(crate) mod token;
 pub(crate) mod tool;
 pub(crate) mod upstream;

@@ -11,12 +11,21 @@ use std::time::{Duration, Instant};
 /// How long a tool may take to come up, on a machine that is busy with other tests.
 const START: Duration = Duration::from_secs(60);
 
+fn path(name: &str) -> PathBuf {
+    let venv = std::env::var_os("COGNITO_AUTHZ_TOOLS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/venv"), PathBuf::from);
+    venv.join("bin").join(name)
+}
+
+/// The path of a tool that not every run of the tests needs.
+pub(crate) fn optional(name: &str) -> Option<PathBuf> {
+    Some(path(name)).filter(|path| path.is_file())
+}
+
 /// The path of a tool.
 #[track_caller]
 pub(crate) fn program(name: &str) -> PathBuf {
-    let venv = std::env::var_os("COGNITO_AUTHZ_TOOLS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/venv"), PathBuf::from);
-    let path = venv.join("bin").join(name);
+    let path = path(name);
     assert!(
         path.is_file(),
         "{} is missing: run tests/run, or tests/tools/setup (COGNITO_AUTHZ_TOOLS names an environment elsewhere)",

@@ -116,6 +116,7 @@ fn what_is_wrong_is_said_with_its_place() {
             "policies: {m: {max_auth_age: 500ms}}",
             "policies.m: \"500ms\" is not a whole number of seconds at line 1 column 15",
         ),
+        ("policies: {m: {max_auth_age: 3651d}}", "policies.m: \"3651d\" is more than 3650 days at line 1 column 15"),
         (
             "policies: {m: {resource_metadata: 'http://api.example/'}}",
             "policies.m.resource_metadata: plain http to another host needs --allow-insecure-endpoints at line 1 column 35",
@@ -160,6 +161,14 @@ fn what_is_wrong_is_said_with_its_place() {
     ] {
         refused(text, expected);
     }
+}
+
+#[test]
+fn sign_ins_may_be_weeks_ago() {
+    let rules = read("policies: {m: {max_auth_age: 30d}}").unwrap();
+    let policy = rules.policies.iter().find(|policy| &*policy.name == "m").unwrap();
+    let Access::Required(requirements) = &policy.access else { panic!("nothing is asked for") };
+    assert_eq!(requirements.max_auth_age.map(|(_, seconds)| seconds), Some(30 * 86_400));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use crate::config::options::duration;
+use crate::config::options::long_duration;
 
 /// A text that parses into `T`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +96,7 @@ impl JsonSchema for Name {
     }
 }
 
-/// A duration in whole seconds, such as `30s`, `5m` or `12h`.
+/// A duration in whole seconds, such as `30s`, `5m` or `30d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seconds(pub i64);
 
@@ -104,7 +104,7 @@ impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let error = |why: &str| D::Error::custom(format!("{text:?} is {why}"));
-        let duration = duration(&text).map_err(|why| error(&why))?;
+        let duration = long_duration(&text).map_err(|why| error(&why))?;
         if duration.subsec_nanos() != 0 || duration.is_zero() {
             return Err(error("not a whole number of seconds"));
         }
