@@ -121,7 +121,7 @@ class Stack:
     def explain(self, token: str, path: str) -> tuple[bool, str]:
         """What `cognito-authz explain` says of a request: whether it may pass, and why."""
         run = subprocess.run(
-            [self._binary, "explain", "--path", path, "--config", self._policy, "--account-api=false"],
+            [self._binary, "explain", "--path", path, "--config", self._policy],
             input=token, capture_output=True, text=True, timeout=20, cwd=self._directory, env=self._authz_env())
         return run.returncode == 0, run.stdout
 

@@ -168,12 +168,14 @@ pub fn read(
         Some(Command::ConfigSchema) => Ok(Invocation::Print(format!("{:#}\n", PolicyFile::schema().to_value()))),
         Some(Command::Healthcheck(options)) => Ok(Invocation::Healthcheck(options)),
         Some(Command::Explain(explain)) => {
-            let ExplainOptions { method, host, path, context, header, json, options } = explain;
+            let ExplainOptions { method, host, path, context, header, json, mut options } = explain;
+            options.account.account_api = false; // it is no part of a check, and may need what is not here
             let policy = context.into_iter().next_back().map(|(_, policy)| policy);
             let request = Request { method, host, path, policy, headers: header, json };
             Ok(Invocation::Explain(Box::new(Config::new(options, matches, &layers)?), Box::new(request)))
         }
-        Some(Command::TestPolicy(TestPolicyOptions { file, options })) => {
+        Some(Command::TestPolicy(TestPolicyOptions { file, mut options })) => {
+            options.account.account_api = false;
             Ok(Invocation::TestPolicy(Box::new(Config::new(options, matches, &layers)?), file))
         }
     }

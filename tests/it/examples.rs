@@ -72,7 +72,7 @@ fn examples_decide_as_their_tables_say() {
     let examples = examples();
     let test = |name: &str, table: &str| {
         let (config, table) = (file(&format!("{name}.yaml")), file(&format!("{table}.test.yaml")));
-        run(&["test-policy", &table, "--account-api=false", "--config", &config], &[])
+        run(&["test-policy", &table, "--config", &config], &[])
     };
     for name in &examples {
         let (code, output, error) = test(name, name);
