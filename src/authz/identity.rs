@@ -98,8 +98,9 @@ impl Identity {
                 self.put(index, |out| encode_list(out, members.iter().map(|member| &**member)));
             }
             (Value::Array(members), ListEncoding::Repeated) => {
+                // As members of a list, which they may become.
                 for member in members {
-                    self.claim(index, member, ListEncoding::Json);
+                    self.put(index, |out| encode(out, &as_text(member), b','));
                 }
             }
             (Value::Array(_) | Value::Object(_), _) => self.put(index, |out| out.push_str(&ascii_json(value))),
@@ -281,7 +282,12 @@ mod tests {
                 &["12345678901234567890"],
                 &["12345678901234567890"],
             ),
-            (json!(["a", "b,c", 3, true]), &["a,b%2Cc,3,true"], &[r#"["a","b,c",3,true]"#], &["a", "b,c", "3", "true"]),
+            (
+                json!(["a", "b,c", 3, true]),
+                &["a,b%2Cc,3,true"],
+                &[r#"["a","b,c",3,true]"#],
+                &["a", "b%2Cc", "3", "true"],
+            ),
             (json!(["é"]), &["%C3%A9"], &[r#"["\u00e9"]"#], &["%C3%A9"]),
             (json!([]), &[], &["[]"], &[]),
             (json!([null, "a", ""]), &["a"], &[r#"[null,"a",""]"#], &["a"]),
@@ -291,6 +297,7 @@ mod tests {
                 &[r#"{"a":"\ud83d\ude00\u007f"}"#],
                 &[r#"{"a":"\ud83d\ude00\u007f"}"#],
             ),
+            (json!([["a", "b"]]), &[r#"["a"%2C"b"]"#], &[r#"[["a","b"]]"#], &[r#"["a"%2C"b"]"#]),
             (json!([["a"], {"b": 1}]), &[r#"["a"],{"b":1}"#], &[r#"[["a"],{"b":1}]"#], &[r#"["a"]"#, r#"{"b":1}"#]),
         ] {
             assert_eq!(values_of(&claim, ListEncoding::Comma), comma, "{claim}");
