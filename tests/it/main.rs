@@ -17,4 +17,5 @@ mod envoy;
 mod keys;
 mod lifecycle;
 mod limits;
+mod policy;
 mod tidy;

@@ -45,7 +45,12 @@ impl Response {
 
 /// GETs a path with these lines as headers, beside `Host`.
 pub(crate) async fn fetch<L: AsRef<[u8]>>(address: &str, path: &str, lines: &[L]) -> Response {
-    let mut request = format!("GET {path} HTTP/1.1\r\nHost: api.test\r\n").into_bytes();
+    send(address, "GET", path, lines).await
+}
+
+/// Sends a request without a body, with these lines as headers beside `Host`.
+pub(crate) async fn send<L: AsRef<[u8]>>(address: &str, method: &str, path: &str, lines: &[L]) -> Response {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: api.test\r\n").into_bytes();
     for line in lines {
         request.extend_from_slice(line.as_ref());
         request.extend(b"\r\n");
