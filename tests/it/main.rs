@@ -12,10 +12,12 @@ mod support;
 
 mod account;
 mod check;
+mod commands;
 mod descriptors;
 mod envoy;
 mod keys;
 mod lifecycle;
 mod limits;
 mod policy;
+mod reload;
 mod tidy;
