@@ -186,8 +186,11 @@ async fn the_requirement_that_fails_is_named() {
     let partner = theirs().claim("cognito:groups", json!(["admins"])).sign(SigningKey::other());
     let answer = stage.ask(Ask::get("/admin").bearer(&partner)).await;
     assert_eq!((answer.text("requirement"), answer.text("policy")), ("clients", "admin"));
+    // A policy by name has no segments to compare with.
+    let answer = stage.ask(Ask::get("/tenants/acme").policy("tenant").bearer(&ours(tenant("acme")))).await;
+    assert_eq!((answer.verdict(), answer.text("requirement")), ((403, "claim_mismatch"), "claims.custom:tenant"));
     assert_eq!(stage.counted("deny", "admin", "default", "insufficient_group").await, 2.0);
-    assert_eq!(stage.counted("deny", "tenant", "default", "claim_mismatch").await, 4.0);
+    assert_eq!(stage.counted("deny", "tenant", "default", "claim_mismatch").await, 5.0);
     assert_eq!(stage.counted("allow", "tenant", "default", "").await, 3.0);
 }
 
@@ -228,10 +231,9 @@ async fn envoys_route_goes_before_ours_and_no_path_before_both() {
         (Ask::get("/").policy("unheard-of"), (403, "unknown_policy"), ""),
         (Ask::get("/").policy(""), (403, "unknown_policy"), ""),
         (Ask::get("/open").policy("Open"), (403, "unknown_policy"), ""),
-        // A policy by name needs no path; one that compares with a segment has none to compare with.
+        // A policy by name needs no path.
         (Ask::get("/x/../y").policy("members"), (200, ""), "members"),
         (Ask::get("/x/../y").policy("admin"), (403, "insufficient_group"), "admin"),
-        (Ask::get("/tenants/acme").policy("tenant"), (403, "claim_mismatch"), "tenant"),
         // Whose path means two things is nobody's, not the default's.
         (Ask::get("/x/../admin"), (403, "unsafe_path"), ""),
         (Ask::get("//admin"), (403, "unsafe_path"), ""),
