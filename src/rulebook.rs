@@ -255,10 +255,13 @@ impl Rulebook {
         let shown = std::mem::take(&mut rules.shown);
         // From here on nothing fails: the new pools' keys are fetched while the rules of before are in force.
         let ruleset = self.adopt(rules, None).map_err(|error| failed(&error))?;
+        // A pool that has had its time, and has no keys yet, holds up nobody else.
+        let new = self.pools.iter().filter(|kept| kept.task.is_none()).map(|kept| Arc::clone(&kept.keys));
+        let new: Vec<_> = new.collect();
         self.start_tasks(|_| true);
         let all_have_keys = async {
-            for kept in &self.pools {
-                kept.keys.wait_for_any().await;
+            for keys in &new {
+                keys.wait_for_any().await;
             }
         };
         if time::timeout(KEYS_WAIT, all_have_keys).await.is_err() {

@@ -146,7 +146,7 @@ pub enum ListEncoding {
     Comma,
     /// In one header, as JSON.
     Json,
-    /// In one header for each member.
+    /// In one header for each member; whoever handles the request may join them with commas (RFC 9110 section 5.3).
     Repeated,
 }
 

@@ -98,8 +98,9 @@ impl Identity {
                 self.put(index, |out| encode_list(out, members.iter().map(|member| &**member)));
             }
             (Value::Array(members), ListEncoding::Repeated) => {
+                // As members of a list, which they may become.
                 for member in members {
-                    self.claim(index, member, ListEncoding::Json);
+                    self.put(index, |out| encode(out, &as_text(member), b','));
                 }
             }
             (Value::Array(_) | Value::Object(_), _) => self.put(index, |out| out.push_str(&ascii_json(value))),

@@ -108,6 +108,8 @@ fn set_header(out: &mut Vec<u8>, name: &str, value: &str, action: HeaderAppendAc
             text(header, 2, value);
         });
         // `append` for Envoys that know no `append_action`, which says it again. APPEND is 0, the default, and left out.
+        // Those that know it take its default for "overwrite" as long as `append` says nothing; so the latter is the one
+        // way to add a value, and Envoy adds it to the same line, after a comma. Values have been encoded for that.
         match action {
             HeaderAppendAction::OverwriteIfExistsOrAdd => {
                 option.extend_from_slice(&[2 << 3 | 2, 0, 3 << 3, action as u8]);

@@ -12,10 +12,13 @@ mod support;
 
 mod account;
 mod check;
+mod commands;
 mod descriptors;
 mod envoy;
 mod examples;
 mod keys;
 mod lifecycle;
 mod limits;
+mod policy;
+mod reload;
 mod tidy;

@@ -90,6 +90,28 @@ impl Bootstrap {
         assert_eq!(std::mem::replace(underscores, json!("ALLOW")), "REJECT_REQUEST");
     }
 
+    /// Shows the service more headers of a request, by regular expression without regard to case.
+    pub(crate) fn show_headers(&mut self, listener: &str, regex: &str) {
+        let patterns = self.ext_authz(listener)["allowed_headers"]["patterns"].as_array_mut().unwrap();
+        patterns.push(json!({"safe_regex": {"regex": format!("(?i){regex}")}}));
+    }
+
+    /// Lets the service change more headers of a request, by regular expression.
+    pub(crate) fn let_change_headers(&mut self, listener: &str, regex: &str) {
+        let rules = &mut self.ext_authz(listener)["decoder_header_mutation_rules"];
+        let known = rules["allow_expression"]["regex"].as_str().unwrap();
+        rules["allow_expression"]["regex"] = format!("{known}|^({regex})$").into();
+    }
+
+    /// Envoy takes paths as they come.
+    pub(crate) fn leave_paths_alone(&mut self, listener: &str) {
+        let manager = self.manager(listener);
+        for (name, value) in [("normalize_path", json!(false)), ("merge_slashes", json!(false))] {
+            assert_eq!(std::mem::replace(&mut manager[name], value), true);
+        }
+        manager["path_with_escaped_slashes_action"] = "KEEP_UNCHANGED".into();
+    }
+
     /// Adds a copy of a listener, with a stat prefix of its own.
     pub(crate) fn copy_listener(&mut self, from: &str, to: &str) {
         let mut copy = self.listener(from).clone();

@@ -45,11 +45,11 @@ impl Response {
 
 /// GETs a path with these lines as headers, beside `Host`.
 pub(crate) async fn fetch<L: AsRef<[u8]>>(address: &str, path: &str, lines: &[L]) -> Response {
-    send("GET", address, path, lines).await
+    send(address, "GET", path, lines).await
 }
 
-/// The same with another method.
-pub(crate) async fn send<L: AsRef<[u8]>>(method: &str, address: &str, path: &str, lines: &[L]) -> Response {
+/// Sends a request without a body, with these lines as headers beside `Host`.
+pub(crate) async fn send<L: AsRef<[u8]>>(address: &str, method: &str, path: &str, lines: &[L]) -> Response {
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: api.test\r\n").into_bytes();
     for line in lines {
         request.extend_from_slice(line.as_ref());

@@ -1,6 +1,6 @@
 //! What the integration tests share: the service in this process or as a program of its own, a JWKS server that can
 //! misbehave, tokens, and clients; a real Envoy, a Cognito emulator, and an application behind them; a client of
-//! the account API, and a user-pool API that can misbehave.
+//! the account API, and a user-pool API that can misbehave; policy files that change.
 
 pub(crate) mod account;
 pub(crate) mod client;
@@ -9,6 +9,7 @@ pub(crate) mod envoy;
 pub(crate) mod fake_cognito;
 pub(crate) mod http1;
 pub(crate) mod jwks_server;
+pub(crate) mod policy_file;
 pub(crate) mod service;
 #[expect(dead_code, reason = "the unit tests use the rest")]
 pub(crate) mod table;

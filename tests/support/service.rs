@@ -1,7 +1,7 @@
 //! The service under test: in this process ([`TestApp`]), or as the program that users start ([`Program`]).
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -186,13 +186,27 @@ impl Drop for Program {
 
 /// Runs the program to its end: exit code, standard output, standard error.
 pub(crate) fn run(args: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    run_with(args, environment, Stdio::null(), &[])
+}
+
+/// The same with something on standard input. It has to fit into a pipe.
+pub(crate) fn run_with_input(args: &[&str], input: &[u8]) -> (Option<i32>, String, String) {
+    run_with(args, &[], Stdio::piped(), input)
+}
+
+fn run_with(args: &[&str], environment: &[(&str, &str)], stdin: Stdio, input: &[u8]) -> (Option<i32>, String, String) {
     let args: Vec<OsString> = args.iter().map(OsString::from).collect();
     let mut child = Program::command(&args)
         .envs(environment.iter().copied())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that complains about its options does not read it.
+        drop(stdin.write_all(input));
+    }
     let start = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if start.elapsed() > PATIENCE {

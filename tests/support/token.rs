@@ -14,6 +14,10 @@ use serde_json::{Map, Value, json};
 pub(crate) const POOL: &str = "eu-west-1_Test00001";
 /// Its issuer.
 pub(crate) const ISSUER: &str = "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Test00001";
+/// Another pool, in another region.
+pub(crate) const OTHER_POOL: &str = "eu-central-1_Other0002";
+/// Its issuer.
+pub(crate) const OTHER_ISSUER: &str = "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_Other0002";
 /// The app client.
 pub(crate) const CLIENT: &str = "3n4b5urk1ft4fl3mg5e62d9ado";
 /// The user.

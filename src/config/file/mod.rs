@@ -208,7 +208,7 @@ pub enum ListForm {
     Comma,
     /// In one header, as JSON.
     Json,
-    /// In one header for each member.
+    /// In one header for each member. Envoy makes one line of them, with commas between.
     Repeated,
 }
 

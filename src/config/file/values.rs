@@ -149,7 +149,7 @@ impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for N
     }
 }
 
-impl<K, V: JsonSchema> JsonSchema for Named<K, V> {
+impl<K: JsonSchema, V: JsonSchema> JsonSchema for Named<K, V> {
     fn schema_name() -> Cow<'static, str> {
         format!("Map_of_{}", V::schema_name()).into()
     }
@@ -159,7 +159,11 @@ impl<K, V: JsonSchema> JsonSchema for Named<K, V> {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "object", "additionalProperties": generator.subschema_for::<V>()})
+        json_schema!({
+            "type": "object",
+            "propertyNames": generator.subschema_for::<K>(),
+            "additionalProperties": generator.subschema_for::<V>(),
+        })
     }
 }
 

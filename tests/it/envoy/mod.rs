@@ -5,6 +5,7 @@ mod decisions;
 mod failing_open;
 mod forgeries;
 mod outages;
+mod policy;
 mod sessions;
 mod users;
 

@@ -61,7 +61,7 @@ async fn a_session_is_a_credential_that_upstream_never_sees() {
         ] {
             let cookie = format!("cookie: {session}");
             let lines: Vec<&str> = lines.iter().copied().chain([&*cookie, "content-length: 0"]).collect();
-            let answer = send("POST", envoy, "/orders", &lines).await;
+            let answer = send(envoy, "POST", "/orders", &lines).await;
             if passes {
                 assert_eq!(answer.seen().header("x-auth-sub"), [SUB], "{lines:?}");
             } else {
