@@ -175,7 +175,7 @@ def test_the_image_is_built_from_the_dockerfile_for_two_architectures() -> None:
     if not dockerfile.is_file():
         pytest.skip("there is no Dockerfile yet")
     arguments = set(re.findall(r"^ARG (\w+)", dockerfile.read_text(), re.MULTILINE))
-    given = {line.split("=")[0] for line in build["build-args"].split()}
+    given = {line.split("=")[0] for line in build["build-args"].splitlines()}
     assert given <= arguments, f"the Dockerfile does not take {given - arguments}"
     # There is no emulator in the workflow: the compiler has to run on the machine's own architecture.
     assert "--platform=$BUILDPLATFORM" in dockerfile.read_text()
