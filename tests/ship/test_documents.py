@@ -1,0 +1,370 @@
+"""What the documents say is so: links lead somewhere, commands and options exist, configuration is accepted, tables are complete.
+
+README's tables of options and reasons are compared with the code by tests/it/tidy.rs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, TOOLS
+
+sys.path.insert(0, str(ROOT / "deploy" / "local"))
+
+from stack import build  # noqa: E402
+
+# Places that links may lead to before they are there. Once one is, links into it have to be right.
+AWAITED = [
+    "charts", "deploy/compose", "deploy/envoy-gateway", "deploy/istio", "deploy/kustomize", "docs/alerts.md",
+    "tests/it/reload.rs", "tests/ship/test_manifests_envoy.py",
+]  # fmt: skip
+
+# Documents whose commands and options are ours to check.
+GUIDES = [
+    "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/install.md", "docs/migrate.md", "docs/operations.md",
+]  # fmt: skip
+
+# Options of other programs that the guides name.
+OTHERS = {
+    "cargo": {"bench", "lib", "locked", "release"},
+    "cosign": {"certificate-identity", "certificate-oidc-issuer"},
+    "deploy/local/up": {"tour"},
+    "docker": {"format"},
+    "envoy": {"mode"},
+    "gh": {"repo"},
+    "helm": {"create-namespace", "namespace", "reuse-values", "set", "version"},
+    "oauth2-proxy": {
+        "allowed-group", "client-secret", "cookie-refresh", "cookie-samesite", "cookie-secret", "email-domain",
+        "oidc-issuer-url", "pass-access-token", "provider", "redirect-url", "scope", "set-xauthrequest",
+        "skip-auth-route", "skip-jwt-bearer-tokens",
+    },
+}  # fmt: skip
+
+
+def documents() -> list[Path]:
+    """Every document of the project, also one that is not committed yet."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=30).stdout
+    return [ROOT / name for name in sorted(set(listed.split())) if (ROOT / name).is_file()]
+
+
+def without_code(text: str) -> str:
+    """The prose: what stands in code is no link."""
+    return re.sub(r"`[^`\n]*`", "`code`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+
+
+def anchors(document: Path) -> set[str]:
+    """What headings can be linked by, as GitHub makes it of their text."""
+    found: dict[str, int] = {}
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for heading in re.findall(r"^#{1,6} +(.*?) *$", text, re.MULTILINE):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        slug = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+        found[slug] = found.get(slug, -1) + 1
+    return {slug + (f"-{number}" if number else "") for slug, count in found.items() for number in range(count + 1)}
+
+
+def is_awaited(target: Path) -> bool:
+    return any(target.is_relative_to(ROOT / place) and not (ROOT / place).exists() for place in AWAITED)
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+
+
+def section(document: str, heading: str) -> str:
+    text = (ROOT / document).read_text()
+    assert f"\n{heading}\n" in text, f"{document} has no {heading}"
+    return re.split(r"^## ", text.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+@pytest.fixture(scope="session")
+def binary(pytestconfig: pytest.Config) -> Path:
+    chosen: Path | None = pytestconfig.getoption("--bin")
+    return chosen.resolve() if chosen else build(ROOT)
+
+
+def options(binary: Path) -> set[str]:
+    """Every long option of the program and of its commands."""
+    found: set[str] = set()
+    for command in [[], ["explain"], ["healthcheck"], ["test-policy"]]:
+        done = subprocess.run([binary, *command, "--help"], capture_output=True, text=True, check=True, timeout=30)
+        found.update(re.findall(r"^ +(?:-\w, )?--([a-z][a-z0-9-]+)", done.stdout, re.MULTILINE))
+    assert {"user-pool-id", "config", "path", "admin"} <= found
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ links
+
+
+def test_links_lead_somewhere() -> None:
+    everything = documents()
+    assert len(everything) > 10
+    wrong, awaited = [], []
+    for document in everything:
+        for target in re.findall(r"\]\(([^)\s]+)\)", without_code(document.read_text())):
+            name, _, anchor = target.partition("#")
+            path = (document.parent / name).resolve() if name else document
+            if ours := re.match(r"https://github\.com/cognito-authz/cognito-authz/(?:blob|tree)/main/(.+)", name):
+                path = ROOT / ours[1]
+            elif re.match(r"[a-z]+:", target):
+                continue
+            link = f"{document.relative_to(ROOT)}: {target}"
+            if not path.is_relative_to(ROOT):
+                wrong.append(f"{link} leads out of the project")
+            elif is_awaited(path):
+                awaited.append(link)
+            elif not path.exists():
+                wrong.append(f"{link} is not there")
+            elif anchor and path.suffix == ".md" and anchor not in anchors(path):
+                # A document of a few lines is a place that is kept for one.
+                (awaited if path.stat().st_size < 200 else wrong).append(f"{link}: there is no such heading")
+    assert not wrong, "\n".join(wrong)
+    if awaited:
+        pytest.skip("these links lead to what is not there yet:\n  " + "\n  ".join(awaited))
+
+
+def test_every_document_is_linked() -> None:
+    """Nobody finds a page that no other names."""
+    linked = set()
+    for document in documents():
+        for target in re.findall(r"\]\(([^)\s#]+)", document.read_text()):
+            linked.add((document.parent / target).resolve())
+    # GitHub itself shows these.
+    shown = {ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"}
+    alone = [
+        str(document.relative_to(ROOT))
+        for document in documents()
+        if document not in linked | shown and document.parent not in linked and "vendor" not in document.parts
+    ]
+    assert not alone, alone
+
+
+# ------------------------------------------------------------------------------------------------ commands and options
+
+
+def test_options_in_the_guides_exist(binary: Path) -> None:
+    known = options(binary) | set().union(*OTHERS.values())
+    seen = set()
+    for guide in GUIDES:
+        # A name that another hyphen or a letter goes before is no option (and `---` is a rule of a table).
+        for option in re.findall(r"(?<![\w-])--([a-z][a-z0-9-]+)", (ROOT / guide).read_text()):
+            assert option in known, f"{guide}: nobody has --{option}"
+            seen.add(option)
+    unused = set().union(*OTHERS.values()) - seen
+    assert not unused, f"no guide names {unused} any more"
+
+
+def test_variables_in_the_guides_exist(binary: Path) -> None:
+    done = subprocess.run([binary, "--help"], capture_output=True, text=True, check=True, timeout=30)
+    known = set(re.findall(r"\b(?:COGNITO|AWS)_[A-Z_]+", re.sub(r"\n +", " ", done.stdout))) | {"COGNITO_CLIENT_SECRET"}
+    for guide in GUIDES:
+        for variable in re.findall(r"\bCOGNITO_[A-Z_]+", (ROOT / guide).read_text()):
+            assert variable in known, f"{guide}: {variable} is not a variable of the program"
+
+
+def test_what_commands_name_exists() -> None:
+    seen = set()
+    for guide in GUIDES:
+        for block in blocks(guide, "sh"):
+            for word in re.findall(r"(?<![\w./-])(?:deploy|tests|charts|docs|src)/[\w./-]*\w", block):
+                seen.add(word)
+                assert (ROOT / word).exists() or is_awaited(ROOT / word), f"{guide}: {word} is not there"
+            for name in re.findall(r"cargo bench --bench (\w+)", block):
+                assert (ROOT / "benches" / f"{name}.rs").is_file(), f"{guide}: there is no benchmark {name}"
+    assert {"deploy/local/up", "tests/run", "deploy/envoy/envoy.yaml"} <= seen
+    for name in re.findall(r"cargo bench --bench (\w+)", (ROOT / "docs/operations.md").read_text()):
+        assert (ROOT / "benches" / f"{name}.rs").is_file()
+
+
+def test_values_that_helm_is_told_exist() -> None:
+    values = ROOT / "charts" / "cognito-authz" / "values.yaml"
+    if not values.is_file():
+        pytest.skip("there is no chart yet")
+    known = yaml.safe_load(values.read_text())
+    told = re.findall(r"--set ['\"]?([\w.]+)", "\n".join(block for guide in GUIDES for block in blocks(guide, "sh")))
+    told += re.findall(r"`((?:metrics|istio|envoyGateway|userPool|grpc)\.[\w.]+)`", "\n".join((ROOT / g).read_text() for g in GUIDES))
+    assert "userPool.id" in told
+    for path in told:
+        node: Any = known
+        for name in path.split("."):
+            assert isinstance(node, dict) and name in node, f"the chart has no value {path}"
+            node = node[name]
+
+
+def test_the_image_is_called_the_same_everywhere() -> None:
+    for guide in GUIDES:
+        for image in re.findall(r"ghcr\.io/[\w./-]*\w", (ROOT / guide).read_text()):
+            assert re.fullmatch(r"ghcr\.io/cognito-authz/(cognito-authz|charts/cognito-authz(-sidecar)?)", image), f"{guide}: {image}"
+
+
+# ------------------------------------------------------------------------------------------------ configuration
+
+
+def policy_files() -> list[str]:
+    return [block for guide in GUIDES for block in blocks(guide, "yaml") if block.startswith("# policy.yaml")]
+
+
+def test_policy_files_in_the_guides_are_right(binary: Path, tmp_path: Path) -> None:
+    assert len(policy_files()) >= 3
+    for text in policy_files():
+        file = tmp_path / "policy.yaml"
+        file.write_text(text)
+        command = [binary, "check-config", "--config", file, "--account-api=false"]
+        command += ["--user-pool-id", "eu-west-1_AbC123xyz", "--client-id", "3n4b5urk1ft4fl3mg5e62d9ado"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=tmp_path, env={})
+        assert done.returncode == 0, f"{done.stderr}\nin:\n{text}"
+
+
+def envoy_pieces() -> Iterator[dict[str, Any]]:
+    for guide in GUIDES:
+        for block in blocks(guide, "yaml"):
+            if re.match(r"(http_filters|routes): ", block):
+                yield yaml.safe_load(block)
+
+
+def test_pieces_of_envoys_configuration_are_right(tmp_path: Path) -> None:
+    pieces = list(envoy_pieces())
+    assert len(pieces) >= 3
+    types = "type.googleapis.com/envoy.extensions.filters"
+    router = {"name": "router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}}
+    nowhere = [{"match": {"prefix": "/"}, "direct_response": {"status": 204}}]
+    for number, piece in enumerate(pieces):
+        manager = {
+            "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "piece",
+            "http_filters": [*piece.get("http_filters", []), router],
+            "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": piece.get("routes", nowhere)}]},
+        }
+        chain = {"filters": [{"name": "manager", "typed_config": manager}]}
+        address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
+        clusters = [{"name": name, "type": "STATIC"} for name in ["app", "cognito", "shadow"]]
+        bootstrap = {"static_resources": {"clusters": clusters, "listeners": [{"address": address, "filter_chains": [chain]}]}}
+        file = tmp_path / f"{number}.json"
+        file.write_text(json.dumps(bootstrap))
+        command = [TOOLS / "envoy", "--mode", "validate", "-c", file, "-l", "warn"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        said = done.stdout + done.stderr
+        assert done.returncode == 0 and not re.search(r"\[(warning|error|critical)\]", said), f"{said}\nin: {piece}"
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+@pytest.fixture(scope="session")
+def metrics(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a running program shows."""
+    command = [binary, "--user-pool-id", "eu-west-1_AbC123xyz", "--client-id", "3n4b5urk1ft4fl3mg5e62d9ado"]
+    command += ["--jwks-url", "http://127.0.0.1:9/", "--log-format", "json"]
+    command += ["--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+    folder = tmp_path_factory.mktemp("metrics")
+    log = folder / "log"
+    with log.open("w") as output:
+        program = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=folder, env={})
+    try:
+        deadline = time.monotonic() + 20
+        while not (found := re.search(r'"listener":"admin","address":"([^"]+)"', log.read_text())):
+            assert program.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        with urllib.request.urlopen(f"http://{found[1]}/metrics", timeout=10) as answer:
+            return answer.read().decode()
+    finally:
+        program.terminate()
+        program.wait(timeout=15)
+
+
+def test_the_table_of_metrics_is_what_the_program_shows(metrics: str) -> None:
+    shown: dict[str, tuple[str, set[str]]] = {
+        name: (kind, set()) for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", metrics, re.MULTILINE)
+    }
+    for series, labels in re.findall(r"^([a-z_]+)\{([^}]*)\}", metrics, re.MULTILINE):
+        name = series if series in shown else re.sub(r"_(bucket|sum|count)$", "", series)
+        shown[name][1].update(set(re.findall(r'(\w+)="', labels)) - {"le"})
+    told = {}
+    for line in section("docs/operations.md", "## Metrics").splitlines():
+        if line.startswith("| `"):
+            name, kind, labels, _ = cells(line)
+            told[name.strip("`")] = (kind, set(re.findall(r"`(\w+)`", labels)))
+    assert told == shown
+
+
+def test_messages_of_the_log_are_the_programs() -> None:
+    sources = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
+    rows = [line for line in section("docs/operations.md", "## Logs").splitlines() if line.startswith("| `")]
+    assert len(rows) > 6
+    for row in rows:
+        for message in re.findall(r"`([^`]+)`", cells(row)[0]):
+            assert re.search(rf'"[^"\n]*{re.escape(message)}"', sources), f"the program never says “{message}”"
+
+
+def test_what_fails_how_is_shown_by_tests_that_exist() -> None:
+    rows = [line for line in section("docs/operations.md", "## What fails, and what users see").splitlines() if line.startswith("| ")]
+    assert len(rows) > 20
+    awaited = set()
+    for row in rows[1:]:
+        what, *_, evidence = cells(row)
+        file = None
+        for name in re.findall(r"`([^`]+)`", evidence):
+            if "/" in name:
+                file = ROOT / name
+                if is_awaited(file):
+                    awaited.add(name)
+                else:
+                    assert file.is_file(), f"{what}: {name} is not there"
+            elif file is not None and file.is_file():
+                assert f"fn {name}()" in file.read_text(), f"{what}: {file.name} has no {name}"
+        assert file is not None or evidence in {"–", "shown by"}, f"{what}: {evidence}"
+    if awaited:
+        pytest.skip(f"these are not there yet: {', '.join(sorted(awaited))}")
+
+
+def test_metrics_that_are_named_exist(metrics: str) -> None:
+    known = set(re.findall(r"^# TYPE (?:cognito_authz_)?(\S+) ", metrics, re.MULTILINE))
+    seen = set()
+    for guide in GUIDES:
+        # Without the names of tests, at the end of rows.
+        text = re.sub(r"\| `(?:tests|src)/.*$", "", (ROOT / guide).read_text(), flags=re.MULTILINE)
+        for name, label in re.findall(r"`(?:cognito_authz_)?([a-z_]+)(?:\{(\w+)[^`]*\})?`", text):
+            if label or name in known or re.search(r"_(total|seconds|bytes|entries|successful)$", name):
+                assert name in known, f"{guide}: there is no metric {name}"
+                labelled = rf'^cognito_authz_{name}(_bucket)?\{{[^}}]*\b{label}="'
+                assert not label or re.search(labelled, metrics, re.MULTILINE), f"{guide}: {name} has no label {label}"
+                seen.add(name)
+    assert len(seen) > 20
+
+
+def test_every_alert_has_a_runbook() -> None:
+    rules = [path for path in (ROOT / "charts").glob("*/files/*.y*ml") if "alert:" in path.read_text()]
+    if not rules:
+        pytest.skip("there are no rules of alerting yet")
+    base = "https://github.com/cognito-authz/cognito-authz/blob/main/"
+    names = set()
+    for path in rules:
+        for rule in (rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]):
+            if "alert" not in rule:
+                continue
+            names.add(rule["alert"])
+            url = rule["annotations"]["runbook_url"]
+            assert url.startswith(base), f"{rule['alert']}: {url}"
+            document, _, anchor = url.removeprefix(base).partition("#")
+            assert anchor and anchor in anchors(ROOT / document), f"{rule['alert']}: {document} has no heading #{anchor}"
+    assert len(names) >= 8
+    # And the guides name no alert that is not there.
+    for guide in GUIDES:
+        for name in re.findall(r"\bCognitoAuthz[A-Z]\w+", (ROOT / guide).read_text()):
+            assert name in names, f"{guide}: there is no alert {name}"
