@@ -61,6 +61,7 @@ def test_a_standalone_installation_answers_a_real_envoy(stage: Stage) -> None:
     assert web.get(f"{site}/admin", stage.keys.bearer()).status == 403
     assert web.get(f"{site}/admin", stage.keys.bearer(**{"cognito:groups": ["admins"]})).status == 200
     assert web.get(f"{site}/health").status == 200
+    assert web.get(f"{site}/health/..%2forders").status == 403, "no exception for a path that others read as another one"
 
     account, admin = authz.bound("account"), authz.admin
     assert web.get(f"http://{account}/auth/openapi.json").status == 200

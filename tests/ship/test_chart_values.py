@@ -82,9 +82,11 @@ def test_what_makes_no_sense_is_refused_with_a_reason(values: dict[str, Any], sa
     (merged(NEEDED, {"account": {"enabled": True}}), "trustedHops is not set"),
     (merged(NEEDED, {"userPool": {"allowInsecureEndpoints": True}}), "whoever is on the way"),
     (merged(NEEDED, {"service": {"type": "NodePort"}}), "service.type is NodePort"),
+    (merged(NEEDED, {"userPool": {"endpoint": "https://cognito.internal:8443"}}), "does not have port 8443 of userPool.endpoint"),
+    (merged(NEEDED, {"userPool": {"jwksUrl": "http://keys.internal/jwks.json"}}), "does not have port 80 of userPool.jwksUrl"),
 ])
 def test_what_is_dangerous_is_said_aloud(values: dict[str, Any], said: str) -> None:
-    quiet = merged(NEEDED, {"networkPolicy": {"grpcFrom": [{"podSelector": {}}]}})
+    quiet = merged(NEEDED, {"networkPolicy": {"grpcFrom": [{"podSelector": {}}]}, "userPool": {"endpoint": "https://vpce.example.com"}})
     assert render(quiet).warnings() == []
     warnings = render(values).warnings()
     assert sum(said in warning for warning in warnings) == 1, warnings
@@ -111,6 +113,11 @@ def test_values_of_the_readme_work() -> None:
     assert len(values) == 2
     for one in values:
         render(merged(NEEDED, one))
+    given: dict[str, Any] = {}
+    for setting in re.findall(r"--set '?([^' ]+\})'?|--set ([^'{ ]+) ", readme):
+        given = merged(given, helm.parse_set_string("".join(setting)))
+    assert given == NEEDED, "the command of the README is all that is needed"
+    render(given)
 
 
 def test_values_may_be_those_of_a_part_of_another_chart() -> None:
