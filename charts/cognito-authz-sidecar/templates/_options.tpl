@@ -1,0 +1,125 @@
+{{/*
+Values become options of the program here, row by row. Of (dict "values" …); gives a YAML list.
+
+An empty value leaves its option out, and the program's default holds; 0 is not empty. A list repeats the option.
+Written by charts/sync: a copy of the one of the chart cognito-authz, and the version of the image.
+*/}}
+{{- define "cognito-authz-sidecar.options" -}}
+{{- $v := .values -}}
+{{- $table := list
+    (list "user-pool-id" $v.userPool.id)
+    (list "client-id" $v.userPool.clientIds)
+    (list "token-use" $v.userPool.tokenUse)
+    (list "region" $v.userPool.region)
+    (list "cognito-endpoint" $v.userPool.endpoint)
+    (list "jwks-url" $v.userPool.jwksUrl)
+    (list "issuer" $v.userPool.issuers)
+    (list "jwks-refresh-interval" $v.userPool.jwksRefreshInterval)
+    (list "allow-insecure-endpoints" $v.userPool.allowInsecureEndpoints)
+    (list "leeway" $v.check.leeway)
+    (list "header-prefix" $v.check.headerPrefix)
+    (list "realm" $v.check.realm)
+    (list "token-cache-capacity" $v.check.tokenCache.capacity)
+    (list "token-cache-max-bytes" $v.check.tokenCache.maxBytes)
+    (list "grpc-threads" $v.grpc.threads)
+    (list "grpc-max-connections" $v.grpc.maxConnections)
+    (list "grpc-max-streams" $v.grpc.maxStreams)
+    (list "grpc-max-message-bytes" $v.grpc.maxMessageBytes)
+    (list "shutdown-delay" $v.shutdown.delay)
+    (list "shutdown-deadline" $v.shutdown.deadline)
+    (list "log-level" $v.log.level)
+    (list "log-format" $v.log.format)
+-}}
+{{- $account := list
+    (list "account-prefix" $v.account.prefix)
+    (list "account-client-id" $v.account.clientId)
+    (list "trusted-hops" $v.account.trustedHops)
+    (list "cors-origins" $v.account.corsOrigins)
+    (list "account-attributes" $v.account.attributes)
+    (list "client-metadata-keys" $v.account.clientMetadataKeys)
+    (list "forward-client-address" $v.account.forwardClientAddress)
+    (list "totp-issuer" $v.account.totpIssuer)
+    (list "refresh-flow" $v.account.refreshFlow)
+    (list "cognito-timeout" $v.account.cognitoTimeout)
+    (list "limit-address" $v.account.limits.address)
+    (list "limit-user" $v.account.limits.user)
+    (list "limit-sends" $v.account.limits.sends)
+    (list "account-min-failure-time" $v.account.minFailureTime)
+    (list "account-hide-users" $v.account.hideUsers)
+    (list "hosted-ui-domain" $v.account.hostedUi.domain)
+    (list "oauth-redirect-uris" $v.account.hostedUi.redirectUris)
+    (list "oauth-logout-uris" $v.account.hostedUi.logoutUris)
+    (list "oauth-scopes" $v.account.hostedUi.scopes)
+    (list "account-cookies" $v.account.cookies.enabled)
+    (list "account-cookie-max-age" $v.account.cookies.maxAge)
+-}}
+{{- if $v.account.enabled -}}
+{{- $table = concat $table $account -}}
+{{- else -}}
+{{- $table = append $table (list "account-api" "false") -}}
+{{- end -}}
+{{- $args := list -}}
+{{- range $table -}}
+{{- $option := first . -}}
+{{- $value := last . -}}
+{{- if kindIs "slice" $value -}}
+{{- range $value }}{{ $args = append $args (printf "--%s=%s" $option .) }}{{ end -}}
+{{- else if kindIs "bool" $value -}}
+{{- if $value }}{{ $args = append $args (printf "--%s=true" $option) }}{{ end -}}
+{{- else if kindIs "string" $value -}}
+{{- if $value }}{{ $args = append $args (printf "--%s=%s" $option $value) }}{{ end -}}
+{{- else if not (kindIs "invalid" $value) -}}
+{{- $args = append $args (printf "--%s=%d" $option (int64 $value)) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $args -}}
+{{- end -}}
+
+{{/* Files that options name, each from a ConfigMap or Secret. Of (dict "values" … "policyConfigMap" …); gives a YAML list of {volume, mount, option, source}. */}}
+{{- define "cognito-authz-sidecar.files" -}}
+{{- $v := .values -}}
+{{- $secrets := "/run/secrets/cognito-authz" -}}
+{{- with .policyConfigMap }}
+- name: policy
+  # A directory, not a file (subPath): a file would never change, and the program reads the file again when it does.
+  mountPath: /etc/cognito-authz
+  option: --config=/etc/cognito-authz/policy.yaml
+  volume:
+    configMap:
+      name: {{ . }}
+      items: [{ key: {{ empty $v.existingConfigMap.name | ternary "policy.yaml" $v.existingConfigMap.key | quote }}, path: policy.yaml }]
+{{- end }}
+{{- with $v.userPool.jwksConfigMap.name }}
+- name: jwks
+  mountPath: /run/cognito-authz-jwks
+  option: --jwks-file=/run/cognito-authz-jwks/jwks.json
+  volume:
+    configMap:
+      name: {{ . }}
+      items: [{ key: {{ $v.userPool.jwksConfigMap.key | quote }}, path: jwks.json }]
+{{- end }}
+{{- if $v.account.enabled }}
+{{- with $v.account.existingSecret.name }}
+- name: client-secret
+  mountPath: {{ $secrets }}/client
+  option: --client-secret-file={{ $secrets }}/client/client-secret
+  volume:
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+      items: [{ key: {{ $v.account.existingSecret.key | quote }}, path: client-secret }]
+{{- end }}
+{{- with $v.account.hostedUi.stateKeySecret.name }}
+- name: oauth-state-key
+  mountPath: {{ $secrets }}/oauth
+  option: --oauth-state-key-file={{ $secrets }}/oauth/oauth-state-key
+  volume:
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+      items: [{ key: {{ $v.account.hostedUi.stateKeySecret.key | quote }}, path: oauth-state-key }]
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "cognito-authz-sidecar.appVersion" -}}0.1.0{{- end -}}

@@ -1,0 +1,99 @@
+{{/* Names, labels and the image. Start with "cognito-authz.fullname". */}}
+
+{{- define "cognito-authz.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* At most 50 characters: "-headless" and the like come behind it, and a name may have 63. */}}
+{{- define "cognito-authz.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- $name = .Values.fullnameOverride -}}
+{{- else if not (contains $name .Release.Name) -}}
+{{- $name = printf "%s-%s" .Release.Name $name -}}
+{{- else -}}
+{{- $name = .Release.Name -}}
+{{- end -}}
+{{- $name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "cognito-authz.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride -}}
+{{- end -}}
+
+{{/* Selectors are for ever: no version, no label that somebody may change. */}}
+{{- define "cognito-authz.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "cognito-authz.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "cognito-authz.labels" -}}
+{{ include "cognito-authz.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: cognito-authz
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
+{{/* The head of an object. Of (dict "root" $ "suffix" "-x" "namespace" "" "labels" dict "annotations" dict); all but the root may be left out. */}}
+{{- define "cognito-authz.metadata" -}}
+{{- $labels := merge dict (.labels | default dict) .root.Values.commonLabels -}}
+{{- $labels = mergeOverwrite $labels (include "cognito-authz.labels" .root | fromYaml) -}}
+{{- $annotations := merge dict (.annotations | default dict) .root.Values.commonAnnotations -}}
+name: {{ .name | default (printf "%s%s" (include "cognito-authz.fullname" .root) (.suffix | default "")) }}
+namespace: {{ .namespace | default (include "cognito-authz.namespace" .root) }}
+labels:
+  {{- toYaml $labels | nindent 2 }}
+{{- with $annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "cognito-authz.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "cognito-authz.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "cognito-authz.image" -}}
+{{- $image := .Values.image -}}
+{{- $registry := .Values.global.imageRegistry | default $image.registry -}}
+{{- $version := $image.tag | default .Chart.AppVersion | printf ":%s" -}}
+{{- if $image.digest }}{{ $version = printf "@%s" $image.digest }}{{ end -}}
+{{- if $registry }}{{ $registry }}/{{ end }}{{ $image.repository }}{{ $version }}
+{{- end -}}
+
+{{- define "cognito-authz.imagePullSecrets" -}}
+{{- $secrets := list -}}
+{{- range concat (.Values.global.imagePullSecrets | default list) .Values.imagePullSecrets -}}
+{{- $secrets = append $secrets (kindIs "string" . | ternary (dict "name" .) .) -}}
+{{- end -}}
+{{- with uniq $secrets -}}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
+{{- end -}}
+
+{{/* Name of the ConfigMap with the policy file, or nothing. */}}
+{{- define "cognito-authz.policyConfigMap" -}}
+{{- if .Values.existingConfigMap.name -}}
+{{- tpl .Values.existingConfigMap.name . -}}
+{{- else if .Values.config -}}
+{{- include "cognito-authz.fullname" . }}-policy
+{{- end -}}
+{{- end -}}
+
+{{/* Whether there can be more than one pod. */}}
+{{- define "cognito-authz.severalPods" -}}
+{{- $least := .Values.autoscaling.enabled | ternary .Values.autoscaling.minReplicas .Values.replicaCount -}}
+{{- if gt (int $least) 1 }}yes{{ end -}}
+{{- end -}}
+
+{{/* What a value that may be an object of Kubernetes or a text with a template in it comes to. */}}
+{{- define "cognito-authz.tpl" -}}
+{{- $text := kindIs "string" .value | ternary .value (toYaml .value) -}}
+{{- tpl $text .root -}}
+{{- end -}}

@@ -1,0 +1,205 @@
+"""Alerts and dashboard: read and tried by promtool, and made of nothing but metrics that the program and Envoy really have."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from chart_stage import CHART, NEEDED, PATIENCE, Mounts, Node, Stage, build, render, rendered_ci, tcp, web
+from conftest import ROOT, TOOLS
+from test_chart import merged
+
+RULES = CHART / "files" / "rules.yaml"
+DASHBOARD = json.loads((CHART / "files" / "dashboard.json").read_text())
+CASES = Path(__file__).parent / "chart" / "rules_test.yaml"
+ALERTS: list[Node] = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+GITHUB = "https://github.com/cognito-authz/cognito-authz/blob/main/"
+
+
+def promtool(*arguments: str | Path, cwd: Path | None = None) -> str:
+    done = subprocess.run([TOOLS / "promtool", *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_promtool_takes_the_rules() -> None:
+    assert f"{len(ALERTS)} rules found" in promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
+
+
+def test_each_alert_fires_when_it_should_and_not_otherwise(tmp_path: Path) -> None:
+    for file in (RULES, CASES):
+        shutil.copy(file, tmp_path / file.name)
+    promtool("test", "rules", CASES.name, cwd=tmp_path)
+    fired = set(re.findall(r'labels: \'ALERTS\{alertname="(\w+)"', CASES.read_text()))
+    assert fired == {rule["alert"] for rule in ALERTS}, "an alert without a case in which it fires"
+
+
+def test_the_cases_notice_a_changed_rule(tmp_path: Path) -> None:
+    shutil.copy(CASES, tmp_path / CASES.name)
+    changed = RULES.read_text().replace("_keys) == 0", "_keys) == 1")
+    assert changed != RULES.read_text()
+    (tmp_path / RULES.name).write_text(changed)
+    done = subprocess.run([TOOLS / "promtool", "test", "rules", CASES.name], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0 and 'alertname="CognitoAuthzNoKeys"' in done.stdout + done.stderr
+
+
+def test_each_alert_is_described_and_has_a_page_to_turn_to() -> None:
+    headings = set(re.findall(r"^## (\w+)$", (ROOT / "docs" / "alerts.md").read_text(), re.MULTILINE))
+    assert headings == {rule["alert"] for rule in ALERTS}
+    for rule in ALERTS:
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+        assert rule["annotations"]["runbook_url"] == f"{GITHUB}docs/alerts.md#{rule['alert'].lower()}"
+
+
+def test_the_chart_makes_a_rule_of_the_file_and_changes_what_it_is_told_to() -> None:
+    plain = render(merged(NEEDED, {"metrics": {"prometheusRule": {"enabled": True}}})).one("PrometheusRule")
+    assert plain["spec"] == yaml.safe_load(RULES.read_text()), "braces of Prometheus are not for Helm"
+    changed = rendered_ci(CHART / "ci" / "service-monitor-values.yaml").one("PrometheusRule")["spec"]["groups"]
+    rules = {rule["alert"]: rule for group in changed for rule in group["rules"]}
+    assert set(rules) == {rule["alert"] for rule in ALERTS} - {"CognitoAuthzEnvoyFailsOpen"} | {"Ours"}
+    assert (rules["CognitoAuthzSlow"]["for"], rules["CognitoAuthzSlow"]["labels"]) == ("30m", {"severity": "info"})
+    assert "expr" in rules["CognitoAuthzSlow"]
+
+
+# ------------------------------------------------------------------------------------------------ dashboard
+
+def panels() -> list[Node]:
+    return [panel for top in DASHBOARD["panels"] for panel in [top, *top.get("panels", [])]]
+
+
+def queries() -> list[tuple[str, str]]:
+    return [(panel["title"], target["expr"]) for panel in panels() for target in panel.get("targets", [])]
+
+
+def without_variables(expression: str) -> str:
+    for name, value in {"$__rate_interval": "5m", "$__interval": "1m", "$__range": "1h"}.items():
+        expression = expression.replace(name, value)
+    return re.sub(r"\$\{?\w+\}?", "x", expression)
+
+
+def test_promtool_takes_every_query_of_the_dashboard(tmp_path: Path) -> None:
+    rules = [{"record": f"panel:query:{number}", "expr": without_variables(query)} for number, (_, query) in enumerate(queries())]
+    assert len(rules) > 30
+    (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    promtool("check", "rules", "--lint=none", tmp_path / "queries.yaml")
+
+
+def test_the_dashboard_can_be_installed_anywhere() -> None:
+    assert DASHBOARD["id"] is None and DASHBOARD["uid"] == "cognito-authz" and DASHBOARD["schemaVersion"] >= 39
+    assert DASHBOARD["tags"] and DASHBOARD["title"] and DASHBOARD["description"]
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
+    assert variables["datasource"]["query"] == "prometheus"
+    for variable in variables.values():
+        assert variable["type"] == "datasource" or variable["datasource"] == source
+    ids = [panel["id"] for panel in panels()]
+    assert len(set(ids)) == len(ids)
+    used = set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD))) - {"__rate_interval", "__all"}
+    assert used == set(variables), "a variable that is not there, or that nobody uses"
+    for panel in panels():
+        assert panel["title"]
+        if panel["type"] != "row":
+            assert panel["datasource"] == source and panel["description"].strip() and panel["targets"]
+            assert all(target["datasource"] == source for target in panel["targets"])
+            assert panel["fieldConfig"]["defaults"]["unit"]
+            assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+
+
+def test_panels_do_not_lie_on_each_other() -> None:
+    taken: dict[tuple[int, int], str] = {}
+    for panel in panels():
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        for cell in ((x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])):
+            assert cell not in taken, f"{panel['title']} lies on {taken.get(cell)}"
+            taken[cell] = panel["title"]
+
+
+def test_the_chart_hands_the_dashboard_on_unchanged() -> None:
+    config_map = rendered_ci(CHART / "ci" / "service-monitor-values.yaml").one("ConfigMap", "-dashboard")
+    assert json.loads(config_map["data"]["cognito-authz.json"]) == DASHBOARD
+    assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert config_map["metadata"]["annotations"]["grafana_folder"] == "Security"
+
+
+# ------------------------------------------------------------------------------------------------ what is really there
+
+@pytest.fixture(scope="module")
+def scraped(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[dict[str, str]]]]:
+    """Labels of the series of a running program, as the chart starts it with the account API, and of its Envoy; by name."""
+    chosen: Path | None = pytestconfig.getoption("--bin")
+    with Stage(chosen.resolve() if chosen else build(), tmp_path_factory.mktemp("metrics")) as stage:
+        values = merged(NEEDED, {"userPool": {"jwksUrl": stage.keys.url}, "account": {"enabled": True}})
+        rendered = render(values)
+        pod = rendered.one("Deployment")["spec"]["template"]["spec"]
+        authz = stage.start(rendered.container(), Mounts(pod, rendered.container(), {}, stage.directory / "root"))
+        authz.child.wait_until("ready", lambda: web.is_ok(f"http://{authz.admin}/readyz"), PATIENCE)
+        site = stage.envoy(tcp(authz.bound("grpc")))
+        assert web.get(site, stage.keys.bearer()).status == 200
+        text = web.get(f"http://{authz.admin}/metrics").body.decode()
+        text += web.get(f"http://{stage.envoy_admin}/stats/prometheus").body.decode()
+        series: dict[str, list[dict[str, str]]] = {}
+        for line in text.splitlines():
+            if match := re.match(r"(\w+)(?:\{(.*)\})? ", line):
+                series.setdefault(match[1], []).append(dict(re.findall(r'(\w+)="([^"]*)"', match[2] or "")))
+        yield series
+
+
+FUNCTIONS = {"sum", "rate", "increase", "min", "max", "count", "absent", "changes", "time", "histogram_quantile", "by", "on", "and", "unless", "offset"}
+# Labels of the target, which Prometheus adds.
+TARGET = {"namespace", "job", "instance"}
+
+
+def used(expression: str) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+    """Metrics of an expression, each with its matchers (label, operator, value)."""
+    expression = without_variables(expression)
+    grouped = re.sub(r"\b(by|on)\s*\([^)]*\)", "", expression)
+    for name, matchers in re.findall(r"\b([a-z_]\w*)\b(?:\{([^}]*)\})?(?!\s*\()", re.sub(r"\[[^]]*\]", "", grouped)):
+        if name.startswith(("cognito_authz_", "envoy_", "process_")):
+            yield name, re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', matchers)
+        else:
+            assert name in FUNCTIONS or re.fullmatch(r"\d*[smhd]|x", name), name
+
+
+def test_every_metric_and_label_in_use_is_there(scraped: dict[str, list[dict[str, str]]]) -> None:
+    expressions = queries() + [(rule["alert"], rule["expr"]) for rule in ALERTS]
+    metrics: set[str] = set()
+    for where, expression in expressions:
+        for name, matchers in used(expression):
+            metrics.add(name)
+            assert name in scraped, f"{where}: nothing emits {name}"
+            for label, operator, value in matchers:
+                if label in TARGET:
+                    continue
+                values = {one.get(label) for one in scraped[name]}
+                assert None not in values, f"{where}: {name} has no label {label}"
+                for each in value.split("|") if operator == "=~" else [value]:
+                    assert each in values, f"{where}: {label} of {name} is never {each}"
+        for labels in re.findall(r"\bby\s*\(([^)]*)\)", expression):
+            have = {label for name, _ in used(expression) for one in scraped[name] for label in one}
+            assert {label.strip() for label in labels.split(",")} <= have | TARGET, where
+    assert len(metrics) > 25
+
+
+def test_every_metric_of_the_program_is_on_the_dashboard(scraped: dict[str, list[dict[str, str]]]) -> None:
+    own = {re.sub(r"_(bucket|sum|count)$", "", name) for name in scraped if name.startswith("cognito_authz_")}
+    shown = {re.sub(r"_bucket$", "", name) for _, query in queries() for name, _ in used(query)}
+    assert own - shown == set()
+
+
+def test_queries_select_by_the_variables() -> None:
+    loose: list[Any] = []
+    for title, query in queries():
+        for name, matchers in used(query):
+            wanted = {"namespace"} if name.startswith("envoy_") else TARGET
+            if {label for label, _, _ in matchers} & TARGET != wanted:
+                loose.append((title, name))
+    assert loose == []

@@ -1,0 +1,158 @@
+"""What the charts render is started: the real program with the rendered arguments, environment and files, asked by a real Envoy."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from chart_stage import CHARTS, CI, NEEDED, PATIENCE, POOL, SIDECAR, Mounts, Stage, build, config_maps, pods, render, rendered_ci, tcp, web
+
+# What a cluster would have beside the release. Contents are made up here, and are no secrets.
+BESIDE = {
+    "cognito-client": {"client-secret": "a" * 52, "secret": "a" * 52},
+    "oauth-state": {"key": "b" * 64},
+    "rel-rules": {"rules.yaml": "policies: {signed-in: {}}\ndefault: signed-in\n"},
+    "pool-secrets": {},
+}
+
+
+@pytest.fixture(scope="session")
+def binary(pytestconfig: pytest.Config) -> Path:
+    chosen: Path | None = pytestconfig.getoption("--bin")
+    return chosen.resolve() if chosen else build()
+
+
+@pytest.fixture
+def stage(binary: Path, tmp_path: Path) -> Iterator[Stage]:
+    with Stage(binary, tmp_path) as running:
+        yield running
+
+
+def test_a_standalone_installation_answers_a_real_envoy(stage: Stage) -> None:
+    """Pool, client and policy file by values, the account API on its own port; only the keys come from elsewhere, as with a VPC endpoint."""
+    values = {"userPool": {**NEEDED["userPool"], "jwksUrl": stage.keys.url},
+              "extraEnv": [{"name": "COGNITO_AUTHZ_REALM", "value": "shop"}],
+              "account": {"enabled": True, "trustedHops": 1, "existingSecret": {"name": "cognito-client"}},
+              "config": {"policies": {"public": {"public": True}, "admins": {"groups": {"any": ["admins"]}}, "signed-in": {}},
+                         "routes": [{"path_prefix": "/health", "policy": "public"}, {"path_prefix": "/admin", "policy": "admins"}],
+                         "default": "signed-in"}}
+    rendered = render(values)
+    deployment = rendered.one("Deployment")["spec"]["template"]["spec"]
+    mounts = Mounts(deployment, rendered.container(), config_maps(rendered.objects) | BESIDE, stage.directory / "root")
+    authz = stage.start(rendered.container(), mounts)
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        path = rendered.container()[probe]["httpGet"]["path"]
+        authz.child.wait_until(probe, lambda path=path: web.is_ok(f"http://{authz.admin}{path}"), PATIENCE)
+    site = stage.envoy(tcp(authz.bound("grpc")))
+
+    allowed = web.get(f"{site}/orders", [*stage.keys.bearer(), ("x-auth-sub", "mallory")])
+    assert (allowed.status, allowed.header("seen-sub")) == (200, "ada")
+    refused = web.get(f"{site}/orders")
+    assert (refused.status, refused.header("www-authenticate")) == (401, 'Bearer realm="shop"')
+    assert web.get(f"{site}/orders", stage.keys.bearer(client_id="another")).status == 401
+    assert web.get(f"{site}/admin", stage.keys.bearer()).status == 403
+    assert web.get(f"{site}/admin", stage.keys.bearer(**{"cognito:groups": ["admins"]})).status == 200
+    assert web.get(f"{site}/health").status == 200
+    assert web.get(f"{site}/health/..%2forders").status == 403, "no exception for a path that others read as another one"
+
+    account, admin = authz.bound("account"), authz.admin
+    assert web.get(f"http://{account}/auth/openapi.json").status == 200
+    assert web.get(f"http://{account}/metrics").status == 404, "operators' paths are not on the clients' port"
+    assert web.get(f"http://{admin}/auth/openapi.json").status == 404, "the account API is not on the operators' port"
+
+    # `helm upgrade` with another policy: the kubelet replaces the file, and nothing is restarted.
+    values["config"]["routes"] = []
+    policy = config_maps(render(values).objects)["rel-cognito-authz-policy"]
+    mounts.volumes["/etc/cognito-authz"].write(policy)
+    authz.child.wait_until("judging by the new file", lambda: web.get(f"{site}/health").status == 401, PATIENCE)
+    # A file that is no policy leaves the one before in force, and says so.
+    mounts.volumes["/etc/cognito-authz"].write({"policy.yaml": "polices: {}\n"})
+    authz.child.wait_until("telling", lambda: b"policy_file" in web.get(f"http://{admin}/readyz").body, PATIENCE)
+    assert web.get(f"http://{admin}/readyz").status == 200
+    assert web.get(f"{site}/orders", stage.keys.bearer()).status == 200
+
+    command = [stage.binary, "healthcheck", f"--admin=http://{admin}"]
+    assert rendered.one("Pod", "-test-ready")["spec"]["containers"][0]["args"][0] == "healthcheck"
+    assert subprocess.run(command, timeout=30).returncode == 0
+
+    # The end of a pod: not ready at once, so that it is taken out of the endpoints, and answering while it is.
+    os.kill(authz.child.pid, signal.SIGTERM)
+    authz.child.wait_until("not ready", lambda: web.get(f"http://{admin}/readyz").status == 503, PATIENCE)
+    assert web.get(f"{site}/orders", stage.keys.bearer()).status == 200
+    deadline = time.monotonic() + deployment["terminationGracePeriodSeconds"]
+    while authz.child.ended() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert authz.child.ended() == 0
+
+
+@pytest.mark.parametrize("form", ["native", "classic"])
+def test_a_sidecar_answers_a_real_envoy_over_its_socket(stage: Stage, form: str) -> None:
+    """The plain YAML for people without Helm; the pool's keys come from here instead of from AWS."""
+    everything = list(yaml.safe_load_all((SIDECAR / "examples" / f"{form}.yaml").read_text()))
+    [(_, pod)] = pods(everything)
+    container = next(one for one in pod.get("initContainers", []) + pod["containers"] if one["name"] == "cognito-authz")
+    mounts = Mounts(pod, container, config_maps(everything), stage.directory)
+    container["args"].append(f"--jwks-url={stage.keys.url}")
+    authz = stage.start(container, mounts)
+    # The startup probe, as the kubelet runs it; only the port is another one here.
+    command = [stage.binary, *container["startupProbe"]["exec"]["command"][1:], f"--admin=http://{authz.admin}"]
+    authz.child.wait_until("ready", lambda: subprocess.run(command, capture_output=True, timeout=30).returncode == 0, PATIENCE)
+    socket = stage.directory / "run" / "cognito-authz" / "authz.sock"
+    assert socket.stat().st_mode & 0o777 == 0o660
+    site = stage.envoy({"pipe": {"path": str(socket)}})
+    assert web.get(f"{site}/orders", stage.keys.bearer()).header("seen-sub") == "ada"
+    assert web.get(f"{site}/orders").status == 401
+    assert web.get(f"{site}/health").status == 200
+
+
+@pytest.mark.parametrize("path", CI, ids=lambda path: path.name.removesuffix("-values.yaml"))
+def test_check_config_accepts_what_every_example_renders(stage: Stage, path: Path) -> None:
+    rendered = rendered_ci(path)
+    pod = rendered.one("Deployment")["spec"]["template"]["spec"]
+    sources = config_maps(rendered.objects) | BESIDE | {"seed-keys": {"keys.json": stage.keys.document}}
+    mounts = Mounts(pod, rendered.container(), sources, stage.directory / "root")
+    command = [stage.binary, "check-config", *map(mounts.mapped, rendered.container()["args"])]
+    env = {one["name"]: one.get("value", "") for one in rendered.container().get("env", [])}
+    done = subprocess.run(command, env=env, cwd=stage.directory, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "the configuration is right\n"), done.stderr
+    assert "shares the admin port" not in done.stderr
+
+
+def test_options_in_templates_exist_and_every_option_is_reachable(binary: Path) -> None:
+    help_text = subprocess.run([binary, "--help"], capture_output=True, text=True, timeout=30, check=True).stdout
+    known = set(re.findall(r"^ +(?:-\w, )?--([a-z-]+)", help_text, re.MULTILINE)) - {"help", "version"}
+    assert "user-pool-id" in known and len(known) > 40
+    sidecar_only = {"grpc-socket-mode"}
+    for chart, missing in [("cognito-authz", sidecar_only), ("cognito-authz-sidecar", set())]:
+        templates = "".join(path.read_text() for path in (CHARTS / chart / "templates").glob("_*.tpl"))
+        templates += "".join(path.read_text() for path in (CHARTS / chart / "templates").glob("deployment.yaml"))
+        used = set(re.findall(r'(?:--|\(list ")([a-z-]+)(?:=|" )', templates))
+        assert used - known == set(), "templates give options that the program does not have"
+        assert known - used == missing, "options that have no value: give them one, or name them here"
+        documented = set(re.findall(r"--([a-z-]+)", (CHARTS / chart / "values.yaml").read_text()))
+        assert known - documented == set(), "options that no comment of values.yaml names"
+
+
+def test_values_of_every_type_reach_the_program(stage: Stage) -> None:
+    """Large numbers, zero, lists, switches: as the program itself understands them (`/config`)."""
+    values = {"userPool": {"id": POOL, "clientIds": ["one", "two"], "jwksUrl": stage.keys.url},
+              "check": {"tokenCache": {"capacity": 20000000, "maxBytes": 0}, "leeway": "0s"}}
+    rendered = render(values)
+    assert "--token-cache-capacity=20000000" in rendered.container()["args"]
+    mounts = Mounts(rendered.one("Deployment")["spec"]["template"]["spec"], rendered.container(), {}, stage.directory / "root")
+    authz = stage.start(rendered.container(), mounts)
+    authz.child.wait_until("ready", lambda: web.is_ok(f"http://{authz.admin}/readyz"), PATIENCE)
+    options = json.loads(web.get(f"http://{authz.admin}/config").body)["options"]
+    by_flag = {name: option["value"] for name, option in options.items() if option["source"] == "the flag"}
+    assert by_flag == {
+        "user-pool-id": POOL, "client-id": ["one", "two"], "jwks-url": stage.keys.url, "leeway": "0s", "account-api": "false",
+        "token-cache-capacity": "20000000", "token-cache-max-bytes": "0", "grpc-threads": "2", "shutdown-delay": "5s",
+        "shutdown-deadline": "10s", "log-format": "json", "grpc-listen": "[::]:0", "admin-listen": "[::]:0"}

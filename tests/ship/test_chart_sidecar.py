@@ -1,0 +1,131 @@
+"""The library chart cognito-authz-sidecar, as another chart uses it. test_chart_running.py starts what it renders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import helm_python as helm
+import pytest
+import yaml
+from chart_stage import CLIENT, POOL, SIDECAR, Node, pods, render
+from test_chart import VERSIONS, complaints, merged, restricted
+
+EXAMPLE = SIDECAR / "examples" / "chart"
+OWN = "cognito-authz-sidecar"
+FORMS = pytest.mark.parametrize("native", [True, False], ids=["native", "classic"])
+
+
+@pytest.fixture(scope="module")
+def consumer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The example chart, after what its user does: `helm dependency update`."""
+    folder = tmp_path_factory.mktemp("sidecar")
+    shutil.copytree(SIDECAR, folder / OWN)
+    chart = folder / OWN / "examples" / "chart"
+    helm.dependency_update(str(chart))
+    assert [one.name for one in (chart / "charts").iterdir()] == [f"{OWN}-0.1.0.tgz"]
+    yield chart
+
+
+def pod_of(chart: Path, values: Node) -> Node:
+    [(_, pod)] = pods(render(values, chart).objects)
+    return pod
+
+
+def own(pod: Node) -> Node:
+    return next(one for one in pod.get("initContainers", []) + pod["containers"] if one["name"] == "cognito-authz")
+
+
+@FORMS
+def test_the_example_is_content_and_every_kubernetes_takes_it(consumer: Path, native: bool) -> None:
+    values = {"nativeSidecar": native}
+    report = helm.lint(str(consumer), values, strict=True, kube_version="v1.29.0")
+    assert not report["errors"], report
+    for version in VERSIONS:
+        for one in render(values, consumer).objects:
+            assert complaints(version, json.dumps(one)) == [], version
+
+
+def test_the_library_itself_is_content() -> None:
+    report = helm.lint(str(SIDECAR), {}, strict=True)
+    assert not report["errors"], report
+
+
+@FORMS
+def test_its_pods_are_restricted(consumer: Path, native: bool) -> None:
+    assert restricted(pod_of(consumer, {"nativeSidecar": native})) == []
+
+
+def test_a_native_sidecar_starts_before_envoy_and_ends_after_the_application(consumer: Path) -> None:
+    pod = pod_of(consumer, {"nativeSidecar": True})
+    first, second = pod["initContainers"]
+    assert (first["name"], second["name"]) == ("cognito-authz", "envoy")
+    assert first["restartPolicy"] == "Always" and first["startupProbe"]["exec"]["command"] == ["/cognito-authz", "healthcheck"]
+    assert "lifecycle" not in first
+    classic = pod_of(consumer, {"nativeSidecar": False})
+    assert "initContainers" not in classic and all("restartPolicy" not in one for one in classic["containers"])
+
+
+@FORMS
+def test_both_containers_have_the_socket_and_no_port_is_open(consumer: Path, native: bool) -> None:
+    pod = pod_of(consumer, {"nativeSidecar": native, OWN: {"socket": {"directory": "/run/authz"}}})
+    [volume] = [one for one in pod["volumes"] if one["name"] == "cognito-authz-socket"]
+    assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "1Mi"}
+    everyone = pod.get("initContainers", []) + pod["containers"]
+    mounts = {one["name"]: [mount["mountPath"] for mount in one.get("volumeMounts", []) if mount["name"] == volume["name"]] for one in everyone}
+    assert mounts == {"cognito-authz": ["/run/authz"], "envoy": ["/run/authz"], "app": []}
+    arguments = own(pod)["args"]
+    assert "--grpc-listen=unix:/run/authz/authz.sock" in arguments and "--grpc-socket-mode=0660" in arguments
+    assert "--admin-listen=127.0.0.1:9190" in arguments and "--account-api=false" in arguments
+    assert "ports" not in own(pod)
+    assert pod["securityContext"]["fsGroup"] == own(pod)["securityContext"]["runAsGroup"], "or Envoy may not open the socket"
+
+
+def test_secrets_policy_and_account_api_as_in_the_other_chart(consumer: Path) -> None:
+    values = {OWN: {"account": {"enabled": True, "existingSecret": {"name": "cognito-client"}},
+                    "existingConfigMap": {"name": "{{ .Release.Name }}-rules"}, "admin": {"listen": "[::]:9190"},
+                    "extraArgs": ["--realm={{ .Release.Name }}"], "image": {"tag": "x"}}}
+    rendered = render(values, consumer)
+    assert rendered.of("ConfigMap") == []
+    [(_, pod)] = pods(rendered.objects)
+    names = {volume["name"]: volume for volume in pod["volumes"]}
+    assert names["cognito-authz-client-secret"]["secret"]["secretName"] == "cognito-client"
+    assert names["cognito-authz-policy"]["configMap"]["name"] == "rel-rules"
+    assert {mount["name"] for mount in own(pod)["volumeMounts"]} <= set(names)
+    assert "--account-listen=127.0.0.1:9192" in own(pod)["args"] and "--realm=rel" in own(pod)["args"]
+    assert own(pod)["image"].endswith("/cognito-authz:x")
+
+
+def test_under_an_alias(consumer: Path, tmp_path: Path) -> None:
+    chart = shutil.copytree(consumer, tmp_path / "shop")
+    manifest = yaml.safe_load((chart / "Chart.yaml").read_text())
+    manifest["dependencies"][0]["alias"] = "authz"
+    (chart / "Chart.yaml").write_text(yaml.safe_dump(manifest))
+    (chart / "values.yaml").write_text(yaml.safe_dump({"nativeSidecar": True, "authz": {"userPool": {"id": POOL, "clientIds": ["any"]}}}))
+    template = chart / "templates" / "shop.yaml"
+    template.write_text(template.read_text().replace('(dict "root" .)', '(dict "root" . "values" .Values.authz)'))
+    container = own(pod_of(chart, {}))
+    assert "--client-id=any" in container["args"]
+    assert container["image"] == "ghcr.io/cognito-authz/cognito-authz:0.1.0", "defaults of the library hold under an alias"
+
+
+@pytest.mark.parametrize(("values", "kind"), [
+    ({"userPool": {"id": ""}, "config": None}, "HelmRenderError"), ({"userPool": {"clientIds": []}}, "HelmRenderError"),
+    ({"userPol": {}}, "HelmValuesError"), ({"socket": {"mode": "rw"}}, "HelmValuesError"), ({"config": {"polices": {}}}, "HelmValuesError"),
+    ({"replicaCount": 2}, "HelmValuesError"), ({"account": {"port": 1}}, "HelmValuesError")])
+def test_what_is_wrong_is_refused(consumer: Path, values: dict[str, Any], kind: str) -> None:
+    with pytest.raises(getattr(helm, kind)):
+        render({OWN: values}, consumer)
+
+
+def test_a_template_of_the_readme_works(consumer: Path, tmp_path: Path) -> None:
+    """The pod of the README, as it is printed there."""
+    blocks = (SIDECAR / "README.md").read_text().split("```yaml\n")
+    [printed] = [block.split("```")[0] for block in blocks if block.startswith("# The pod of your Deployment")]
+    chart = shutil.copytree(consumer, tmp_path / "shop")
+    (chart / "templates" / "shop.yaml").write_text("kind: Pod\nmetadata: {name: x}\nspec:\n" + "".join(f"  {line}\n" for line in printed.splitlines()))
+    rendered = render(merged({OWN: {"userPool": {"id": POOL, "clientIds": [CLIENT]}}}, {}), chart)
+    assert own(rendered.one("Pod")["spec"])["restartPolicy"] == "Always"

@@ -1,0 +1,193 @@
+"""Values of the chart cognito-authz: what is refused, what is warned of, and that documents and package are up to date."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import helm_python as helm
+import pytest
+import yaml
+from chart_stage import CHART, CHARTS, CI, CLIENT, NEEDED, POOL, SIDECAR, render
+from conftest import ROOT, TOOLS
+from test_chart import merged, nested
+
+ROUTE = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "shop"}
+# A cluster that is never asked.
+KUBECONFIG = """{apiVersion: v1, kind: Config, current-context: x, clusters: [{name: x, cluster: {server: "http://127.0.0.1:1"}}],
+users: [{name: x, user: {}}], contexts: [{name: x, context: {cluster: x, user: x}}]}"""
+
+
+@pytest.mark.parametrize(("path", "value"), [
+    ("userPol.id", POOL), ("userPool.ID", POOL), ("userPool.id", "AbC123xyz"), ("userPool.id", 1), ("userPool.clientIds", CLIENT),
+    ("userPool.clientIds", ["a,b"]), ("userPool.clientIds", [""]), ("userPool.tokenUse", "refresh"), ("userPool.jwksUrl", "keys.example.com"),
+    ("userPool.jwksRefreshInterval", "15 minutes"), ("userPool.allowInsecureEndpoints", "yes"),
+    ("config.polices", {}), ("config.policies", {"a": {"token_use": "refresh"}}), ("config.policies", {"a": {"group": {"any": ["x"]}}}),
+    ("config.routes", [{"path": "/"}]), ("config.pools", {"a": {"user_pool_id": POOL}}), ("config.default", 1),
+    ("check.leeway", 30), ("check.headerPrefix", "X-Auth-"), ("check.tokenCache.capacity", "many"), ("check.tokenCache.maxBytes", "64MB"),
+    ("grpc.port", 0), ("grpc.port", "9191"), ("grpc.threads", 0), ("account.prefix", "auth"), ("account.trustedHops", -1),
+    ("account.limits.user", "15"), ("account.refreshFlow", "cookie"), ("account.clientSecret", "hunter2"), ("account.existingSecret", "name"),
+    ("account.service.type", "ExternalName"), ("account.ingress.hosts", "shop.example.com"), ("shutdown.delay", "5"), ("log.level", "loud"),
+    ("extraArgs", ["realm=x"]), ("extraEnv", {"A": "b"}), ("image.digest", "sha256:abc"), ("image.pullPolicy", "Sometimes"),
+    ("replicaCount", "3"), ("replicaCount", -1), ("autoscaling.minReplicas", 0), ("podSecurityContext", "restricted"), ("service.trafficDistribution", "Near"),
+    ("service.ipFamilies", ["IPv5"]), ("networkPolicy.egressPorts", ["https"]), ("networkPolicy.grpcFrom", {}), ("metrics.enabled", True),
+    ("metrics.serviceMonitor.enabled", "true"), ("istio.authorizationPolicy.rules", []), ("envoyGateway.securityPolicy.failOpen", True),
+    ("envoyGateway.securityPolicy.statusOnError", 200), ("commonLabels", {"a": 1}), ("nodeSelector", {"a": True})])
+def test_the_schema_refuses(path: str, value: Any) -> None:
+    with pytest.raises(helm.HelmValuesError):
+        render(merged(NEEDED, nested(path, value)))
+
+
+@pytest.mark.parametrize(("values", "said"), [
+    ({}, "userPool.id: needed"),
+    ({"userPool": {"id": POOL}}, "userPool.clientIds: name the app clients"),
+    (merged(NEEDED, {"config": {"policies": {}}, "existingConfigMap": {"name": "a"}}), "give one of the two"),
+    (merged(NEEDED, {"userPool": {"clientIds": ["a", "b"]}, "account": {"enabled": True}}), "account.clientId: name the app client"),
+    (merged(NEEDED, {"userPool": {"clientIds": ["any"]}, "account": {"enabled": True}}), "account.clientId: name the app client"),
+    (merged(NEEDED, {"account": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]}}}), "need account.enabled"),
+    (merged(NEEDED, {"account": {"enabled": True, "ingress": {"enabled": True}}}), "account.ingress.hosts"),
+    (merged(NEEDED, {"account": {"enabled": True, "httpRoute": {"enabled": True}}}), "account.httpRoute.parentRefs"),
+    (merged(NEEDED, {"admin": {"port": 9191}}), "have to differ"),
+    (merged(NEEDED, {"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}), "one of the two"),
+    (merged(NEEDED, {"metrics": {"serviceMonitor": {"enabled": True}, "service": {"enabled": False}}}), "metrics.service.enabled"),
+    (merged(NEEDED, {"metrics": {"prometheusRule": {"enabled": True, "disabled": ["CognitoAuthzTypo"]}}}), "there is no alert CognitoAuthzTypo"),
+    (merged(NEEDED, {"podDisruptionBudget": {"minAvailable": 1}}), "maxUnavailable: null"),
+    (merged(NEEDED, {"autoscaling": {"enabled": True, "maxReplicas": 1}}), "minReplicas is more"),
+    (merged(NEEDED, {"istio": {"authorizationPolicy": {"enabled": True, "selector": {"a": "b"}, "targetRefs": [ROUTE]}}}), "exclude each other"),
+    (merged(NEEDED, {"envoyGateway": {"securityPolicy": {"enabled": True}}}), "name the routes or Gateways"),
+    (merged(NEEDED, {"shutdown": {"delay": "20s"}}), "has to be more than shutdown.delay"),
+])
+def test_what_makes_no_sense_is_refused_with_a_reason(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(helm.HelmRenderError) as refused:
+        render(values)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(("values", "said"), [
+    ({"userPool": {"id": POOL, "clientIds": ["any"]}}, "EVERY app client"),
+    (merged(NEEDED, {"config": {"pools": {"p": {"user_pool_id": "eu-west-1_Other123", "client_ids": "any"}}}}), "config.pools.p.client_ids"),
+    (merged(NEEDED, {"replicaCount": 1}), "single pod"),
+    (merged(NEEDED, {"autoscaling": {"enabled": True, "minReplicas": 1}}), "single pod"),
+    (merged(NEEDED, {"networkPolicy": {"enabled": False}}), "networkPolicy.enabled is off"),
+    (NEEDED, "grpcFrom is empty"),
+    (merged(NEEDED, {"metrics": {"serviceMonitor": {"enabled": True}}}), "metricsFrom is empty"),
+    (merged(NEEDED, {"account": {"enabled": True, "trustedHops": 1}}), "put TLS in front"),
+    (merged(NEEDED, {"account": {"enabled": True, "ingress": {"enabled": True, "hosts": ["a.b"]}}}), "has no tls"),
+    (merged(NEEDED, {"account": {"enabled": True, "service": {"type": "LoadBalancer"}}}), "account.service.type is LoadBalancer"),
+    (merged(NEEDED, {"account": {"enabled": True}}), "trustedHops is not set"),
+    (merged(NEEDED, {"userPool": {"allowInsecureEndpoints": True}}), "whoever is on the way"),
+    (merged(NEEDED, {"service": {"type": "NodePort"}}), "service.type is NodePort"),
+    (merged(NEEDED, {"userPool": {"endpoint": "https://cognito.internal:8443"}}), "does not have port 8443 of userPool.endpoint"),
+    (merged(NEEDED, {"userPool": {"jwksUrl": "http://keys.internal/jwks.json"}}), "does not have port 80 of userPool.jwksUrl"),
+])
+def test_what_is_dangerous_is_said_aloud(values: dict[str, Any], said: str) -> None:
+    quiet = merged(NEEDED, {"networkPolicy": {"grpcFrom": [{"podSelector": {}}]}, "userPool": {"endpoint": "https://vpce.example.com"}})
+    assert render(quiet).warnings() == []
+    warnings = render(values).warnings()
+    assert sum(said in warning for warning in warnings) == 1, warnings
+
+
+def test_notes_name_what_was_made() -> None:
+    rendered = render(NEEDED, namespace="authz", name="cognito-authz")
+    for service in ("cognito-authz-headless.authz.svc.cluster.local", "service: cognito-authz.authz.svc.cluster.local"):
+        assert service in rendered.notes
+    begin = rendered.notes.index("     meshConfig:")
+    snippet = yaml.safe_load(rendered.notes[begin:rendered.notes.index("WARNING")])
+    [provider] = snippet["meshConfig"]["extensionProviders"]
+    assert provider["envoyExtAuthzGrpc"] == {"service": "cognito-authz.authz.svc.cluster.local", "port": 9191, "timeout": "0.25s",
+                                             "failOpen": False, "statusOnError": "503"}
+    readme = (CHART / "README.md").read_text()
+    block = next(part for part in readme.split("```yaml\n") if part.startswith("# Istio, meshConfig.")).split("```")[0]
+    assert yaml.safe_load(block)["extensionProviders"] == [provider], "the README shows what Helm prints"
+
+
+def test_values_of_the_readme_work() -> None:
+    readme = (CHART / "README.md").read_text()
+    blocks = [block.split("```")[0] for block in readme.split("```yaml\n")[1:]]
+    values = [loaded for block in blocks if "extensionProviders" not in (loaded := yaml.safe_load(block))]
+    assert len(values) == 2
+    for one in values:
+        render(merged(NEEDED, one))
+    given: dict[str, Any] = {}
+    for setting in re.findall(r"--set '?([^' ]+\})'?|--set ([^'{ ]+) ", readme):
+        given = merged(given, helm.parse_set_string("".join(setting)))
+    assert given == NEEDED, "the command of the README is all that is needed"
+    render(given)
+
+
+def test_values_may_be_those_of_a_part_of_another_chart() -> None:
+    render(merged(NEEDED, {"enabled": True, "global": {"imageRegistry": "", "somebodyElses": 1}}))
+
+
+def test_an_installation_asks_for_a_new_enough_kubernetes(tmp_path: Path) -> None:
+    with helm.Config(kubeconfig_content=KUBECONFIG, storage_driver="memory", namespace="ns") as cluster:
+        release = cluster.install(str(CHART), "rel", NEEDED, dry_run="client")
+        assert "is installed in ns" in release["notes"]
+        too_new = shutil.copytree(CHART, tmp_path / "cognito-authz")
+        manifest = (too_new / "Chart.yaml").read_text()
+        assert 'kubeVersion: ">=1.29.0-0"' in manifest
+        (too_new / "Chart.yaml").write_text(manifest.replace(">=1.29.0-0", ">=1.99.0-0"))
+        with pytest.raises(helm.HelmError, match="1.99.0"):
+            cluster.install(str(too_new), "other", NEEDED, dry_run="client")
+
+
+@pytest.mark.parametrize("chart", [CHART, SIDECAR], ids=lambda chart: chart.name)
+def test_the_package_holds_what_it_should(chart: Path, tmp_path: Path) -> None:
+    archive = helm.package(str(chart), destination=str(tmp_path))
+    with tarfile.open(archive) as packed:
+        names = {name.removeprefix(f"{chart.name}/") for name in packed.getnames()}
+    tracked = subprocess.run(["git", "ls-files", "."], cwd=chart, capture_output=True, text=True, check=True).stdout.split()
+    wanted = {name for name in tracked if not name.startswith(("ci/", "examples/", "."))}
+    assert names - {"Chart.lock"} == wanted
+    with helm.Chart.load(archive) as packed_chart:
+        if chart == CHART:
+            assert packed_chart.render(values=NEEDED, name="rel", namespace="ns")
+
+
+def test_what_charts_sync_writes_is_up_to_date() -> None:
+    done = subprocess.run([sys.executable, CHARTS / "sync", "--check"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("document", ["charts/cognito-authz/README.md", "charts/cognito-authz-sidecar/README.md", "docs/alerts.md",
+                                      "charts/cognito-authz/values.yaml", "charts/cognito-authz/Chart.yaml"])
+def test_links_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text()
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if "://" not in target and path:
+            assert ((ROOT / document).parent / path).exists(), target
+        if not path:
+            assert anchor in re.findall(r"^#+ (.*)$", text.lower(), re.MULTILINE), target
+    for path in re.findall(r"github(?:usercontent)?\.com/cognito-authz/cognito-authz/(?:(?:blob|tree)/)?main/([\w./-]+)", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_versions_agree() -> None:
+    program = next(line for line in (ROOT / "Cargo.toml").read_text().splitlines() if line.startswith("version = ")).split('"')[1]
+    for chart in (CHART, SIDECAR):
+        manifest = yaml.safe_load((chart / "Chart.yaml").read_text())
+        assert manifest["appVersion"] == program
+        assert f"version: {manifest['version']}" in (SIDECAR / "README.md").read_text()
+        for lines in yaml.safe_load(manifest["annotations"].get("artifacthub.io/images", "[]")):
+            assert lines["image"].endswith(f":{program}")
+    assert f"--version {manifest['version']}" in (CHART / "README.md").read_text()
+    [dependency] = yaml.safe_load((SIDECAR / "examples" / "chart" / "Chart.yaml").read_text())["dependencies"]
+    assert dependency["version"] == manifest["version"]
+
+
+def test_yaml_is_tidy() -> None:
+    rules = "{extends: relaxed, rules: {line-length: disable, indentation: {indent-sequences: whatever}}}"
+    files = [CHART / "Chart.yaml", CHART / "values.yaml", CHART / ".checkov.yaml", CHART / "files" / "rules.yaml", *CI]
+    files += [SIDECAR / "Chart.yaml", SIDECAR / "values.yaml", *(SIDECAR / "examples").glob("*.yaml")]
+    files += [SIDECAR / "examples" / "chart" / "Chart.yaml", SIDECAR / "examples" / "chart" / "values.yaml"]
+    done = subprocess.run([TOOLS / "yamllint", "--strict", "-d", rules, *files], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+    schema_files = [CHART / "values.schema.json", SIDECAR / "values.schema.json"]
+    done = subprocess.run([TOOLS / "check-jsonschema", "--check-metaschema", *schema_files], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
