@@ -1,6 +1,7 @@
 """The application behind Envoy: answers every request with what it received, as JSON.
 
-Run as a program: `upstream.py` listens on a free loopback port and prints `listening on N`.
+Run as a program: `upstream.py [PORT]` listens on a loopback port, a free one if none is named, and prints
+`listening on N`.
 Headers are pairs, not an object, so that a repeated one is seen; `number` counts the requests that
 ever got here, so that a refused one that got here anyway is seen, too.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -39,7 +41,7 @@ class Echo(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+    with ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 0), Echo) as server:
         print(f"listening on {server.server_port}", flush=True)
         server.serve_forever()
 

@@ -1,0 +1,49 @@
+"""Makes what cognito-authz needs in the emulator, and writes its settings.
+
+Usage: setup.py EMULATOR FILE. Uses deploy/local/emulator.py, so that both stacks have the same pool.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from pathlib import Path
+
+import web
+from emulator import REGION, Cognito
+
+EMAIL = "ada@example.com"
+DAY = 24 * 3600
+PATIENCE = 60.0
+
+
+def main(emulator: str, file: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not web.is_ok(f"{emulator}/_ministack/health"):
+        if time.monotonic() > deadline:
+            sys.exit(f"no emulator answers at {emulator} after {PATIENCE:.0f} s")
+        time.sleep(0.2)
+    cognito = Cognito(emulator)
+    pool = cognito.create_pool("compose")
+    client = cognito.create_client(pool, "web", token_seconds=DAY)
+    cognito.create_group(pool, "admins")
+    password = f"{secrets.token_urlsafe(18)}aA1"
+    cognito.call("AdminCreateUser", signed=True, UserPoolId=pool, Username=EMAIL, MessageAction="SUPPRESS",
+                 UserAttributes=[{"Name": "email", "Value": EMAIL}, {"Name": "email_verified", "Value": "true"}])
+    cognito.call("AdminSetUserPassword", signed=True, UserPoolId=pool, Username=EMAIL, Password=password,
+                 Permanent=True)
+    # Complete or not there: cognito-authz starts when this program has ended.
+    new = file.with_suffix(".new")
+    new.write_text(f"AWS_REGION={REGION}\nCOGNITO_USER_POOL_ID={pool}\nCOGNITO_CLIENT_ID={client}\n")
+    new.rename(file)
+    # The password is worth something to this emulator only.
+    print(f"""Sign in, and ask for something:
+
+curl -s http://127.0.0.1:8081/auth/login -H 'Content-Type: application/json' \\
+  -d '{{"email": "{EMAIL}", "password": "{password}"}}'
+curl -i http://127.0.0.1:8081/orders -H "Authorization: Bearer $ACCESS_TOKEN" """, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

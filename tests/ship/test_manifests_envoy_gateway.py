@@ -1,0 +1,101 @@
+"""deploy/envoy-gateway: what names something names what is there, and everything fails closed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+from manifests import (  # `production` is a fixture
+    DEPLOY, VERSIONS, Node, assert_restricted, check_builtin, check_routes, documents, find, folder, ours,
+    patched_envoy_deployment, production,
+)
+from manifests_stage import Bootstrap, named
+
+GATEWAY = DEPLOY / "envoy-gateway"
+
+
+def test_envoy_gateway_fails_closed_and_soon() -> None:
+    asked = [item["spec"]["extAuth"] for item in folder("envoy-gateway")
+             if item["kind"] == "SecurityPolicy" and "extAuth" in item["spec"]]
+    assert len(asked) == 3
+    for settings in asked:
+        assert (settings["timeout"], settings["failOpen"], settings["statusOnError"]) == ("250ms", False, 503)
+        shipped = Bootstrap().ext_authz("ingress_tcp")["allowed_headers"]["patterns"]
+        assert settings["headersToExtAuth"] == [pattern["exact"] for pattern in shipped if "exact" in pattern]
+        assert "bodyToExtAuth" not in settings
+    first, *others = ({key: value for key, value in settings.items() if key not in ("contextExtensions", "grpc")}
+                      for settings in asked)
+    assert all(other == first for other in others), "copies that have grown apart"
+
+
+def test_envoy_gateway_names_what_is_there(production: list[Node]) -> None:
+    objects = folder("envoy-gateway")
+    grants = [item for item in objects if item["kind"] == "ReferenceGrant"]
+    for policy in (item for item in objects if item["kind"] == "SecurityPolicy"):
+        namespace = policy["metadata"]["namespace"]
+        for target in policy["spec"]["targetRefs"]:
+            find(objects, target["kind"], target["name"], namespace)
+        for reference in policy["spec"].get("extAuth", {}).get("grpc", {}).get("backendRefs", []):
+            where = reference.get("namespace", namespace)
+            if reference.get("kind", "Service") == "Backend":
+                find(objects, "Backend", reference["name"], where)
+                continue
+            service = find(production, "Service", reference["name"], where)
+            assert reference["port"] in {port["port"] for port in service["spec"]["ports"]}
+            asking = {"group": "gateway.envoyproxy.io", "kind": "SecurityPolicy", "namespace": namespace}
+            wanted = {"group": "", "kind": "Service", "name": reference["name"]}
+            granted = [grant for grant in grants if grant["metadata"]["namespace"] == where
+                       and asking in grant["spec"]["from"] and wanted in grant["spec"]["to"]]
+            assert granted or where == namespace, f"nobody grants {namespace} the service"
+    classes = {item["metadata"]["name"] for item in objects if item["kind"] == "GatewayClass"}
+    for item in objects:
+        assert item["kind"] != "Gateway" or item["spec"]["gatewayClassName"] in classes
+        reference = item["spec"].get("parametersRef")
+        if reference:
+            find(objects, reference["kind"], reference["name"], reference["namespace"])
+    check_routes(objects, production)
+    [application] = documents(GATEWAY / "application.yaml")
+    assert application["spec"]["ingress"][0]["ports"] == [{"port": 3000}], "where the routes lead"
+    # Asked about unless said otherwise, and said otherwise for one route only.
+    open_routes = [policy["spec"]["targetRefs"][0]["name"] for policy in objects
+                   if policy["kind"] == "SecurityPolicy" and "extAuth" not in policy["spec"]]
+    assert open_routes == ["account"]
+
+
+def test_the_policy_of_a_route_is_one_of_the_policy_file(production: list[Node]) -> None:
+    policy_file = yaml.safe_load(find(production, "ConfigMap", "cognito-authz-policy")["data"]["policy.yaml"])
+    extensions = [extension for item in documents(GATEWAY / "admin.yaml") if item["kind"] == "SecurityPolicy"
+                  for extension in item["spec"]["extAuth"]["contextExtensions"]]
+    assert extensions == [{"name": "policy", "type": "Value", "value": "admin"}]
+    assert "admin" in policy_file["policies"]
+
+
+def test_forged_headers_are_removed_at_the_gateway() -> None:
+    [policy] = documents(GATEWAY / "client-traffic-policy.yaml")
+    headers = policy["spec"]["headers"]
+    assert headers["withUnderscoresAction"] == "RejectRequest"
+    [matcher] = headers["earlyRequestHeaders"]["removeOnMatch"]
+    assert matcher["type"] == "RegularExpression"
+    for name in ("x-auth-sub", "x-auth-anything", "x.auth.sub", "x_auth_sub"):
+        assert re.fullmatch(matcher["value"], name), name
+    assert not re.fullmatch(matcher["value"], "authorization")
+    assert policy["spec"]["path"] == {"escapedSlashesAction": "UnescapeRedirect", "disableMergeSlashes": False}
+
+
+def test_the_patch_puts_sidecar_and_socket_into_envoys_pods(tmp_path: Path) -> None:
+    deployment = patched_envoy_deployment(tmp_path)
+    check_builtin([deployment], VERSIONS)
+    pod = deployment["spec"]["template"]["spec"]
+    assert_restricted(pod)
+    [backend] = [item for item in documents(GATEWAY / "sidecar" / "security-policy.yaml") if item["kind"] == "Backend"]
+    path = backend["spec"]["endpoints"][0]["unix"]["path"]
+    assert f"--grpc-listen=unix:{path}" in ours(pod)["args"]
+    envoy = named(pod["containers"], "envoy")
+    for container in (ours(pod), envoy):
+        mount = next(mount for mount in container["volumeMounts"] if mount["name"] == "authz-socket")
+        assert Path(path).parent == Path(mount["mountPath"])
+    assert len(envoy["volumeMounts"]) == 2 and len(pod["volumes"]) == 2, "what was there is there still"
+    assert [container["name"] for container in pod["containers"]] == ["envoy", "shutdown-manager"]
+    values = yaml.safe_load((GATEWAY / "sidecar" / "envoy-gateway.yaml").read_text())
+    assert values == {"config": {"envoyGateway": {"extensionApis": {"enableBackend": True}}}}

@@ -1,0 +1,166 @@
+"""The Kubernetes manifests of deploy/: each object against the schema of its kind, and deploy/kustomize built."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from conftest import ROOT, validate_crds
+from manifests import (  # `production` is a fixture
+    DEPLOY, IMAGE, VERSIONS, WITHOUT_SCHEMA, Node, assert_restricted, build_kustomization, check_builtin,
+    environment_of, find, folder, is_builtin, ours, patched_envoy_deployment, pod_specs, production,
+)
+from manifests_stage import CLIENT, POOL, binary  # `binary` is a fixture
+
+
+def test_schemas_of_builtin_kinds(production: list[Node]) -> None:
+    assert VERSIONS[0] == "1.29" and len(VERSIONS) >= 5, VERSIONS
+    check_builtin(production + folder("istio") + folder("envoy-gateway"), VERSIONS)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        check_builtin([{**production[0], "sepc": {}}], VERSIONS)
+
+
+@pytest.mark.parametrize("name", ["istio", "envoy-gateway"])
+def test_schemas_of_custom_kinds(name: str, crd_validator: Path, tmp_path: Path) -> None:
+    custom = [item for item in folder(name) if not is_builtin(item) and item["kind"] not in WITHOUT_SCHEMA]
+    assert len(custom) >= 5
+    manifest = tmp_path / "custom.yaml"
+    manifest.write_text(yaml.safe_dump_all(custom))
+    validate_crds(crd_validator, manifest)
+
+
+def test_every_namespaced_object_says_its_namespace() -> None:
+    for item in folder("istio") + folder("envoy-gateway"):
+        if item["kind"] != "GatewayClass":
+            assert item["metadata"].get("namespace"), item["metadata"]["name"]
+
+
+def test_links_of_the_readmes_lead_somewhere() -> None:
+    readmes = sorted(DEPLOY.glob("*/README.md"))
+    assert {readme.parent.name for readme in readmes} >= {"envoy", "istio", "envoy-gateway", "compose", "kustomize"}
+    for readme in readmes:
+        text = readme.read_text()
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            path, _, anchor = target.partition("#")
+            if "://" in target:
+                continue
+            linked = (readme.parent / path) if path else readme
+            assert linked.exists(), f"{readme.parent.name} links to {target}"
+            if anchor and linked.suffix == ".md":
+                headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+                slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                assert anchor in slugs, f"{readme.parent.name} links to {target}: {slugs}"
+        # Paths in commands, too.
+        for path in re.findall(r"-[fk] (deploy/[\w./-]+)", text):
+            assert (ROOT / path).exists(), f"{readme.parent.name}: {path}"
+
+
+def test_one_image_in_one_version(production: list[Node]) -> None:
+    text = "".join(path.read_text() for path in DEPLOY.rglob("*.yaml"))
+    tags = set(re.findall(rf"{re.escape(IMAGE)}:([\w.]+)", text)) | set(re.findall(r"newTag: (\S+)", text))
+    version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
+    assert version and tags == {version[1]}
+
+
+def test_ids_in_examples_are_those_of_the_documents(production: list[Node]) -> None:
+    for pod in pod_specs(production + folder("istio")):
+        environment = environment_of(ours(pod), production)
+        assert (environment["COGNITO_USER_POOL_ID"], environment["COGNITO_CLIENT_ID"]) == (POOL, CLIENT)
+
+
+# ------------------------------------------------------------------------------------------------ kustomize
+
+def test_the_base_alone_names_no_pool() -> None:
+    base = build_kustomization(DEPLOY / "kustomize" / "base")
+    check_builtin(base, VERSIONS[:1])
+    container = ours(next(pod_specs(base)))
+    config_maps = {item["metadata"]["name"] for item in base if item["kind"] == "ConfigMap"}
+    assert container["envFrom"] == [{"configMapRef": {"name": "cognito-authz-env"}}]
+    assert "cognito-authz-env" not in config_maps, "so nothing starts with somebody else's ids"
+
+
+@pytest.mark.parametrize("components", [[], ["account-api"], ["client-secret"], ["account-api", "client-secret"]])
+def test_components_go_with_each_other(components: list[str], tmp_path: Path) -> None:
+    kustomize = tmp_path / "kustomize"
+    subprocess.run(["cp", "-r", DEPLOY / "kustomize", kustomize], check=True)
+    overlay = kustomize / "overlays" / "production" / "kustomization.yaml"
+    config = yaml.safe_load(overlay.read_text())
+    config["components"] = [f"../../components/{name}" for name in components]
+    overlay.write_text(yaml.safe_dump(config))
+    objects = build_kustomization(overlay.parent)
+    check_builtin([find(objects, "Deployment", "cognito-authz")], VERSIONS[:1])
+    pod = next(pod_specs(objects))
+    assert_restricted(pod)
+    environment = {entry["name"]: entry["value"] for entry in ours(pod)["env"]}
+    assert environment["COGNITO_AUTHZ_ACCOUNT_API"] == ("true" if "account-api" in components else "false")
+    assert ("COGNITO_AUTHZ_CLIENT_SECRET_FILE" in environment) == ("client-secret" in components)
+
+
+def test_the_installation_holds_together(production: list[Node]) -> None:
+    deployment = find(production, "Deployment", "cognito-authz")
+    template = deployment["spec"]["template"]
+    pod, labels = template["spec"], template["metadata"]["labels"]
+    container = ours(pod)
+    assert_restricted(pod)
+    assert pod["automountServiceAccountToken"] is False and pod["enableServiceLinks"] is False
+    find(production, "ServiceAccount", pod["serviceAccountName"])
+    assert {item["metadata"].get("namespace", "cognito-authz") for item in production} == {"cognito-authz"}
+    namespace = find(production, "Namespace", "cognito-authz")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+    for reference in container["envFrom"]:
+        find(production, "ConfigMap", reference["configMapRef"]["name"])
+    for volume in pod["volumes"]:
+        find(production, "ConfigMap", volume["configMap"]["name"])
+    assert not any("subPath" in mount for mount in container["volumeMounts"]), "it would never change"
+
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"grpc": 9191, "admin": 9190, "account": 9192}
+    for service in (item for item in production if item["kind"] == "Service"):
+        assert service["spec"]["selector"].items() <= labels.items(), service["metadata"]["name"]
+        for port in service["spec"]["ports"]:
+            assert ports[port["targetPort"]] == port["port"]
+    assert find(production, "Service", "cognito-authz-headless")["spec"]["clusterIP"] == "None"
+    for kind in ("PodDisruptionBudget", "NetworkPolicy"):
+        spec = find(production, kind, "cognito-authz")["spec"]
+        selector = spec.get("selector") or spec["podSelector"]
+        assert selector["matchLabels"].items() <= labels.items()
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    for spread in pod["topologySpreadConstraints"]:
+        assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+    allowed = {port["port"] for rule in find(production, "NetworkPolicy", "cognito-authz")["spec"]["ingress"]
+               for port in rule["ports"]}
+    assert allowed == set(ports.values())
+    assert all(rule["from"] for rule in find(production, "NetworkPolicy", "cognito-authz")["spec"]["ingress"])
+
+    scaler = find(production, "HorizontalPodAutoscaler", "cognito-authz")["spec"]
+    assert scaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"] and scaler["minReplicas"] >= 2
+    assert "replicas" not in deployment["spec"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert ports[container[probe]["httpGet"]["port"]] == 9190
+    delay = next(int(argument.removeprefix("--shutdown-delay=").rstrip("s")) for argument in container["args"]
+                 if argument.startswith("--shutdown-delay="))
+    assert pod["terminationGracePeriodSeconds"] > delay + 10, "10 s is the default of --shutdown-deadline"
+
+
+def test_the_program_takes_what_the_pods_give_it(production: list[Node], binary: Path, tmp_path: Path) -> None:
+    """Arguments, environment and files of every pod here, read by the program itself."""
+    pods = list(pod_specs([*production, *folder("istio"), patched_envoy_deployment(tmp_path)]))
+    assert len(pods) == 3
+    for pod in pods:
+        container = ours(pod)
+        directory = tmp_path / "etc"
+        directory.mkdir(exist_ok=True)
+        policy = find(production, "ConfigMap", "cognito-authz-policy")["data"]["policy.yaml"]
+        (directory / "policy.yaml").write_text(policy)
+        arguments = [argument.replace("/etc/cognito-authz", str(directory)) for argument in container["args"]]
+        done = subprocess.run([binary, "check-config", *arguments], env=environment_of(container, production),
+                              cwd=tmp_path, capture_output=True, text=True, timeout=30)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "the configuration is right\n", ""), arguments
+        broken = subprocess.run([binary, "check-config", *arguments], env={}, cwd=tmp_path, capture_output=True,
+                                timeout=30)
+        assert broken.returncode == 64, "without its environment it does not start"
