@@ -23,12 +23,6 @@ sys.path.insert(0, str(ROOT / "deploy" / "local"))
 
 from stack import build  # noqa: E402
 
-# Places that links may lead to before they are there. Once one is, links into it have to be right.
-AWAITED = [
-    "charts", "deploy/compose", "deploy/envoy-gateway", "deploy/istio", "deploy/kustomize", "docs/alerts.md",
-    "tests/it/reload.rs", "tests/ship/test_manifests_envoy.py",
-]  # fmt: skip
-
 # Documents whose commands and options are ours to check.
 GUIDES = [
     "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/install.md", "docs/migrate.md", "docs/operations.md",
@@ -74,10 +68,6 @@ def anchors(document: Path) -> set[str]:
     return {slug + (f"-{number}" if number else "") for slug, count in found.items() for number in range(count + 1)}
 
 
-def is_awaited(target: Path) -> bool:
-    return any(target.is_relative_to(ROOT / place) and not (ROOT / place).exists() for place in AWAITED)
-
-
 def blocks(document: str, language: str) -> list[str]:
     text = (ROOT / document).read_text()
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
@@ -115,7 +105,7 @@ def options(binary: Path) -> set[str]:
 def test_links_lead_somewhere() -> None:
     everything = documents()
     assert len(everything) > 10
-    wrong, awaited = [], []
+    wrong = []
     for document in everything:
         for target in re.findall(r"\]\(([^)\s]+)\)", without_code(document.read_text())):
             name, _, anchor = target.partition("#")
@@ -127,16 +117,11 @@ def test_links_lead_somewhere() -> None:
             link = f"{document.relative_to(ROOT)}: {target}"
             if not path.is_relative_to(ROOT):
                 wrong.append(f"{link} leads out of the project")
-            elif is_awaited(path):
-                awaited.append(link)
             elif not path.exists():
                 wrong.append(f"{link} is not there")
             elif anchor and path.suffix == ".md" and anchor not in anchors(path):
-                # A document of a few lines is a place that is kept for one.
-                (awaited if path.stat().st_size < 200 else wrong).append(f"{link}: there is no such heading")
+                wrong.append(f"{link}: there is no such heading")
     assert not wrong, "\n".join(wrong)
-    if awaited:
-        pytest.skip("these links lead to what is not there yet:\n  " + "\n  ".join(awaited))
 
 
 def test_every_document_is_linked() -> None:
@@ -184,7 +169,7 @@ def test_what_commands_name_exists() -> None:
         for block in blocks(guide, "sh"):
             for word in re.findall(r"(?<![\w./-])(?:deploy|tests|charts|docs|src)/[\w./-]*\w", block):
                 seen.add(word)
-                assert (ROOT / word).exists() or is_awaited(ROOT / word), f"{guide}: {word} is not there"
+                assert (ROOT / word).exists(), f"{guide}: {word} is not there"
             for name in re.findall(r"cargo bench --bench (\w+)", block):
                 assert (ROOT / "benches" / f"{name}.rs").is_file(), f"{guide}: there is no benchmark {name}"
     assert {"deploy/local/up", "tests/run", "deploy/envoy/envoy.yaml"} <= seen
@@ -315,22 +300,16 @@ def test_messages_of_the_log_are_the_programs() -> None:
 def test_what_fails_how_is_shown_by_tests_that_exist() -> None:
     rows = [line for line in section("docs/operations.md", "## What fails, and what users see").splitlines() if line.startswith("| ")]
     assert len(rows) > 20
-    awaited = set()
     for row in rows[1:]:
         what, *_, evidence = cells(row)
         file = None
         for name in re.findall(r"`([^`]+)`", evidence):
             if "/" in name:
                 file = ROOT / name
-                if is_awaited(file):
-                    awaited.add(name)
-                else:
-                    assert file.is_file(), f"{what}: {name} is not there"
+                assert file.is_file(), f"{what}: {name} is not there"
             elif file is not None and file.is_file():
                 assert f"fn {name}()" in file.read_text(), f"{what}: {file.name} has no {name}"
         assert file is not None or evidence in {"–", "shown by"}, f"{what}: {evidence}"
-    if awaited:
-        pytest.skip(f"these are not there yet: {', '.join(sorted(awaited))}")
 
 
 def test_metrics_that_are_named_exist(metrics: str) -> None:
