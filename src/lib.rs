@@ -63,3 +63,9 @@ pub const REVISION: &str = match option_env!("COGNITO_AUTHZ_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
+
+/// What `--version` shows behind the name: the version, and the commit if it is known.
+pub fn version() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    if REVISION == "unknown" { version.to_owned() } else { format!("{version} ({REVISION})") }
+}

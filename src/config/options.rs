@@ -25,7 +25,7 @@ use crate::user_pool::{AcceptedUse, ClientId, UserPoolId};
 #[derive(Debug, Parser)]
 #[command(
     name = "cognito-authz",
-    version,
+    version = crate::version(),
     args_conflicts_with_subcommands = true,
     max_term_width = 120,
     after_help = "Every option can be set in the environment, too, and in a file .env in the working directory. \

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import image_build
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,3 +38,15 @@ def validate_crds(validator: Path, *manifests: Path) -> None:
     """Fails with what the validator says about a manifest."""
     done = subprocess.run([sys.executable, validator, *manifests], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def static_build() -> image_build.Build:
+    """What the build stage of the image leaves: the static program, licences, bill of materials."""
+    return image_build.build()
+
+
+@pytest.fixture(scope="session")
+def static_binary(static_build: image_build.Build) -> Path:
+    """The program as it is in the image: a release build, for whoever needs a program to run."""
+    return static_build.program

@@ -1,0 +1,54 @@
+"""Reads the Dockerfile, as far as the tests have to know what it says."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Instruction:
+    name: str
+    options: dict[str, str]  # --chmod=0555
+    value: str
+
+    def command(self) -> list[str]:
+        """Of the exec form: a program and its arguments. There is no shell in the image for the other form."""
+        command = json.loads(self.value)
+        assert isinstance(command, list) and all(isinstance(part, str) for part in command), self
+        return command
+
+
+@dataclass(frozen=True)
+class Stage:
+    base: str
+    name: str
+    instructions: list[Instruction]
+
+    def all(self, name: str) -> list[Instruction]:
+        return [instruction for instruction in self.instructions if instruction.name == name]
+
+    def only(self, name: str) -> Instruction:
+        [instruction] = self.all(name)
+        return instruction
+
+
+def read(path: Path) -> list[Stage]:
+    lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
+    stages: list[Stage] = []
+    for line in re.sub(r"\\\n", " ", "\n".join(lines)).splitlines():
+        if not line.strip():
+            continue
+        name, rest = line.split(maxsplit=1)
+        options: dict[str, str] = {}
+        while option := re.match(r"--([a-z-]+)=(\S+)\s+", rest):
+            options[option[1]] = option[2]  # the last, if an option is repeated
+            rest = rest[option.end():]
+        if name == "FROM":
+            base, _, stage = rest.partition(" AS ")
+            stages.append(Stage(base.strip(), stage.strip(), []))
+        elif stages:
+            stages[-1].instructions.append(Instruction(name, options, rest.strip()))
+    return stages

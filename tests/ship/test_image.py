@@ -1,0 +1,292 @@
+"""The image, as far as it can be had without a container engine: its build stage is run for real, and its program runs
+as the Dockerfile says, in a file system that holds what the Dockerfile puts there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+import dockerfile
+import image_build
+import network
+from conftest import ROOT, TOOLS
+
+sys.path.insert(0, str(ROOT / "deploy" / "local"))
+
+import web  # noqa: E402
+from processes import Child  # noqa: E402
+from upstream import Echo  # noqa: E402
+
+DOCKERFILE = ROOT / "Dockerfile"
+BUILD, IMAGE = dockerfile.read(DOCKERFILE)
+
+# An image that is pulled to every node beside every Envoy is to be small. It is about 12 MB; what makes it a good deal
+# larger (debug information, a second TLS library, a runtime) is to be noticed, and to be worth it.
+MAX_BYTES = 14_000_000
+
+POOL, CLIENT = "eu-west-1_Test00001", "3n4b5urk1ft4fl3mg5e62d9ado"
+COGNITO = "cognito-idp.eu-west-1.amazonaws.com"
+POLICY = f"""
+pools:
+  main: {{user_pool_id: {POOL}, client_ids: {CLIENT}}}
+default: members
+policies:
+  members: {{}}
+  admin: {{groups: {{any: [admins]}}}}
+routes:
+- {{path_prefix: /admin, policy: admin}}
+"""
+# As the chart has them for a service of its own; without the account API, whose calls of Cognito have tests elsewhere.
+ARGUMENTS = ["--grpc-listen", "[::]:9191", "--admin-listen", "[::]:9190", "--account-api=false",
+             "--config", "/etc/cognito-authz/policy.yaml"]
+ADMIN = "http://127.0.0.1:9190"
+
+
+# ------------------------------------------------------------------------------------------------------ the Dockerfile
+
+
+def test_the_dockerfile_is_clean() -> None:
+    done = subprocess.run([TOOLS / "hadolint", "--failure-threshold", "style", DOCKERFILE],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_bases_are_pinned_and_the_build_stage_is_the_script() -> None:
+    for stage in [BUILD, IMAGE]:
+        assert re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", stage.base), stage.base
+    assert BUILD.instructions[-1].name == "RUN"
+    assert re.fullmatch(r"CARGO_TARGET_DIR=/target COGNITO_AUTHZ_REVISION=\$REVISION deploy/image/build /out",
+                        BUILD.instructions[-1].value), BUILD.instructions[-1]
+    assert not IMAGE.all("RUN") and not IMAGE.all("CMD"), "the image has no shell, and needs no default arguments"
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", IMAGE.only("USER").value), "a name does not tell that it is not root"
+    labels = IMAGE.only("LABEL").value
+    for label in ["source", "revision", "version", "licenses", "title", "description"]:
+        assert f"org.opencontainers.image.{label}=" in labels
+    assert IMAGE.only("ENTRYPOINT").command() == ["/cognito-authz"]
+
+
+def test_the_build_script_refuses_what_it_cannot_do(tmp_path: Path) -> None:
+    script = ROOT / "deploy" / "image" / "build"
+    for arguments, environment, code, said in [
+            ([], {}, 64, "Usage: "), (["--release"], {}, 64, "Usage: "),
+            ([tmp_path], {"TARGETARCH": "riscv64"}, 1, "TARGETARCH: riscv64 is neither amd64 nor arm64")]:
+        done = subprocess.run([script, *arguments], env={**os.environ, **environment}, capture_output=True, text=True,
+                              timeout=60)
+        assert done.returncode == code and said in done.stderr, (arguments, done)
+
+
+# --------------------------------------------------------------------------------------------------------- the program
+
+
+def test_the_program_is_one_small_hardened_file(static_build: image_build.Build) -> None:
+    program = static_build.program
+    size = program.stat().st_size
+    print(f"{size:,} bytes")
+    assert size <= MAX_BYTES, f"{size:,} bytes"
+    assert program.stat().st_mode & 0o777 == 0o555
+    headers = readelf("-lW", program)
+    assert "INTERP" not in headers, "it wants a dynamic loader"
+    assert "GNU_RELRO" in headers
+    assert re.search(r"GNU_STACK .* RW ", headers), "the stack is executable"
+    dynamic = readelf("-dW", program)
+    assert "NEEDED" not in dynamic, "it wants shared libraries"
+    assert re.search(r"Flags: .*\bNOW\b.*\bPIE\b", dynamic), dynamic  # no fixed address, nothing to be rebound
+
+
+def test_the_program_tells_its_commit_and_not_where_it_was_built(static_build: image_build.Build) -> None:
+    shown = subprocess.run([static_build.program, "--version"], capture_output=True, text=True, timeout=10, check=True)
+    assert shown.stdout == f"cognito-authz {cargo_version()} ({static_build.revision})\n"
+    content = static_build.program.read_bytes()
+    cargo_home = os.environ.get("CARGO_HOME", str(Path.home() / ".cargo"))
+    for place in [cargo_home, str(ROOT)]:
+        assert os.fsencode(place) not in content, f"paths of the building machine are in the program: {place}"
+
+
+def readelf(option: str, program: Path) -> str:
+    return subprocess.run(["readelf", option, program], capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def cargo_version() -> str:
+    return re.search(r'^version = "([^"]+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]  # type: ignore[index]
+
+
+# ---------------------------------------------------------------------------------------------------------- it is alone
+
+
+@dataclass
+class World:
+    """What the program can reach: names, keys over TLS, an application."""
+
+    directory: Path
+    key: rsa.RSAPrivateKey
+    authority: network.Authority
+    asked_for: list[str] = field(default_factory=list)
+    looked_up: list[str] = field(default_factory=list)
+
+    def token(self, **claims: Any) -> str:
+        now = int(time.time())
+        return jwt.encode({
+            "sub": "6d8d0a2e-3f2b-4c55-9a80-0d1f5d2f0b11", "iss": f"https://{COGNITO}/{POOL}", "client_id": CLIENT,
+            "token_use": "access", "username": "somebody", "scope": "openid", "version": 2, "jti": "j", "origin_jti": "o",
+            "auth_time": now, "iat": now, "exp": now + 3600, **claims}, self.key, "RS256", {"kid": "first"})
+
+
+@pytest.fixture(scope="module")
+def world(static_build: image_build.Build, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A network in which Cognito's name leads to our server, whose certificate is of our own authority."""
+    if why := network.can_be_had():
+        pytest.skip(why)
+    world = World(tmp_path_factory.mktemp("world"), rsa.generate_private_key(65537, 2048),
+                  network.Authority("An authority for one test"))
+    jwk = {**jwt.algorithms.RSAAlgorithm.to_jwk(world.key.public_key(), as_dict=True),
+           "kid": "first", "alg": "RS256", "use": "sig"}
+    jwk.pop("key_ops", None)
+    keys = network.documents({f"/{POOL}/.well-known/jwks.json": {"keys": [jwk]}}, world.asked_for)
+    tls = world.authority.server(COGNITO, world.directory)
+    with network.private_network(), network.name_server({COGNITO}, world.looked_up), \
+            network.http_server(("127.0.0.1", 443), keys, tls):
+        yield world
+
+
+@contextmanager
+def container(build: image_build.Build, directory: Path, authorities: bytes) -> Iterator[Child]:
+    """The program in a tree with what the Dockerfile puts there, what an orchestrator adds, and the certificates."""
+    root = directory / "root"
+    root.mkdir(mode=0o755)
+    for copy in IMAGE.all("COPY"):
+        assert copy.options["from"] == BUILD.name
+        source, target = copy.value.split()
+        source_path = build.directory / Path(source).relative_to("/out")
+        if source_path.is_dir():
+            shutil.copytree(source_path, root / target.lstrip("/"))
+        else:
+            shutil.copy(source_path, root / target.lstrip("/"))
+            (root / target.lstrip("/")).chmod(int(copy.options["chmod"], 8))
+    for path, content in {
+            "etc/ssl/certs/ca-certificates.crt": authorities, "etc/hosts": b"127.0.0.1 localhost\n::1 localhost\n",
+            "etc/resolv.conf": b"nameserver 127.0.0.1\n", "etc/cognito-authz/policy.yaml": POLICY.encode()}.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    child = Child("cognito-authz", inside(root, *IMAGE.only("ENTRYPOINT").command(), *ARGUMENTS),
+                  log=directory / "log", cwd=directory)
+    try:
+        yield child
+    finally:
+        child.stop(20)
+
+
+def inside(root: Path, *command: str) -> list[str | Path]:
+    return [sys.executable, Path(__file__).with_name("container.py"), root, IMAGE.only("USER").value, *command]
+
+
+def healthcheck(directory: Path) -> subprocess.CompletedProcess[str]:
+    """Exactly what the Dockerfile's HEALTHCHECK runs, where it runs."""
+    kind, command = IMAGE.only("HEALTHCHECK").value.split(maxsplit=1)
+    assert kind == "CMD"
+    return subprocess.run(inside(directory / "root", *json.loads(command)), capture_output=True, text=True, timeout=30)
+
+
+def test_the_image_serves_from_an_empty_file_system(
+        static_build: image_build.Build, world: World, tmp_path: Path) -> None:
+    with container(static_build, tmp_path, world.authority.pem) as child:
+        child.wait_until("ready", lambda: web.is_ok(f"{ADMIN}/readyz"), 30)
+        assert world.asked_for == [f"/{POOL}/.well-known/jwks.json"], "the keys, over TLS, once"
+        assert COGNITO in world.looked_up, "its name was not asked for: where did the program get the address?"
+        is_confined(child, tmp_path / "root")
+
+        checked = healthcheck(tmp_path)
+        assert (checked.returncode, checked.stdout) == (0, "ready\n"), checked
+        metrics = web.get(f"{ADMIN}/metrics").body.decode()
+        assert f'cognito_authz_build_info{{revision="{static_build.revision}",version="{cargo_version()}"}} 1' in metrics
+
+        with envoy(tmp_path) as (ask, proxy):
+            token = world.token()
+            proxy.wait_until("asking it", lambda: ask("/orders", token).status == 200, 20)
+            answer = ask("/orders", token)
+            assert ["x-auth-sub", "6d8d0a2e-3f2b-4c55-9a80-0d1f5d2f0b11"] in answer.json()["headers"]
+            assert ask("/orders").status == 401
+            assert ask("/orders", token[:-4] + "AAAA").status == 401
+            assert ask("/orders", world.token(exp=int(time.time()) - 60)).status == 401
+            assert ask("/admin", token).status == 403
+            assert ask("/admin", world.token(**{"cognito:groups": ["admins"]})).status == 200
+
+        assert child.stop(20) == 0, child.lines()[-5:]
+    assert healthcheck(tmp_path).returncode == 1, "nobody is there any more"
+
+
+def test_the_image_trusts_only_the_authorities_in_it(
+        static_build: image_build.Build, world: World, tmp_path: Path) -> None:
+    asked = len(world.asked_for)
+    with container(static_build, tmp_path, network.Authority("Somebody else").pem) as child:
+        child.wait_until("failing to fetch keys", lambda: any("jwks" in line.lower() and "certificate" in line.lower()
+                                                              for line in child.lines()), 30)
+        assert web.get(f"{ADMIN}/readyz").status == 503
+        checked = healthcheck(tmp_path)
+        assert checked.returncode == 1 and "not ready (503" in checked.stderr, checked
+        assert web.is_ok(f"{ADMIN}/livez"), "a restart would not help"
+        assert len(world.asked_for) == asked, "it asked a server that it cannot know"
+        assert child.stop(20) == 0
+
+
+def is_confined(child: Child, root: Path) -> None:
+    """What the kernel says of the program."""
+    parent = Path(f"/proc/{child.pid}")
+    [pid] = (parent / "task" / str(child.pid) / "children").read_text().split()
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+    user, group = IMAGE.only("USER").value.split(":")
+    assert status["Uid"].split() == [user] * 4 and status["Gid"].split() == [group] * 4
+    assert status["Groups"].split() == []
+    for kind in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]:
+        assert int(status[kind], 16) == 0, kind
+    assert status["NoNewPrivs"] == "1"
+    assert status["NSpid"].split()[-1] == "1", "the program is process 1, as in a container"
+    assert os.readlink(f"/proc/{pid}/root") == str(root)
+    [mount] = [fields for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+               if (fields := line.split())[4] == "/"]
+    assert "ro" in mount[5].split(","), mount
+
+
+@contextmanager
+def envoy(directory: Path) -> Iterator[tuple[Any, Child]]:
+    """The real one, with the example that people copy, as it is: there is room for its ports here."""
+    source = ROOT / "deploy" / "envoy" / "envoy.yaml"
+    resources = yaml.safe_load(source.read_text())
+    admin = port(resources["admin"])
+    listener = next(port(one) for one in resources["static_resources"]["listeners"] if one["name"] == "ingress_tcp")
+    app = next(one for one in resources["static_resources"]["clusters"] if one["name"] == "app")
+    endpoint = app["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+
+    def ask(path: str, token: str | None = None) -> web.Answer:
+        headers = [("host", "app.example.com")] + ([("authorization", f"Bearer {token}")] if token else [])
+        return web.get(f"http://127.0.0.1:{listener}{path}", headers)
+
+    handler: type[BaseHTTPRequestHandler] = Echo
+    with network.http_server(("127.0.0.1", port(endpoint)), handler):
+        child = Child("envoy", [TOOLS / "envoy", "-c", source, "-l", "warn", "--concurrency", "1", "--disable-hot-restart"],
+                      log=directory / "envoy.log", cwd=directory)
+        try:
+            child.wait_until("ready", lambda: web.is_ok(f"http://127.0.0.1:{admin}/ready"), 20)
+            yield ask, child
+        finally:
+            child.stop(10)
+
+
+def port(node: dict[str, Any]) -> int:
+    number: int = node["address"]["socket_address"]["port_value"]
+    return number
