@@ -12,6 +12,7 @@ pub mod extra_claims;
 pub mod headers;
 pub mod identity;
 pub mod path;
+pub mod pattern;
 pub mod policy;
 pub mod request;
 pub mod requirement;
