@@ -9,7 +9,6 @@ import base64
 import functools
 import json
 import re
-import subprocess
 import sys
 import threading
 import time
@@ -87,12 +86,6 @@ def pods(everything: list[Node]) -> list[tuple[str, Node]]:
     """Every pod that the objects make, with a name to find it by."""
     found = [(one["metadata"]["name"], one["spec"]["template"]["spec"]) for one in everything if one["kind"] == "Deployment"]
     return found + [(one["metadata"]["name"], one["spec"]) for one in everything if one["kind"] == "Pod"]
-
-
-def build() -> Path:
-    """The program of this checkout, for tests that got none with --bin."""
-    subprocess.run(["cargo", "build", "--locked"], cwd=ROOT, check=True, timeout=1800)
-    return ROOT / "target" / "debug" / "cognito-authz"
 
 
 class Keys:

@@ -16,6 +16,10 @@ import image_build
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "deploy" / "local"))
+
+from stack import build  # noqa: E402
+
 TOOLS = ROOT / "tests" / "tools" / "venv" / "bin"
 
 
@@ -47,6 +51,12 @@ def static_build() -> image_build.Build:
 
 
 @pytest.fixture(scope="session")
-def static_binary(static_build: image_build.Build) -> Path:
-    """The program as it is in the image: a release build, for whoever needs a program to run."""
-    return static_build.program
+def binary(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Path:
+    """The program that the other tests run: the one that `--bin` names; else the image's, so that one release build is enough
+    to wait for; where that cannot be built, one as users build it."""
+    chosen: Path | None = pytestconfig.getoption("--bin")
+    if chosen:
+        return chosen.resolve()
+    if image_build.is_possible():
+        return request.getfixturevalue("static_build").program
+    return build(ROOT)

@@ -30,6 +30,11 @@ class Build:
         return self.directory / "cognito-authz"
 
 
+def is_possible() -> bool:
+    """Whether this is a machine like the build stage's."""
+    return sys.platform == "linux" and shutil.which("dpkg") is not None
+
+
 def build() -> Build:
     """Builds, or finds that nothing has changed since it did. Raises with the script's messages in view."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()

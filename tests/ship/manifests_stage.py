@@ -29,7 +29,6 @@ sys.path.insert(0, str(ROOT / "deploy" / "local"))
 
 import web  # noqa: E402
 from processes import Child  # noqa: E402
-from stack import build  # noqa: E402
 
 Node = dict[str, Any]
 
@@ -39,13 +38,6 @@ ENVOY_YAML = ROOT / "deploy" / "envoy" / "envoy.yaml"
 EXT_AUTHZ = "envoy.filters.http.ext_authz"
 RBAC = "envoy.filters.http.rbac"
 PATIENCE = 30.0
-
-
-@pytest.fixture(scope="session")
-def binary(pytestconfig: pytest.Config) -> Path:
-    """The program: the one that `--bin` names, or one built as users build it."""
-    chosen: Path | None = pytestconfig.getoption("--bin")
-    return chosen.resolve() if chosen else build(ROOT)
 
 
 class Keys:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from chart_stage import CHART, NEEDED, PATIENCE, Mounts, Node, Stage, build, render, rendered_ci, tcp, web
+from chart_stage import CHART, NEEDED, PATIENCE, Mounts, Node, Stage, render, rendered_ci, tcp, web
 from conftest import ROOT, TOOLS
 from test_chart import merged
 
@@ -133,10 +133,9 @@ def test_the_chart_hands_the_dashboard_on_unchanged() -> None:
 # ------------------------------------------------------------------------------------------------ what is really there
 
 @pytest.fixture(scope="module")
-def scraped(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[dict[str, str]]]]:
+def scraped(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[dict[str, str]]]]:
     """Labels of the series of a running program, as the chart starts it with the account API, and of its Envoy; by name."""
-    chosen: Path | None = pytestconfig.getoption("--bin")
-    with Stage(chosen.resolve() if chosen else build(), tmp_path_factory.mktemp("metrics")) as stage:
+    with Stage(binary, tmp_path_factory.mktemp("metrics")) as stage:
         values = merged(NEEDED, {"userPool": {"jwksUrl": stage.keys.url}, "account": {"enabled": True}})
         rendered = render(values)
         pod = rendered.one("Deployment")["spec"]["template"]["spec"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chart_stage import CHARTS, CI, NEEDED, PATIENCE, POOL, SIDECAR, Mounts, Stage, build, config_maps, pods, render, rendered_ci, tcp, web
+from chart_stage import CHARTS, CI, NEEDED, PATIENCE, POOL, SIDECAR, Mounts, Stage, config_maps, pods, render, rendered_ci, tcp, web
 
 # What a cluster would have beside the release. Contents are made up here, and are no secrets.
 BESIDE = {
@@ -22,12 +22,6 @@ BESIDE = {
     "rel-rules": {"rules.yaml": "policies: {signed-in: {}}\ndefault: signed-in\n"},
     "pool-secrets": {},
 }
-
-
-@pytest.fixture(scope="session")
-def binary(pytestconfig: pytest.Config) -> Path:
-    chosen: Path | None = pytestconfig.getoption("--bin")
-    return chosen.resolve() if chosen else build()
 
 
 @pytest.fixture

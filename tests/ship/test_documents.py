@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,10 +17,6 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT, TOOLS
-
-sys.path.insert(0, str(ROOT / "deploy" / "local"))
-
-from stack import build  # noqa: E402
 
 # Documents whose commands and options are ours to check.
 GUIDES = [
@@ -81,12 +76,6 @@ def section(document: str, heading: str) -> str:
     text = (ROOT / document).read_text()
     assert f"\n{heading}\n" in text, f"{document} has no {heading}"
     return re.split(r"^## ", text.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
-
-
-@pytest.fixture(scope="session")
-def binary(pytestconfig: pytest.Config) -> Path:
-    chosen: Path | None = pytestconfig.getoption("--bin")
-    return chosen.resolve() if chosen else build(ROOT)
 
 
 def options(binary: Path) -> set[str]:

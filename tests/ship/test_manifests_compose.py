@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT, TOOLS
-from manifests_stage import ENVOY_YAML, binary  # `binary` is a fixture
+from manifests_stage import ENVOY_YAML
 
 COMPOSE = ROOT / "deploy" / "compose" / "compose.yaml"
 

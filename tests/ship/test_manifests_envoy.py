@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from manifests_stage import (  # `binary` is a fixture
-    ENVOY_YAML, EXT_AUTHZ, PATIENCE, RBAC, Bootstrap, Envoy, NameServer, Stage, binary, eventually, named, tcp,
+from manifests_stage import (
+    ENVOY_YAML, EXT_AUTHZ, PATIENCE, RBAC, Bootstrap, Envoy, NameServer, Stage, eventually, named, tcp,
     validate,
 )
 

@@ -15,7 +15,7 @@ import yaml
 from manifests import (  # `production` is a fixture
     DEPLOY, Node, assert_restricted, check_routes, documents, find, folder, ours, pod_specs, production,
 )
-from manifests_stage import EXT_AUTHZ, RBAC, Bootstrap, Stage, binary, named, tcp, validate  # `binary` is a fixture
+from manifests_stage import EXT_AUTHZ, RBAC, Bootstrap, Stage, named, tcp, validate
 
 import web
 

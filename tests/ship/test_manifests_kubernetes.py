@@ -14,7 +14,7 @@ from manifests import (  # `production` is a fixture
     DEPLOY, IMAGE, VERSIONS, WITHOUT_SCHEMA, Node, assert_restricted, build_kustomization, check_builtin,
     environment_of, find, folder, is_builtin, ours, patched_envoy_deployment, pod_specs, production,
 )
-from manifests_stage import CLIENT, POOL, binary  # `binary` is a fixture
+from manifests_stage import CLIENT, POOL
 
 
 def test_schemas_of_builtin_kinds(production: list[Node]) -> None:
