@@ -12,6 +12,7 @@ use super::claim::Claim;
 use super::denial::Denial;
 use super::extra_claims::ExtraClaims;
 use super::step::Step;
+use crate::jwks::SignatureValid;
 use crate::user_pool::{AcceptedUse, ClientId, Clients, UserPool};
 
 /// Seconds since 1970-01-01T00:00:00Z, leap seconds ignored (`NumericDate`, RFC 7519 section 2).
@@ -276,8 +277,9 @@ fn accepted_client<'t>(accepted: &'t Clients, named: &[&'t str]) -> Result<&'t s
 }
 
 impl CheckedClaims<'_> {
-    /// Keeps the claims. Called once, by the function that has verified the signature.
-    pub(super) fn into_verified(self, extra: ExtraClaims) -> Claims {
+    /// Makes verified claims. The proof is of the signature over the token that these claims were read from: the one caller
+    /// is [`CandidateToken::verify`](super::token::CandidateToken::verify), which holds both.
+    pub(super) fn into_verified(self, SignatureValid { .. }: SignatureValid, extra: ExtraClaims) -> Claims {
         let mut text = String::new();
         let mut keep = |part: &str| {
             let start = text.len();
@@ -297,6 +299,7 @@ impl CheckedClaims<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authz::token::tests::verify_payload;
     use serde_json::{Value, json};
 
     use Denial::{Expired, MalformedToken, MissingClaim, NotYetValid, WrongClient, WrongTokenUse};
@@ -309,7 +312,9 @@ mod tests {
             ["any"] => Clients::Any,
             some => Clients::Only(some.iter().map(|client| client.parse().unwrap()).collect()),
         };
-        UserPool::new("default", "eu-west-1_Test".parse().unwrap(), clients, token_use).unwrap()
+        let mut pool = UserPool::new("default", "eu-west-1_Test".parse().unwrap(), clients, token_use).unwrap();
+        pool.issuers = vec!["i".into()];
+        pool
     }
 
     fn access() -> Value {
@@ -320,7 +325,7 @@ mod tests {
         json!({"iss": "i", "sub": "s", "token_use": "id", "aud": "c", "exp": NOW + 60, "iat": NOW, "cognito:username": "u"})
     }
 
-    /// The single place that reads and checks claims.
+    /// The only place that verifies tokens: really signed ones with these claims.
     #[track_caller]
     fn check(mut claims: Value, change: &Value, pool: &UserPool) -> Result<Claims, Denial> {
         for (name, value) in change.as_object().unwrap() {
@@ -331,10 +336,7 @@ mod tests {
             }
         }
         let text = claims.to_string().replace("\"HUGE\"", "1e300");
-        let raw: RawClaims<'_> = serde_json::from_str(&text).unwrap();
-        raw.issuer()?;
-        raw.check(Expected::by_checks(pool), NOW, LEEWAY, &mut Step::Form)
-            .map(|claims| claims.into_verified(ExtraClaims::default()))
+        verify_payload(&text, pool.clone(), NOW, LEEWAY)
     }
 
     #[test]

@@ -219,17 +219,14 @@ impl CandidateToken<'_> {
         self.kid
     }
 
-    /// Verifies the signature. This is the only function that returns [`Claims`]; of those that few ask for, the
-    /// `wanted` ones are kept.
+    /// Verifies the signature. Of the claims beside the usual ones, the `wanted` ones are kept.
     ///
     /// # Errors
     /// [`Denial::BadSignature`].
     pub fn verify(self, key: &VerifyingKey, wanted: &WantedClaims) -> Result<Claims, Denial> {
-        if key.verifies(self.decoded.signing_input.as_bytes(), &self.decoded.signature) {
-            Ok(self.claims.into_verified(wanted.pick(&self.decoded.payload)))
-        } else {
-            Err(Denial::BadSignature)
-        }
+        let proof = key.verify(self.decoded.signing_input.as_bytes(), &self.decoded.signature);
+        let proof = proof.ok_or(Denial::BadSignature)?;
+        Ok(self.claims.into_verified(proof, wanted.pick(&self.decoded.payload)))
     }
 }
 
@@ -237,7 +234,7 @@ impl CandidateToken<'_> {
 pub(crate) mod tests {
     use super::*;
     use crate::jwks::KeySet;
-    use crate::token_builder::{POOL, SigningKey, TokenBuilder, jwks, unix_now};
+    use crate::token_builder::{POOL, SigningKey, TokenBuilder, jwks, sign_raw, unix_now};
     use crate::user_pool::{AcceptedUse, Clients};
 
     /// A key as it stands in a pool's key set.
@@ -264,6 +261,15 @@ pub(crate) mod tests {
         let candidate = unverified.check(&pools, unix_now(), 0)?;
         let key = keys.get(candidate.kid()).ok_or(Denial::UnknownKid)?;
         candidate.verify(key, wanted)
+    }
+
+    /// Checks and verifies a token with this payload, signed by the shared key, for a pool at `now`.
+    pub(crate) fn verify_payload(payload: &str, pool: UserPool, now: UnixTime, leeway: i64) -> Result<Claims, Denial> {
+        let token = sign_raw(r#"{"alg":"RS256","kid":"c2hhcmVk+/="}"#, payload, SigningKey::shared());
+        let pools = UserPools::new(vec![pool]).unwrap();
+        let decoded = Decoded::new(&token)?;
+        let unverified = decoded.read()?;
+        unverified.check(&pools, now, leeway)?.verify(&shared_key(), &WantedClaims::default())
     }
 
     /// The claims of an access token of the client `c`, changed by the members of `changes`. It is signed and verified

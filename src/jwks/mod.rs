@@ -27,9 +27,10 @@ pub struct VerifyingKey {
 }
 
 impl VerifyingKey {
-    /// Whether `signature` is this key's RSASSA-PKCS1-v1_5 signature with SHA-256 of `message` (RFC 7518 section 3.3).
-    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.key.verify_sig(message, signature).is_ok()
+    /// Verifies `signature` as this key's RSASSA-PKCS1-v1_5 signature with SHA-256 over `message` (RFC 7518 section 3.3).
+    /// `None` if it is not.
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> Option<SignatureValid> {
+        self.key.verify_sig(message, signature).ok().map(|()| SignatureValid(()))
     }
 
     /// Whether the key still stands in its pool's key set. A token that was verified with a key that has left
@@ -38,6 +39,11 @@ impl VerifyingKey {
         !self.retired.load(Ordering::Acquire)
     }
 }
+
+/// Proof that a signature was verified. Only [`VerifyingKey::verify`] makes one, and making verified claims uses it up.
+#[derive(Debug)]
+#[must_use]
+pub struct SignatureValid(());
 
 impl fmt::Debug for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
