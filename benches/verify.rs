@@ -16,7 +16,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cognito_authz::authz::extra_claims::WantedClaims;
 use cognito_authz::authz::token::Decoded;
-use cognito_authz::authz::{Authorizer, Decision, TokenCache};
+use cognito_authz::authz::{Answer, Authorizer, TokenCache};
 use cognito_authz::config::rules::RulesSource;
 use cognito_authz::ext_authz::{request, response};
 use cognito_authz::jwks::KeySet;
@@ -78,16 +78,17 @@ fn main() {
 
     let messages: Vec<Vec<u8>> = tokens.iter().map(|token| check_request(token).encode_to_vec()).collect();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let realm = "api".parse().unwrap();
     let cached = |authorizer: &Authorizer| {
         runtime.block_on(async {
             for message in &messages {
                 let context = request::read(message).ok().unwrap().unwrap();
                 let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-                let verdict = authorizer.authorize(Some(&context), now, deadline).await;
-                let Decision::Allow { token, identity } = &verdict.decision else { unreachable!("a good token") };
-                let claims = token.as_ref().map(|token| &token.claims);
-                let (headers, policy) = (&verdict.rules.headers, verdict.policy().unwrap());
-                black_box(response::allow(headers, identity, claims, policy, &context.headers));
+                let rules = authorizer.rules();
+                let verdict = authorizer.authorize(&rules, Some(&context), now, deadline).await;
+                let answer = Answer::new(&verdict, &rules, Some(&context), &realm);
+                assert!(matches!(answer, Answer::Pass(_)), "a good token");
+                black_box(response::write(&answer));
             }
         });
     };

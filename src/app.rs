@@ -16,13 +16,13 @@ use crate::account::totp::Issuer;
 use crate::account::{self, Account, Settings};
 use crate::admin::Admin;
 use crate::authz::{Authorizer, TokenCache};
+use crate::check::Checks;
 use crate::cognito::error::CognitoError;
 use crate::cognito::{CognitoClient, Operation};
 use crate::config::Config;
 use crate::config::account::AccountConfig;
 use crate::ext_authz::grpc::CheckService;
 use crate::ext_authz::health::Health;
-use crate::ext_authz::response::Answers;
 use crate::ext_authz::server::{Limits, Services, Threads, Workers};
 use crate::http_server;
 use crate::lifecycle::{Readiness, Shutdown};
@@ -94,9 +94,8 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         }
         _ => None,
     };
-    let answers = Answers::new(config.realm);
-    let check =
-        CheckService::new(Arc::clone(&authorizer), answers, Arc::clone(&metrics), config.grpc.max_message_bytes);
+    let checks = Checks::new(Arc::clone(&authorizer), Arc::clone(&metrics), config.realm);
+    let check = CheckService::new(Arc::new(checks), config.grpc.max_message_bytes);
     let (health, health_service) = Health::new().await;
     let services = Services::new(check, health_service, shutdown.closing.clone()).context("gRPC reflection")?;
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

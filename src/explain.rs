@@ -10,7 +10,9 @@ use tokio::time::Instant;
 use crate::authz::denial::Realm;
 use crate::authz::headers::Mutation;
 use crate::authz::token::{Decoded, MAX_TOKEN_BYTES};
-use crate::authz::{Access, Authorizer, Decision, Header, RequestContext, Step, TokenCache, UnixTime, Verdict};
+use crate::authz::{
+    Access, Allowed, Answer, Authorizer, Decision, Header, RequestContext, Ruleset, Step, TokenCache, UnixTime, Verdict,
+};
 use crate::config::{Config, Request};
 use crate::lifecycle::Readiness;
 use crate::metrics::Metrics;
@@ -82,9 +84,9 @@ pub async fn explain(
     }
     let credential = token.map(|token| format!("Bearer {token}"));
     let context = context(request, credential.as_deref());
-    let verdict = authorizer.authorize(Some(&context), now, Instant::now() + MAX_CHECK).await;
-    let report = report(&verdict, &context, &realm);
-    let allowed = matches!(verdict.decision, Decision::Allow { .. });
+    let verdict = authorizer.authorize(&rules, Some(&context), now, Instant::now() + MAX_CHECK).await;
+    let report = report(&verdict, &rules, &context, &realm);
+    let allowed = matches!(verdict.decision, Decision::Allow(_));
     let text = if request.json { format!("{report:#}\n") } else { as_text(&report) };
     Ok(Explanation { text, allowed })
 }
@@ -102,38 +104,35 @@ pub fn context<'r>(request: &'r Request, credential: Option<&'r str>) -> Request
     }
 }
 
-/// Everything there is to say, as JSON.
-fn report(verdict: &Verdict, request: &RequestContext<'_>, realm: &Realm) -> Value {
-    let policy = verdict.policy();
-    let pool = verdict.pool.and_then(|pool| verdict.rules.pools.get(pool)).map(|pool| &*pool.name);
+/// The verdict and how it was reached, as JSON.
+fn report(verdict: &Verdict<'_>, rules: &Ruleset, request: &RequestContext<'_>, realm: &Realm) -> Value {
+    let trace = &verdict.trace;
+    let answer = Answer::new(verdict, rules, Some(request), realm);
     let mut report = json!({
-        "policy": policy.map(|policy| &*policy.name),
-        "policy_by": chosen_by(verdict, request),
-        "pool": pool,
-        "steps": steps(verdict),
+        "policy": trace.policy.and_then(|policy| rules.policies.get(policy)).map(|policy| &*policy.name),
+        "policy_by": chosen_by(verdict, rules, request),
+        "pool": trace.pool.and_then(|pool| rules.pools.get(pool)).map(|pool| &*pool.name),
+        "steps": steps(verdict, rules),
+        "status": answer.status(),
     });
-    let more = match (&verdict.decision, policy) {
-        (Decision::Allow { identity, .. }, Some(policy)) => {
+    let more = match &answer {
+        Answer::Pass(pass) => {
             let (mut set, mut removed) = (Vec::new(), Vec::new());
-            let mut note = |mutation: Mutation<'_>| match mutation {
+            pass.mutations(&mut |mutation: Mutation<'_>| match mutation {
                 Mutation::Set(name, value) | Mutation::Append(name, value) => {
                     set.push(json!({"name": name, "value": value}));
                 }
                 Mutation::Remove(name) => removed.push(Value::from(name)),
-            };
-            let headers = &verdict.rules.headers;
-            headers.mutate(identity.values(), policy.removes_authorization, &request.headers, &mut note);
-            json!({"decision": "allow", "status": 200, "headers": set, "headers_to_remove": removed})
+            });
+            json!({"decision": "allow", "headers": set, "headers_to_remove": removed})
         }
-        (Decision::Deny(denial), policy) => json!({
+        Answer::Refusal(refusal) => json!({
             "decision": "deny",
-            "status": denial.status(),
-            "reason": denial.reason(),
-            "message": denial.message(),
-            "requirement": verdict.requirement,
-            "www_authenticate": denial.www_authenticate(realm, policy.map(|policy| &policy.challenge)),
+            "reason": refusal.denial().reason(),
+            "message": refusal.denial().message(),
+            "requirement": refusal.requirement(),
+            "www_authenticate": refusal.www_authenticate(),
         }),
-        (Decision::Allow { .. }, None) => json!({}),
     };
     if let (Value::Object(report), Value::Object(more)) = (&mut report, more) {
         report.extend(more);
@@ -141,10 +140,10 @@ fn report(verdict: &Verdict, request: &RequestContext<'_>, realm: &Realm) -> Val
     report
 }
 
-/// Who chose the policy.
-fn chosen_by(verdict: &Verdict, request: &RequestContext<'_>) -> String {
-    let routes = verdict.rules.policies.routes();
-    let route = verdict.route.and_then(|place| Some((place, routes.iter().nth(place)?)));
+/// What chose the policy: Envoy, a route of the file, or the default.
+fn chosen_by(verdict: &Verdict<'_>, rules: &Ruleset, request: &RequestContext<'_>) -> String {
+    let routes = rules.policies.routes();
+    let route = verdict.trace.route.and_then(|place| Some((place, routes.iter().nth(place)?)));
     match (request.policy, route) {
         (Some(_), _) => "the context extension policy".into(),
         (None, Some((place, route))) => format!("routes[{place}]: {route}"),
@@ -154,23 +153,25 @@ fn chosen_by(verdict: &Verdict, request: &RequestContext<'_>) -> String {
 }
 
 /// Each step with its result: `passed`, `failed`, `not reached`, or why it was left out.
-fn steps(verdict: &Verdict) -> Value {
+fn steps(verdict: &Verdict<'_>, rules: &Ruleset) -> Value {
+    let trace = &verdict.trace;
     let denial = match &verdict.decision {
         Decision::Deny(denial) => Some(denial),
-        Decision::Allow { .. } => None,
+        Decision::Allow(_) => None,
     };
-    let anonymous = matches!(verdict.decision, Decision::Allow { token: None, .. });
-    let why_anonymous = match verdict.policy().map(|policy| &policy.access) {
+    let anonymous = matches!(verdict.decision, Decision::Allow(Allowed { token: None, .. }));
+    let policy = trace.policy.and_then(|policy| rules.policies.get(policy));
+    let why_anonymous = match policy.map(|policy| &policy.access) {
         Some(Access::Public) => "left out: the policy is public",
-        Some(Access::Optional) if verdict.step == Step::Credential => {
+        Some(Access::Optional) if trace.step == Step::Credential => {
             "left out: there is no credential, and the policy needs none"
         }
         _ => "left out: this is a CORS preflight",
     };
     let result = |step: Step| match denial {
         _ if anonymous && step > Step::Route && step < Step::Identity => why_anonymous.to_owned(),
-        Some(denial) if step == verdict.step => format!("failed: {}", denial.reason()),
-        Some(_) if step > verdict.step => "not reached".into(),
+        Some(denial) if step == trace.step => format!("failed: {}", denial.reason()),
+        Some(_) if step > trace.step => "not reached".into(),
         _ if step == Step::Revocation => "left out: nothing is revoked in this version".into(),
         _ => "passed".into(),
     };

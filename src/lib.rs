@@ -4,6 +4,7 @@
 //!
 //! # The map, in reading order
 //! - [`authz`]: the decision. [`authz::Authorizer::authorize`] is the order of the checks.
+//! - [`check`]: one check for any door: decide, count, log.
 //! - [`jwks`]: the keys of a user pool, and the task that keeps them.
 //! - [`user_pool`]: what a pool is called: issuers, JWKS URLs.
 //! - [`rulebook`]: the rules in force: pools with their keys, policies; reloaded when the policy file changes.
@@ -33,6 +34,7 @@ pub mod account;
 pub mod admin;
 pub mod app;
 pub mod authz;
+pub mod check;
 pub mod cognito;
 pub mod config;
 pub mod explain;

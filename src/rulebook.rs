@@ -16,7 +16,8 @@ use tokio::time;
 
 use crate::authz::cache::PoolStamp;
 use crate::authz::extra_claims::WantedClaims;
-use crate::authz::{Authorizer, Denial, Ruleset};
+use crate::authz::{Authorizer, Ruleset};
+use crate::check::denial_labels;
 use crate::config::ConfigError;
 use crate::config::rules::{Rules, RulesSource};
 use crate::file_watch::{FileWatch, Fingerprint};
@@ -24,7 +25,7 @@ use crate::jwks::KeySet;
 use crate::jwks::fetch::{FetchError, JwksClient};
 use crate::jwks::store::{KeyStore, PoolKeys, Refresher};
 use crate::lifecycle::Readiness;
-use crate::metrics::{CheckOutcome, Metrics, Reload};
+use crate::metrics::{Metrics, Reload};
 use crate::user_pool::{PoolIndex, UserPool, UserPools};
 
 /// How long a reload waits for the keys of new pools.
@@ -147,7 +148,7 @@ impl Rulebook {
             headers,
             wanted,
             browser_sessions: self.source.browser_sessions.clone(),
-            counters: self.metrics.checks(names, policy_names, &reasons()),
+            counters: self.metrics.checks(names, policy_names, &denial_labels()),
         })
     }
 
@@ -271,11 +272,4 @@ impl Rulebook {
         self.status.file.store(Arc::new(shown));
         Ok(())
     }
-}
-
-/// Every way in which a check ends badly, and whether it does so before there is a policy.
-fn reasons() -> Vec<(CheckOutcome, &'static str, bool)> {
-    let outcome = |denial: Denial| if denial.is_ours() { CheckOutcome::Error } else { CheckOutcome::Deny };
-    let before_policy = |denial| matches!(denial, Denial::NoHttpRequest | Denial::UnknownPolicy | Denial::UnsafePath);
-    Denial::ALL.iter().map(|denial| (outcome(*denial), denial.reason(), before_policy(*denial))).collect()
 }

@@ -18,8 +18,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use crate::authz::denial::Realm;
 use crate::authz::headers::Mutation;
-use crate::authz::{Authorizer, Decision, Denial, Ruleset, UnixTime, Verdict};
+use crate::authz::{Answer, Authorizer, Denial, Ruleset, UnixTime};
 use crate::config::file::values::{Name, Parsed};
 use crate::config::options::{TokenUseOption, long_duration};
 use crate::config::{Config, Request};
@@ -145,7 +146,12 @@ impl FromStr for Reason {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Denial::ALL.into_iter().find(|denial| denial.reason() == text).map(Self).ok_or("not a reason that a denial has")
+        Denial::ALL
+            .iter()
+            .find(|denial| denial.reason() == text)
+            .copied()
+            .map(Self)
+            .ok_or("not a reason that a denial has")
     }
 }
 
@@ -171,11 +177,12 @@ pub async fn run(mut config: Config, table: &Path, now: UnixTime) -> anyhow::Res
     for (_, seed) in &mut config.rules.pools {
         *seed = signer.keys()?;
     }
+    let realm = config.realm.clone();
     let (_rulebook, authorizer) = explain::decider(config)?;
     let mut outcome = Outcome { text: String::new(), failed: 0 };
     for (index, test) in tests.iter().enumerate() {
         let place = || format!("{}: tests[{index}] ({})", of_table(), test.name);
-        let differences = check(&authorizer, test, &signer, now).await.with_context(place)?;
+        let differences = check(&authorizer, &realm, test, &signer, now).await.with_context(place)?;
         let word = if differences.is_empty() { "ok  " } else { "FAIL" };
         outcome.text.extend([word, " ", &test.name, "\n"]);
         outcome.failed += usize::from(!differences.is_empty());
@@ -192,7 +199,14 @@ fn summary(tests: usize, failed: usize) -> String {
 }
 
 /// What is not as expected in one row.
-async fn check(authorizer: &Authorizer, test: &Test, signer: &Signer, now: UnixTime) -> anyhow::Result<Vec<String>> {
+async fn check(
+    authorizer: &Authorizer,
+    realm: &Realm,
+    test: &Test,
+    signer: &Signer,
+    now: UnixTime,
+) -> anyhow::Result<Vec<String>> {
+    let rules = authorizer.rules();
     let row = &test.request;
     let request = Request {
         method: row.method.clone(),
@@ -202,10 +216,12 @@ async fn check(authorizer: &Authorizer, test: &Test, signer: &Signer, now: UnixT
         headers: row.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect(),
         json: false,
     };
-    let token = test.token.as_ref().map(|token| signer.token(token, &authorizer.rules(), now)).transpose()?;
+    let token = test.token.as_ref().map(|token| signer.token(token, &rules, now)).transpose()?;
     let credential = token.map(|token| format!("Bearer {token}"));
     let context = explain::context(&request, credential.as_deref());
-    let verdict = authorizer.authorize(Some(&context), now, Instant::now() + Duration::from_secs(5)).await;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let verdict = authorizer.authorize(&rules, Some(&context), now, deadline).await;
+    let answer = Answer::new(&verdict, &rules, Some(&context), realm);
 
     let expected = &test.expect;
     let mut differences = Vec::new();
@@ -217,9 +233,9 @@ async fn check(authorizer: &Authorizer, test: &Test, signer: &Signer, now: UnixT
             differences.push(format!("{what}: expected {expected}, got {got}"));
         }
     };
-    let denial = match &verdict.decision {
-        Decision::Allow { .. } => None,
-        Decision::Deny(denial) => Some(*denial),
+    let (denial, requirement) = match &answer {
+        Answer::Pass(_) => (None, None),
+        Answer::Refusal(refusal) => (Some(refusal.denial()), refusal.requirement()),
     };
     let word = |allowed| if allowed { "allow" } else { "deny" };
     let got = match denial {
@@ -231,12 +247,11 @@ async fn check(authorizer: &Authorizer, test: &Test, signer: &Signer, now: UnixT
     compare("decision", Some(word(expected.decision == ExpectedDecision::Allow).into()), Some(got));
     let reason = expected.reason.as_ref().map(|Parsed(Reason(denial))| denial.reason().to_owned());
     compare("reason", reason, denial.map(|denial| denial.reason().to_owned()));
-    let status = denial.map_or(200, Denial::status);
-    compare("status", expected.status.map(|status| status.to_string()), Some(status.to_string()));
-    let policy = verdict.policy().map(|policy| policy.name.to_string());
+    compare("status", expected.status.map(|status| status.to_string()), Some(answer.status().to_string()));
+    let policy = verdict.trace.policy.and_then(|policy| rules.policies.get(policy)).map(|p| p.name.to_string());
     compare("policy", expected.policy.as_ref().map(Name::to_string), policy);
-    compare("requirement", expected.requirement.clone(), verdict.requirement.as_deref().map(str::to_owned));
-    let headers = headers(&verdict);
+    compare("requirement", expected.requirement.clone(), requirement.map(str::to_owned));
+    let headers = headers(&answer);
     for (name, value) in &expected.headers {
         let got = headers.get(&name.to_ascii_lowercase()).cloned();
         let none = || "none".to_owned();
@@ -245,20 +260,18 @@ async fn check(authorizer: &Authorizer, test: &Test, signer: &Signer, now: UnixT
     Ok(differences)
 }
 
-/// The headers that upstream gets from us; several of one name with commas between.
-fn headers(verdict: &Verdict) -> BTreeMap<String, String> {
+/// Headers that the upstream gets from us; several values of one name are joined with commas.
+fn headers(answer: &Answer<'_>) -> BTreeMap<String, String> {
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
-    if let (Decision::Allow { identity, .. }, Some(policy)) = (&verdict.decision, verdict.policy()) {
-        verdict.rules.headers.mutate(identity.values(), policy.removes_authorization, &[], &mut |mutation| {
-            match mutation {
-                Mutation::Set(name, value) => drop(headers.insert(name.into(), value.into())),
-                Mutation::Append(name, value) => {
-                    let values = headers.entry(name.into()).or_default();
-                    values.push(',');
-                    values.push_str(value);
-                }
-                Mutation::Remove(_) => {}
+    if let Answer::Pass(pass) = answer {
+        pass.mutations(&mut |mutation: Mutation<'_>| match mutation {
+            Mutation::Set(name, value) => drop(headers.insert(name.into(), value.into())),
+            Mutation::Append(name, value) => {
+                let values = headers.entry(name.into()).or_default();
+                values.push(',');
+                values.push_str(value);
             }
+            Mutation::Remove(_) => {}
         });
     }
     headers

@@ -12,7 +12,7 @@ use super::carrier::Carrier;
 use super::error::{AccountError, Code};
 use super::table::{Credential, Row};
 use super::{Account, CLIENT_PATIENCE, unix_now};
-use crate::authz::{Denial, Expected, token};
+use crate::authz::{Denial, Expected, Fault, token};
 use crate::user_pool::AcceptedUse;
 
 /// What an access token needs for its user to be changed or signed out with it.
@@ -53,7 +53,7 @@ impl Account {
         let token = token::credential(values.map(|value| value.to_str().unwrap_or("Bearer")));
         let refused = |denial: Denial| match denial {
             Denial::MissingCredential => no_token(),
-            denial if denial.is_ours() => AccountError::unavailable(),
+            denial if denial.fault() == Fault::Service => AccountError::unavailable(),
             _ => AccountError::new(401, Code::InvalidToken),
         };
         let is_cookie = token == Err(Denial::MissingCredential);

@@ -5,63 +5,6 @@
 
 use std::str::FromStr;
 
-/// Why a request is refused.
-///
-/// The order is the order of the checks, up to the ones that cannot be placed in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Denial {
-    /// The check carries no HTTP request.
-    NoHttpRequest,
-    /// The route names a policy that is not configured.
-    UnknownPolicy,
-    /// The path is not in plain form, and a policy depends on it.
-    UnsafePath,
-    /// No `Authorization`, an empty one, or another scheme.
-    MissingCredential,
-    /// More than one credential, the same one twice included.
-    MultipleCredentials,
-    /// The token is longer than [`MAX_TOKEN_BYTES`](super::token::MAX_TOKEN_BYTES).
-    TokenTooLarge,
-    /// Not one compact JWS, or a claim of the wrong type.
-    MalformedToken,
-    /// `alg` is not exactly `RS256`.
-    UnsupportedAlgorithm,
-    /// `crit` or `b64` in the header.
-    UnsupportedHeader,
-    /// No `kid` in the header.
-    MissingKid,
-    /// `iss` is none of the configured issuers.
-    UnknownIssuer,
-    /// `token_use` is not accepted here.
-    WrongTokenUse,
-    /// A required claim is absent.
-    MissingClaim,
-    /// `client_id` or `aud` is none of the accepted app clients.
-    WrongClient,
-    /// `exp` has passed.
-    Expired,
-    /// `nbf` has not come.
-    NotYetValid,
-    /// A key set fetched just now lacks the `kid`.
-    UnknownKid,
-    /// The signature is not the key's.
-    BadSignature,
-    /// The token lacks a scope that the policy asks for.
-    InsufficientScope,
-    /// The caller is in none of the groups that the policy asks for.
-    InsufficientGroup,
-    /// The token is not of the kind, or does not carry a claim as, the policy asks for.
-    ClaimMismatch,
-    /// The caller has to sign in again, or in a stronger way (RFC 9470).
-    AuthTooOld,
-    /// A page of another site may have made a browser send its session cookie.
-    CrossSite,
-    /// What upstream would have to be told does not fit into its headers.
-    IdentityTooLarge,
-    /// The pool's keys cannot be had, so that nothing can be said about the token.
-    KeysUnavailable,
-}
-
 /// What goes into `WWW-Authenticate` beside the realm (RFC 6750 section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Challenge {
@@ -90,45 +33,143 @@ pub struct ChallengeDetails {
     pub resource_metadata: Option<Box<str>>,
 }
 
-/// A row of the table of denials.
+/// Row of the table of denials: everything that a denial fixes.
 struct Row {
     reason: &'static str,
     status: u16,
     error: &'static str,
     challenge: Challenge,
     message: &'static str,
+    fault: Fault,
+    precedes_policy: bool,
+}
+
+impl Row {
+    const fn new(reason: &'static str, status: u16, error: &'static str, message: &'static str) -> Self {
+        let (challenge, fault, precedes_policy) = (Challenge::None, Fault::Caller, false);
+        Self { reason, status, error, challenge, message, fault, precedes_policy }
+    }
+
+    /// 401 for a token that fails a check (RFC 6750 section 3.1, `invalid_token`).
+    const fn bad_token(reason: &'static str, message: &'static str) -> Self {
+        Self::new(reason, 401, "invalid_token", message).challenge(Challenge::Error)
+    }
+
+    /// 403: another credential would not help.
+    const fn forbidden(reason: &'static str, message: &'static str) -> Self {
+        Self::new(reason, 403, "access_denied", message)
+    }
+
+    /// 503: the service cannot decide at the moment.
+    const fn unavailable(reason: &'static str, message: &'static str) -> Self {
+        Self { fault: Fault::Service, ..Self::new(reason, 503, "temporarily_unavailable", message) }
+    }
+
+    const fn challenge(self, challenge: Challenge) -> Self {
+        Self { challenge, ..self }
+    }
+
+    /// Marks a denial that is decided before the request has a policy.
+    const fn before_policy(self) -> Self {
+        Self { precedes_policy: true, ..self }
+    }
+}
+
+macro_rules! denials {
+    ($($(#[$doc:meta])* $name:ident = $row:expr;)*) => {
+        /// Why a request is refused.
+        ///
+        /// The order is the order of the checks, up to the ones that cannot be placed in it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Denial {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Denial {
+            /// Every denial, in the order of the checks.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            fn row(self) -> &'static Row {
+                match self {
+                    $(Self::$name => const { &$row },)*
+                }
+            }
+        }
+    };
+}
+
+denials! {
+    /// The check carries no HTTP request.
+    NoHttpRequest = Row::forbidden("no_http_request", "The authorization check carried no HTTP request.").before_policy();
+    /// The route names a policy that is not configured.
+    UnknownPolicy = Row::forbidden("unknown_policy", "This route names a policy that does not exist.").before_policy();
+    /// The path is not in plain form, and a policy depends on it.
+    UnsafePath = Row::forbidden("unsafe_path", "The path can be read in more than one way.").before_policy();
+    /// No `Authorization`, an empty one, or another scheme.
+    MissingCredential = Row::new("missing_credential", 401, "missing_token", "A Bearer token is required.")
+        .challenge(Challenge::Realm);
+    /// More than one credential, the same one twice included.
+    MultipleCredentials = Row::new("multiple_credentials", 401, "invalid_request", "More than one credential was sent.")
+        .challenge(Challenge::Error);
+    /// The token is longer than [`MAX_TOKEN_BYTES`](super::token::MAX_TOKEN_BYTES).
+    TokenTooLarge = Row::bad_token("token_too_large", "The token is too large.");
+    /// Not one compact JWS, or a claim of the wrong type.
+    MalformedToken = Row::bad_token("malformed_token", "The token is malformed.");
+    /// `alg` is not exactly `RS256`.
+    UnsupportedAlgorithm = Row::bad_token("unsupported_algorithm", "The token is not signed with RS256.");
+    /// `crit` or `b64` in the header.
+    UnsupportedHeader = Row::bad_token("unsupported_header", "The token asks for a JWS extension that is not supported.");
+    /// No `kid` in the header.
+    MissingKid = Row::bad_token("missing_kid", "The token does not name its key.");
+    /// `iss` is none of the configured issuers.
+    UnknownIssuer = Row::bad_token("unknown_issuer", "The token is from an unknown issuer.");
+    /// `token_use` is not accepted here.
+    WrongTokenUse = Row::bad_token("wrong_token_use", "This kind of token is not accepted here.");
+    /// A required claim is absent.
+    MissingClaim = Row::bad_token("missing_claim", "The token lacks a required claim.");
+    /// `client_id` or `aud` is none of the accepted app clients.
+    WrongClient = Row::bad_token("wrong_client", "The token was issued to another app client.");
+    /// `exp` has passed.
+    Expired = Row::bad_token("expired", "The token has expired.");
+    /// `nbf` is in the future.
+    NotYetValid = Row::bad_token("not_yet_valid", "The token is not valid yet.");
+    /// A key set fetched just now lacks the `kid`.
+    UnknownKid = Row::bad_token("unknown_kid", "The token is signed with an unknown key.");
+    /// The signature is not the key's.
+    BadSignature = Row::bad_token("bad_signature", "The signature of the token is not valid.");
+    /// The token lacks a scope that the policy requires.
+    InsufficientScope = Row::new("insufficient_scope", 403, "insufficient_scope", "The token lacks a scope that is needed here.")
+        .challenge(Challenge::Scope);
+    /// The caller is in none of the groups that the policy requires.
+    InsufficientGroup = Row::forbidden("insufficient_group", "The user is not in a group that may do this.");
+    /// The token is not of the kind, or does not carry a claim as, the policy requires.
+    ClaimMismatch = Row::forbidden("claim_mismatch", "The token is not meant for this.");
+    /// The caller has to sign in again, or in a stronger way (RFC 9470).
+    AuthTooOld = Row::new(
+        "auth_too_old",
+        401,
+        "insufficient_user_authentication",
+        "A more recent or a stronger sign-in is needed here.",
+    )
+    .challenge(Challenge::StepUp);
+    /// A page of another site may have made a browser send its session cookie.
+    CrossSite = Row::forbidden("cross_site", "This request may come from another site's page.");
+    /// The identity headers would exceed their limit.
+    IdentityTooLarge = Row::forbidden("identity_too_large", "The token carries more than can be passed on.");
+    /// The pool's keys are not available, so the token cannot be verified.
+    KeysUnavailable = Row::unavailable("keys_unavailable", "The token cannot be verified at the moment.");
+}
+
+/// Who has to act on a denial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The caller, with another credential or another request.
+    Caller,
+    /// The operator of this service; such a check is counted as `error`.
+    Service,
 }
 
 impl Denial {
-    /// Every denial.
-    pub const ALL: [Self; 25] = [
-        Self::NoHttpRequest,
-        Self::UnknownPolicy,
-        Self::UnsafePath,
-        Self::MissingCredential,
-        Self::MultipleCredentials,
-        Self::TokenTooLarge,
-        Self::MalformedToken,
-        Self::UnsupportedAlgorithm,
-        Self::UnsupportedHeader,
-        Self::MissingKid,
-        Self::UnknownIssuer,
-        Self::WrongTokenUse,
-        Self::MissingClaim,
-        Self::WrongClient,
-        Self::Expired,
-        Self::NotYetValid,
-        Self::UnknownKid,
-        Self::BadSignature,
-        Self::InsufficientScope,
-        Self::InsufficientGroup,
-        Self::ClaimMismatch,
-        Self::AuthTooOld,
-        Self::CrossSite,
-        Self::IdentityTooLarge,
-        Self::KeysUnavailable,
-    ];
-
     /// The word for it: metric label, `reason` in metadata and body.
     pub fn reason(self) -> &'static str {
         self.row().reason
@@ -185,87 +226,14 @@ impl Denial {
         Some(challenge)
     }
 
-    /// Whether the failure is ours and not the caller's; such a check is counted as `error`.
-    pub fn is_ours(self) -> bool {
-        self.status() >= 500
+    /// Who has to act on it.
+    pub fn fault(self) -> Fault {
+        self.row().fault
     }
 
-    fn row(self) -> &'static Row {
-        const fn bad_token(reason: &'static str, message: &'static str) -> Row {
-            Row { reason, status: 401, error: "invalid_token", challenge: Challenge::Error, message }
-        }
-        const fn forbidden(reason: &'static str, message: &'static str) -> Row {
-            Row { reason, status: 403, error: "access_denied", challenge: Challenge::None, message }
-        }
-        match self {
-            Self::NoHttpRequest => {
-                const { &forbidden("no_http_request", "The authorization check carried no HTTP request.") }
-            }
-            Self::UnknownPolicy => {
-                const { &forbidden("unknown_policy", "This route names a policy that does not exist.") }
-            }
-            Self::UnsafePath => const { &forbidden("unsafe_path", "The path can be read in more than one way.") },
-            Self::MissingCredential => &Row {
-                reason: "missing_credential",
-                status: 401,
-                error: "missing_token",
-                challenge: Challenge::Realm,
-                message: "A Bearer token is required.",
-            },
-            Self::MultipleCredentials => &Row {
-                reason: "multiple_credentials",
-                status: 401,
-                error: "invalid_request",
-                challenge: Challenge::Error,
-                message: "More than one credential was sent.",
-            },
-            Self::TokenTooLarge => const { &bad_token("token_too_large", "The token is too large.") },
-            Self::MalformedToken => const { &bad_token("malformed_token", "The token is malformed.") },
-            Self::UnsupportedAlgorithm => {
-                const { &bad_token("unsupported_algorithm", "The token is not signed with RS256.") }
-            }
-            Self::UnsupportedHeader => {
-                const { &bad_token("unsupported_header", "The token asks for a JWS extension that is not supported.") }
-            }
-            Self::MissingKid => const { &bad_token("missing_kid", "The token does not name its key.") },
-            Self::UnknownIssuer => const { &bad_token("unknown_issuer", "The token is from an unknown issuer.") },
-            Self::WrongTokenUse => const { &bad_token("wrong_token_use", "This kind of token is not accepted here.") },
-            Self::MissingClaim => const { &bad_token("missing_claim", "The token lacks a required claim.") },
-            Self::WrongClient => const { &bad_token("wrong_client", "The token was issued to another app client.") },
-            Self::Expired => const { &bad_token("expired", "The token has expired.") },
-            Self::NotYetValid => const { &bad_token("not_yet_valid", "The token is not valid yet.") },
-            Self::UnknownKid => const { &bad_token("unknown_kid", "The token is signed with an unknown key.") },
-            Self::BadSignature => const { &bad_token("bad_signature", "The signature of the token is not valid.") },
-            Self::InsufficientScope => &Row {
-                reason: "insufficient_scope",
-                status: 403,
-                error: "insufficient_scope",
-                challenge: Challenge::Scope,
-                message: "The token lacks a scope that is needed here.",
-            },
-            Self::InsufficientGroup => {
-                const { &forbidden("insufficient_group", "The user is not in a group that may do this.") }
-            }
-            Self::ClaimMismatch => const { &forbidden("claim_mismatch", "The token is not meant for this.") },
-            Self::AuthTooOld => &Row {
-                reason: "auth_too_old",
-                status: 401,
-                error: "insufficient_user_authentication",
-                challenge: Challenge::StepUp,
-                message: "A more recent or a stronger sign-in is needed here.",
-            },
-            Self::CrossSite => const { &forbidden("cross_site", "This request may come from another site's page.") },
-            Self::IdentityTooLarge => {
-                const { &forbidden("identity_too_large", "The token carries more than can be passed on.") }
-            }
-            Self::KeysUnavailable => &Row {
-                reason: "keys_unavailable",
-                status: 503,
-                error: "temporarily_unavailable",
-                challenge: Challenge::None,
-                message: "The token cannot be verified at the moment.",
-            },
-        }
+    /// `true` if the request has no policy yet when this denial is decided.
+    pub fn precedes_policy(self) -> bool {
+        self.row().precedes_policy
     }
 }
 
@@ -303,7 +271,7 @@ mod tests {
         let reasons: HashSet<_> = Denial::ALL.iter().map(|d| d.reason()).collect();
         assert_eq!(reasons.len(), Denial::ALL.len());
         assert!(Denial::ALL.is_sorted(), "in the order of the checks");
-        for denial in Denial::ALL {
+        for &denial in Denial::ALL {
             assert!([401, 403, 503].contains(&denial.status()), "{denial:?}");
             let has_challenge = denial.status() == 401 || denial == Denial::InsufficientScope;
             assert_eq!(denial.challenge() != Challenge::None, has_challenge, "{denial:?}");

@@ -3,6 +3,7 @@
 //!
 //! Start from [`Authorizer::authorize`]: the order of the checks stands there on one screen.
 
+pub mod answer;
 pub mod browser_session;
 pub mod cache;
 mod claim;
@@ -27,9 +28,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+pub use self::answer::Answer;
 pub use self::cache::{TokenCache, Verified};
 pub use self::claims::{Claims, Expected, TokenUse, UnixTime};
-pub use self::denial::{Challenge, Denial};
+pub use self::denial::{Challenge, Denial, Fault};
 pub use self::headers::OwnedHeaders;
 pub use self::identity::{Caller, Identity};
 pub use self::policy::{Access, Policies, Policy, PolicyIndex};
@@ -41,64 +43,60 @@ use self::token::{Decoded, MAX_TOKEN_BYTES};
 use crate::jwks::store::KeyMiss;
 use crate::user_pool::PoolIndex;
 
-/// The answer.
-pub enum Decision {
-    /// The request may pass.
-    Allow {
-        /// The token that was presented; none where the policy lets everybody pass.
-        token: Option<Arc<Verified>>,
-        /// What upstream is told.
-        identity: Identity,
-    },
+/// The decision about one request.
+pub enum Decision<'r> {
+    /// The request may reach the upstream.
+    Allow(Allowed<'r>),
     /// It may not.
     Deny(Denial),
 }
 
-/// A decision, and what is known for answering, counting, logging and explaining it.
-pub struct Verdict {
-    /// The rules by which it was made.
-    pub rules: Arc<Ruleset>,
-    /// The answer.
-    pub decision: Decision,
-    /// The pool, once the token's issuer named one.
+/// A request that may reach the upstream.
+pub struct Allowed<'r> {
+    /// The policy by which it passes.
+    pub policy: &'r Policy,
+    /// The verified token; `None` where the policy lets requests pass without one.
+    pub token: Option<Arc<Verified>>,
+    /// Values of the identity headers.
+    pub identity: Identity,
+}
+
+impl<'r> Allowed<'r> {
+    /// A request that passes without a token.
+    fn anonymous(rules: &Ruleset, policy: &'r Policy) -> Result<Self, Denial> {
+        Ok(Self { policy, token: None, identity: Identity::new(&rules.headers, None, &policy.headers)? })
+    }
+}
+
+/// Findings on the way to a decision, for counting, logging and explaining it.
+#[derive(Default)]
+pub struct Trace {
+    /// The pool, once the token's issuer has named one.
     pub pool: Option<PoolIndex>,
-    /// The policy, once the request has chosen one.
+    /// The policy, once the request has one.
     pub policy: Option<PolicyIndex>,
-    /// Place in the file, from 0, of the route that chose it.
+    /// Position in the file, from 0, of the route that chose the policy.
     pub route: Option<usize>,
-    /// The last step that was taken: of a denial, the one that failed.
+    /// The last step that was taken. If the request is denied, the step that failed.
     pub step: Step,
-    /// What the policy asks for and the token does not meet.
+    /// The requirement of the policy that the token does not meet.
     pub requirement: Option<Box<str>>,
-    /// `kid` of a token whose key was the trouble: the caller's text, cut to [`LOGGED_KID_CHARS`], to be escaped.
+    /// `kid` of a token whose key or signature failed, cut to [`LOGGED_KID_CHARS`]. The caller wrote it: escape it.
     pub kid: Option<String>,
 }
 
-impl Verdict {
-    /// Nothing is known, and nobody may pass.
-    fn undecided(rules: Arc<Ruleset>) -> Self {
-        Self {
-            rules,
-            decision: Decision::Deny(Denial::NoHttpRequest),
-            pool: None,
-            policy: None,
-            route: None,
-            step: Step::Route,
-            requirement: None,
-            kid: None,
-        }
-    }
-
-    /// The policy, once the request has chosen one.
-    pub fn policy(&self) -> Option<&Policy> {
-        self.rules.policies.get(self.policy?)
-    }
+/// A decision, and how it was reached.
+pub struct Verdict<'r> {
+    /// The decision.
+    pub decision: Decision<'r>,
+    /// How it was reached.
+    pub trace: Trace,
 }
 
-/// How much of a `kid` is kept for the log.
+/// Characters of a `kid` that are kept for the log.
 pub const LOGGED_KID_CHARS: usize = 64;
 
-/// Decides.
+/// Decides whether a request may reach the upstream.
 #[derive(Debug)]
 pub struct Authorizer {
     rules: ArcSwap<Ruleset>,
@@ -106,68 +104,61 @@ pub struct Authorizer {
     leeway: i64,
 }
 
-/// What is known so far of a decision in the making.
-#[derive(Default)]
-struct Known {
-    pool: Option<PoolIndex>,
-    policy: Option<PolicyIndex>,
-    route: Option<usize>,
-    step: Step,
-    requirement: Option<Box<str>>,
-    kid: Option<String>,
-}
-
 impl Authorizer {
-    /// An authorizer. `leeway` is the clock skew allowed for `exp` and `nbf`, in seconds.
+    /// Creates an authorizer. `leeway` is the clock skew allowed for `exp` and `nbf`, in seconds.
     pub fn new(rules: Ruleset, cache: TokenCache, leeway: i64) -> Self {
         Self { rules: ArcSwap::from_pointee(rules), cache, leeway }
     }
 
-    /// The rules in force.
+    /// The rules in effect.
     pub fn rules(&self) -> Arc<Ruleset> {
         self.rules.load_full()
     }
 
-    /// Puts other rules in force. Checks that are running end by the ones with which they began.
+    /// Puts other rules into effect. Checks that are running finish by the rules with which they began.
     pub fn replace_rules(&self, rules: Ruleset) {
         self.rules.store(Arc::new(rules));
     }
 
-    /// Decides about one request at the time `now`, and before `deadline`; `None` is a check that brought no request.
-    pub async fn authorize(&self, request: Option<&RequestContext<'_>>, now: UnixTime, deadline: Instant) -> Verdict {
-        let mut verdict = Verdict::undecided(self.rules());
-        if let Some(request) = request {
-            let mut known = Known::default();
-            let decided = self.decide(&verdict.rules, request, now, deadline, &mut known).await;
-            verdict.decision = match decided {
-                Ok((token, identity)) => Decision::Allow { token, identity },
-                Err(denial) => Decision::Deny(denial),
-            };
-            let Known { pool, policy, route, step, requirement, kid } = known;
-            verdict = Verdict { pool, policy, route, step, requirement, kid, ..verdict };
-        }
-        verdict
+    /// Decides about one request by `rules`, at the time `now` and before `deadline`. `None` is a check that carries no
+    /// HTTP request.
+    pub async fn authorize<'r>(
+        &self,
+        rules: &'r Ruleset,
+        request: Option<&RequestContext<'_>>,
+        now: UnixTime,
+        deadline: Instant,
+    ) -> Verdict<'r> {
+        let mut trace = Trace::default();
+        let decided = match request {
+            Some(request) => self.decide(rules, request, now, deadline, &mut trace).await,
+            None => Err(Denial::NoHttpRequest),
+        };
+        let decision = match decided {
+            Ok(allowed) => Decision::Allow(allowed),
+            Err(denial) => Decision::Deny(denial),
+        };
+        Verdict { decision, trace }
     }
 
     /// The order of the checks. The first one that fails names the reason.
-    async fn decide(
+    async fn decide<'r>(
         &self,
-        rules: &Ruleset,
+        rules: &'r Ruleset,
         request: &RequestContext<'_>,
         now: UnixTime,
         deadline: Instant,
-        known: &mut Known,
-    ) -> Result<(Option<Arc<Verified>>, Identity), Denial> {
+        trace: &mut Trace,
+    ) -> Result<Allowed<'r>, Denial> {
         let chosen = rules.policies.choose(request)?;
         let policy = chosen.policy;
-        known.policy = Some(chosen.index);
-        known.route = chosen.route.map(|(place, _)| place);
-        let anonymous = || Ok((None, Identity::new(&rules.headers, None, &policy.headers)?));
+        trace.policy = Some(chosen.index);
+        trace.route = chosen.route.map(|(position, _)| position);
         if policy.allows_preflight && request.is_cors_preflight() {
-            return anonymous();
+            return Allowed::anonymous(rules, policy);
         }
 
-        known.step = Step::Credential;
+        trace.step = Step::Credential;
         // A value that is not even text is no token; the bare scheme stands for it and is refused as one.
         let as_text = |value| std::str::from_utf8(value).unwrap_or("Bearer");
         let credential = || match token::credential(request.header_values("authorization").map(as_text)) {
@@ -179,47 +170,58 @@ impl Authorizer {
             bearer => bearer.map(Cow::Borrowed),
         };
         let (token, requirements) = match &policy.access {
-            Access::Public => return anonymous(),
+            Access::Public => return Allowed::anonymous(rules, policy),
             Access::Optional => match credential() {
-                Err(Denial::MissingCredential) => return anonymous(),
+                Err(Denial::MissingCredential) => return Allowed::anonymous(rules, policy),
                 credential => (credential?, None),
             },
             Access::Required(requirements) => (credential()?, Some(requirements)),
         };
-        let token = &*token;
-        known.step = Step::Size;
+        let verified = self.verified(rules, &token, now, deadline, trace).await?;
+
+        trace.step = Step::Policy;
+        if let Some(requirements) = requirements {
+            requirements.judge(&verified, |name| chosen.segment(name), now).map_err(|unmet| {
+                trace.requirement = Some(unmet.requirement.into());
+                unmet.denial
+            })?;
+        }
+        trace.step = Step::Identity;
+        let caller = Caller { claims: &verified.claims, token: &token };
+        let identity = Identity::new(&rules.headers, Some(caller), &policy.headers)?;
+        Ok(Allowed { policy, token: Some(verified), identity })
+    }
+
+    /// The verified token behind a credential: from the cache, or verified now. A cached one is checked again for its key,
+    /// its pool and `exp`.
+    async fn verified(
+        &self,
+        rules: &Ruleset,
+        token: &str,
+        now: UnixTime,
+        deadline: Instant,
+        trace: &mut Trace,
+    ) -> Result<Arc<Verified>, Denial> {
+        trace.step = Step::Size;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Denial::TokenTooLarge);
         }
-
         let digest = TokenCache::digest(token);
         let verified = if let Some(seen) = self.cache.get(&digest, &rules.stamps) {
             seen
         } else {
             // Boxed, so that checks that are answered from the cache do not carry room for it.
-            let verified = Arc::new(Box::pin(self.verify(rules, token, None, now, deadline, known)).await?);
+            let verified = Arc::new(Box::pin(self.verify(rules, token, None, now, deadline, trace)).await?);
             self.cache.insert(digest, Arc::clone(&verified));
             verified
         };
-        known.pool = Some(verified.pool);
-        // Judged at every use: what was alive when it was verified need not be alive now.
+        trace.pool = Some(verified.pool);
         if !claims::is_alive(verified.claims.expires(), now, self.leeway) {
-            known.step = Step::Expiry;
+            trace.step = Step::Expiry;
             self.cache.remove(&digest);
             return Err(Denial::Expired);
         }
-
-        known.step = Step::Policy;
-        if let Some(requirements) = requirements {
-            requirements.judge(&verified, |name| chosen.segment(name), now).map_err(|unmet| {
-                known.requirement = Some(unmet.requirement.into());
-                unmet.denial
-            })?;
-        }
-        known.step = Step::Identity;
-        let caller = Caller { claims: &verified.claims, token };
-        let identity = Identity::new(&rules.headers, Some(caller), &policy.headers)?;
-        Ok((Some(verified), identity))
+        Ok(verified)
     }
 
     /// Verifies a token that is not the credential of a check, with every step that a check takes; what it has to be is
@@ -236,7 +238,7 @@ impl Authorizer {
         now: UnixTime,
         deadline: Instant,
     ) -> Result<Verified, Denial> {
-        self.verify(&self.rules(), token, Some(expected), now, deadline, &mut Known::default()).await
+        self.verify(&self.rules(), token, Some(expected), now, deadline, &mut Trace::default()).await
     }
 
     /// From text to claims: form, header, claims, key, signature.
@@ -247,30 +249,30 @@ impl Authorizer {
         expected: Option<Expected<'_>>,
         now: UnixTime,
         deadline: Instant,
-        known: &mut Known,
+        trace: &mut Trace,
     ) -> Result<Verified, Denial> {
-        known.step = Step::Form;
+        trace.step = Step::Form;
         let decoded = Decoded::new(token)?;
         let unverified = decoded.read()?;
-        let checked = unverified.check_as(&rules.pools, expected, now, self.leeway, &mut known.step);
+        let checked = unverified.check_as(&rules.pools, expected, now, self.leeway, &mut trace.step);
         // Steps up to the issuer fail without a pool, whatever the token says.
-        if checked.is_ok() || known.step > Step::Issuer {
-            known.pool = unverified.pool(&rules.pools).map(|(pool, _)| pool);
+        if checked.is_ok() || trace.step > Step::Issuer {
+            trace.pool = unverified.pool(&rules.pools).map(|(pool, _)| pool);
         }
         let candidate = checked?;
         let pool = candidate.pool();
-        known.step = Step::Key;
+        trace.step = Step::Key;
         let stamp = rules.stamps.get(pool).copied().unwrap_or_default();
         let verified = match rules.keys.key(pool, candidate.kid(), deadline).await {
             Ok(key) => {
-                known.step = Step::Signature;
+                trace.step = Step::Signature;
                 candidate.verify(&key, &rules.wanted).map(|claims| Verified { claims, pool, stamp, key })
             }
             Err(KeyMiss::Unknown) => Err(Denial::UnknownKid),
             Err(KeyMiss::Unavailable) => Err(Denial::KeysUnavailable),
         };
         if verified.is_err() {
-            known.kid = unverified.kid().map(|kid| kid.chars().take(LOGGED_KID_CHARS).collect());
+            trace.kid = unverified.kid().map(|kid| kid.chars().take(LOGGED_KID_CHARS).collect());
         }
         verified
     }
