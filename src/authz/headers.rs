@@ -4,7 +4,7 @@
 //! also on a public route. Start from [`OwnedHeaders`].
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -278,13 +278,12 @@ impl OwnedHeaders {
         if self.hides_sessions {
             hide_session_cookies(request, out);
         }
-        let mut removed: Vec<&str> = Vec::new();
+        let mut removed = HashSet::new();
         for header in request.iter().filter(|header| self.is_lookalike(header.name)) {
             // Each once, without regard to case, as Envoy compares names. A name that is no text is none to Envoy.
             if let Ok(name) = std::str::from_utf8(header.name)
-                && !removed.iter().any(|known| known.eq_ignore_ascii_case(name))
+                && removed.insert(name.to_ascii_lowercase())
             {
-                removed.push(name);
                 out(Mutation::Remove(name));
             }
         }
@@ -423,6 +422,22 @@ mod tests {
             .map(|mutation| format!("{mutation:?}"))
         );
         assert_eq!(headers.position("x-tier"), Some(9));
+    }
+
+    #[test]
+    fn many_lookalikes_are_each_removed_once() {
+        let headers = OwnedHeaders::new("x-auth-".parse().unwrap());
+        let name = |number: usize| format!("x_auth_{number}");
+        let names: Vec<String> =
+            (0..16_000).map(name).chain((0..16_000).rev().map(|n| name(n).to_uppercase())).collect();
+        let sent: Vec<_> = names.iter().map(|name| Header { name: name.as_bytes(), value: b"" }).collect();
+        let mut removed = Vec::new();
+        headers.mutate(std::iter::empty(), false, &sent, &mut |mutation| {
+            if let Mutation::Remove(name) = mutation {
+                removed.push(name.to_owned());
+            }
+        });
+        assert_eq!(removed.split_off(STANDARD), names[..16_000], "in the order in which they came");
     }
 
     #[test]
