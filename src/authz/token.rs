@@ -13,6 +13,7 @@ use super::claim::Claim;
 use super::claims::{CheckedClaims, Claims, Expected, RawClaims, UnixTime};
 use super::denial::Denial;
 use super::extra_claims::WantedClaims;
+use super::json::object;
 use super::step::Step;
 use crate::jwks::VerifyingKey;
 use crate::user_pool::{PoolIndex, UserPool, UserPools};
@@ -89,7 +90,7 @@ impl<'t> Decoded<'t> {
         Ok(Self { signing_input, header: text(header)?, payload: text(payload)?, signature: bytes(signature)? })
     }
 
-    /// Reads both JSON objects.
+    /// Reads both JSON objects. One that not every reader reads alike is malformed, whatever is wanted of it.
     ///
     /// # Errors
     /// [`Denial::MalformedToken`].
@@ -100,15 +101,6 @@ impl<'t> Decoded<'t> {
             header: object(&self.header).map_err(malformed)?,
             claims: object(&self.payload).map_err(malformed)?,
         })
-    }
-}
-
-/// Reads a JSON object into a struct. Left to itself, serde would read an array as a struct, too.
-fn object<'j, T: Deserialize<'j>>(json: &'j str) -> Result<T, serde_json::Error> {
-    if json.trim_ascii_start().starts_with('{') {
-        serde_json::from_str(json)
-    } else {
-        Err(serde::de::Error::custom("not an object"))
     }
 }
 
@@ -223,10 +215,11 @@ impl CandidateToken<'_> {
     /// `wanted` ones are kept.
     ///
     /// # Errors
-    /// [`Denial::BadSignature`].
+    /// [`Denial::BadSignature`]; [`Denial::MalformedToken`] if the wanted claims cannot be read, which [`Decoded::read`] has
+    /// ruled out.
     pub fn verify(self, key: &VerifyingKey, wanted: &WantedClaims) -> Result<Claims, Denial> {
         if key.verifies(self.decoded.signing_input.as_bytes(), &self.decoded.signature) {
-            Ok(self.claims.into_verified(wanted.pick(&self.decoded.payload)))
+            Ok(self.claims.into_verified(wanted.pick(&self.decoded.payload)?))
         } else {
             Err(Denial::BadSignature)
         }
@@ -236,9 +229,11 @@ impl CandidateToken<'_> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::authz::extra_claims::ClaimPath;
     use crate::jwks::KeySet;
-    use crate::token_builder::{POOL, SigningKey, TokenBuilder, jwks, unix_now};
+    use crate::token_builder::{POOL, SigningKey, TokenBuilder, jwks, sign_raw, unix_now};
     use crate::user_pool::{AcceptedUse, Clients};
+    use proptest::prelude::*;
 
     /// A key as it stands in a pool's key set.
     pub(crate) fn shared_key() -> std::sync::Arc<VerifyingKey> {
@@ -344,6 +339,77 @@ pub(crate) mod tests {
             assert_eq!(credential(values.iter().copied()), expected, "{values:?}");
         }
     }
+
+    #[test]
+    fn what_one_reader_takes_and_another_does_not_is_malformed() {
+        let mut wanted = WantedClaims::default();
+        wanted.want(ClaimPath::new(["act"]).unwrap());
+        let claims = TokenBuilder::access().sign(SigningKey::shared());
+        let claims = URL_SAFE_NO_PAD.decode(claims.split('.').nth(1).unwrap()).unwrap();
+        let claims = String::from_utf8(claims).unwrap();
+        let header = r#"{"alg":"RS256","kid":"c2hhcmVk+/="}"#;
+        let nested = |levels: usize| format!(r#""x":{}{}"#, "[".repeat(levels), "]".repeat(levels));
+        for (member, is_good) in [
+            (r#""x":"\ud800""#.to_owned(), false),
+            (r#""x":"\udc00\ud800""#.to_owned(), false),
+            (r#""\ud800":1"#.to_owned(), false),
+            (r#""x":1e999"#.to_owned(), false),
+            (r#""x":[[{"y":-1e999}]]"#.to_owned(), false),
+            (nested(127), false),
+            (nested(200), false),
+            (r#""x":1,"x":1"#.to_owned(), false),
+            (r#""x":1,"\u0078":2"#.to_owned(), false),
+            (r#""x":{"y":1,"z":2,"y":3}"#.to_owned(), false),
+            (r#""x":[{"":1,"":1}]"#.to_owned(), false),
+            (r#""act":1,"act":null"#.to_owned(), false),
+            (r#""x":"\ud83d\ude00\u0000""#.to_owned(), true),
+            (r#""x":[1e308,-0.0,18446744073709551616,true,null,{}]"#.to_owned(), true),
+            (nested(126), true),
+            (r#""x":{"y":{"y":{"x":1}}},"y":[{"y":1},{"y":1}]"#.to_owned(), true),
+        ] {
+            for (header, claims) in [
+                (header.to_owned(), claims.replacen('{', &format!("{{{member},"), 1)),
+                (header.replacen('{', &format!("{{{member},"), 1), claims.clone()),
+            ] {
+                let token = sign_raw(&header, &claims, SigningKey::shared());
+                for wanted in [&WantedClaims::default(), &wanted] {
+                    let expected = (!is_good).then_some(Denial::MalformedToken);
+                    assert_eq!(verify_keeping(&token, wanted).err(), expected, "{member:.40}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn what_is_read_can_be_picked_from(parts in prop::collection::vec(prop::sample::select(&JSON_PARTS[..]), 1..12)) {
+            let json = format!("{{{}}}", parts.concat());
+            if object::<Header<'_>>(&json).is_ok() {
+                prop_assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{}", json);
+            }
+        }
+    }
+
+    const JSON_PARTS: [&str; 16] = [
+        "\"a\":",
+        "\"b\":",
+        "\"alg\":",
+        "\"\\ud800\"",
+        "\"\\ud83d\\ude00\"",
+        "1e999",
+        "1",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        "\"a\":1,",
+        "\"b\":{\"a\":1},",
+        "null",
+        "\"\\x\"",
+    ];
 
     fn segment(json: &str) -> String {
         URL_SAFE_NO_PAD.encode(json)

@@ -1,6 +1,7 @@
 //! Policy files over a real gRPC connection: pools, policies and routes, what upstream learns, and what is counted.
 
 mod headers;
+mod payloads;
 
 use serde_json::{Value, json};
 
