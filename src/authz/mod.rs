@@ -169,9 +169,7 @@ impl Authorizer {
         }
 
         known.step = Step::Credential;
-        // A value that is not even text is no token; the bare scheme stands for it and is refused as one.
-        let as_text = |value| std::str::from_utf8(value).unwrap_or("Bearer");
-        let credential = || match token::credential(request.header_values("authorization").map(as_text)) {
+        let credential = || match token::credential(request.header_values("authorization")) {
             // A Bearer token goes before a browser's session, also a bad one.
             Err(Denial::MissingCredential) => match &rules.browser_sessions {
                 Some(sessions) => sessions.access_token(request)?.ok_or(Denial::MissingCredential),

@@ -14,7 +14,9 @@ use super::claims::{CheckedClaims, Claims, Expected, RawClaims, UnixTime};
 use super::denial::Denial;
 use super::extra_claims::WantedClaims;
 use super::json::object;
+use super::request::is_token;
 use super::step::Step;
+use crate::field_value::{has_controls, trim, trim_text};
 use crate::jwks::VerifyingKey;
 use crate::user_pool::{PoolIndex, UserPool, UserPools};
 
@@ -26,16 +28,22 @@ pub const MAX_TOKEN_BYTES: usize = 16_384;
 /// Envoy joins repeated headers with commas, other callers repeat them: both count as several credentials.
 ///
 /// # Errors
-/// [`Denial::MissingCredential`], [`Denial::MultipleCredentials`], and [`Denial::MalformedToken`] for a Bearer
-/// value with a comma and nothing behind it. Whether the token is one is for [`Decoded::new`] to say.
-pub fn credential<'r>(values: impl Iterator<Item = &'r str>) -> Result<&'r str, Denial> {
-    let mut present = values.map(str::trim_ascii).filter(|value| !value.is_empty());
+/// - [`Denial::MissingCredential`], also for another scheme
+/// - [`Denial::MultipleCredentials`]
+/// - [`Denial::MalformedToken`] for a value of any scheme that is not text or holds a control character other than a tab,
+///   and for a Bearer value with a comma and nothing behind it. [`Decoded::new`] judges the token itself.
+pub fn credential<'r>(values: impl Iterator<Item = &'r [u8]>) -> Result<&'r str, Denial> {
+    let mut present = values.map(trim).filter(|value| !value.is_empty());
     let value = present.next().ok_or(Denial::MissingCredential)?;
     if present.next().is_some() {
         return Err(Denial::MultipleCredentials);
     }
+    let value = std::str::from_utf8(value).map_err(|_| Denial::MalformedToken)?;
+    if has_controls(value.as_bytes()) {
+        return Err(Denial::MalformedToken);
+    }
     if value.contains(',') {
-        let mut parts = value.split(',').map(str::trim_ascii).filter(|part| !part.is_empty());
+        let mut parts = value.split(',').map(trim_text).filter(|part| !part.is_empty());
         // Other schemes have commas between their parameters (Digest); they are no credentials of ours.
         let bearer = parts.clone().any(|part| bearer_token(part).is_some());
         let several = parts.nth(1).is_some();
@@ -51,7 +59,8 @@ pub fn credential<'r>(values: impl Iterator<Item = &'r str>) -> Result<&'r str, 
     }
 }
 
-/// What follows the scheme `Bearer`, in any case, and the spaces after it.
+/// What follows the scheme `Bearer`, in any case, and the spaces after it. Anything else that ends the scheme's name is left
+/// in front of the token, which is malformed by it.
 fn bearer_token(value: &str) -> Option<&str> {
     let (scheme, rest) = value.split_at_checked("bearer".len())?;
     if !scheme.eq_ignore_ascii_case("bearer") {
@@ -60,7 +69,8 @@ fn bearer_token(value: &str) -> Option<&str> {
     match rest.as_bytes().first() {
         None => Some(""),
         Some(b' ') => Some(rest.trim_start_matches(' ')),
-        Some(_) => None,
+        Some(byte) if is_token(&[*byte]) => None,
+        Some(_) => Some(rest),
     }
 }
 
@@ -335,8 +345,29 @@ pub(crate) mod tests {
             (&["Basic a, Bearer b"], Err(MultipleCredentials)),
             (&["Bearer a", "Bearer a"], Err(MultipleCredentials)),
             (&["Basic a", "Bearer b"], Err(MultipleCredentials)),
+            // Only spaces and tabs are optional white space (RFC 9110 section 5.6.3).
+            (&["\t Bearer  a \t"], Ok("a")),
+            (&[" \t ", "Bearer a"], Ok("a")),
+            (&["\tBasic dTpw\t"], Err(MissingCredential)),
+            (&["\nBearer a"], Err(MalformedToken)),
+            (&["Bearer a\n"], Err(MalformedToken)),
+            (&["Bearer a\r\n"], Err(MalformedToken)),
+            (&["Bearer a\r"], Err(MalformedToken)),
+            (&["\x0cBearer a"], Err(MalformedToken)),
+            (&["Bearer a\x0c"], Err(MalformedToken)),
+            (&["\x0bBearer a"], Err(MalformedToken)),
+            (&["Bearer \x0ba"], Err(MalformedToken)),
+            (&["Bearer\na"], Err(MalformedToken)),
+            (&["\n"], Err(MalformedToken)),
+            (&["\x0b", "Bearer a"], Err(MultipleCredentials)),
+            (&["Bearer a,\n"], Err(MalformedToken)),
+            (&["\u{a0}Bearer a"], Err(MissingCredential)),
+            (&["Bearer a\u{a0}"], Ok("a\u{a0}")),
+            // What follows the scheme but is no part of its name makes a bad token, not another scheme.
+            (&["Bearer\ta"], Ok("\ta")),
+            (&["Bearer:a"], Ok(":a")),
         ] {
-            assert_eq!(credential(values.iter().copied()), expected, "{values:?}");
+            assert_eq!(credential(values.iter().map(|value| value.as_bytes())), expected, "{values:?}");
         }
     }
 

@@ -53,6 +53,7 @@ async fn every_reason_for_a_401() {
         (&[("authorization", "Basic dTpw")], "missing_credential"),
         (&[("authorization", "Bearer a,Bearer a")], "multiple_credentials"),
         (&[("authorization", "Bearer a"), ("Authorization", "Bearer b")], "multiple_credentials"),
+        (&[("authorization", "\x0bBasic dTpw")], "malformed_token"),
     ] {
         let answer = check(&channel, request(headers)).await.unwrap();
         assert_eq!((answer.status, &*answer.reason), (401, reason));
