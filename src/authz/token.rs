@@ -18,7 +18,7 @@ use super::request::is_token;
 use super::step::Step;
 use crate::field_value::{has_controls, trim, trim_text};
 use crate::jwks::VerifyingKey;
-use crate::user_pool::{PoolIndex, UserPool, UserPools};
+use crate::user_pool::{AcceptedUse, PoolIndex, UserPool, UserPools};
 
 /// A token of this many bytes is read, one byte more is [`Denial::TokenTooLarge`].
 pub const MAX_TOKEN_BYTES: usize = 16_384;
@@ -166,17 +166,17 @@ impl<'t> UnverifiedToken<'t> {
     /// # Errors
     /// The [`Denial`] of the first check that fails.
     pub fn check(&'t self, pools: &'t UserPools, now: UnixTime, leeway: i64) -> Result<CandidateToken<'t>, Denial> {
-        self.check_as(pools, None, now, leeway, &mut Step::Form)
+        self.check_as(pools, Purpose::Check, now, leeway, &mut Step::Form)
     }
 
-    /// The same for a token that has to be something else than what checks accept. `step` is how far it got.
+    /// The same for a token with any purpose. `step` is how far it got.
     ///
     /// # Errors
     /// The [`Denial`] of the first check that fails.
     pub fn check_as(
         &'t self,
         pools: &'t UserPools,
-        expected: Option<Expected<'t>>,
+        purpose: Purpose<'t>,
         now: UnixTime,
         leeway: i64,
         step: &mut Step,
@@ -193,13 +193,31 @@ impl<'t> UnverifiedToken<'t> {
         let kid = self.kid().filter(|kid| !kid.is_empty()).ok_or(Denial::MissingKid)?;
         *step = Step::Issuer;
         let (pool_index, pool) = pools.by_issuer(self.claims.issuer()?).ok_or(Denial::UnknownIssuer)?;
-        let expected = expected.unwrap_or_else(|| Expected::by_checks(pool));
+        let expected = match purpose {
+            Purpose::Check | Purpose::Session => Expected::by_checks(pool),
+            Purpose::Other(expected) => expected,
+        };
         if expected.pool != &*pool.name {
             return Err(Denial::UnknownIssuer);
+        }
+        if matches!(purpose, Purpose::Session) {
+            *step = Step::TokenUse;
+            self.claims.token_use(AcceptedUse::Access)?;
         }
         let claims = self.claims.check(expected, now, leeway, step)?;
         Ok(CandidateToken { decoded: self.decoded, pool: pool_index, kid, claims })
     }
+}
+
+/// What a token is presented for, which decides what it has to be.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose<'e> {
+    /// The credential of a check: what its pool accepts.
+    Check,
+    /// The same out of a browser's session: an access token, also where its pool accepts ID tokens.
+    Session,
+    /// Something else, such as a token that the account API hands out.
+    Other(Expected<'e>),
 }
 
 /// A token against which nothing speaks but, perhaps, its signature.
@@ -242,7 +260,7 @@ pub(crate) mod tests {
     use crate::authz::extra_claims::ClaimPath;
     use crate::jwks::KeySet;
     use crate::token_builder::{POOL, SigningKey, TokenBuilder, jwks, sign_raw, unix_now};
-    use crate::user_pool::{AcceptedUse, Clients};
+    use crate::user_pool::Clients;
     use proptest::prelude::*;
 
     /// A key as it stands in a pool's key set.

@@ -84,3 +84,25 @@ async fn without_the_option_a_cookie_is_a_cookie() {
         assert_eq!(seen.header("cookie").len(), 1, "it is not ours to take out");
     }
 }
+
+#[tokio::test]
+async fn the_access_cookie_holds_an_access_token() {
+    let keys = published_key().await;
+    let stage = Stage::start(&["--jwks-url", &keys.url, "--account-cookies", "--token-use", "any"], |_| {}).await;
+    let (access, id) = (TokenBuilder::access(), TokenBuilder::id());
+    let (access, id) = (access.sign(SigningKey::shared()), id.sign(SigningKey::shared()));
+    let cookie = |token: &str| format!("cookie: __Host-access_token={token}");
+    for listener in LISTENERS {
+        let envoy = stage.envoy.address(listener);
+        for _ in 0..2 {
+            // The second time the token comes out of the cache.
+            let answer = fetch(envoy, "/", &[cookie(&id)]).await;
+            assert_eq!(answer.verdict(), (401, "wrong_token_use".into()), "{listener}");
+            assert_eq!(fetch(envoy, "/", &[bearer(&id)]).await.seen().header("x-auth-token-use"), ["id"]);
+            assert_eq!(fetch(envoy, "/", &[cookie(&access)]).await.seen().header("x-auth-token-use"), ["access"]);
+        }
+        // Safe by its definition (RFC 9110 section 9.2.1), but its answer repeats the request, cookies included.
+        let trace = send(envoy, "TRACE", "/", &[cookie(&access)]).await;
+        assert_eq!(trace.verdict(), (403, "cross_site".into()), "{listener}");
+    }
+}
