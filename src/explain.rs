@@ -61,7 +61,8 @@ pub fn decider(config: Config) -> anyhow::Result<(Rulebook, Authorizer)> {
     Ok((rulebook, Authorizer::new(rules, TokenCache::new(0, 0, metrics.token_cache.clone()), config.leeway)))
 }
 
-/// Goes through one check at the time `now`. The keys of the pool that the token names are fetched as `serve` would.
+/// Goes through one check at the time `now`. The keys of the pool that the credential names, a Bearer token or a browser's
+/// session, are fetched as `serve` would.
 ///
 /// # Errors
 /// When two pools share an issuer.
@@ -74,15 +75,15 @@ pub async fn explain(
     let realm = config.realm.clone();
     let (mut rulebook, authorizer) = decider(config)?;
     let rules = authorizer.rules();
-    if let Some(token) = token
-        && let Ok(decoded) = Decoded::new(token)
+    let bearer = token.map(|token| format!("Bearer {token}"));
+    let context = context(request, bearer.as_deref());
+    if let Ok(credential) = rules.credential(&context)
+        && let Ok(decoded) = Decoded::new(&credential.token)
         && let Ok(unverified) = decoded.read()
         && let Some((pool, _)) = unverified.pool(&rules.pools)
     {
         rulebook.fetch_keys_of(pool).await;
     }
-    let credential = token.map(|token| format!("Bearer {token}"));
-    let context = context(request, credential.as_deref());
     let verdict = authorizer.authorize(Some(&context), now, Instant::now() + MAX_CHECK).await;
     let report = report(&verdict, &context, &realm);
     let allowed = matches!(verdict.decision, Decision::Allow { .. });
