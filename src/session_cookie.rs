@@ -20,6 +20,8 @@ mod provenance;
 use std::borrow::Cow;
 use std::iter;
 
+use crate::field_value::trim;
+
 pub use self::provenance::{Provenance, Sent, is_cross_site};
 
 /// A token of this many bytes is written and read, one byte more is [`CookieError::TooLarge`]. (What a check takes.)
@@ -81,13 +83,15 @@ pub fn read<'h>(
 ) -> Result<Option<Cow<'h, str>>, CookieError> {
     let mut pieces: [Option<&[u8]>; MAX_PIECES] = [None; MAX_PIECES];
     for (name, value) in headers.flat_map(pairs) {
-        // Exactly as it was set; other spellings are nothing of ours to read (and are cut all the same).
-        let place = name.strip_prefix(cookie.name().as_bytes()).and_then(|suffix| match suffix {
-            [] => Some(0),
-            [b'.', digit @ b'1'..=b'9'] => Some(usize::from(digit - b'0')),
-            _ => None,
-        });
-        let Some(piece) = place.and_then(|place| pieces.get_mut(place)) else { continue };
+        let place = match exact(name) {
+            Some((of, place)) if of == cookie => place,
+            // A name that a laxer reader would take for ours.
+            None if exact(trim_loosely(name)).is_some_and(|(of, _)| of == cookie) => {
+                return Err(CookieError::Malformed);
+            }
+            _ => continue,
+        };
+        let Some(piece) = pieces.get_mut(place) else { continue };
         if piece.replace(value).is_some() {
             return Err(CookieError::Repeated);
         }
@@ -129,14 +133,15 @@ pub fn is_any_in<'h>(mut headers: impl Iterator<Item = &'h [u8]>) -> bool {
 /// The value of one `Cookie` header without our cookies, in any spelling and state; `None` if there are none in it. An
 /// empty rest means that the header has to go as a whole. What is not ours stays byte for byte, in its order.
 ///
-/// Whoever has several `Cookie` headers and joins them with commas (Envoy does, for a check) still gets rid of ours.
+/// Whoever has several `Cookie` headers and joins them with commas (Envoy does for a check, unless it sends raw headers) still
+/// gets rid of ours.
 pub fn cut(header: &[u8]) -> Option<Vec<u8>> {
     if !is_any_in(iter::once(header)) {
         return None;
     }
     let kept = header.split(|byte| *byte == b';').map(|pair| {
         let parts = pair.split(|byte| *byte == b',').filter(|part| !is_our_pair(part));
-        parts.collect::<Vec<_>>().join(&b","[..]).trim_ascii().to_vec()
+        trim(&parts.collect::<Vec<_>>().join(&b","[..])).to_vec()
     });
     Some(kept.filter(|pair| !pair.is_empty()).collect::<Vec<_>>().join(&b"; "[..]))
 }
@@ -198,22 +203,55 @@ fn names_in<'h>(cookie: SessionCookie, headers: impl Iterator<Item = &'h [u8]>) 
     names.filter(|name| name.starts_with(cookie.name().as_bytes())).take(MAX_PIECES * 2).collect()
 }
 
-/// The pairs of a `Cookie` header (RFC 6265 section 5.4): name and value, without the spaces around them.
+/// The pairs of a `Cookie` header (RFC 6265 section 5.4): name and value, without the spaces and tabs around them.
 fn pairs(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    header.split(|byte| *byte == b';').map(|pair| {
-        let name = name_of(pair);
+    header.split(|byte| *byte == b';').flat_map(lines).map(|pair| {
         let value = pair.iter().position(|byte| *byte == b'=').and_then(|at| pair.get(at + 1..)).unwrap_or_default();
-        (name, value.trim_ascii())
+        (name_of(pair), trim(value))
+    })
+}
+
+/// Takes apart what stands between two semicolons: the end of one `Cookie` header and the beginning of the next, if
+/// somebody has joined them with a comma.
+///
+/// That is certain only after a cookie of ours, because no token has a comma. In any other cookie a comma may be part of the
+/// value, and every host of the site can set such a cookie: what looks like ours behind it must not count.
+fn lines(part: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(part);
+    iter::from_fn(move || {
+        let part = rest.take()?;
+        let comma = part.iter().position(|byte| *byte == b',').filter(|_| exact(name_of(part)).is_some());
+        let (pair, next) = comma.and_then(|comma| part.split_at_checked(comma)).unwrap_or((part, &[]));
+        rest = next.get(1..);
+        Some(pair)
     })
 }
 
 fn name_of(pair: &[u8]) -> &[u8] {
-    pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
+    trim(pair.split(|byte| *byte == b'=').next().unwrap_or_default())
+}
+
+/// The cookie that has this very name, and which piece of it. Other spellings are nothing of ours to read (and are cut all
+/// the same).
+fn exact(name: &[u8]) -> Option<(SessionCookie, usize)> {
+    SessionCookie::ALL.into_iter().find_map(|cookie| match name.strip_prefix(cookie.name().as_bytes())? {
+        [] => Some((cookie, 0)),
+        [b'.', digit @ b'1'..=b'9'] => Some((cookie, usize::from(digit - b'0'))),
+        _ => None,
+    })
+}
+
+/// A name without what some reader may take for white space at its edges: spaces and every control character.
+fn trim_loosely(mut name: &[u8]) -> &[u8] {
+    while let [b'\0'..=b' ' | 0x7f, rest @ ..] | [rest @ .., b'\0'..=b' ' | 0x7f] = name {
+        name = rest;
+    }
+    name
 }
 
 /// Whether a pair is one of ours, its name in any spelling, with whatever number: upstream has no business with it.
 fn is_our_pair(pair: &[u8]) -> bool {
-    let name = name_of(pair);
+    let name = trim_loosely(name_of(pair));
     SessionCookie::ALL.iter().any(|cookie| match name.split_at_checked(cookie.name().len()) {
         Some((start, rest)) => {
             start.eq_ignore_ascii_case(cookie.name().as_bytes()) && matches!(rest.first(), None | Some(b'.'))
@@ -314,7 +352,24 @@ mod tests {
             (vec![format!("{name}=9~t")], Err(CookieError::Malformed)),
             (vec![format!("{name}=1~")], Err(CookieError::Malformed)),
             (vec![format!("{name}=\"t\"")], Err(CookieError::Malformed)),
-            (vec![format!("{name}=t,{name}=u")], Err(CookieError::Malformed)),
+            // Two lines in one, as Envoy joins them unless it sends raw headers.
+            (vec![format!("{name}=t,a=b; c=d")], Ok(Some("t"))),
+            (vec![format!("a=b; {name}=2~t,{name}.1=u; c=d")], Ok(Some("tu"))),
+            (vec![format!("{name}=2~t , {name}.1=u,c=d")], Ok(Some("tu"))),
+            (vec![format!("{name}=t,{name}=u")], Err(CookieError::Repeated)),
+            (vec![format!("{name}=,a=b")], Ok(None)),
+            // A comma in another cookie begins nothing: any host of the site may have set that one.
+            (vec![format!("a=b,{name}=t")], Ok(None)),
+            (vec![format!("{name}=t; a=b,{name}=u")], Ok(Some("t"))),
+            (vec![format!("{name}=t,a=b,{name}=u")], Ok(Some("t"))),
+            // Only spaces and tabs are optional white space.
+            (vec![format!("\t{name}\t=\tt\t; c=d")], Ok(Some("t"))),
+            (vec![format!("{name}=t\n")], Err(CookieError::Malformed)),
+            (vec![format!("{name}=\x0bt")], Err(CookieError::Malformed)),
+            (vec![format!("\n{name}=t")], Err(CookieError::Malformed)),
+            (vec![format!("a=b; {name}\x0c=t")], Err(CookieError::Malformed)),
+            (vec![format!("a=b; \r{name}.1=t")], Err(CookieError::Malformed)),
+            (vec![format!("a=b\n; {name}=t")], Ok(Some("t"))),
             (vec![format!("{name}={}", "a".repeat(MAX_TOKEN_BYTES))], Ok(Some(&*"a".repeat(MAX_TOKEN_BYTES)))),
             (vec![format!("{name}={}", "a".repeat(MAX_TOKEN_BYTES + 1))], Err(CookieError::TooLarge)),
         ] {
@@ -337,6 +392,8 @@ mod tests {
             ("a=b,__Host-access_token=t; c=1,2", Some("a=b; c=1,2")),
             ("__Host-access_token=t,a=b, __Host-refresh_token=r,c=d", Some("a=b,c=d")),
             ("a=1,2; b=3", None),
+            ("\x0b__Host-access_token=t; a=\x0cb\n", Some("a=\x0cb\n")),
+            ("__Host-refresh_token\x0b=t; a=b", Some("a=b")),
             ("__Host-access_token.evil=t; =x; b=__Host-access_token=1", Some("=x; b=__Host-access_token=1")),
         ] {
             assert_eq!(cut(header.as_bytes()).as_deref(), rest.map(str::as_bytes), "{header}");

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use super::extra_claims::WantedIndex;
 use super::request::{Header, is_token};
+use crate::field_value::trim_text;
 use crate::session_cookie;
 
 /// Number of headers that are always ours.
@@ -299,10 +300,13 @@ fn hide_session_cookies(request: &[Header<'_>], out: &mut impl FnMut(Mutation<'_
     }
     let rest = cookies().map(|value| session_cookie::cut(value).map_or(Cow::Borrowed(value), Cow::Owned));
     let rest: Vec<_> = rest.filter(|rest| !rest.is_empty()).collect();
-    // What is no text cannot be set; upstream gets no cookies then rather than a session.
-    match String::from_utf8(rest.join(&b"; "[..])) {
-        Ok(rest) if !rest.is_empty() => out(Mutation::Set("cookie", &rest)),
-        _ => out(Mutation::Remove("cookie")),
+    let rest = rest.join(&b"; "[..]);
+    // An answer holds values as text (`HeaderValue.value`; Envoy 1.40 does not read `raw_value`, and cannot decode text that
+    // is not UTF-8). A cookie that is no text is left out, so that the others stay as they are.
+    let texts = rest.split(|byte| *byte == b';').filter_map(|pair| std::str::from_utf8(pair).ok());
+    match trim_text(&texts.collect::<Vec<_>>().join(";")) {
+        "" => out(Mutation::Remove("cookie")),
+        rest => out(Mutation::Set("cookie", rest)),
     }
 }
 
@@ -438,6 +442,28 @@ mod tests {
             }
         });
         assert_eq!(removed.split_off(STANDARD), names[..16_000], "in the order in which they came");
+    }
+
+    #[test]
+    fn an_applications_own_cookies_stay_as_they_are() {
+        let mut headers = OwnedHeaders::new("x-auth-".parse().unwrap());
+        headers.hide_sessions();
+        for (lines, expected) in [
+            // Cookies that are no text cannot be written into an answer; the others stay byte for byte.
+            (&[&b"a=1; __Host-access_token=t; b=\xe9; c=\xc3\xa9"[..]][..], Some("a=1; c=é")),
+            (&[b"b=\xff", b"__Host-access_token=t; a=\"x, y\"", b"c=3"], Some("a=\"x, y\"; c=3")),
+            (&[b"b=\xff; __Host-access_token=t"], None),
+            (&[b"a=1\x0b; __Host-access_token=t"], Some("a=1\x0b")),
+        ] {
+            let sent: Vec<_> = lines.iter().map(|value| Header { name: b"cookie", value }).collect();
+            let mut done = Vec::new();
+            headers.mutate(std::iter::empty(), false, &sent, &mut |mutation| match mutation {
+                Mutation::Set("cookie", rest) => done.push(Some(rest.to_owned())),
+                Mutation::Remove("cookie") => done.push(None),
+                _ => {}
+            });
+            assert_eq!(done, [expected.map(str::to_owned)]);
+        }
     }
 
     #[test]

@@ -63,6 +63,32 @@ async fn every_reason_for_a_401() {
 }
 
 #[tokio::test]
+async fn only_spaces_and_tabs_surround_a_credential() {
+    let (app, _server) = start(&["--account-cookies"]).await;
+    let channel = connect(&app.grpc[0]).await;
+    let token = TokenBuilder::access().sign(SigningKey::shared());
+    let cookie = format!("__Host-access_token={token}");
+    for (before, after, reason) in [
+        ("", "", ""),
+        (" \t", "\t ", ""),
+        ("\n", "", "malformed_token"),
+        ("", "\n", "malformed_token"),
+        ("", "\r", "malformed_token"),
+        ("\r\n", "\r\n", "malformed_token"),
+        ("\x0c", "", "malformed_token"),
+        ("", "\x0c", "malformed_token"),
+        ("\x0b", "", "malformed_token"),
+        ("", "\x0b", "malformed_token"),
+    ] {
+        for (name, value) in [("authorization", format!("Bearer {token}")), ("cookie", cookie.clone())] {
+            let answer = check(&channel, request(&[(name, &format!("{before}{value}{after}"))])).await.unwrap();
+            let status = if reason.is_empty() { 200 } else { 401 };
+            assert_eq!(answer.verdict(), (status, reason), "{name} {before:?} {after:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_allowed_caller_is_named_to_upstream() {
     let (app, _server) = start(&["--token-use", "any"]).await;
     let channel = connect(&app.grpc[0]).await;
