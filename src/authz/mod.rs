@@ -11,6 +11,7 @@ pub mod denial;
 pub mod extra_claims;
 pub mod headers;
 pub mod identity;
+mod json;
 pub mod path;
 pub mod pattern;
 pub mod policy;
@@ -21,7 +22,6 @@ pub mod ruleset;
 pub mod step;
 pub mod token;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -35,9 +35,9 @@ pub use self::identity::{Caller, Identity};
 pub use self::policy::{Access, Policies, Policy, PolicyIndex};
 pub use self::request::{Header, RequestContext};
 pub use self::requirement::Requirements;
-pub use self::ruleset::Ruleset;
+pub use self::ruleset::{Credential, Ruleset};
 pub use self::step::Step;
-use self::token::{Decoded, MAX_TOKEN_BYTES};
+use self::token::{Decoded, MAX_TOKEN_BYTES, Purpose};
 use crate::jwks::store::KeyMiss;
 use crate::user_pool::PoolIndex;
 
@@ -168,25 +168,15 @@ impl Authorizer {
         }
 
         known.step = Step::Credential;
-        // A value that is not even text is no token; the bare scheme stands for it and is refused as one.
-        let as_text = |value| std::str::from_utf8(value).unwrap_or("Bearer");
-        let credential = || match token::credential(request.header_values("authorization").map(as_text)) {
-            // A Bearer token goes before a browser's session, also a bad one.
-            Err(Denial::MissingCredential) => match &rules.browser_sessions {
-                Some(sessions) => sessions.access_token(request)?.ok_or(Denial::MissingCredential),
-                None => Err(Denial::MissingCredential),
-            },
-            bearer => bearer.map(Cow::Borrowed),
-        };
-        let (token, requirements) = match &policy.access {
+        let (credential, requirements) = match &policy.access {
             Access::Public => return anonymous(),
-            Access::Optional => match credential() {
+            Access::Optional => match rules.credential(request) {
                 Err(Denial::MissingCredential) => return anonymous(),
                 credential => (credential?, None),
             },
-            Access::Required(requirements) => (credential()?, Some(requirements)),
+            Access::Required(requirements) => (rules.credential(request)?, Some(requirements)),
         };
-        let token = &*token;
+        let Credential { token, is_session } = &credential;
         known.step = Step::Size;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Denial::TokenTooLarge);
@@ -197,11 +187,17 @@ impl Authorizer {
             seen
         } else {
             // Boxed, so that checks that are answered from the cache do not carry room for it.
-            let verified = Arc::new(Box::pin(self.verify(rules, token, None, now, deadline, known)).await?);
+            let purpose = if *is_session { Purpose::Session } else { Purpose::Check };
+            let verified = Arc::new(Box::pin(self.verify(rules, token, purpose, now, deadline, known)).await?);
             self.cache.insert(digest, Arc::clone(&verified));
             verified
         };
         known.pool = Some(verified.pool);
+        // The cache holds what checks accept, sessions or not.
+        if *is_session && verified.claims.token_use() != TokenUse::Access {
+            known.step = Step::TokenUse;
+            return Err(Denial::WrongTokenUse);
+        }
         // Judged at every use: what was alive when it was verified need not be alive now.
         if !claims::is_alive(verified.claims.expires(), now, self.leeway) {
             known.step = Step::Expiry;
@@ -236,7 +232,8 @@ impl Authorizer {
         now: UnixTime,
         deadline: Instant,
     ) -> Result<Verified, Denial> {
-        self.verify(&self.rules(), token, Some(expected), now, deadline, &mut Known::default()).await
+        let purpose = Purpose::Other(expected);
+        self.verify(&self.rules(), token, purpose, now, deadline, &mut Known::default()).await
     }
 
     /// From text to claims: form, header, claims, key, signature.
@@ -244,7 +241,7 @@ impl Authorizer {
         &self,
         rules: &Ruleset,
         token: &str,
-        expected: Option<Expected<'_>>,
+        purpose: Purpose<'_>,
         now: UnixTime,
         deadline: Instant,
         known: &mut Known,
@@ -252,7 +249,7 @@ impl Authorizer {
         known.step = Step::Form;
         let decoded = Decoded::new(token)?;
         let unverified = decoded.read()?;
-        let checked = unverified.check_as(&rules.pools, expected, now, self.leeway, &mut known.step);
+        let checked = unverified.check_as(&rules.pools, purpose, now, self.leeway, &mut known.step);
         // Steps up to the issuer fail without a pool, whatever the token says.
         if checked.is_ok() || known.step > Step::Issuer {
             known.pool = unverified.pool(&rules.pools).map(|(pool, _)| pool);

@@ -117,12 +117,16 @@ impl Shared {
                 let claims = token.as_ref().map(|token| &token.claims);
                 (response::allow(&verdict.rules.headers, identity, claims, policy, headers), None)
             }
-            // Nobody passes without a policy.
-            (Decision::Allow { .. }, None) => {
-                (self.answers.deny(Denial::UnknownPolicy, None, None), Some(Denial::UnknownPolicy))
-            }
-            (Decision::Deny(denial), policy) => {
-                (self.answers.deny(*denial, policy, verdict.requirement.as_deref()), Some(*denial))
+            (decision, policy) => {
+                let denial = match decision {
+                    Decision::Deny(denial) => *denial,
+                    // Nobody passes without a policy.
+                    Decision::Allow { .. } => Denial::UnknownPolicy,
+                };
+                let given = context.as_ref().and_then(|context| context.policy);
+                let name =
+                    policy.map_or_else(|| verdict.rules.policies.name_without_choice(given), |policy| &policy.name);
+                (self.answers.deny(denial, name, policy, verdict.requirement.as_deref()), Some(denial))
             }
         };
         let (outcome, reason) = match denial {

@@ -44,8 +44,9 @@ impl Answers {
         Self { realm }
     }
 
-    /// "The request may not pass." `requirement` is what the policy asks for and the token does not meet.
-    pub fn deny(&self, denial: Denial, policy: Option<&Policy>, requirement: Option<&str>) -> Bytes {
+    /// "The request may not pass." `policy_name` is for the metadata, `policy` says what a challenge names, if one has been
+    /// chosen, and `requirement` is what it asks for and the token does not meet.
+    pub fn deny(&self, denial: Denial, policy_name: &str, policy: Option<&Policy>, requirement: Option<&str>) -> Bytes {
         let (error, reason, message) = (denial.error(), denial.reason(), denial.message());
         let body = serde_json::to_string(&Body { error, reason, message }).unwrap_or_default();
         let mut headers = vec![header("content-type", "application/json"), header("cache-control", "no-store")];
@@ -56,9 +57,8 @@ impl Answers {
         if denial.is_ours() {
             headers.push(header("retry-after", RETRY_AFTER));
         }
-        let known_policy = policy.map(|policy| ("policy", &*policy.name));
         let requirement = requirement.map(|requirement| ("requirement", requirement));
-        let fields = [("decision", "deny"), ("reason", reason)].into_iter().chain(known_policy).chain(requirement);
+        let fields = [("decision", "deny"), ("reason", reason), ("policy", policy_name)].into_iter().chain(requirement);
         let value = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
         let response = CheckResponse {
             status: Some(Status { code: grpc_code(denial.status()), message: reason.to_owned(), details: Vec::new() }),
@@ -326,7 +326,8 @@ mod tests {
     #[test]
     fn a_denial_never_looks_like_an_allowance() {
         for denial in Denial::ALL {
-            let response = CheckResponse::decode(&answers().deny(denial, Some(&default_policy()), None)[5..]).unwrap();
+            let response =
+                CheckResponse::decode(&answers().deny(denial, "default", Some(&default_policy()), None)[5..]).unwrap();
             let status = response.status.unwrap();
             assert!([7, 14, 16].contains(&status.code), "{denial:?}");
             let Some(HttpResponse::DeniedResponse(denied)) = response.http_response else {
@@ -363,7 +364,7 @@ mod tests {
             ..default_policy()
         };
         let challenge = |denial, policy: Option<&Policy>| {
-            let response = CheckResponse::decode(&answers().deny(denial, policy, Some("x"))[5..]).unwrap();
+            let response = CheckResponse::decode(&answers().deny(denial, "default", policy, Some("x"))[5..]).unwrap();
             let Some(HttpResponse::DeniedResponse(denied)) = response.http_response else { panic!("no denial") };
             let headers = denied.headers.into_iter().filter_map(|option| option.header);
             let values = headers.filter(|header| header.key == "www-authenticate").map(|header| header.value);
@@ -403,7 +404,8 @@ mod tests {
 
     #[test]
     fn a_denial_names_the_requirement() {
-        let bytes = answers().deny(Denial::ClaimMismatch, Some(&default_policy()), Some("claims.custom:tenant"));
+        let policy = default_policy();
+        let bytes = answers().deny(Denial::ClaimMismatch, "default", Some(&policy), Some("claims.custom:tenant"));
         let metadata = CheckResponse::decode(&bytes[5..]).unwrap().dynamic_metadata.unwrap().fields;
         assert_eq!(metadata["requirement"].kind, Some(Kind::StringValue("claims.custom:tenant".into())));
     }
