@@ -30,7 +30,8 @@ pub struct Explanation {
     pub allowed: bool,
 }
 
-/// Reads a token as people paste it: with or without the scheme, and with a line break at its end. Nothing is no token.
+/// Reads a token as people paste it: with or without the scheme, and with line breaks at its edges. Nothing is no token.
+/// Other white space than line breaks, spaces and tabs is part of it, as it is for a check.
 ///
 /// # Errors
 /// When it cannot be read, or is no text.
@@ -38,9 +39,9 @@ pub fn read_token(input: impl Read) -> std::io::Result<Option<String>> {
     let mut text = String::new();
     // One byte more than is allowed is enough to be told that it is too much.
     input.take(MAX_TOKEN_BYTES as u64 + 64).read_to_string(&mut text)?;
-    let text = text.trim();
+    let text = text.trim_matches([' ', '\t', '\r', '\n']);
     let token = match text.split_at_checked("bearer ".len()) {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer ") => token.trim_start(),
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer ") => token.trim_start_matches(' '),
         _ => text,
     };
     Ok((!token.is_empty()).then(|| token.to_owned()))
@@ -62,7 +63,8 @@ pub fn decider(config: Config) -> anyhow::Result<(Rulebook, Authorizer)> {
     Ok((rulebook, Authorizer::new(rules, TokenCache::new(0, 0, metrics.token_cache.clone()), config.leeway)))
 }
 
-/// Goes through one check at the time `now`. The keys of the pool that the token names are fetched as `serve` would.
+/// Goes through one check at the time `now`. The keys of the pool that the credential names, a Bearer token or a browser's
+/// session, are fetched as `serve` would.
 ///
 /// # Errors
 /// When two pools share an issuer.
@@ -75,15 +77,15 @@ pub async fn explain(
     let realm = config.realm.clone();
     let (mut rulebook, authorizer) = decider(config)?;
     let rules = authorizer.rules();
-    if let Some(token) = token
-        && let Ok(decoded) = Decoded::new(token)
+    let bearer = token.map(|token| format!("Bearer {token}"));
+    let context = context(request, bearer.as_deref());
+    if let Ok(credential) = rules.credential(&context)
+        && let Ok(decoded) = Decoded::new(&credential.token)
         && let Ok(unverified) = decoded.read()
         && let Some((pool, _)) = unverified.pool(&rules.pools)
     {
         rulebook.fetch_keys_of(pool).await;
     }
-    let credential = token.map(|token| format!("Bearer {token}"));
-    let context = context(request, credential.as_deref());
     let verdict = authorizer.authorize(&rules, Some(&context), now, Instant::now() + MAX_CHECK).await;
     let report = report(&verdict, &rules, &context, &realm);
     let allowed = matches!(verdict.decision, Decision::Allow(_));
@@ -238,6 +240,11 @@ mod tests {
             ("bearer   a.b.c", Some("a.b.c")),
             ("Bearer ", Some("Bearer")),
             ("éé.b.c", Some("éé.b.c")),
+            ("\t a.b.c \r\n\n", Some("a.b.c")),
+            // What a check does not trim stays, and is malformed there and here.
+            ("\u{a0}a.b.c", Some("\u{a0}a.b.c")),
+            ("a.b.c\x0b\n", Some("a.b.c\x0b")),
+            ("Bearer \x0ca.b.c", Some("\x0ca.b.c")),
         ] {
             assert_eq!(read_token(input.as_bytes()).unwrap().as_deref(), expected, "{input:?}");
         }

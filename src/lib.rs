@@ -13,8 +13,8 @@
 //! - [`cognito`]: the one caller of the user-pool API.
 //! - [`session_cookie`]: browser sessions in cookies, for the account API and the check.
 //! - [`admin`]: the operators' port.
-//! - [`config`], [`metrics`], [`logging`], [`listen`], [`http_server`], [`lifecycle`], [`file_watch`]: leaves that every
-//!   server has; [`config::file`] is the form of the policy file.
+//! - [`config`], [`metrics`], [`logging`], [`listen`], [`http_server`], [`lifecycle`], [`file_watch`], [`field_value`]:
+//!   leaves that every server has; [`config::file`] is the form of the policy file.
 //! - [`app`]: builds and runs all of it.
 //! - [`explain`], [`test_policy`], [`healthcheck`]: the other commands.
 //!
@@ -39,6 +39,7 @@ pub mod cognito;
 pub mod config;
 pub mod explain;
 pub mod ext_authz;
+pub mod field_value;
 pub mod file_watch;
 pub mod healthcheck;
 pub mod http_server;

@@ -20,6 +20,8 @@ mod provenance;
 use std::borrow::Cow;
 use std::iter;
 
+use crate::field_value::trim;
+
 pub use self::provenance::{Provenance, Sent, is_cross_site};
 
 /// A token of this many bytes is written and read, one byte more is [`CookieError::TooLarge`]. (What a check takes.)
@@ -81,13 +83,15 @@ pub fn read<'h>(
 ) -> Result<Option<Cow<'h, str>>, CookieError> {
     let mut pieces: [Option<&[u8]>; MAX_PIECES] = [None; MAX_PIECES];
     for (name, value) in headers.flat_map(pairs) {
-        // Exactly as it was set; other spellings are nothing of ours to read (and are cut all the same).
-        let place = name.strip_prefix(cookie.name().as_bytes()).and_then(|suffix| match suffix {
-            [] => Some(0),
-            [b'.', digit @ b'1'..=b'9'] => Some(usize::from(digit - b'0')),
-            _ => None,
-        });
-        let Some(piece) = place.and_then(|place| pieces.get_mut(place)) else { continue };
+        let place = match exact(name) {
+            Some((of, place)) if of == cookie => place,
+            // A name that a laxer reader would take for ours.
+            None if exact(trim_loosely(name)).is_some_and(|(of, _)| of == cookie) => {
+                return Err(CookieError::Malformed);
+            }
+            _ => continue,
+        };
+        let Some(piece) = pieces.get_mut(place) else { continue };
         if piece.replace(value).is_some() {
             return Err(CookieError::Repeated);
         }
@@ -129,14 +133,15 @@ pub fn is_any_in<'h>(mut headers: impl Iterator<Item = &'h [u8]>) -> bool {
 /// The value of one `Cookie` header without our cookies, in any spelling and state; `None` if there are none in it. An
 /// empty rest means that the header has to go as a whole. What is not ours stays byte for byte, in its order.
 ///
-/// Whoever has several `Cookie` headers and joins them with commas (Envoy does, for a check) still gets rid of ours.
+/// Whoever has several `Cookie` headers and joins them with commas (Envoy does for a check, unless it sends raw headers) still
+/// gets rid of ours.
 pub fn cut(header: &[u8]) -> Option<Vec<u8>> {
     if !is_any_in(iter::once(header)) {
         return None;
     }
     let kept = header.split(|byte| *byte == b';').map(|pair| {
         let parts = pair.split(|byte| *byte == b',').filter(|part| !is_our_pair(part));
-        parts.collect::<Vec<_>>().join(&b","[..]).trim_ascii().to_vec()
+        trim(&parts.collect::<Vec<_>>().join(&b","[..])).to_vec()
     });
     Some(kept.filter(|pair| !pair.is_empty()).collect::<Vec<_>>().join(&b"; "[..]))
 }
@@ -198,22 +203,55 @@ fn names_in<'h>(cookie: SessionCookie, headers: impl Iterator<Item = &'h [u8]>) 
     names.filter(|name| name.starts_with(cookie.name().as_bytes())).take(MAX_PIECES * 2).collect()
 }
 
-/// The pairs of a `Cookie` header (RFC 6265 section 5.4): name and value, without the spaces around them.
+/// The pairs of a `Cookie` header (RFC 6265 section 5.4): name and value, without the spaces and tabs around them.
 fn pairs(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    header.split(|byte| *byte == b';').map(|pair| {
-        let name = name_of(pair);
+    header.split(|byte| *byte == b';').flat_map(lines).map(|pair| {
         let value = pair.iter().position(|byte| *byte == b'=').and_then(|at| pair.get(at + 1..)).unwrap_or_default();
-        (name, value.trim_ascii())
+        (name_of(pair), trim(value))
+    })
+}
+
+/// Takes apart what stands between two semicolons: the end of one `Cookie` header and the beginning of the next, if
+/// somebody has joined them with a comma.
+///
+/// That is certain only after a cookie of ours, because no token has a comma. In any other cookie a comma may be part of the
+/// value, and every host of the site can set such a cookie: what looks like ours behind it must not count.
+fn lines(part: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(part);
+    iter::from_fn(move || {
+        let part = rest.take()?;
+        let comma = part.iter().position(|byte| *byte == b',').filter(|_| exact(name_of(part)).is_some());
+        let (pair, next) = comma.and_then(|comma| part.split_at_checked(comma)).unwrap_or((part, &[]));
+        rest = next.get(1..);
+        Some(pair)
     })
 }
 
 fn name_of(pair: &[u8]) -> &[u8] {
-    pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
+    trim(pair.split(|byte| *byte == b'=').next().unwrap_or_default())
+}
+
+/// The cookie that has this very name, and which piece of it. Other spellings are nothing of ours to read (and are cut all
+/// the same).
+fn exact(name: &[u8]) -> Option<(SessionCookie, usize)> {
+    SessionCookie::ALL.into_iter().find_map(|cookie| match name.strip_prefix(cookie.name().as_bytes())? {
+        [] => Some((cookie, 0)),
+        [b'.', digit @ b'1'..=b'9'] => Some((cookie, usize::from(digit - b'0'))),
+        _ => None,
+    })
+}
+
+/// A name without what some reader may take for white space at its edges: spaces and every control character.
+fn trim_loosely(mut name: &[u8]) -> &[u8] {
+    while let [b'\0'..=b' ' | 0x7f, rest @ ..] | [rest @ .., b'\0'..=b' ' | 0x7f] = name {
+        name = rest;
+    }
+    name
 }
 
 /// Whether a pair is one of ours, its name in any spelling, with whatever number: upstream has no business with it.
 fn is_our_pair(pair: &[u8]) -> bool {
-    let name = name_of(pair);
+    let name = trim_loosely(name_of(pair));
     SessionCookie::ALL.iter().any(|cookie| match name.split_at_checked(cookie.name().len()) {
         Some((start, rest)) => {
             start.eq_ignore_ascii_case(cookie.name().as_bytes()) && matches!(rest.first(), None | Some(b'.'))
@@ -228,160 +266,4 @@ fn is_of_token(byte: u8) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const NOTHING: iter::Empty<&[u8]> = iter::empty();
-
-    /// The `Cookie` header of a browser that got these.
-    fn jar(set: &[String]) -> String {
-        let kept = set.iter().filter(|cookie| !cookie.contains("Max-Age=0"));
-        kept.map(|cookie| cookie.split(';').next().unwrap()).collect::<Vec<_>>().join("; ")
-    }
-
-    fn read_from(cookie: SessionCookie, headers: &[&str]) -> Result<Option<String>, CookieError> {
-        read(cookie, headers.iter().map(|header| header.as_bytes())).map(|token| token.map(Cow::into_owned))
-    }
-
-    #[test]
-    fn cookies_are_what_browsers_take_for_host_names() {
-        let set = set(SessionCookie::Access, "e.y.J", Some(300), NOTHING).unwrap();
-        assert_eq!(set, ["__Host-access_token=e.y.J; Path=/; Max-Age=300; HttpOnly; Secure; SameSite=Strict"]);
-        assert_eq!(
-            super::set(SessionCookie::Refresh, "r", None, NOTHING).unwrap(),
-            ["__Host-refresh_token=r; Path=/; HttpOnly; Secure; SameSite=Strict"]
-        );
-        assert_eq!(
-            clear(SessionCookie::Refresh, NOTHING),
-            ["__Host-refresh_token=; Path=/; Max-Age=0; HttpOnly; Secure; SameSite=Strict"]
-        );
-    }
-
-    #[test]
-    fn long_tokens_are_in_pieces_and_what_they_leave_is_taken_away() {
-        let token = "a".repeat(MAX_TOKEN_BYTES);
-        let long = set(SessionCookie::Access, &token, Some(1), NOTHING).unwrap();
-        assert_eq!(long.len(), MAX_PIECES);
-        for cookie in &long {
-            assert!(cookie.split(';').next().unwrap().len() <= 4096, "{}", cookie.len());
-        }
-        let sent = jar(&long);
-        assert_eq!(read_from(SessionCookie::Access, &[&sent]), Ok(Some(token.clone())));
-        // A shorter one after it: what is left of the longer one does not matter, and goes.
-        let short = set(SessionCookie::Access, "short", Some(1), iter::once(sent.as_bytes())).unwrap();
-        assert_eq!(short.iter().filter(|cookie| cookie.contains("Max-Age=0")).count(), MAX_PIECES - 1);
-        let rest = sent.split_once("; ").unwrap().1;
-        assert_eq!(read_from(SessionCookie::Access, &["__Host-access_token=short", rest]), Ok(Some("short".into())));
-        assert_eq!(clear(SessionCookie::Access, iter::once(sent.as_bytes())).len(), MAX_PIECES);
-        assert_eq!(clear(SessionCookie::Refresh, iter::once(sent.as_bytes())).len(), 1);
-        assert_eq!(set(SessionCookie::Access, &format!("{token}a"), None, NOTHING), Err(CookieError::TooLarge));
-        for no_token in ["", "a;b", "a b", "a,b", "\"a\"", "ä", "a\r\nSet-Cookie: x=y"] {
-            assert_eq!(
-                set(SessionCookie::Access, no_token, None, NOTHING),
-                Err(CookieError::Malformed),
-                "{no_token:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_told_is_refused() {
-        let name = SessionCookie::Access.name();
-        let read = |headers: &[String]| {
-            read_from(SessionCookie::Access, &headers.iter().map(String::as_str).collect::<Vec<_>>())
-        };
-        for (headers, expected) in [
-            (vec![], Ok(None)),
-            (vec![String::new()], Ok(None)),
-            (vec![format!("{name}")], Ok(None)),
-            (vec![format!("{name}=")], Ok(None)),
-            (vec![format!("a=b;{name} = t ; c=d")], Ok(Some("t"))),
-            (vec![format!("{name}=a.b=="), "x=y".into()], Ok(Some("a.b=="))),
-            (vec![format!("{name}.1=t")], Ok(None)),
-            (vec![format!("x{name}=t; {name}x=t; {name}.9=t; {name}.01=t")], Ok(None)),
-            (vec![name.to_lowercase() + "=t"], Ok(None)),
-            (vec![format!("{name}=t; {name}=t")], Err(CookieError::Repeated)),
-            (vec![format!("{name}=t"), format!("{name}=u")], Err(CookieError::Repeated)),
-            (vec![format!("{name}=t; {name}=")], Err(CookieError::Repeated)),
-            (vec![format!("{name}=2~t; {name}.1=u; {name}.1=v")], Err(CookieError::Repeated)),
-            (vec![format!("{name}=2~t; {name}.1=u")], Ok(Some("tu"))),
-            (vec![format!("{name}=1~t; {name}.1=u")], Ok(Some("t"))),
-            (vec![format!("{name}=3~t; {name}.1=u")], Err(CookieError::Malformed)),
-            (vec![format!("{name}=3~t; {name}.2=u")], Err(CookieError::Malformed)),
-            (vec![format!("{name}=0~t")], Err(CookieError::Malformed)),
-            (vec![format!("{name}=6~t")], Err(CookieError::Malformed)),
-            (vec![format!("{name}=9~t")], Err(CookieError::Malformed)),
-            (vec![format!("{name}=1~")], Err(CookieError::Malformed)),
-            (vec![format!("{name}=\"t\"")], Err(CookieError::Malformed)),
-            (vec![format!("{name}=t,{name}=u")], Err(CookieError::Malformed)),
-            (vec![format!("{name}={}", "a".repeat(MAX_TOKEN_BYTES))], Ok(Some(&*"a".repeat(MAX_TOKEN_BYTES)))),
-            (vec![format!("{name}={}", "a".repeat(MAX_TOKEN_BYTES + 1))], Err(CookieError::TooLarge)),
-        ] {
-            assert_eq!(read(&headers), expected.map(|token| token.map(str::to_owned)), "{headers:?}");
-        }
-    }
-
-    #[test]
-    fn our_cookies_are_cut_and_no_others() {
-        for (header, rest) in [
-            ("a=b", None),
-            ("", None),
-            ("__Host-access_tokens=1; x__Host-access_token=2", None),
-            ("__Host-access_token=t", Some("")),
-            ("a=b; __Host-access_token=t", Some("a=b")),
-            ("__Host-access_token=2~t; a=b;__Host-access_token.1=u;  c = d ;", Some("a=b; c = d")),
-            ("__HOST-ACCESS_TOKEN=t; a=\"b\"; __host-Refresh_Token.7=x; __Host-oauth_browser=y", Some("a=\"b\"")),
-            ("__Host-refresh_token; a", Some("a")),
-            // Two headers in one, as Envoy joins them.
-            ("a=b,__Host-access_token=t; c=1,2", Some("a=b; c=1,2")),
-            ("__Host-access_token=t,a=b, __Host-refresh_token=r,c=d", Some("a=b,c=d")),
-            ("a=1,2; b=3", None),
-            ("__Host-access_token.evil=t; =x; b=__Host-access_token=1", Some("=x; b=__Host-access_token=1")),
-        ] {
-            assert_eq!(cut(header.as_bytes()).as_deref(), rest.map(str::as_bytes), "{header}");
-            assert_eq!(is_any_in(iter::once(header.as_bytes())), rest.is_some());
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_set_is_read(token in "[A-Za-z0-9._~+/=-]{1,200}", times in 1_usize..90, max_age: Option<u64>) {
-            let token = token.repeat(times);
-            for cookie in SessionCookie::ALL {
-                match set(cookie, &token, max_age, NOTHING) {
-                    Ok(set) => {
-                        let sent = format!("a=b; {}; c=d", jar(&set));
-                        prop_assert_eq!(read_from(cookie, &[&sent]), Ok(Some(token.clone())));
-                        prop_assert_eq!(cut(sent.as_bytes()), Some(b"a=b; c=d".to_vec()));
-                    }
-                    Err(error) => {
-                        prop_assert_eq!(error, CookieError::TooLarge);
-                        prop_assert!(token.len() > MAX_TOKEN_BYTES);
-                    }
-                }
-            }
-        }
-
-        #[test]
-        fn nothing_of_ours_is_left_after_a_cut(
-            pairs in prop::collection::vec((0_usize..6, "[ -~]{0,20}"), 0..8),
-            noise in prop::collection::vec(any::<u8>(), 0..60),
-        ) {
-            let names = ["__Host-access_token", "__host-refresh_token", "__Host-access_token.3", "other", "", "__HOST-OAUTH_BROWSER"];
-            let mut header = Vec::new();
-            for (name, value) in pairs {
-                header.extend(format!("{}={value};", names[name]).into_bytes());
-            }
-            header.extend(noise);
-            let rest = cut(&header);
-            prop_assert_eq!(rest.is_some(), is_any_in(iter::once(&*header)));
-            let rest = rest.unwrap_or(header);
-            prop_assert!(!is_any_in(iter::once(&*rest)));
-            for cookie in SessionCookie::ALL {
-                prop_assert_eq!(read(cookie, iter::once(&*rest)), Ok(None));
-            }
-            prop_assert_eq!(cut(&rest), None);
-        }
-    }
-}
+mod tests;

@@ -37,9 +37,11 @@ class Answer:
 
 def request(method: str, url: str, headers: Headers = (), body: bytes = b"", timeout: float = 10) -> Answer:
     parts = urlsplit(url)
+    headers = list(headers)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
     try:
-        connection.putrequest(method, f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}")
+        target = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+        connection.putrequest(method, target, skip_host=any(name.lower() == "host" for name, _ in headers))
         for name, value in headers:
             connection.putheader(name, value)
         if body:

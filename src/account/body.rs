@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::{AccountError, Code};
 use super::table::{AUTH_FLOWS, Need, Place, Row, Shape};
+use crate::field_value::trim_text;
 
 /// Bytes of a body; one more is too many.
 pub const MAX_BYTES: usize = 16 * 1024;
@@ -56,7 +57,7 @@ pub async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Acco
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("application/json")
+    trim_text(essence).eq_ignore_ascii_case("application/json")
 }
 
 /// The members of a body that the row knows, of the right types. It has no `Debug`: they are secrets and names.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::address::{self, Address};
@@ -49,8 +49,7 @@ impl Account {
         if row.credential == Credential::None {
             return Ok(None);
         }
-        let values = headers.get_all(header::AUTHORIZATION).iter();
-        let token = token::credential(values.map(|value| value.to_str().unwrap_or("Bearer")));
+        let token = token::credential(headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes));
         let refused = |denial: Denial| match denial {
             Denial::MissingCredential => no_token(),
             denial if denial.fault() == Fault::Service => AccountError::unavailable(),

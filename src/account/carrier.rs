@@ -50,8 +50,7 @@ fn values(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = 
 impl<'h> Carrier<'h> {
     fn new(headers: &'h HeaderMap, cookies: bool) -> Self {
         let asks_for_body = Sent::of(values(headers, TOKENS)) == Sent::Once(b"body");
-        let authorization = headers.get_all(header::AUTHORIZATION).iter();
-        let credential = token::credential(authorization.map(|value| value.to_str().unwrap_or("Bearer")));
+        let credential = token::credential(values(headers, header::AUTHORIZATION));
         let writes = cookies && !asks_for_body;
         Self { headers, writes, reads: writes && credential == Err(Denial::MissingCredential) }
     }

@@ -33,7 +33,7 @@ pub struct Pass<'a> {
 /// What the caller gets.
 pub struct Refusal<'a> {
     denial: Denial,
-    policy: Option<&'a Policy>,
+    policy: Result<&'a Policy, &'a str>,
     requirement: Option<&'a str>,
     realm: &'a Realm,
 }
@@ -71,6 +71,8 @@ impl<'a> Answer<'a> {
             }
             Decision::Deny(denial) => {
                 let policy = verdict.trace.policy.and_then(|policy| rules.policies.get(policy));
+                let given = request.and_then(|request| request.policy);
+                let policy = policy.ok_or_else(|| rules.policies.name_without_choice(given));
                 Self::Refusal(Refusal::new(*denial, policy, verdict.trace.requirement.as_deref(), realm))
             }
         }
@@ -127,8 +129,14 @@ impl<'a> Pass<'a> {
 }
 
 impl<'a> Refusal<'a> {
-    /// Describes a refusal. `policy` is that of the request, once it has one; `requirement` the one that was not met.
-    pub fn new(denial: Denial, policy: Option<&'a Policy>, requirement: Option<&'a str>, realm: &'a Realm) -> Self {
+    /// Describes a refusal. `policy` is that of the request or, if it has none, a name for the metadata; `requirement` is the
+    /// one that was not met.
+    pub fn new(
+        denial: Denial,
+        policy: Result<&'a Policy, &'a str>,
+        requirement: Option<&'a str>,
+        realm: &'a Realm,
+    ) -> Self {
         Self { denial, policy, requirement, realm }
     }
 
@@ -144,7 +152,7 @@ impl<'a> Refusal<'a> {
 
     /// Value of `WWW-Authenticate`, if the response has one.
     pub fn www_authenticate(&self) -> Option<String> {
-        self.denial.www_authenticate(self.realm, self.policy.map(|policy| &policy.challenge))
+        self.denial.www_authenticate(self.realm, self.policy.ok().map(|policy| &policy.challenge))
     }
 
     /// Headers of the response.
@@ -168,9 +176,7 @@ impl<'a> Refusal<'a> {
     fn metadata(&self, write: &mut impl FnMut(&'static str, MetadataValue<'_, '_>)) {
         write("decision", MetadataValue::Text("deny"));
         write("reason", MetadataValue::Text(self.denial.reason()));
-        if let Some(policy) = self.policy {
-            write("policy", MetadataValue::Text(&policy.name));
-        }
+        write("policy", MetadataValue::Text(self.policy.map_or_else(|name| name, |policy| &policy.name)));
         if let Some(requirement) = self.requirement {
             write("requirement", MetadataValue::Text(requirement));
         }

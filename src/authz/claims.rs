@@ -257,7 +257,8 @@ impl<'t> RawClaims<'t> {
         })
     }
 
-    fn token_use(&self, accepted: AcceptedUse) -> Result<TokenUse, Denial> {
+    /// The kind of token, if it is accepted.
+    pub(super) fn token_use(&self, accepted: AcceptedUse) -> Result<TokenUse, Denial> {
         match (self.token_use.required_text()?, accepted) {
             ("access", AcceptedUse::Access | AcceptedUse::Any) => Ok(TokenUse::Access),
             ("id", AcceptedUse::Id | AcceptedUse::Any) => Ok(TokenUse::Id),

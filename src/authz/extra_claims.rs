@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::denial::Denial;
+
 /// Where a claim stands: its name or, inside objects, the names on the way to it.
 ///
 /// Names are taken as they are, so that `custom:tenant` and `https://example.com/roles` need no escaping.
@@ -56,14 +58,16 @@ impl WantedClaims {
         })
     }
 
-    /// Picks the claims out of a payload that has been read as an object before. Of two members with one name the last
-    /// one counts.
-    pub(super) fn pick(&self, payload: &str) -> ExtraClaims {
+    /// Picks the claims out of a payload.
+    ///
+    /// # Errors
+    /// [`Denial::MalformedToken`]: claims that cannot be read are not absent.
+    pub(super) fn pick(&self, payload: &str) -> Result<ExtraClaims, Denial> {
         if self.paths.is_empty() {
-            return ExtraClaims::default();
+            return Ok(ExtraClaims::default());
         }
-        let claims: Value = serde_json::from_str(payload).unwrap_or_default();
-        ExtraClaims(self.paths.iter().map(|path| path.look_up(&claims).cloned()).collect())
+        let claims: Value = serde_json::from_str(payload).map_err(|_| Denial::MalformedToken)?;
+        Ok(ExtraClaims(self.paths.iter().map(|path| path.look_up(&claims).cloned()).collect()))
     }
 }
 
@@ -107,7 +111,7 @@ mod tests {
         let mut wanted = WantedClaims::default();
         let mut find = |names: &[&str]| {
             let index = wanted.want(ClaimPath::new(names.iter().copied()).unwrap());
-            wanted.pick(payload).get(index).cloned()
+            wanted.pick(payload).unwrap().get(index).cloned()
         };
         for (names, expected) in [
             (&["a"][..], Some(json!(1))),
@@ -128,5 +132,9 @@ mod tests {
         assert_eq!(wanted.paths.len(), 12);
         assert_eq!(wanted.want(ClaimPath::new(["a"]).unwrap()), 0, "each once");
         assert!(ClaimPath::new([]).is_none() && ClaimPath::new(["a", ""]).is_none());
+        for unreadable in ["", "{", r#"{"a":1e999}"#, r#"{"a":1,"x":"\ud800"}"#] {
+            assert_eq!(wanted.pick(unreadable).err(), Some(Denial::MalformedToken), "{unreadable}");
+            assert!(WantedClaims::default().pick(unreadable).is_ok(), "nothing is read");
+        }
     }
 }

@@ -4,12 +4,13 @@
 //! also on a public route. Start from [`OwnedHeaders`].
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
 use super::extra_claims::WantedIndex;
 use super::request::{Header, is_token};
+use crate::field_value::trim_text;
 use crate::session_cookie;
 
 /// Number of headers that are always ours.
@@ -278,13 +279,12 @@ impl OwnedHeaders {
         if self.hides_sessions {
             hide_session_cookies(request, out);
         }
-        let mut removed: Vec<&str> = Vec::new();
+        let mut removed = HashSet::new();
         for header in request.iter().filter(|header| self.is_lookalike(header.name)) {
             // Each once, without regard to case, as Envoy compares names. A name that is no text is none to Envoy.
             if let Ok(name) = std::str::from_utf8(header.name)
-                && !removed.iter().any(|known| known.eq_ignore_ascii_case(name))
+                && removed.insert(name.to_ascii_lowercase())
             {
-                removed.push(name);
                 out(Mutation::Remove(name));
             }
         }
@@ -300,10 +300,13 @@ fn hide_session_cookies(request: &[Header<'_>], out: &mut impl FnMut(Mutation<'_
     }
     let rest = cookies().map(|value| session_cookie::cut(value).map_or(Cow::Borrowed(value), Cow::Owned));
     let rest: Vec<_> = rest.filter(|rest| !rest.is_empty()).collect();
-    // What is no text cannot be set; upstream gets no cookies then rather than a session.
-    match String::from_utf8(rest.join(&b"; "[..])) {
-        Ok(rest) if !rest.is_empty() => out(Mutation::Set("cookie", &rest)),
-        _ => out(Mutation::Remove("cookie")),
+    let rest = rest.join(&b"; "[..]);
+    // An answer holds values as text (`HeaderValue.value`; Envoy 1.40 does not read `raw_value`, and cannot decode text that
+    // is not UTF-8). A cookie that is no text is left out, so that the others stay as they are.
+    let texts = rest.split(|byte| *byte == b';').filter_map(|pair| std::str::from_utf8(pair).ok());
+    match trim_text(&texts.collect::<Vec<_>>().join(";")) {
+        "" => out(Mutation::Remove("cookie")),
+        rest => out(Mutation::Set("cookie", rest)),
     }
 }
 
@@ -423,6 +426,44 @@ mod tests {
             .map(|mutation| format!("{mutation:?}"))
         );
         assert_eq!(headers.position("x-tier"), Some(9));
+    }
+
+    #[test]
+    fn many_lookalikes_are_each_removed_once() {
+        let headers = OwnedHeaders::new("x-auth-".parse().unwrap());
+        let name = |number: usize| format!("x_auth_{number}");
+        let names: Vec<String> =
+            (0..16_000).map(name).chain((0..16_000).rev().map(|n| name(n).to_uppercase())).collect();
+        let sent: Vec<_> = names.iter().map(|name| Header { name: name.as_bytes(), value: b"" }).collect();
+        let mut removed = Vec::new();
+        headers.mutate(std::iter::empty(), false, &sent, &mut |mutation| {
+            if let Mutation::Remove(name) = mutation {
+                removed.push(name.to_owned());
+            }
+        });
+        assert_eq!(removed.split_off(STANDARD), names[..16_000], "in the order in which they came");
+    }
+
+    #[test]
+    fn an_applications_own_cookies_stay_as_they_are() {
+        let mut headers = OwnedHeaders::new("x-auth-".parse().unwrap());
+        headers.hide_sessions();
+        for (lines, expected) in [
+            // Cookies that are no text cannot be written into an answer; the others stay byte for byte.
+            (&[&b"a=1; __Host-access_token=t; b=\xe9; c=\xc3\xa9"[..]][..], Some("a=1; c=é")),
+            (&[b"b=\xff", b"__Host-access_token=t; a=\"x, y\"", b"c=3"], Some("a=\"x, y\"; c=3")),
+            (&[b"b=\xff; __Host-access_token=t"], None),
+            (&[b"a=1\x0b; __Host-access_token=t"], Some("a=1\x0b")),
+        ] {
+            let sent: Vec<_> = lines.iter().map(|value| Header { name: b"cookie", value }).collect();
+            let mut done = Vec::new();
+            headers.mutate(std::iter::empty(), false, &sent, &mut |mutation| match mutation {
+                Mutation::Set("cookie", rest) => done.push(Some(rest.to_owned())),
+                Mutation::Remove("cookie") => done.push(None),
+                _ => {}
+            });
+            assert_eq!(done, [expected.map(str::to_owned)]);
+        }
     }
 
     #[test]

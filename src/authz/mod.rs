@@ -12,6 +12,7 @@ pub mod denial;
 pub mod extra_claims;
 pub mod headers;
 pub mod identity;
+mod json;
 pub mod path;
 pub mod pattern;
 pub mod policy;
@@ -22,7 +23,6 @@ pub mod ruleset;
 pub mod step;
 pub mod token;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -37,9 +37,9 @@ pub use self::identity::{Caller, Identity};
 pub use self::policy::{Access, Policies, Policy, PolicyIndex};
 pub use self::request::{Header, RequestContext};
 pub use self::requirement::Requirements;
-pub use self::ruleset::Ruleset;
+pub use self::ruleset::{Credential, Ruleset};
 pub use self::step::Step;
-use self::token::{Decoded, MAX_TOKEN_BYTES};
+use self::token::{Decoded, MAX_TOKEN_BYTES, Purpose};
 use crate::jwks::store::KeyMiss;
 use crate::user_pool::PoolIndex;
 
@@ -159,25 +159,15 @@ impl Authorizer {
         }
 
         trace.step = Step::Credential;
-        // A value that is not even text is no token; the bare scheme stands for it and is refused as one.
-        let as_text = |value| std::str::from_utf8(value).unwrap_or("Bearer");
-        let credential = || match token::credential(request.header_values("authorization").map(as_text)) {
-            // A Bearer token goes before a browser's session, also a bad one.
-            Err(Denial::MissingCredential) => match &rules.browser_sessions {
-                Some(sessions) => sessions.access_token(request)?.ok_or(Denial::MissingCredential),
-                None => Err(Denial::MissingCredential),
-            },
-            bearer => bearer.map(Cow::Borrowed),
-        };
-        let (token, requirements) = match &policy.access {
+        let (credential, requirements) = match &policy.access {
             Access::Public => return Allowed::anonymous(rules, policy),
-            Access::Optional => match credential() {
+            Access::Optional => match rules.credential(request) {
                 Err(Denial::MissingCredential) => return Allowed::anonymous(rules, policy),
                 credential => (credential?, None),
             },
-            Access::Required(requirements) => (credential()?, Some(requirements)),
+            Access::Required(requirements) => (rules.credential(request)?, Some(requirements)),
         };
-        let verified = self.verified(rules, &token, now, deadline, trace).await?;
+        let verified = self.verified(rules, &credential, now, deadline, trace).await?;
 
         trace.step = Step::Policy;
         if let Some(requirements) = requirements {
@@ -187,7 +177,7 @@ impl Authorizer {
             })?;
         }
         trace.step = Step::Identity;
-        let caller = Caller { claims: &verified.claims, token: &token };
+        let caller = Caller { claims: &verified.claims, token: &credential.token };
         let identity = Identity::new(&rules.headers, Some(caller), &policy.headers)?;
         Ok(Allowed { policy, token: Some(verified), identity })
     }
@@ -197,11 +187,12 @@ impl Authorizer {
     async fn verified(
         &self,
         rules: &Ruleset,
-        token: &str,
+        credential: &Credential<'_>,
         now: UnixTime,
         deadline: Instant,
         trace: &mut Trace,
     ) -> Result<Arc<Verified>, Denial> {
+        let Credential { token, is_session } = credential;
         trace.step = Step::Size;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Denial::TokenTooLarge);
@@ -211,11 +202,17 @@ impl Authorizer {
             seen
         } else {
             // Boxed, so that checks that are answered from the cache do not carry room for it.
-            let verified = Arc::new(Box::pin(self.verify(rules, token, None, now, deadline, trace)).await?);
+            let purpose = if *is_session { Purpose::Session } else { Purpose::Check };
+            let verified = Arc::new(Box::pin(self.verify(rules, token, purpose, now, deadline, trace)).await?);
             self.cache.insert(digest, Arc::clone(&verified));
             verified
         };
         trace.pool = Some(verified.pool);
+        // The cache holds every token that checks accept, whether it came in a cookie or not.
+        if *is_session && verified.claims.token_use() != TokenUse::Access {
+            trace.step = Step::TokenUse;
+            return Err(Denial::WrongTokenUse);
+        }
         if !claims::is_alive(verified.claims.expires(), now, self.leeway) {
             trace.step = Step::Expiry;
             self.cache.remove(&digest);
@@ -238,7 +235,8 @@ impl Authorizer {
         now: UnixTime,
         deadline: Instant,
     ) -> Result<Verified, Denial> {
-        self.verify(&self.rules(), token, Some(expected), now, deadline, &mut Trace::default()).await
+        let purpose = Purpose::Other(expected);
+        self.verify(&self.rules(), token, purpose, now, deadline, &mut Trace::default()).await
     }
 
     /// From text to claims: form, header, claims, key, signature.
@@ -246,7 +244,7 @@ impl Authorizer {
         &self,
         rules: &Ruleset,
         token: &str,
-        expected: Option<Expected<'_>>,
+        purpose: Purpose<'_>,
         now: UnixTime,
         deadline: Instant,
         trace: &mut Trace,
@@ -254,7 +252,7 @@ impl Authorizer {
         trace.step = Step::Form;
         let decoded = Decoded::new(token)?;
         let unverified = decoded.read()?;
-        let checked = unverified.check_as(&rules.pools, expected, now, self.leeway, &mut trace.step);
+        let checked = unverified.check_as(&rules.pools, purpose, now, self.leeway, &mut trace.step);
         // Steps up to the issuer fail without a pool, whatever the token says.
         if checked.is_ok() || trace.step > Step::Issuer {
             trace.pool = unverified.pool(&rules.pools).map(|(pool, _)| pool);

@@ -128,6 +128,13 @@ impl Policies {
         self.all.get(index)
     }
 
+    /// Name for the metadata of a request for which no policy has been chosen: the one that Envoy's route gives, if it has
+    /// the form of a policy's name; else that of the default policy.
+    pub fn name_without_choice<'n>(&'n self, given: Option<&'n [u8]>) -> &'n str {
+        let given = given.and_then(|name| std::str::from_utf8(name).ok()).filter(|name| is_name(name));
+        given.or_else(|| self.get(self.default).map(|policy| &*policy.name)).unwrap_or(DEFAULT)
+    }
+
     /// All policies, in the order of their [`PolicyIndex`].
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Policy> {
         self.all.iter()
@@ -139,9 +146,29 @@ impl Policies {
     }
 }
 
+/// `true` for 1 to 63 letters, digits, `.`, `_` and `-`: the form of every name in a policy file.
+fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=63).contains(&text.len()) && text.bytes().all(allowed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_could_be_a_policys_name_is_passed_on() {
+        let policies = policies(&["members"], 0, &[]);
+        let long = "a".repeat(64);
+        for text in ["a", "A-b_c.9", &long[1..], &long, "", "a b", "a\n", "é", "a,b", "{a}"] {
+            let is_name = text.parse::<crate::config::file::values::Name>().is_ok();
+            let expected = if is_name { text } else { "members" };
+            assert_eq!(policies.name_without_choice(Some(text.as_bytes())), expected, "{text:?}");
+        }
+        assert_eq!(policies.name_without_choice(None), "members");
+        assert_eq!(policies.name_without_choice(Some(b"\xff")), "members");
+        assert_eq!(Policies::default().name_without_choice(None), "default");
+    }
 
     fn policies(names: &[&str], default: PolicyIndex, routes: &[(&str, PolicyIndex)]) -> Policies {
         let policies = names.iter().map(|name| Policy { name: (*name).into(), ..Policy::default() }).collect();

@@ -13,9 +13,12 @@ use super::claim::Claim;
 use super::claims::{CheckedClaims, Claims, Expected, RawClaims, UnixTime};
 use super::denial::Denial;
 use super::extra_claims::WantedClaims;
+use super::json::object;
+use super::request::is_token;
 use super::step::Step;
+use crate::field_value::{has_controls, trim, trim_text};
 use crate::jwks::VerifyingKey;
-use crate::user_pool::{PoolIndex, UserPool, UserPools};
+use crate::user_pool::{AcceptedUse, PoolIndex, UserPool, UserPools};
 
 /// A token of this many bytes is read, one byte more is [`Denial::TokenTooLarge`].
 pub const MAX_TOKEN_BYTES: usize = 16_384;
@@ -25,16 +28,22 @@ pub const MAX_TOKEN_BYTES: usize = 16_384;
 /// Envoy joins repeated headers with commas, other callers repeat them: both count as several credentials.
 ///
 /// # Errors
-/// [`Denial::MissingCredential`], [`Denial::MultipleCredentials`], and [`Denial::MalformedToken`] for a Bearer
-/// value with a comma and nothing behind it. Whether the token is one is for [`Decoded::new`] to say.
-pub fn credential<'r>(values: impl Iterator<Item = &'r str>) -> Result<&'r str, Denial> {
-    let mut present = values.map(str::trim_ascii).filter(|value| !value.is_empty());
+/// - [`Denial::MissingCredential`], also for another scheme
+/// - [`Denial::MultipleCredentials`]
+/// - [`Denial::MalformedToken`] for a value of any scheme that is not text or holds a control character other than a tab,
+///   and for a Bearer value with a comma and nothing behind it. [`Decoded::new`] judges the token itself.
+pub fn credential<'r>(values: impl Iterator<Item = &'r [u8]>) -> Result<&'r str, Denial> {
+    let mut present = values.map(trim).filter(|value| !value.is_empty());
     let value = present.next().ok_or(Denial::MissingCredential)?;
     if present.next().is_some() {
         return Err(Denial::MultipleCredentials);
     }
+    let value = std::str::from_utf8(value).map_err(|_| Denial::MalformedToken)?;
+    if has_controls(value.as_bytes()) {
+        return Err(Denial::MalformedToken);
+    }
     if value.contains(',') {
-        let mut parts = value.split(',').map(str::trim_ascii).filter(|part| !part.is_empty());
+        let mut parts = value.split(',').map(trim_text).filter(|part| !part.is_empty());
         // Other schemes have commas between their parameters (Digest); they are no credentials of ours.
         let bearer = parts.clone().any(|part| bearer_token(part).is_some());
         let several = parts.nth(1).is_some();
@@ -50,7 +59,8 @@ pub fn credential<'r>(values: impl Iterator<Item = &'r str>) -> Result<&'r str, 
     }
 }
 
-/// What follows the scheme `Bearer`, in any case, and the spaces after it.
+/// What follows the scheme `Bearer`, in any case, and the spaces after it. Anything else that ends the scheme's name is left
+/// in front of the token, which is malformed by it.
 fn bearer_token(value: &str) -> Option<&str> {
     let (scheme, rest) = value.split_at_checked("bearer".len())?;
     if !scheme.eq_ignore_ascii_case("bearer") {
@@ -59,7 +69,8 @@ fn bearer_token(value: &str) -> Option<&str> {
     match rest.as_bytes().first() {
         None => Some(""),
         Some(b' ') => Some(rest.trim_start_matches(' ')),
-        Some(_) => None,
+        Some(byte) if is_token(&[*byte]) => None,
+        Some(_) => Some(rest),
     }
 }
 
@@ -89,7 +100,7 @@ impl<'t> Decoded<'t> {
         Ok(Self { signing_input, header: text(header)?, payload: text(payload)?, signature: bytes(signature)? })
     }
 
-    /// Reads both JSON objects.
+    /// Reads both JSON objects. One that not every reader reads alike is malformed, whatever is wanted of it.
     ///
     /// # Errors
     /// [`Denial::MalformedToken`].
@@ -100,15 +111,6 @@ impl<'t> Decoded<'t> {
             header: object(&self.header).map_err(malformed)?,
             claims: object(&self.payload).map_err(malformed)?,
         })
-    }
-}
-
-/// Reads a JSON object into a struct. Left to itself, serde would read an array as a struct, too.
-fn object<'j, T: Deserialize<'j>>(json: &'j str) -> Result<T, serde_json::Error> {
-    if json.trim_ascii_start().starts_with('{') {
-        serde_json::from_str(json)
-    } else {
-        Err(serde::de::Error::custom("not an object"))
     }
 }
 
@@ -164,17 +166,17 @@ impl<'t> UnverifiedToken<'t> {
     /// # Errors
     /// The [`Denial`] of the first check that fails.
     pub fn check(&'t self, pools: &'t UserPools, now: UnixTime, leeway: i64) -> Result<CandidateToken<'t>, Denial> {
-        self.check_as(pools, None, now, leeway, &mut Step::Form)
+        self.check_as(pools, Purpose::Check, now, leeway, &mut Step::Form)
     }
 
-    /// The same for a token that has to be something else than what checks accept. `step` is how far it got.
+    /// The same for a token with any purpose. `step` is how far it got.
     ///
     /// # Errors
     /// The [`Denial`] of the first check that fails.
     pub fn check_as(
         &'t self,
         pools: &'t UserPools,
-        expected: Option<Expected<'t>>,
+        purpose: Purpose<'t>,
         now: UnixTime,
         leeway: i64,
         step: &mut Step,
@@ -191,13 +193,31 @@ impl<'t> UnverifiedToken<'t> {
         let kid = self.kid().filter(|kid| !kid.is_empty()).ok_or(Denial::MissingKid)?;
         *step = Step::Issuer;
         let (pool_index, pool) = pools.by_issuer(self.claims.issuer()?).ok_or(Denial::UnknownIssuer)?;
-        let expected = expected.unwrap_or_else(|| Expected::by_checks(pool));
+        let expected = match purpose {
+            Purpose::Check | Purpose::Session => Expected::by_checks(pool),
+            Purpose::Other(expected) => expected,
+        };
         if expected.pool != &*pool.name {
             return Err(Denial::UnknownIssuer);
+        }
+        if matches!(purpose, Purpose::Session) {
+            *step = Step::TokenUse;
+            self.claims.token_use(AcceptedUse::Access)?;
         }
         let claims = self.claims.check(expected, now, leeway, step)?;
         Ok(CandidateToken { decoded: self.decoded, pool: pool_index, kid, claims })
     }
+}
+
+/// What a token is presented for, which decides what it has to be.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose<'e> {
+    /// The credential of a check: what its pool accepts.
+    Check,
+    /// The same out of a browser's session: an access token, also where its pool accepts ID tokens.
+    Session,
+    /// Something else, such as a token that the account API hands out.
+    Other(Expected<'e>),
 }
 
 /// A token against which nothing speaks but, perhaps, its signature.
@@ -222,264 +242,14 @@ impl CandidateToken<'_> {
     /// Verifies the signature. Of the claims beside the usual ones, the `wanted` ones are kept.
     ///
     /// # Errors
-    /// [`Denial::BadSignature`].
+    /// [`Denial::BadSignature`]; [`Denial::MalformedToken`] if the wanted claims cannot be read, which [`Decoded::read`] has
+    /// ruled out.
     pub fn verify(self, key: &VerifyingKey, wanted: &WantedClaims) -> Result<Claims, Denial> {
         let proof = key.verify(self.decoded.signing_input.as_bytes(), &self.decoded.signature);
         let proof = proof.ok_or(Denial::BadSignature)?;
-        Ok(self.claims.into_verified(proof, wanted.pick(&self.decoded.payload)))
+        Ok(self.claims.into_verified(proof, wanted.pick(&self.decoded.payload)?))
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::jwks::KeySet;
-    use crate::token_builder::{POOL, SigningKey, TokenBuilder, jwks, sign_raw, unix_now};
-    use crate::user_pool::{AcceptedUse, Clients};
-
-    /// A key as it stands in a pool's key set.
-    pub(crate) fn shared_key() -> std::sync::Arc<VerifyingKey> {
-        let set = KeySet::parse(jwks(&[SigningKey::shared()]).as_bytes(), &KeySet::default()).unwrap();
-        std::sync::Arc::clone(set.get("c2hhcmVk+/=").unwrap())
-    }
-
-    fn pools() -> UserPools {
-        let pool = UserPool::new("default", POOL.parse().unwrap(), Clients::Any, AcceptedUse::Any).unwrap();
-        UserPools::new(vec![pool]).unwrap()
-    }
-
-    /// The whole way, as the authorizer goes it.
-    fn verify(token: &str) -> Result<Claims, Denial> {
-        verify_keeping(token, &WantedClaims::default())
-    }
-
-    fn verify_keeping(token: &str, wanted: &WantedClaims) -> Result<Claims, Denial> {
-        let pools = pools();
-        let keys = KeySet::parse(jwks(&[SigningKey::shared()]).as_bytes(), &KeySet::default()).unwrap();
-        let decoded = Decoded::new(token)?;
-        let unverified = decoded.read()?;
-        let candidate = unverified.check(&pools, unix_now(), 0)?;
-        let key = keys.get(candidate.kid()).ok_or(Denial::UnknownKid)?;
-        candidate.verify(key, wanted)
-    }
-
-    /// Checks and verifies a token with this payload, signed by the shared key, for a pool at `now`.
-    pub(crate) fn verify_payload(payload: &str, pool: UserPool, now: UnixTime, leeway: i64) -> Result<Claims, Denial> {
-        let token = sign_raw(r#"{"alg":"RS256","kid":"c2hhcmVk+/="}"#, payload, SigningKey::shared());
-        let pools = UserPools::new(vec![pool]).unwrap();
-        let decoded = Decoded::new(&token)?;
-        let unverified = decoded.read()?;
-        unverified.check(&pools, now, leeway)?.verify(&shared_key(), &WantedClaims::default())
-    }
-
-    /// The claims of an access token of the client `c`, changed by the members of `changes`. It is signed and verified
-    /// like any other.
-    pub(crate) fn claims(changes: &serde_json::Value) -> Claims {
-        claims_with(changes, &WantedClaims::default())
-    }
-
-    /// The same with these claims beside the usual ones.
-    pub(crate) fn claims_with(changes: &serde_json::Value, wanted: &WantedClaims) -> Claims {
-        let mut token = TokenBuilder::access().claim("client_id", "c").claim("scope", "ABSENT");
-        for (name, value) in changes.as_object().unwrap() {
-            let value = if name == "exp" { (unix_now() + 1_000_000).into() } else { value.clone() };
-            token = token.claim(name, value);
-        }
-        verify_keeping(&token.sign(SigningKey::shared()), wanted).unwrap()
-    }
-
-    #[test]
-    fn a_good_token_is_good_in_one_form_only() {
-        let good = TokenBuilder::access().sign(SigningKey::shared());
-        assert!(verify(&good).is_ok());
-        let (input, signature) = good.rsplit_once('.').unwrap();
-        let bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
-        for bit in 0..bytes.len() * 8 {
-            let mut flipped = bytes.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            let token = format!("{input}.{}", URL_SAFE_NO_PAD.encode(flipped));
-            assert_eq!(verify(&token).err(), Some(Denial::BadSignature), "bit {bit}");
-        }
-        for length in 0..good.len() {
-            assert!(verify(&good[..length]).is_err(), "cut to {length}");
-        }
-        for longer in [format!("{good}A"), format!("{good}AAAA"), format!("{good}."), format!("{good} ")] {
-            assert!(verify(&longer).is_err(), "{longer}");
-        }
-    }
-
-    #[test]
-    fn a_signature_of_another_key_or_of_other_claims_is_bad() {
-        let other = TokenBuilder::access().header("kid", "c2hhcmVk+/=").sign(SigningKey::other());
-        assert_eq!(verify(&other).err(), Some(Denial::BadSignature));
-        let (a, b) = (TokenBuilder::access(), TokenBuilder::access().claim("sub", "someone-else"));
-        let (a, b) = (a.sign(SigningKey::shared()), b.sign(SigningKey::shared()));
-        let mixed = format!("{}.{}", b.rsplit_once('.').unwrap().0, a.rsplit_once('.').unwrap().1);
-        assert_eq!(verify(&mixed).err(), Some(Denial::BadSignature));
-    }
-
-    #[test]
-    fn exactly_one_bearer_credential() {
-        use Denial::{MalformedToken, MissingCredential, MultipleCredentials};
-        for (values, expected) in [
-            (&[][..], Err(MissingCredential)),
-            (&[""], Err(MissingCredential)),
-            (&["  "], Err(MissingCredential)),
-            (&["Basic dTpw"], Err(MissingCredential)),
-            (&["Bearerabc"], Err(MissingCredential)),
-            (&["Bear"], Err(MissingCredential)),
-            (&["ééé"], Err(MissingCredential)),
-            (&["Digest username=\"a\", realm=\"b\""], Err(MissingCredential)),
-            (&["Bearer"], Ok("")),
-            (&["Bearer "], Ok("")),
-            (&["Bearer a b"], Ok("a b")),
-            (&["Bearer a\tb"], Ok("a\tb")),
-            (&["Bearer a,"], Err(MalformedToken)),
-            (&[",Bearer a"], Err(MalformedToken)),
-            (&["Bearer a"], Ok("a")),
-            (&["bEARER a"], Ok("a")),
-            (&["  Bearer   a  "], Ok("a")),
-            (&["", "Bearer a"], Ok("a")),
-            (&["Bearer a,Bearer a"], Err(MultipleCredentials)),
-            (&["Bearer a, Bearer b"], Err(MultipleCredentials)),
-            (&["Bearer a,b"], Err(MultipleCredentials)),
-            (&["Basic a, Bearer b"], Err(MultipleCredentials)),
-            (&["Bearer a", "Bearer a"], Err(MultipleCredentials)),
-            (&["Basic a", "Bearer b"], Err(MultipleCredentials)),
-        ] {
-            assert_eq!(credential(values.iter().copied()), expected, "{values:?}");
-        }
-    }
-
-    fn segment(json: &str) -> String {
-        URL_SAFE_NO_PAD.encode(json)
-    }
-
-    /// The single place that reads a token and checks its header.
-    fn check(token: &str) -> Option<Denial> {
-        let pool = UserPool::new("default", "eu-west-1_T".parse().unwrap(), Clients::Any, AcceptedUse::Any).unwrap();
-        let pools = UserPools::new(vec![pool]).unwrap();
-        Decoded::new(token).and_then(|decoded| decoded.read()?.check(&pools, 100, 0).map(|_| ())).err()
-    }
-
-    const CLAIMS: &str = r#"{"iss":"https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_T","token_use":"access","sub":"s","client_id":"c","exp":200}"#;
-    const HEADER: &str = r#"{"kid":"k","alg":"RS256"}"#;
-
-    #[test]
-    fn the_form_is_strict() {
-        let (header, claims) = (segment(HEADER), segment(CLAIMS));
-        assert_eq!(check(&format!("{header}.{claims}.AAAA")), None);
-        assert_eq!(check(&format!("{header}.{claims}.")), None, "an empty signature is the signature step's to refuse");
-        for token in [
-            String::new(),
-            format!("{header}.{claims}.AAAA {header}.{claims}.AAAA"),
-            format!("{header}.{claims}.\tAAAA"),
-            ".".into(),
-            "..".into(),
-            header.clone(),
-            format!("{header}.{claims}"),
-            format!("{header}.{claims}.AAAA.AAAA"),
-            format!("{header}.{claims}.AAAA."),
-            format!(".{header}.{claims}.AAAA"),
-            format!("{header}..AAAA"),
-            format!("{header}=.{claims}.AAAA"),
-            format!("{header}.{claims}.AAA="),
-            format!("{header}.{claims}.AAB"), // not canonical: bits left over
-            format!("{header}.{claims}.A"),
-            format!("{header}.{claims}.+/+/"),
-            format!("{header}.{claims}.AA AA"),
-            format!("{header}.{claims}.AA\nAA"),
-            format!("{header}.{claims}.\u{e9}\u{e9}"),
-            format!("{}.{claims}.AAAA", segment("[]")),
-            format!("{}.{claims}.AAAA", segment(r#"["RS256","k"]"#)),
-            format!("{}.{claims}.AAAA", segment("null")),
-            format!("{}.{claims}.AAAA", segment(&format!("{HEADER}x"))),
-            format!("{}.{claims}.AAAA", segment(r#"{"kid":"k","alg":"RS256","alg":"RS256"}"#)),
-            format!("{}.{claims}.AAAA", segment(r#"{"kid":"k","kid":"l","alg":"RS256"}"#)),
-            format!("{}.{claims}.AAAA", segment(r#"{"kid":"\ud800","alg":"RS256"}"#)),
-            format!("{}.{claims}.AAAA", URL_SAFE_NO_PAD.encode(b"{\"kid\":\"k\",\"alg\":\"RS256\",\"x\":\"\xff\"}")),
-            format!("{header}.{}.AAAA", segment("{}{}")),
-            format!("{header}.{}.AAAA", segment("[]")),
-            format!("{header}.{}.AAAA", segment(&CLAIMS.replace("200", "1e999"))),
-            format!("{header}.{}.AAAA", segment(&CLAIMS.replace("200", "NaN"))),
-            format!("{header}.{}.AAAA", segment(&format!("{}{}", "[".repeat(3000), "]".repeat(3000)))),
-            format!("{header}.{}.AAAA", segment(&CLAIMS.replace("\"sub\"", "\"s\\u0075b\":\"t\",\"sub\""))),
-        ] {
-            assert_eq!(check(&token), Some(Denial::MalformedToken), "{token}");
-        }
-    }
-
-    #[test]
-    fn members_come_in_any_order_and_escape() {
-        let header = segment("\t{ \"typ\":\"JWT\", \"\\u0061lg\":\"RS\\u003256\",\n\"kid\":\"k\" } ");
-        let claims = segment(&CLAIMS.replace("token_use", "token\\u005fuse").replace("/eu-west", "\\/eu-west"));
-        assert_eq!(check(&format!("{header}.{claims}.AAAA")), None);
-    }
-
-    #[test]
-    fn the_length_is_judged_before_anything_else() {
-        let base = format!("{}.{}.", segment(HEADER), segment(CLAIMS));
-        let signature = |total: usize| "A".repeat(total - base.len());
-        for (length, expected) in
-            [(8_000, None), (MAX_TOKEN_BYTES, None), (MAX_TOKEN_BYTES + 1, Some(Denial::TokenTooLarge))]
-        {
-            // Lengths of 1 modulo 4 are no base64; shift them into the payload's spaces.
-            let mut token = format!("{base}{}", signature(length));
-            if (length - base.len()) % 4 == 1 {
-                let claims = segment(&format!("{CLAIMS}  "));
-                token = format!("{}.{claims}.", segment(HEADER));
-                token.push_str(&"A".repeat(length - token.len()));
-            }
-            assert_eq!((token.len(), check(&token)), (length, expected));
-        }
-        assert_eq!(check(&"!".repeat(MAX_TOKEN_BYTES + 1)), Some(Denial::TokenTooLarge));
-    }
-
-    #[test]
-    fn each_rule_for_the_header() {
-        use Denial::{MissingKid, UnsupportedAlgorithm, UnsupportedHeader};
-        for (header, expected) in [
-            (r#"{"kid":"k","alg":"RS256","typ":"JWT"}"#, None),
-            (
-                r#"{"kid":"k","alg":"RS256","jku":"https://evil.test/","x5u":"https://evil.test/","x5c":["x"],"jwk":{}}"#,
-                None,
-            ),
-            (r#"{"kid":"k"}"#, Some(UnsupportedAlgorithm)),
-            (r#"{"kid":"k","alg":"none"}"#, Some(UnsupportedAlgorithm)),
-            (r#"{"kid":"k","alg":"rs256"}"#, Some(UnsupportedAlgorithm)),
-            (r#"{"kid":"k","alg":"HS256"}"#, Some(UnsupportedAlgorithm)),
-            (r#"{"kid":"k","alg":"RS512"}"#, Some(UnsupportedAlgorithm)),
-            (r#"{"kid":"k","alg":"PS256"}"#, Some(UnsupportedAlgorithm)),
-            (r#"{"kid":"k","alg":" RS256"}"#, Some(UnsupportedAlgorithm)),
-            (r#"{"kid":"k","alg":""}"#, Some(UnsupportedAlgorithm)),
-            (r#"{"kid":"k","alg":null}"#, Some(UnsupportedAlgorithm)),
-            (r#"{"kid":"k","alg":["RS256"]}"#, Some(UnsupportedAlgorithm)),
-            (r#"{"kid":"k","alg":"RS256","crit":["exp"]}"#, Some(UnsupportedHeader)),
-            (r#"{"kid":"k","alg":"RS256","crit":[]}"#, Some(UnsupportedHeader)),
-            (r#"{"kid":"k","alg":"RS256","crit":null}"#, Some(UnsupportedHeader)),
-            (r#"{"kid":"k","alg":"RS256","b64":true}"#, Some(UnsupportedHeader)),
-            (r#"{"kid":"k","alg":"RS256","b64":false}"#, Some(UnsupportedHeader)),
-            (r#"{"alg":"RS256"}"#, Some(MissingKid)),
-            (r#"{"kid":"","alg":"RS256"}"#, Some(MissingKid)),
-            (r#"{"kid":7,"alg":"RS256"}"#, Some(MissingKid)),
-            (r#"{"kid":null,"alg":"RS256"}"#, Some(MissingKid)),
-            (r#"{"alg":"none","crit":[]}"#, Some(UnsupportedAlgorithm)),
-            (r#"{"alg":"RS256","crit":[]}"#, Some(UnsupportedHeader)),
-        ] {
-            assert_eq!(check(&format!("{}.{}.AAAA", segment(header), segment(CLAIMS))), expected, "{header}");
-        }
-    }
-
-    #[test]
-    fn the_issuer_is_compared_byte_for_byte() {
-        let header = segment(HEADER);
-        for (from, to) in
-            [("_T\"", "_T/\""), ("https", "HTTPS"), ("https", "http"), ("_T\"", "_t\""), ("_T\"", "_T \"")]
-        {
-            let claims = segment(&CLAIMS.replacen(from, to, 1));
-            assert_eq!(check(&format!("{header}.{claims}.AAAA")), Some(Denial::UnknownIssuer), "{to}");
-        }
-        let updated = segment(&CLAIMS.replace("//cognito-idp", "//issuer-cognito-idp"));
-        assert_eq!(check(&format!("{header}.{updated}.AAAA")), None, "the updated issuer format");
-    }
-}
+pub(crate) mod tests;

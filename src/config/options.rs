@@ -17,6 +17,7 @@ use super::account::AccountOptions;
 use crate::authz::denial::Realm;
 use crate::authz::headers::HeaderPrefix;
 use crate::authz::request::is_token;
+use crate::field_value::trim_text;
 use crate::listen::ListenAddress;
 use crate::logging::{LogFormat, LogLevel};
 use crate::user_pool::{AcceptedUse, ClientId, UserPoolId};
@@ -111,7 +112,7 @@ fn request_header(text: &str) -> Result<(String, String), &'static str> {
     if name.eq_ignore_ascii_case("authorization") {
         return Err("the token comes on standard input");
     }
-    Ok((name.to_ascii_lowercase(), value.trim().to_owned()))
+    Ok((name.to_ascii_lowercase(), trim_text(value).to_owned()))
 }
 
 /// The options of `healthcheck`.

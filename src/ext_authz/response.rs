@@ -170,7 +170,7 @@ mod tests {
     /// A written refusal, decoded.
     fn refuse(denial: Denial, policy: Option<&Policy>, requirement: Option<&str>) -> CheckResponse {
         let realm = "api".parse().unwrap();
-        let bytes = write(&Answer::Refusal(Refusal::new(denial, policy, requirement, &realm)));
+        let bytes = write(&Answer::Refusal(Refusal::new(denial, policy.ok_or("default"), requirement, &realm)));
         CheckResponse::decode(&bytes[5..]).unwrap()
     }
 

@@ -39,15 +39,16 @@ pub struct Provenance<'r> {
 
 /// Whether a request that would use cookies has to be refused because it may be the doing of another site's page.
 ///
-/// Safe methods (RFC 9110 section 9.2.1) pass: they change nothing, and pages of other origins do not get to read the
-/// answer. Any other needs an `Origin` that is the host's own or one of `listed`; without an `Origin`, a
+/// GET, HEAD and OPTIONS pass: they change nothing (RFC 9110 section 9.2.1), and pages of other origins do not get to read
+/// the answer. TRACE does not, although it is safe by that section: its answer repeats the request, cookies included. Any
+/// other needs an `Origin` that is the host's own or one of `listed`; without an `Origin`, a
 /// `Sec-Fetch-Site` that is `same-origin` or `none` (the user's own doing). With neither it is refused: browsers send
 /// one of them, and who is no browser has no use for cookies.
 ///
 /// The host's own origin is `https` with this very host and port. Plain `http` is it on this machine only, because
 /// anybody on the way can make a page of it elsewhere.
 pub fn is_cross_site<'l>(request: &Provenance<'_>, listed: impl IntoIterator<Item = &'l [u8]>) -> bool {
-    if !request.is_upgrade && [&b"GET"[..], b"HEAD", b"OPTIONS", b"TRACE"].contains(&request.method) {
+    if !request.is_upgrade && [&b"GET"[..], b"HEAD", b"OPTIONS"].contains(&request.method) {
         return false;
     }
     match (request.origin, request.fetch_site) {
@@ -142,7 +143,7 @@ mod tests {
             assert!(!is_cross_site(&safe, listed), "{method}");
             assert!(is_cross_site(&Provenance { is_upgrade: true, ..safe }, listed), "{method} for a WebSocket");
         }
-        for method in ["PUT", "PATCH", "DELETE", "CONNECT", "get", ""] {
+        for method in ["PUT", "PATCH", "DELETE", "CONNECT", "TRACE", "QUERY", "get", ""] {
             assert!(is_cross_site(&Provenance { method: method.as_bytes(), ..nothing }, listed), "{method}");
         }
         let own = post("api.example.com", &["https://api.example.com"], &[]);

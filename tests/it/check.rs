@@ -53,11 +53,38 @@ async fn every_reason_for_a_401() {
         (&[("authorization", "Basic dTpw")], "missing_credential"),
         (&[("authorization", "Bearer a,Bearer a")], "multiple_credentials"),
         (&[("authorization", "Bearer a"), ("Authorization", "Bearer b")], "multiple_credentials"),
+        (&[("authorization", "\x0bBasic dTpw")], "malformed_token"),
     ] {
         let answer = check(&channel, request(headers)).await.unwrap();
         assert_eq!((answer.status, &*answer.reason), (401, reason));
         let challenge = &answer.headers["www-authenticate"];
         assert_eq!(challenge == "Bearer realm=\"api\"", reason == "missing_credential", "{challenge}");
+    }
+}
+
+#[tokio::test]
+async fn only_spaces_and_tabs_surround_a_credential() {
+    let (app, _server) = start(&["--account-cookies"]).await;
+    let channel = connect(&app.grpc[0]).await;
+    let token = TokenBuilder::access().sign(SigningKey::shared());
+    let cookie = format!("__Host-access_token={token}");
+    for (before, after, reason) in [
+        ("", "", ""),
+        (" \t", "\t ", ""),
+        ("\n", "", "malformed_token"),
+        ("", "\n", "malformed_token"),
+        ("", "\r", "malformed_token"),
+        ("\r\n", "\r\n", "malformed_token"),
+        ("\x0c", "", "malformed_token"),
+        ("", "\x0c", "malformed_token"),
+        ("\x0b", "", "malformed_token"),
+        ("", "\x0b", "malformed_token"),
+    ] {
+        for (name, value) in [("authorization", format!("Bearer {token}")), ("cookie", cookie.clone())] {
+            let answer = check(&channel, request(&[(name, &format!("{before}{value}{after}"))])).await.unwrap();
+            let status = if reason.is_empty() { 200 } else { 401 };
+            assert_eq!(answer.verdict(), (status, reason), "{name} {before:?} {after:?}");
+        }
     }
 }
 

@@ -255,6 +255,35 @@ async fn explain_fetches_the_keys_of_the_tokens_pool_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_takes_a_session_as_the_check_does() {
+    let stage = Stage::new().await;
+    let good = sign(TokenBuilder::access());
+    let unknown = TokenBuilder::access().sign(SigningKey::other());
+    let cookie = |token: &str| format!("Cookie: theme=dark; __Host-access_token={token}");
+    for (input, cookies, method, reason) in [
+        ("", &[cookie(&good)][..], "GET", ""),
+        ("", &["cookie: a=1".into(), cookie(&good)], "GET", ""),
+        ("", &[cookie(&good)], "POST", "cross_site"),
+        ("", &[cookie(&unknown)], "GET", "unknown_kid"),
+        ("", &[cookie(&good), cookie(&good)], "GET", "multiple_credentials"),
+        ("", &[cookie("x")], "GET", "malformed_token"),
+        ("", &[cookie(&sign(TokenBuilder::id()))], "GET", "wrong_token_use"),
+        ("x", &[cookie(&good)], "GET", "malformed_token"),
+        // White space that HTTP does not trim is part of the value.
+        ("", &[format!("{}\u{a0}", cookie(&good))], "GET", "malformed_token"),
+        ("", &[format!("{}\t ", cookie(&good))], "GET", ""),
+    ] {
+        let headers = cookies.iter().flat_map(|cookie| ["--header", cookie]);
+        let more: Vec<&str> = ["--account-cookies", "--method", method].into_iter().chain(headers).collect();
+        let (code, report) = stage.report(input, &more);
+        assert_eq!(report["reason"].as_str().unwrap_or_default(), reason, "{report:#}");
+        assert_eq!(code, Some(i32::from(!reason.is_empty())));
+        assert!(!report.to_string().contains("__Host-"), "{report:#}");
+    }
+    assert_eq!(stage.other_keys.requests(), 0, "the keys of the token's pool alone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_usage_of_explain_is_one_sentence() {
     let stage = Stage::new().await;
     for more in [

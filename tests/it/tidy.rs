@@ -107,6 +107,7 @@ fn the_heart_of_the_decision_is_pure() {
         "authz/extra_claims.rs",
         "authz/headers.rs",
         "authz/identity.rs",
+        "authz/json.rs",
         "authz/path.rs",
         "authz/pattern.rs",
         "authz/policy.rs",
@@ -115,6 +116,7 @@ fn the_heart_of_the_decision_is_pure() {
         "authz/route.rs",
         "authz/step.rs",
         "authz/token.rs",
+        "field_value.rs",
         "session_cookie.rs",
         "session_cookie/provenance.rs",
     ];

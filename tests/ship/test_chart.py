@@ -242,11 +242,25 @@ def test_ports_probes_services_and_arguments_agree(path: Path) -> None:
         [address] = [one for one in test["spec"]["containers"][0]["args"] if one.startswith("--admin=")]
         service = rendered.one("Service", "-admin")
         assert address == f"--admin=http://{service['metadata']['name']}.{service['metadata']['namespace']}:{ports['admin']}"
-    for gateway in rendered.of("SecurityPolicy"):
+    for gateway in (one for one in rendered.of("SecurityPolicy") if "extAuth" in one["spec"]):
         [backend] = gateway["spec"]["extAuth"]["grpc"]["backendRefs"]
         service = next(one for one in rendered.of("Service") if one["metadata"]["name"] == backend["name"])
         assert (service["metadata"]["namespace"], service["spec"]["ports"][0]["port"]) == (backend["namespace"], backend["port"])
         assert gateway["spec"]["extAuth"]["failOpen"] is False
+
+
+def test_envoy_gateway_asks_about_everything_but_the_account_api() -> None:
+    """A policy for routes would leave those open that are added later; one for a route takes precedence over the Gateway's."""
+    rendered = rendered_ci(CHART / "ci" / "envoy-gateway-values.yaml")
+    [asking], [silent] = ([one for one in rendered.of("SecurityPolicy") if ("extAuth" in one["spec"]) is asked] for asked in (True, False))
+    assert [target["kind"] for target in asking["spec"]["targetRefs"]] == ["Gateway"]
+    route = rendered.one("HTTPRoute", "-account")
+    assert silent["spec"] == {"authorization": {"defaultAction": "Allow"}, "targetRefs": [
+        {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": route["metadata"]["name"]}]}
+    assert silent["metadata"]["namespace"] == route["metadata"]["namespace"], "a policy reaches no other namespace"
+    [parent] = route["spec"]["parentRefs"]
+    assert (parent["name"], parent["namespace"]) == (asking["spec"]["targetRefs"][0]["name"], asking["metadata"]["namespace"])
+    assert [one.split(":")[0] for one in rendered.warnings()] == ["networkPolicy.grpcFrom is empty"]
 
 
 def test_the_account_service_leads_to_the_account_port_only() -> None:

@@ -35,6 +35,7 @@ def test_a_standalone_installation_answers_a_real_envoy(stage: Stage) -> None:
     values = {"userPool": {**NEEDED["userPool"], "jwksUrl": stage.keys.url},
               "extraEnv": [{"name": "COGNITO_AUTHZ_REALM", "value": "shop"}],
               "account": {"enabled": True, "trustedHops": 1, "existingSecret": {"name": "cognito-client"}},
+              "networkPolicy": {"accountFrom": [{"podSelector": {"matchLabels": {"app": "envoy"}}}]},
               "config": {"policies": {"public": {"public": True}, "admins": {"groups": {"any": ["admins"]}}, "signed-in": {}},
                          "routes": [{"path_prefix": "/health", "policy": "public"}, {"path_prefix": "/admin", "policy": "admins"}],
                          "default": "signed-in"}}

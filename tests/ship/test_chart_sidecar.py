@@ -115,10 +115,20 @@ def test_under_an_alias(consumer: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("values", "kind"), [
     ({"userPool": {"id": ""}, "config": None}, "HelmRenderError"), ({"userPool": {"clientIds": []}}, "HelmRenderError"),
     ({"userPol": {}}, "HelmValuesError"), ({"socket": {"mode": "rw"}}, "HelmValuesError"), ({"config": {"polices": {}}}, "HelmValuesError"),
-    ({"replicaCount": 2}, "HelmValuesError"), ({"account": {"port": 1}}, "HelmValuesError")])
+    ({"replicaCount": 2}, "HelmValuesError"), ({"account": {"port": 1}}, "HelmValuesError"),
+    # Every pod of the cluster would reach the port, and say in X-Forwarded-For where it is.
+    *(({"account": {"enabled": True, "trustedHops": 1, "listen": listen}}, "HelmRenderError") for listen in ("[::]:9192", "0.0.0.0:9192", ":9192", "10.0.0.1:9192"))])
 def test_what_is_wrong_is_refused(consumer: Path, values: dict[str, Any], kind: str) -> None:
     with pytest.raises(getattr(helm, kind)):
         render({OWN: values}, consumer)
+
+
+@pytest.mark.parametrize("account", [
+    {"enabled": True, "trustedHops": 1}, {"enabled": True, "trustedHops": 1, "listen": "[::1]:9192"},
+    {"enabled": True, "trustedHops": 0, "listen": "[::]:9192"}, {"trustedHops": 1, "listen": "[::]:9192"}, {"enabled": True, "listen": "[::]:9192"}])
+def test_an_address_is_believed_on_loopback_only(consumer: Path, account: Node) -> None:
+    arguments = own(pod_of(consumer, {OWN: {"account": account}}))["args"]
+    assert ("--trusted-hops=1" in arguments) == (account.get("enabled", False) and account.get("trustedHops") == 1)
 
 
 def test_a_template_of_the_readme_works(consumer: Path, tmp_path: Path) -> None:

@@ -17,7 +17,19 @@ from chart_stage import CHART, CHARTS, CI, CLIENT, NEEDED, POOL, SIDECAR, render
 from conftest import ROOT, TOOLS
 from test_chart import merged, nested
 
+GATEWAY = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "ingress"}
+PROXIES = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateways"}}}
+# The account API, as `trustedHops` wants it: only the proxies reach it.
+ACCOUNT: dict[str, Any] = {"account": {"enabled": True, "trustedHops": 1}, "networkPolicy": {"accountFrom": [PROXIES]}}
+# What is no selector of Istio's: the API server drops members that it does not know, and an empty one selects everything.
+SELECTORS: list[dict[str, Any]] = [{"istio": "ingress"}, {"matchLabels": {}}, {"matchLabels": {"istio": 1}},
+                                   {"matchExpressions": []}, {"matchLabels": {"istio": "ingress"}, "istio": "ingress"}]
 ROUTE = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "shop"}
+# Ways to leave the account API's port to every pod of the cluster.
+OPEN: list[dict[str, Any]] = [
+    {}, {"enabled": False}, {"enabled": False, "accountFrom": [PROXIES]}, {"accountFrom": [{"namespaceSelector": {}}]},
+    {"accountFrom": [PROXIES, {"namespaceSelector": {}, "podSelector": {}}]}, {"accountFrom": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]},
+    {"accountFrom": [{"ipBlock": {"cidr": "::/0"}}]}, {"accountFrom": [{"namespaceSelector": {"matchLabels": {}}}]}]
 # A cluster that is never asked.
 KUBECONFIG = """{apiVersion: v1, kind: Config, current-context: x, clusters: [{name: x, cluster: {server: "http://127.0.0.1:1"}}],
 users: [{name: x, user: {}}], contexts: [{name: x, context: {cluster: x, user: x}}]}"""
@@ -37,6 +49,10 @@ users: [{name: x, user: {}}], contexts: [{name: x, context: {cluster: x, user: x
     ("replicaCount", "3"), ("replicaCount", -1), ("autoscaling.minReplicas", 0), ("podSecurityContext", "restricted"), ("service.trafficDistribution", "Near"),
     ("service.ipFamilies", ["IPv5"]), ("networkPolicy.egressPorts", ["https"]), ("networkPolicy.grpcFrom", {}), ("metrics.enabled", True),
     ("metrics.serviceMonitor.enabled", "true"), ("istio.authorizationPolicy.rules", []), ("envoyGateway.securityPolicy.failOpen", True),
+    *(("istio.authorizationPolicy.selector", wrong) for wrong in SELECTORS), ("istio.authorizationPolicy.targetRefs", [{"kind": "Gateway"}]),
+    ("istio.authorizationPolicy.targetRefs", [{"name": "ingress"}]), ("envoyGateway.securityPolicy.targetRefs", [{"kind": "Gateway", "name": "ingress"}]),
+    ("envoyGateway.securityPolicy.targetRefs", ["ingress"]), ("networkPolicy.accountFrom", [{}]), ("networkPolicy.grpcFrom", [{"matchLabels": {"a": "b"}}]),
+    ("account.callersLimitedElsewhere", "yes"),
     ("envoyGateway.securityPolicy.statusOnError", 200), ("commonLabels", {"a": 1}), ("nodeSelector", {"a": True})])
 def test_the_schema_refuses(path: str, value: Any) -> None:
     with pytest.raises(helm.HelmValuesError):
@@ -58,8 +74,11 @@ def test_the_schema_refuses(path: str, value: Any) -> None:
     (merged(NEEDED, {"metrics": {"prometheusRule": {"enabled": True, "disabled": ["CognitoAuthzTypo"]}}}), "there is no alert CognitoAuthzTypo"),
     (merged(NEEDED, {"podDisruptionBudget": {"minAvailable": 1}}), "maxUnavailable: null"),
     (merged(NEEDED, {"autoscaling": {"enabled": True, "maxReplicas": 1}}), "minReplicas is more"),
-    (merged(NEEDED, {"istio": {"authorizationPolicy": {"enabled": True, "selector": {"a": "b"}, "targetRefs": [ROUTE]}}}), "exclude each other"),
-    (merged(NEEDED, {"envoyGateway": {"securityPolicy": {"enabled": True}}}), "name the routes or Gateways"),
+    (merged(NEEDED, {"istio": {"authorizationPolicy": {"enabled": True, "selector": {"matchLabels": {"a": "b"}}, "targetRefs": [GATEWAY]}}}), "exclude each other"),
+    (merged(NEEDED, {"istio": {"authorizationPolicy": {"enabled": True}}}), "name the proxies that ask"),
+    (merged(NEEDED, {"envoyGateway": {"securityPolicy": {"enabled": True}}}), "name the Gateway"),
+    *((merged(NEEDED, {"account": {"enabled": True, "trustedHops": hops}, "networkPolicy": policy}), "account.trustedHops: X-Forwarded-For is believed")
+      for hops in (1, 2) for policy in OPEN),
     (merged(NEEDED, {"shutdown": {"delay": "20s"}}), "has to be more than shutdown.delay"),
 ])
 def test_what_makes_no_sense_is_refused_with_a_reason(values: dict[str, Any], said: str) -> None:
@@ -76,7 +95,12 @@ def test_what_makes_no_sense_is_refused_with_a_reason(values: dict[str, Any], sa
     (merged(NEEDED, {"networkPolicy": {"enabled": False}}), "networkPolicy.enabled is off"),
     (NEEDED, "grpcFrom is empty"),
     (merged(NEEDED, {"metrics": {"serviceMonitor": {"enabled": True}}}), "metricsFrom is empty"),
-    (merged(NEEDED, {"account": {"enabled": True, "trustedHops": 1}}), "put TLS in front"),
+    (merged(NEEDED, ACCOUNT), "put TLS in front"),
+    (merged(NEEDED, {"envoyGateway": {"securityPolicy": {"enabled": True, "targetRefs": [ROUTE]}}}), "requests of other routes are not asked about"),
+    *((merged(NEEDED, {"istio": {"authorizationPolicy": {"enabled": True, "targetRefs": [GATEWAY], "rules": [{"to": [{"operation": operation}]}]}}}),
+       "istio.authorizationPolicy.rules: notPaths") for operation in (
+        {"notPaths": ["/auth/login"]}, {"hosts": ["shop.example.com"], "notPaths": ["/auth", "/auth/*"]},
+        {"hosts": ["shop.example.com"], "notPaths": ["/auth/{**}"]}, {"notHosts": ["a.example.com"], "notPaths": ["/healthz"]})),
     (merged(NEEDED, {"account": {"enabled": True, "ingress": {"enabled": True, "hosts": ["a.b"]}}}), "has no tls"),
     (merged(NEEDED, {"account": {"enabled": True, "service": {"type": "LoadBalancer"}}}), "account.service.type is LoadBalancer"),
     (merged(NEEDED, {"account": {"enabled": True}}), "trustedHops is not set"),
@@ -90,6 +114,31 @@ def test_what_is_dangerous_is_said_aloud(values: dict[str, Any], said: str) -> N
     assert render(quiet).warnings() == []
     warnings = render(values).warnings()
     assert sum(said in warning for warning in warnings) == 1, warnings
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_the_template_refuses_such_a_selector_also_without_the_schema(selector: dict[str, Any], tmp_path: Path) -> None:
+    """`helm --skip-schema-validation`."""
+    chart = shutil.copytree(CHART, tmp_path / "cognito-authz")
+    (chart / "values.schema.json").unlink()
+    values = merged(NEEDED, {"istio": {"authorizationPolicy": {"enabled": True, "selector": selector}}})
+    with pytest.raises(helm.HelmRenderError, match="istio.authorizationPolicy.selector: needs matchLabels"):
+        render(values, chart)
+    values["istio"]["authorizationPolicy"]["selector"] = {"matchLabels": {"istio": "ingress"}}
+    assert render(values, chart).one("AuthorizationPolicy")["spec"]["selector"] == {"matchLabels": {"istio": "ingress"}}
+
+
+@pytest.mark.parametrize("values", [
+    ACCOUNT, {"account": {"enabled": True}}, {"account": {"enabled": True, "trustedHops": 0}},
+    {"account": {"enabled": True, "trustedHops": 1}, "networkPolicy": {"accountFrom": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}},
+    {"account": {"enabled": True, "trustedHops": 1}, "networkPolicy": {"accountFrom": [{"podSelector": {"matchLabels": {"app": "envoy"}}}]}},
+    {"account": {"enabled": True, "trustedHops": 1, "callersLimitedElsewhere": True}, "networkPolicy": {"enabled": False}}])
+def test_an_address_is_believed_where_only_proxies_reach_the_port(values: dict[str, Any]) -> None:
+    rendered = render(merged(NEEDED, values))
+    wanted = values.get("networkPolicy", {}).get("accountFrom")
+    if wanted:
+        [rule] = [rule for rule in rendered.one("NetworkPolicy")["spec"]["ingress"] if rule["ports"] == [{"protocol": "TCP", "port": 9192}]]
+        assert rule["from"] == wanted
 
 
 def test_notes_name_what_was_made() -> None:

@@ -6,10 +6,15 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
+from conftest import ROOT
+from manifests import DEPLOY, folder
 from manifests_stage import (
     ENVOY_YAML, EXT_AUTHZ, PATIENCE, RBAC, Bootstrap, Envoy, NameServer, Stage, eventually, named, tcp,
     validate,
@@ -144,24 +149,26 @@ def test_without_a_policy_file_the_named_policy_closes_the_route(stage: Stage) -
 
 
 class Traffic:
-    """Requests, four at a time, for as long as the block lasts."""
+    """Requests, four at a time, for as long as the block lasts: when each began, and its status."""
 
     def __init__(self, url: str, headers: web.Headers) -> None:
-        self.statuses: list[int] = []
+        self.answers: list[tuple[float, int]] = []
         self._request = lambda: web.get(url, headers, timeout=30).status
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(4)]
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            began = time.monotonic()
             try:
-                self.statuses.append(self._request())
+                status = self._request()
             except OSError:
-                self.statuses.append(0)  # Envoy has not answered at all
+                status = 0  # Envoy has not answered at all
+            self.answers.append((began, status))
 
     def wait_for_more(self, count: int) -> None:
-        wanted = len(self.statuses) + count
-        eventually(f"{count} more requests", lambda: len(self.statuses) >= wanted)
+        wanted = len(self.answers) + count
+        eventually(f"{count} more requests", lambda: len(self.answers) >= wanted)
 
     def __enter__(self) -> Traffic:
         for thread in self._threads:
@@ -175,7 +182,11 @@ class Traffic:
 
 
 def test_a_replica_is_killed_and_nobody_notices(stage: Stage) -> None:
-    """The standalone form: a name with an address for every pod, as a headless Service has it."""
+    """The standalone form: a name with an address for every pod, as a headless Service has it.
+
+    A request that begins after the kill succeeds. Of those under way, one may fail for each worker of Envoy (here: one):
+    that whose response headers had arrived and whose trailers had not. Envoy retries nothing then.
+    """
     dns = NameServer(HEADLESS)
     stage.children.callback(dns.close)
     dns.addresses = REPLICAS
@@ -200,6 +211,7 @@ def test_a_replica_is_killed_and_nobody_notices(stage: Stage) -> None:
     with Traffic(url, stage.keys.bearer()) as traffic:
         traffic.wait_for_more(20)
         os.kill(first.child.pid, signal.SIGKILL)
+        killed = time.monotonic()
         traffic.wait_for_more(60)
         # Health checks then find out, and DNS after them.
         gone = f"{REPLICAS[0]}:{port}"
@@ -208,12 +220,15 @@ def test_a_replica_is_killed_and_nobody_notices(stage: Stage) -> None:
         dns.addresses = REPLICAS[1:]
         eventually("taken out", lambda: gone not in running.hosts("cognito_authz_tcp"))
         traffic.wait_for_more(20)
-    assert set(traffic.statuses) == {200}, "a request failed"
+    failed = [(began, status) for began, status in traffic.answers if status != 200]
+    assert [one for one in failed if one[0] > killed] == [], "a request failed that began when the replica was dead"
+    assert [status for _, status in failed] in ([], [503]), failed
     assert web.get(url).status == 401
 
 
 def test_a_retry_goes_to_another_replica(stage: Stage) -> None:
-    """The retry alone, without health checks that would help it: half of the first tries meet a closed door."""
+    """The retry alone, without health checks that would help it, at its worst: the living replica is slow, so that the
+    dead one, which refuses at once, has the fewest open requests, and LEAST_REQUEST prefers it."""
     alive = stage.authz("alive")
     host, _, port = alive.bound("grpc").rpartition(":")
     bootstrap = Bootstrap()
@@ -221,12 +236,44 @@ def test_a_retry_goes_to_another_replica(stage: Stage) -> None:
     bootstrap.point("cognito_authz_tcp", tcp(host, int(port)), tcp(host, 9))
     for part in ("health_checks", "outlier_detection"):
         del bootstrap.cluster("cognito_authz_tcp")[part]
-    bootstrap.cluster("cognito_authz_tcp")["lb_policy"] = "ROUND_ROBIN"  # so that the dead one has its turn
     running = stage.envoy(bootstrap, "retrying-envoy")
-    statuses = [web.get(running.urls["ingress_tcp"], stage.keys.bearer(client_id="x")).status for _ in range(30)]
-    assert statuses == [401] * 30
-    assert running.stat("cluster.cognito_authz_tcp.upstream_rq_retry") >= 10
+    url, headers, count = running.urls["ingress_tcp"], stage.keys.bearer(client_id="x"), 60
+    assert web.get(url, headers).status == 401
+    with ThreadPoolExecutor(count) as pool:
+        os.kill(alive.child.pid, signal.SIGSTOP)
+        try:
+            answers = [pool.submit(web.get, url, headers, 30) for _ in range(count)]
+            eventually("all of them waiting for the living replica, or refused", lambda: sum(
+                answer.done() for answer in answers) + running.stat("cluster.cognito_authz_tcp.upstream_rq_active") >= count)
+        finally:
+            os.kill(alive.child.pid, signal.SIGCONT)
+        assert [answer.result().status for answer in answers] == [401] * count
     assert running.stat("cluster.cognito_authz_tcp.upstream_rq_retry_success") >= 10
+
+
+def test_time_limits_and_retries_are_the_same_everywhere() -> None:
+    """envoy.yaml says why they are what they are; the other forms are copies."""
+    shipped = yaml.safe_load(ENVOY_YAML.read_text())["static_resources"]
+    manager = named(shipped["listeners"], "ingress_tcp")["filter_chains"][0]["filters"][0]["typed_config"]
+    grpc = named(manager["http_filters"], EXT_AUTHZ)["typed_config"]["grpc_service"]
+    limits = named(shipped["clusters"], "cognito_authz_tcp")["circuit_breakers"]["thresholds"][0]
+
+    def seconds(duration: str) -> float:
+        return float(duration[:-2]) / 1000 if duration.endswith("ms") else float(duration[:-1])
+
+    patches = [patch["patch"]["value"] for item in folder("istio") if item["kind"] == "EnvoyFilter"
+               for patch in item["spec"]["configPatches"]]
+    retries = [patch["typed_config"]["grpc_service"]["retry_policy"] for patch in patches
+               if "grpc_service" in patch.get("typed_config", {})]
+    assert retries == [grpc["retry_policy"]]
+    pools = [item["spec"]["trafficPolicy"]["connectionPool"]["http"] for item in folder("istio") if item["kind"] == "DestinationRule"]
+    assert [pool["maxRetries"] for pool in pools if "maxRetries" in pool] == [limits["max_retries"]]
+    mesh = yaml.safe_load((DEPLOY / "istio" / "mesh-config.yaml").read_text())["meshConfig"]["extensionProviders"]
+    timeouts = [one["envoyExtAuthzGrpc"]["timeout"] for one in mesh]
+    timeouts += [item["spec"]["extAuth"]["timeout"] for item in folder("envoy-gateway") if "extAuth" in item["spec"]]
+    timeouts.append(yaml.safe_load((ROOT / "charts/cognito-authz/values.yaml").read_text())["envoyGateway"]["securityPolicy"]["timeout"])
+    assert len(timeouts) == 6
+    assert {seconds(timeout) for timeout in timeouts} == {seconds(grpc["timeout"])}
 
 
 def test_what_is_listed_is_what_is_there() -> None:

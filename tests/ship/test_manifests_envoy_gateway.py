@@ -29,6 +29,18 @@ def test_envoy_gateway_fails_closed_and_soon() -> None:
     assert all(other == first for other in others), "copies that have grown apart"
 
 
+def test_a_retry_of_envoy_gateway_does_not_stay_with_a_dead_pod() -> None:
+    """Envoy Gateway sets no `previous_hosts` for retries of a check (`buildNonRouteRetryPolicy`), so each try is a draw."""
+    asked = [item["spec"]["extAuth"]["grpc"]["backendSettings"] for item in folder("envoy-gateway")
+             if item["kind"] == "SecurityPolicy" and "backendSettings" in item["spec"].get("extAuth", {}).get("grpc", {})]
+    assert len(asked) == 2 and asked[0] == asked[1], "copies that have grown apart"
+    assert asked[0]["retry"] == {
+        "numRetries": 6, "perRetry": {"backOff": {"baseInterval": "1ms", "maxInterval": "120ms"}},
+        "retryOn": {"triggers": ["connect-failure", "refused-stream", "reset", "unavailable"]}}
+    assert asked[0]["loadBalancer"] == {"type": "RoundRobin"}, "a dead pod has the fewest requests"
+    assert "maxParallelRetries" not in asked[0]["circuitBreaker"], "its default is 1024"
+
+
 def test_envoy_gateway_names_what_is_there(production: list[Node]) -> None:
     objects = folder("envoy-gateway")
     grants = [item for item in objects if item["kind"] == "ReferenceGrant"]

@@ -35,6 +35,9 @@ The sidecar, for the templates of other charts. Each takes (dict "root" $), and 
 {{- if and $v.userPool.id (not $v.userPool.clientIds) -}}
 {{- fail "cognito-authz-sidecar: userPool.clientIds: name the app clients whose tokens are accepted; to accept all of the pool, type out [any]" -}}
 {{- end -}}
+{{- if and $v.account.enabled (gt (int $v.account.trustedHops) 0) (not (regexMatch "^(127\\.[0-9.]+|\\[::1\\]|localhost):[0-9]+$" $v.account.listen)) -}}
+{{- fail "cognito-authz-sidecar: account.listen: with account.trustedHops, X-Forwarded-For is believed, so only Envoy in the same pod may reach the port: listen on 127.0.0.1" -}}
+{{- end -}}
 {{- $registry := dig "imageRegistry" "" (.root.Values.global | default dict) | default $v.image.registry -}}
 - name: {{ $v.name }}
   image: {{ printf "%s%s%s" (empty $registry | ternary "" (printf "%s/" $registry)) $v.image.repository (empty $v.image.digest | ternary (printf ":%s" ($v.image.tag | default (include "cognito-authz-sidecar.appVersion" $root))) (printf "@%s" $v.image.digest)) | quote }}

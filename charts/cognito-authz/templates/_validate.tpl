@@ -26,6 +26,18 @@
 {{- if and $v.account.httpRoute.enabled (not $v.account.httpRoute.parentRefs) -}}
 {{- fail "account.httpRoute.parentRefs: name the Gateway" -}}
 {{- end -}}
+{{- if and $v.account.enabled (gt (int $v.account.trustedHops) 0) (not $v.account.callersLimitedElsewhere) -}}
+{{- $open := not (and $v.networkPolicy.enabled $v.networkPolicy.accountFrom) -}}
+{{- range $v.networkPolicy.accountFrom -}}
+{{- $anywhere := has (dig "ipBlock" "cidr" "" .) (list "0.0.0.0/0" "::/0") -}}
+{{- $anyNamespace := and (hasKey . "namespaceSelector") (not (dig "namespaceSelector" "matchLabels" dict .)) (not (dig "namespaceSelector" "matchExpressions" list .)) -}}
+{{- $anyPod := and (not (dig "podSelector" "matchLabels" dict .)) (not (dig "podSelector" "matchExpressions" list .)) -}}
+{{- if or $anywhere (and $anyNamespace $anyPod) }}{{ $open = true }}{{ end -}}
+{{- end -}}
+{{- if $open -}}
+{{- fail "account.trustedHops: X-Forwarded-For is believed, so every pod that reaches the port chooses its own address and has no limit of its own. Name the proxies in networkPolicy.accountFrom (with networkPolicy.enabled), for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: gateways}}}]; if something else keeps all others away, set account.callersLimitedElsewhere" -}}
+{{- end -}}
+{{- end -}}
 {{- $ports := list (int $v.grpc.port) (int $v.admin.port) (int $v.account.port) -}}
 {{- if ne (len (uniq $ports)) 3 -}}
 {{- fail "grpc.port, admin.port, account.port: have to differ" -}}
@@ -46,11 +58,27 @@
 {{- if and $v.autoscaling.enabled (gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas)) -}}
 {{- fail "autoscaling: minReplicas is more than maxReplicas" -}}
 {{- end -}}
-{{- if and $v.istio.authorizationPolicy.enabled $v.istio.authorizationPolicy.selector $v.istio.authorizationPolicy.targetRefs -}}
+{{- with $v.istio.authorizationPolicy -}}
+{{- if .enabled -}}
+{{- if and .selector .targetRefs -}}
 {{- fail "istio.authorizationPolicy: selector and targetRefs exclude each other" -}}
 {{- end -}}
+{{- if .selector -}}
+{{- /* The API server drops members that it does not know, and an empty selector is every pod. */ -}}
+{{- $labels := get .selector "matchLabels" -}}
+{{- $right := and (eq (len .selector) 1) (kindIs "map" $labels) (not (empty $labels)) -}}
+{{- if $right }}{{ range $labels }}{{ if not (kindIs "string" .) }}{{ $right = false }}{{ end }}{{ end }}{{ end -}}
+{{- if not $right -}}
+{{- fail "istio.authorizationPolicy.selector: needs matchLabels and nothing else, for example {matchLabels: {istio: ingress}}" -}}
+{{- end -}}
+{{- end -}}
+{{- if not (or .selector .targetRefs .namespace) -}}
+{{- fail "istio.authorizationPolicy: name the proxies that ask, by targetRefs, selector or namespace; without them the pods of this release would ask themselves" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and $v.envoyGateway.securityPolicy.enabled (not $v.envoyGateway.securityPolicy.targetRefs) -}}
-{{- fail "envoyGateway.securityPolicy.targetRefs: name the routes or Gateways whose requests need a check" -}}
+{{- fail "envoyGateway.securityPolicy.targetRefs: name the Gateway whose requests need a check, for example [{group: gateway.networking.k8s.io, kind: Gateway, name: ingress}]" -}}
 {{- end -}}
 {{- $seconds := "^[0-9]+s$" -}}
 {{- if and (regexMatch $seconds $v.shutdown.delay) (regexMatch $seconds $v.shutdown.deadline) -}}

@@ -1,9 +1,16 @@
 //! Browser sessions: the access token in a cookie, through Envoy.
 
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::bytes::Bytes;
+use tokio::net::TcpStream;
+
 use super::{Stage, published_key};
 use crate::support::envoy::LISTENERS;
 use crate::support::http1::{bearer, fetch, send};
 use crate::support::token::{SUB, SigningKey, TokenBuilder};
+use crate::support::upstream::Seen;
 
 #[tokio::test]
 async fn a_session_is_a_credential_that_upstream_never_sees() {
@@ -38,15 +45,6 @@ async fn a_session_is_a_credential_that_upstream_never_sees() {
         assert_eq!(bad.verdict(), (401, "malformed_token".into()), "a bad Bearer token is not mended by a session");
         let twice = fetch(envoy, "/orders", &[format!("cookie: {session}; {session}")]).await;
         assert_eq!(twice.verdict(), (401, "multiple_credentials".into()));
-        // No browser sends two `Cookie` headers (RFC 6265 section 5.4). Envoy joins them with a comma: nobody gets in by that,
-        // and no session gets out.
-        for lines in [[&*format!("cookie: {session}"), "cookie: a=1"], ["cookie: a=1", &*format!("cookie: {session}")]]
-        {
-            assert_eq!(fetch(envoy, "/orders", &lines).await.status, 401, "{lines:?}");
-            let bearer = bearer(&other);
-            let seen = fetch(envoy, "/orders", &[lines[0], lines[1], &bearer]).await.seen();
-            assert!(!seen.header("cookie").concat().contains("__Host-"), "{lines:?}: {:?}", seen.header("cookie"));
-        }
         let none = fetch(envoy, "/orders", &["cookie: a=1"]).await;
         assert_eq!(none.verdict(), (401, "missing_credential".into()));
 
@@ -82,5 +80,105 @@ async fn without_the_option_a_cookie_is_a_cookie() {
         assert_eq!(fetch(envoy, "/", &[&cookie]).await.verdict(), (401, "missing_credential".into()));
         let seen = fetch(envoy, "/", &[&bearer(&token), &cookie]).await.seen();
         assert_eq!(seen.header("cookie").len(), 1, "it is not ours to take out");
+    }
+}
+
+/// The `Cookie` headers that upstream gets of a request over HTTP/2 with these, each in a field of its own.
+async fn fetch_over_http2(address: &str, cookies: &[&str]) -> Vec<String> {
+    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (mut client, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get("http://api.test/orders");
+    let request = cookies.iter().fold(request, |request, cookie| request.header("cookie", *cookie));
+    let response = client.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 200, "{cookies:?}");
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let seen: Seen = serde_json::from_slice(&body).unwrap();
+    assert_eq!(seen.header("x-auth-sub"), [SUB]);
+    seen.header("cookie").into_iter().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn several_cookie_lines_lose_no_session() {
+    let keys = published_key().await;
+    // The second listener is as shipped (`encode_raw_headers`), the first one as Envoy is by default.
+    let stage = Stage::start(&["--jwks-url", &keys.url, "--account-cookies"], |bootstrap| {
+        bootstrap.ext_authz(LISTENERS[0])["encode_raw_headers"] = false.into();
+    })
+    .await;
+    let cookie = |sub: &str| {
+        let token = TokenBuilder::access().claim("sub", sub).sign(SigningKey::shared());
+        format!("__Host-access_token={token}")
+    };
+    let (session, planted) = (cookie(SUB), cookie("attacker"));
+    let signed_in = bearer(&TokenBuilder::access().claim("sub", "other").sign(SigningKey::shared()));
+    for (listener, is_raw) in LISTENERS.into_iter().zip([false, true]) {
+        let envoy = stage.envoy.address(listener);
+        for (lines, rest) in [
+            (vec![format!("Cookie: {session}"), "cookie: a=1".to_owned()], Some("a=1")),
+            (vec![format!("cookie: b=2; {session}"), "cookie: a=1; c=3".to_owned()], Some("a=1; b=2; c=3")),
+            // Joined with a comma, this is what any host of the site can have a browser send, as the next one.
+            (vec!["cookie: a=1".to_owned(), format!("cookie: {session}; b=2")], is_raw.then_some("a=1; b=2")),
+            (vec![format!("cookie: a=1,{planted}")], None),
+            (vec![format!("cookie: {session}; a=1,{planted}")], Some("a=1")),
+        ] {
+            let answer = fetch(envoy, "/orders", &lines).await;
+            if let Some(rest) = rest {
+                let seen = answer.seen();
+                assert_eq!(seen.header("x-auth-sub"), [SUB], "{listener}");
+                let mut kept: Vec<&str> = seen.header("cookie")[0].split([';', ',']).map(str::trim).collect();
+                kept.sort_unstable();
+                assert_eq!((seen.header("cookie").len(), kept.join("; ")), (1, rest.to_owned()), "{listener}");
+            } else {
+                assert_eq!(answer.verdict(), (401, "missing_credential".into()), "{listener}");
+            }
+            // Whatever counts, no session gets out.
+            let seen = fetch(envoy, "/orders", &[&lines[..], std::slice::from_ref(&signed_in)].concat()).await.seen();
+            assert!(!seen.header("cookie").concat().contains("__Host-"), "{listener}: {:?}", seen.header("cookie"));
+        }
+        // Browsers send cookies one by one over HTTP/2 (RFC 9113 section 8.2.3).
+        assert_eq!(fetch_over_http2(envoy, &["a=1", &session, "b=2"]).await, ["a=1; b=2"], "{listener}");
+        assert_eq!(fetch_over_http2(envoy, &[&session]).await, [""; 0], "{listener}");
+    }
+}
+
+#[tokio::test]
+async fn cookies_that_are_no_text() {
+    let keys = published_key().await;
+    let stage = Stage::start(&["--jwks-url", &keys.url, "--account-cookies"], |bootstrap| {
+        bootstrap.ext_authz(LISTENERS[0])["encode_raw_headers"] = false.into();
+    })
+    .await;
+    let token = TokenBuilder::access().sign(SigningKey::shared());
+    for (listener, rest) in LISTENERS.into_iter().zip(["latin=!; a=\u{e9}", "a=\u{e9}"]) {
+        let envoy = stage.envoy.address(listener);
+        // Beside a session: an answer to Envoy can only hold text. Without raw headers, Envoy has replaced the byte before.
+        let cookie = [b"cookie: latin=\xe9; __Host-access_token=", token.as_bytes(), b"; a=\xc3\xa9"].concat();
+        assert_eq!(fetch(envoy, "/", &[cookie]).await.seen().header("cookie"), [rest], "{listener}");
+        // Without one, nothing is changed.
+        let lines = [b"cookie: latin=\xe9; a=\xc3\xa9".to_vec(), bearer(&token).into_bytes()];
+        assert_eq!(fetch(envoy, "/", &lines).await.seen().header("cookie"), ["latin=\u{fffd}; a=\u{e9}"], "{listener}");
+    }
+}
+
+#[tokio::test]
+async fn the_access_cookie_holds_an_access_token() {
+    let keys = published_key().await;
+    let stage = Stage::start(&["--jwks-url", &keys.url, "--account-cookies", "--token-use", "any"], |_| {}).await;
+    let (access, id) = (TokenBuilder::access(), TokenBuilder::id());
+    let (access, id) = (access.sign(SigningKey::shared()), id.sign(SigningKey::shared()));
+    let cookie = |token: &str| format!("cookie: __Host-access_token={token}");
+    for listener in LISTENERS {
+        let envoy = stage.envoy.address(listener);
+        for _ in 0..2 {
+            // The second time the token comes out of the cache.
+            let answer = fetch(envoy, "/", &[cookie(&id)]).await;
+            assert_eq!(answer.verdict(), (401, "wrong_token_use".into()), "{listener}");
+            assert_eq!(fetch(envoy, "/", &[bearer(&id)]).await.seen().header("x-auth-token-use"), ["id"]);
+            assert_eq!(fetch(envoy, "/", &[cookie(&access)]).await.seen().header("x-auth-token-use"), ["access"]);
+        }
+        // Safe by its definition (RFC 9110 section 9.2.1), but its answer repeats the request, cookies included.
+        let trace = send(envoy, "TRACE", "/", &[cookie(&access)]).await;
+        assert_eq!(trace.verdict(), (403, "cross_site".into()), "{listener}");
     }
 }

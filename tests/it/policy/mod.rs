@@ -1,6 +1,8 @@
 //! Policy files over a real gRPC connection: pools, policies and routes, what upstream learns, and what is counted.
 
 mod headers;
+mod metadata;
+mod payloads;
 
 use serde_json::{Value, json};
 
@@ -228,18 +230,18 @@ async fn envoys_route_goes_before_ours_and_no_path_before_both() {
         (Ask::get("/admin").policy("members"), (200, ""), "members"),
         (Ask::get("/admin").policy("default"), (200, ""), "members"),
         (Ask::get("/open").policy("admin"), (403, "insufficient_group"), "admin"),
-        (Ask::get("/").policy("unheard-of"), (403, "unknown_policy"), ""),
-        (Ask::get("/").policy(""), (403, "unknown_policy"), ""),
-        (Ask::get("/open").policy("Open"), (403, "unknown_policy"), ""),
+        (Ask::get("/").policy("unheard-of"), (403, "unknown_policy"), "unheard-of"),
+        (Ask::get("/").policy(""), (403, "unknown_policy"), "members"),
+        (Ask::get("/open").policy("Open"), (403, "unknown_policy"), "Open"),
         // A policy by name needs no path.
         (Ask::get("/x/../y").policy("members"), (200, ""), "members"),
         (Ask::get("/x/../y").policy("admin"), (403, "insufficient_group"), "admin"),
-        // Whose path means two things is nobody's, not the default's.
-        (Ask::get("/x/../admin"), (403, "unsafe_path"), ""),
-        (Ask::get("//admin"), (403, "unsafe_path"), ""),
-        (Ask::get("/%61dmin"), (403, "unsafe_path"), ""),
-        (Ask::get("/open%2f..%2fadmin"), (403, "unsafe_path"), ""),
-        (Ask::get("/open;/../admin"), (403, "unsafe_path"), ""),
+        // A path that means two things is refused before a policy is chosen; metadata has the default's name then.
+        (Ask::get("/x/../admin"), (403, "unsafe_path"), "members"),
+        (Ask::get("//admin"), (403, "unsafe_path"), "members"),
+        (Ask::get("/%61dmin"), (403, "unsafe_path"), "members"),
+        (Ask::get("/open%2f..%2fadmin"), (403, "unsafe_path"), "members"),
+        (Ask::get("/open;/../admin"), (403, "unsafe_path"), "members"),
         (Ask::get("/open/?next=/../admin;x//"), (200, ""), "open"),
         (Ask::get("/admins"), (200, ""), "members"),
         (Ask::get("/Admin"), (200, ""), "members"),

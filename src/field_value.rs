@@ -1,0 +1,48 @@
+//! Values of HTTP header fields: the white space around them.
+//!
+//! Only spaces and tabs are optional white space (`OWS`, RFC 9110 section 5.6.3). Everything that trims a value that a
+//! client sent uses these functions: `str::trim` also takes line breaks, form feeds, vertical tabs and the white space of
+//! Unicode, which other readers of the same value keep.
+
+/// The value without spaces and tabs at its edges.
+pub fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// The same for text.
+pub fn trim_text(value: &str) -> &str {
+    value.trim_matches([' ', '\t'])
+}
+
+/// `true` if a byte is in the value that no field value may have: a control character other than a tab (RFC 9110 section
+/// 5.5).
+pub fn has_controls(value: &[u8]) -> bool {
+    value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_spaces_and_tabs_are_trimmed() {
+        for (value, trimmed) in [
+            ("", ""),
+            (" \t \t", ""),
+            ("\t a b\tc ", "a b\tc"),
+            ("\na\n", "\na\n"),
+            (" \ra\r ", "\ra\r"),
+            ("\x0ba\x0c", "\x0ba\x0c"),
+            ("\u{a0}a\u{2003}", "\u{a0}a\u{2003}"),
+        ] {
+            assert_eq!(trim(value.as_bytes()), trimmed.as_bytes(), "{value:?}");
+            assert_eq!(trim_text(value), trimmed, "{value:?}");
+        }
+        for (value, expected) in [("a\tb é", false), ("a\nb", true), ("\0", true), ("\x7f", true), ("\x0b", true)] {
+            assert_eq!(has_controls(value.as_bytes()), expected, "{value:?}");
+        }
+    }
+}

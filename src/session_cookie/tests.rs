@@ -1,0 +1,171 @@
+//! Tests of cookies: what is written, read and cut.
+
+use super::*;
+use proptest::prelude::*;
+
+const NOTHING: iter::Empty<&[u8]> = iter::empty();
+
+/// The `Cookie` header of a browser that got these.
+fn jar(set: &[String]) -> String {
+    let kept = set.iter().filter(|cookie| !cookie.contains("Max-Age=0"));
+    kept.map(|cookie| cookie.split(';').next().unwrap()).collect::<Vec<_>>().join("; ")
+}
+
+fn read_from(cookie: SessionCookie, headers: &[&str]) -> Result<Option<String>, CookieError> {
+    read(cookie, headers.iter().map(|header| header.as_bytes())).map(|token| token.map(Cow::into_owned))
+}
+
+#[test]
+fn cookies_are_what_browsers_take_for_host_names() {
+    let set = set(SessionCookie::Access, "e.y.J", Some(300), NOTHING).unwrap();
+    assert_eq!(set, ["__Host-access_token=e.y.J; Path=/; Max-Age=300; HttpOnly; Secure; SameSite=Strict"]);
+    assert_eq!(
+        super::set(SessionCookie::Refresh, "r", None, NOTHING).unwrap(),
+        ["__Host-refresh_token=r; Path=/; HttpOnly; Secure; SameSite=Strict"]
+    );
+    assert_eq!(
+        clear(SessionCookie::Refresh, NOTHING),
+        ["__Host-refresh_token=; Path=/; Max-Age=0; HttpOnly; Secure; SameSite=Strict"]
+    );
+}
+
+#[test]
+fn long_tokens_are_in_pieces_and_what_they_leave_is_taken_away() {
+    let token = "a".repeat(MAX_TOKEN_BYTES);
+    let long = set(SessionCookie::Access, &token, Some(1), NOTHING).unwrap();
+    assert_eq!(long.len(), MAX_PIECES);
+    for cookie in &long {
+        assert!(cookie.split(';').next().unwrap().len() <= 4096, "{}", cookie.len());
+    }
+    let sent = jar(&long);
+    assert_eq!(read_from(SessionCookie::Access, &[&sent]), Ok(Some(token.clone())));
+    // A shorter one after it: what is left of the longer one does not matter, and goes.
+    let short = set(SessionCookie::Access, "short", Some(1), iter::once(sent.as_bytes())).unwrap();
+    assert_eq!(short.iter().filter(|cookie| cookie.contains("Max-Age=0")).count(), MAX_PIECES - 1);
+    let rest = sent.split_once("; ").unwrap().1;
+    assert_eq!(read_from(SessionCookie::Access, &["__Host-access_token=short", rest]), Ok(Some("short".into())));
+    assert_eq!(clear(SessionCookie::Access, iter::once(sent.as_bytes())).len(), MAX_PIECES);
+    assert_eq!(clear(SessionCookie::Refresh, iter::once(sent.as_bytes())).len(), 1);
+    assert_eq!(set(SessionCookie::Access, &format!("{token}a"), None, NOTHING), Err(CookieError::TooLarge));
+    for no_token in ["", "a;b", "a b", "a,b", "\"a\"", "ä", "a\r\nSet-Cookie: x=y"] {
+        assert_eq!(set(SessionCookie::Access, no_token, None, NOTHING), Err(CookieError::Malformed), "{no_token:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_told_is_refused() {
+    let name = SessionCookie::Access.name();
+    let read =
+        |headers: &[String]| read_from(SessionCookie::Access, &headers.iter().map(String::as_str).collect::<Vec<_>>());
+    for (headers, expected) in [
+        (vec![], Ok(None)),
+        (vec![String::new()], Ok(None)),
+        (vec![format!("{name}")], Ok(None)),
+        (vec![format!("{name}=")], Ok(None)),
+        (vec![format!("a=b;{name} = t ; c=d")], Ok(Some("t"))),
+        (vec![format!("{name}=a.b=="), "x=y".into()], Ok(Some("a.b=="))),
+        (vec![format!("{name}.1=t")], Ok(None)),
+        (vec![format!("x{name}=t; {name}x=t; {name}.9=t; {name}.01=t")], Ok(None)),
+        (vec![name.to_lowercase() + "=t"], Ok(None)),
+        (vec![format!("{name}=t; {name}=t")], Err(CookieError::Repeated)),
+        (vec![format!("{name}=t"), format!("{name}=u")], Err(CookieError::Repeated)),
+        (vec![format!("{name}=t; {name}=")], Err(CookieError::Repeated)),
+        (vec![format!("{name}=2~t; {name}.1=u; {name}.1=v")], Err(CookieError::Repeated)),
+        (vec![format!("{name}=2~t; {name}.1=u")], Ok(Some("tu"))),
+        (vec![format!("{name}=1~t; {name}.1=u")], Ok(Some("t"))),
+        (vec![format!("{name}=3~t; {name}.1=u")], Err(CookieError::Malformed)),
+        (vec![format!("{name}=3~t; {name}.2=u")], Err(CookieError::Malformed)),
+        (vec![format!("{name}=0~t")], Err(CookieError::Malformed)),
+        (vec![format!("{name}=6~t")], Err(CookieError::Malformed)),
+        (vec![format!("{name}=9~t")], Err(CookieError::Malformed)),
+        (vec![format!("{name}=1~")], Err(CookieError::Malformed)),
+        (vec![format!("{name}=\"t\"")], Err(CookieError::Malformed)),
+        // Two lines in one, as Envoy joins them unless it sends raw headers.
+        (vec![format!("{name}=t,a=b; c=d")], Ok(Some("t"))),
+        (vec![format!("a=b; {name}=2~t,{name}.1=u; c=d")], Ok(Some("tu"))),
+        (vec![format!("{name}=2~t , {name}.1=u,c=d")], Ok(Some("tu"))),
+        (vec![format!("{name}=t,{name}=u")], Err(CookieError::Repeated)),
+        (vec![format!("{name}=,a=b")], Ok(None)),
+        // A comma in another cookie begins nothing: any host of the site may have set that one.
+        (vec![format!("a=b,{name}=t")], Ok(None)),
+        (vec![format!("{name}=t; a=b,{name}=u")], Ok(Some("t"))),
+        (vec![format!("{name}=t,a=b,{name}=u")], Ok(Some("t"))),
+        // Only spaces and tabs are optional white space.
+        (vec![format!("\t{name}\t=\tt\t; c=d")], Ok(Some("t"))),
+        (vec![format!("{name}=t\n")], Err(CookieError::Malformed)),
+        (vec![format!("{name}=\x0bt")], Err(CookieError::Malformed)),
+        (vec![format!("\n{name}=t")], Err(CookieError::Malformed)),
+        (vec![format!("a=b; {name}\x0c=t")], Err(CookieError::Malformed)),
+        (vec![format!("a=b; \r{name}.1=t")], Err(CookieError::Malformed)),
+        (vec![format!("a=b\n; {name}=t")], Ok(Some("t"))),
+        (vec![format!("{name}={}", "a".repeat(MAX_TOKEN_BYTES))], Ok(Some(&*"a".repeat(MAX_TOKEN_BYTES)))),
+        (vec![format!("{name}={}", "a".repeat(MAX_TOKEN_BYTES + 1))], Err(CookieError::TooLarge)),
+    ] {
+        assert_eq!(read(&headers), expected.map(|token| token.map(str::to_owned)), "{headers:?}");
+    }
+}
+
+#[test]
+fn our_cookies_are_cut_and_no_others() {
+    for (header, rest) in [
+        ("a=b", None),
+        ("", None),
+        ("__Host-access_tokens=1; x__Host-access_token=2", None),
+        ("__Host-access_token=t", Some("")),
+        ("a=b; __Host-access_token=t", Some("a=b")),
+        ("__Host-access_token=2~t; a=b;__Host-access_token.1=u;  c = d ;", Some("a=b; c = d")),
+        ("__HOST-ACCESS_TOKEN=t; a=\"b\"; __host-Refresh_Token.7=x; __Host-oauth_browser=y", Some("a=\"b\"")),
+        ("__Host-refresh_token; a", Some("a")),
+        // Two headers in one, as Envoy joins them.
+        ("a=b,__Host-access_token=t; c=1,2", Some("a=b; c=1,2")),
+        ("__Host-access_token=t,a=b, __Host-refresh_token=r,c=d", Some("a=b,c=d")),
+        ("a=1,2; b=3", None),
+        ("\x0b__Host-access_token=t; a=\x0cb\n", Some("a=\x0cb\n")),
+        ("__Host-refresh_token\x0b=t; a=b", Some("a=b")),
+        ("__Host-access_token.evil=t; =x; b=__Host-access_token=1", Some("=x; b=__Host-access_token=1")),
+    ] {
+        assert_eq!(cut(header.as_bytes()).as_deref(), rest.map(str::as_bytes), "{header}");
+        assert_eq!(is_any_in(iter::once(header.as_bytes())), rest.is_some());
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_set_is_read(token in "[A-Za-z0-9._~+/=-]{1,200}", times in 1_usize..90, max_age: Option<u64>) {
+        let token = token.repeat(times);
+        for cookie in SessionCookie::ALL {
+            match set(cookie, &token, max_age, NOTHING) {
+                Ok(set) => {
+                    let sent = format!("a=b; {}; c=d", jar(&set));
+                    prop_assert_eq!(read_from(cookie, &[&sent]), Ok(Some(token.clone())));
+                    prop_assert_eq!(cut(sent.as_bytes()), Some(b"a=b; c=d".to_vec()));
+                }
+                Err(error) => {
+                    prop_assert_eq!(error, CookieError::TooLarge);
+                    prop_assert!(token.len() > MAX_TOKEN_BYTES);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_of_ours_is_left_after_a_cut(
+        pairs in prop::collection::vec((0_usize..6, "[ -~]{0,20}"), 0..8),
+        noise in prop::collection::vec(any::<u8>(), 0..60),
+    ) {
+        let names = ["__Host-access_token", "__host-refresh_token", "__Host-access_token.3", "other", "", "__HOST-OAUTH_BROWSER"];
+        let mut header = Vec::new();
+        for (name, value) in pairs {
+            header.extend(format!("{}={value};", names[name]).into_bytes());
+        }
+        header.extend(noise);
+        let rest = cut(&header);
+        prop_assert_eq!(rest.is_some(), is_any_in(iter::once(&*header)));
+        let rest = rest.unwrap_or(header);
+        prop_assert!(!is_any_in(iter::once(&*rest)));
+        for cookie in SessionCookie::ALL {
+            prop_assert_eq!(read(cookie, iter::once(&*rest)), Ok(None));
+        }
+        prop_assert_eq!(cut(&rest), None);
+    }
+}

@@ -1,0 +1,99 @@
+"""Kubernetes objects and Helm values that the documents show: what they name exists, and they open nothing by accident."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import helm_python as helm
+import pytest
+import yaml
+from chart_stage import render
+from conftest import ROOT
+from manifests import DEPLOY, Node, documents, find, folder, production  # `production` is a fixture
+from test_chart import merged
+from test_documents import blocks
+from test_documents import documents as markdown
+
+
+def shown() -> Iterator[tuple[str, Node]]:
+    """Every object of Kubernetes in a YAML block of a document, with the document's name."""
+    for document in markdown():
+        name = str(document.relative_to(ROOT))
+        for block in blocks(name, "yaml"):
+            if "{{" not in block and re.search(r"^kind: ", block, re.MULTILINE):
+                yield from ((name, item) for item in yaml.safe_load_all(block) if item)
+
+
+def shipped() -> Iterator[tuple[str, Node]]:
+    for name in ("istio", "envoy-gateway"):
+        yield from ((f"deploy/{name}", item) for item in folder(name))
+
+
+def backends(item: Node) -> Iterator[Node]:
+    """What an object sends requests to: `backendRefs` and Istio's destinations, wherever they are."""
+    if isinstance(item, dict):
+        for key, value in item.items():
+            if key == "backendRefs":
+                yield from value
+            elif key == "destination" and "host" in value:
+                yield {"name": value["host"].split(".")[0], "port": value["port"]["number"]} if "port" in value else {}
+            else:
+                yield from backends(value)
+    elif isinstance(item, list):
+        for value in item:
+            yield from backends(value)
+
+
+def test_services_that_documents_name_exist(production: list[Node]) -> None:
+    seen = set()
+    for where, item in [*shown(), *shipped()]:
+        for backend in backends(item):
+            name = backend.get("name", "")
+            if name.startswith("cognito-authz") and backend.get("kind", "Service") == "Service":
+                ports = [port["port"] for port in find(production, "Service", name)["spec"]["ports"]]
+                assert backend["port"] in ports, f"{where}: {name} has no port {backend['port']}, it has {ports}"
+                seen.add((where, name))
+    assert ("docs/account-api.md", "cognito-authz-account") in seen
+
+
+def test_objects_of_the_account_api_are_the_shipped_ones() -> None:
+    found = [item for where, item in shown() if where == "docs/account-api.md"]
+    assert len(found) >= 2
+    ours = folder("istio") + folder("envoy-gateway")
+    for item in found:
+        assert item in ours, f"{item['kind']} {item['metadata']['name']} is in no file of deploy/"
+
+
+def test_no_exception_of_istio_is_for_every_host_or_by_a_pattern() -> None:
+    looked_at = 0
+    for where, item in [*shown(), *shipped()]:
+        if item["kind"] != "AuthorizationPolicy":
+            continue
+        looked_at += 1
+        for rule in item["spec"].get("rules", []):
+            for operation in (to["operation"] for to in rule.get("to", [])):
+                excepted = operation.get("notPaths", [])
+                assert not excepted or operation.get("hosts"), f"{where}: {item['metadata']['name']} excepts paths of every host"
+                assert not [path for path in excepted if re.search(r"[*{]", path)], f"{where}: a pattern is excepted"
+    assert looked_at >= 4
+
+
+@pytest.mark.parametrize("document", ["docs/install.md"])
+def test_the_command_for_envoy_gateway_asks_about_the_whole_gateway(document: str) -> None:
+    commands = [block for block in blocks(document, "sh") if "envoyGateway" in block]
+    assert commands
+    for command in commands:
+        given: dict[str, Any] = {}
+        for setting in re.findall(r"--set '?(\S+?)'?(?: |$)", command, re.MULTILINE):
+            given = merged(given, helm.parse_set_string(setting)) if "[" not in setting else given
+        listed = ",".join(one for one in re.findall(r"--set '?(\S+?)'?(?: |$)", command, re.MULTILINE) if "[" in one)
+        given = merged(given, helm.parse_set_string(listed))
+        values = {"userPool": {"id": "eu-west-1_AbC123xyz", "clientIds": ["3n4b5urk1ft4fl3mg5e62d9ado"]}}
+        rendered = render(merged(values, given))
+        policy = rendered.one("SecurityPolicy")
+        for target in policy["spec"]["targetRefs"]:
+            find(documents(DEPLOY / "envoy-gateway" / "gateway.yaml"), target["kind"], target["name"], policy["metadata"]["namespace"])
+            assert target["kind"] == "Gateway", "a route that is added later would be open"
+        assert not [warning for warning in rendered.warnings() if "targetRefs" in warning]
