@@ -79,7 +79,7 @@ pub async fn explain(
     let rules = authorizer.rules();
     let bearer = token.map(|token| format!("Bearer {token}"));
     let context = context(request, bearer.as_deref());
-    if let Ok(credential) = rules.credential(&context)
+    if let Ok(Some(credential)) = rules.credential(&context)
         && let Ok(decoded) = Decoded::new(&credential.token)
         && let Ok(unverified) = decoded.read()
         && let Some((pool, _)) = unverified.pool(&rules.pools)

@@ -1,6 +1,5 @@
 //! Who calls: the address that a request comes from, and the access token that it carries.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
@@ -12,7 +11,7 @@ use super::carrier::Carrier;
 use super::error::{AccountError, Code};
 use super::table::{Credential, Row};
 use super::{Account, CLIENT_PATIENCE, unix_now};
-use crate::authz::{Denial, Expected, Fault, token};
+use crate::authz::{Denial, Expected, Fault, credential};
 use crate::user_pool::AcceptedUse;
 
 /// What an access token needs for its user to be changed or signed out with it.
@@ -49,18 +48,15 @@ impl Account {
         if row.credential == Credential::None {
             return Ok(None);
         }
-        let token = token::credential(headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes));
-        let refused = |denial: Denial| match denial {
-            Denial::MissingCredential => no_token(),
-            denial if denial.fault() == Fault::Service => AccountError::unavailable(),
-            _ => AccountError::new(401, Code::InvalidToken),
+        let refused = |denial: Denial| match denial.fault() {
+            Fault::Service => AccountError::unavailable(),
+            Fault::Caller => AccountError::new(401, Code::InvalidToken),
         };
-        let is_cookie = token == Err(Denial::MissingCredential);
-        let token = match (token, carrier.access_token()?) {
-            (Err(Denial::MissingCredential), Some(cookie)) => cookie,
-            (Err(Denial::MissingCredential), None) if row.credential == Credential::TokenOrSession => return Ok(None),
-            (token, _) => Cow::Borrowed(token.map_err(refused)?),
+        let authorization = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
+        let Some(found) = credential::find(authorization, || carrier.access_token()).map_err(refused)? else {
+            return if row.credential == Credential::TokenOrSession { Ok(None) } else { Err(no_token()) };
         };
+        let credential::Credential { token, is_session } = found;
         let rules = self.authorizer.rules();
         let Some(pool) = rules.pools.named(&self.settings.pool) else {
             return Err(AccountError::unavailable());
@@ -75,7 +71,7 @@ impl Account {
             user: claims.username().unwrap_or(claims.sub()).to_owned(),
             may_manage_account: scope.split(' ').any(|scope| scope == SCOPE),
             may_be_of_hosted_ui: scope != SCOPE,
-            is_cookie,
+            is_cookie: is_session,
             token: token.into_owned(),
         }))
     }

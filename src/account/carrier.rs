@@ -17,7 +17,7 @@ use super::error::{AccountError, Code};
 use super::oauth::{random, state::LIFETIME};
 use super::table::{Flow, Row};
 use super::{Account, Reply};
-use crate::authz::{Denial, token};
+use crate::authz::{Denial, credential};
 use crate::cognito::Operation;
 use crate::session_cookie::{self as session, Provenance, Sent, SessionCookie};
 
@@ -50,9 +50,9 @@ fn values(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = 
 impl<'h> Carrier<'h> {
     fn new(headers: &'h HeaderMap, cookies: bool) -> Self {
         let asks_for_body = Sent::of(values(headers, TOKENS)) == Sent::Once(b"body");
-        let credential = token::credential(values(headers, header::AUTHORIZATION));
+        let bearer = credential::bearer(values(headers, header::AUTHORIZATION));
         let writes = cookies && !asks_for_body;
-        Self { headers, writes, reads: writes && credential == Err(Denial::MissingCredential) }
+        Self { headers, writes, reads: writes && bearer == Ok(None) }
     }
 
     /// Whether the cookies of the request count.
@@ -64,18 +64,15 @@ impl<'h> Carrier<'h> {
         values(self.headers, header::COOKIE)
     }
 
-    fn read(&self, cookie: SessionCookie) -> Result<Option<Cow<'h, str>>, AccountError> {
-        if !self.reads {
-            return Ok(None);
-        }
-        session::read(cookie, self.cookies()).map_err(|_| AccountError::new(401, Code::InvalidToken))
+    fn read(&self, cookie: SessionCookie) -> Result<Option<Cow<'h, str>>, Denial> {
+        if self.reads { Ok(session::read(cookie, self.cookies())?) } else { Ok(None) }
     }
 
     /// The access token in the request's cookies.
     ///
     /// # Errors
-    /// [`AccountError`] 401 for cookies that make no sense.
-    pub(super) fn access_token(&self) -> Result<Option<Cow<'h, str>>, AccountError> {
+    /// [`Denial`] for cookies that do not hold exactly one token.
+    pub(super) fn access_token(&self) -> Result<Option<Cow<'h, str>>, Denial> {
         self.read(SessionCookie::Access)
     }
 
@@ -84,7 +81,7 @@ impl<'h> Carrier<'h> {
     /// # Errors
     /// [`AccountError`] 401 for cookies that make no sense.
     pub(super) fn refresh_token(&self) -> Result<Option<Cow<'h, str>>, AccountError> {
-        self.read(SessionCookie::Refresh)
+        self.read(SessionCookie::Refresh).map_err(|_| AccountError::new(401, Code::InvalidToken))
     }
 
     /// Which browser began a sign-in, as its cookie says: empty where no cookies are used, `None` if it has none.

@@ -4,10 +4,10 @@
 //! Start from [`Authorizer::authorize`]: the order of the checks stands there on one screen.
 
 pub mod answer;
-pub mod browser_session;
 pub mod cache;
 mod claim;
 pub mod claims;
+pub mod credential;
 pub mod denial;
 pub mod extra_claims;
 pub mod headers;
@@ -31,13 +31,14 @@ use tokio::time::Instant;
 pub use self::answer::Answer;
 pub use self::cache::{TokenCache, Verified};
 pub use self::claims::{Claims, Expected, TokenUse, UnixTime};
+pub use self::credential::Credential;
 pub use self::denial::{Challenge, Denial, Fault};
 pub use self::headers::OwnedHeaders;
 pub use self::identity::{Caller, Identity};
 pub use self::policy::{Access, Policies, Policy, PolicyIndex};
 pub use self::request::{Header, RequestContext};
 pub use self::requirement::Requirements;
-pub use self::ruleset::{Credential, Ruleset};
+pub use self::ruleset::Ruleset;
 pub use self::step::Step;
 use self::token::{Decoded, MAX_TOKEN_BYTES, Purpose};
 use crate::jwks::store::KeyMiss;
@@ -159,13 +160,15 @@ impl Authorizer {
         }
 
         trace.step = Step::Credential;
-        let (credential, requirements) = match &policy.access {
+        let requirements = match &policy.access {
             Access::Public => return Allowed::anonymous(rules, policy),
-            Access::Optional => match rules.credential(request) {
-                Err(Denial::MissingCredential) => return Allowed::anonymous(rules, policy),
-                credential => (credential?, None),
-            },
-            Access::Required(requirements) => (rules.credential(request)?, Some(requirements)),
+            Access::Optional => None,
+            Access::Required(requirements) => Some(requirements),
+        };
+        let credential = match rules.credential(request)? {
+            Some(credential) => credential,
+            None if requirements.is_none() => return Allowed::anonymous(rules, policy),
+            None => return Err(Denial::MissingCredential),
         };
         let verified = self.verified(rules, &credential, now, deadline, trace).await?;
 

@@ -3,16 +3,13 @@
 //! A check takes the ruleset in force once and keeps it to its end, answer and metrics included; a reload puts another
 //! in its place. What is the same in both (the keys of a pool that has not changed) is shared.
 
-use std::borrow::Cow;
-
-use super::browser_session::BrowserSessions;
 use super::cache::PoolStamp;
+use super::credential::{self, BrowserSessions, Credential};
 use super::denial::Denial;
 use super::extra_claims::WantedClaims;
 use super::headers::OwnedHeaders;
 use super::policy::Policies;
 use super::request::RequestContext;
-use super::token;
 use crate::jwks::store::KeyStore;
 use crate::metrics::CheckCounters;
 use crate::user_pool::UserPools;
@@ -38,26 +35,13 @@ pub struct Ruleset {
     pub counters: CheckCounters,
 }
 
-/// The credential of a request.
-pub struct Credential<'r> {
-    /// The token.
-    pub token: Cow<'r, str>,
-    /// `true` if it was in a browser's session.
-    pub is_session: bool,
-}
-
 impl Ruleset {
-    /// The credential of a request: its Bearer token, also a bad one; without one, the access token of a browser's session.
+    /// The credential of a request, if it has one. Without browser sessions, only a Bearer token is one.
     ///
     /// # Errors
-    /// What [`token::credential`] and [`BrowserSessions::access_token`] return.
-    pub fn credential<'r>(&self, request: &RequestContext<'r>) -> Result<Credential<'r>, Denial> {
-        match (token::credential(request.header_values("authorization")), &self.browser_sessions) {
-            (Err(Denial::MissingCredential), Some(sessions)) => {
-                let token = sessions.access_token(request)?.ok_or(Denial::MissingCredential)?;
-                Ok(Credential { token, is_session: true })
-            }
-            (bearer, _) => Ok(Credential { token: Cow::Borrowed(bearer?), is_session: false }),
-        }
+    /// Those of [`credential::bearer`] and [`BrowserSessions::access_token`].
+    pub fn credential<'r>(&self, request: &RequestContext<'r>) -> Result<Option<Credential<'r>>, Denial> {
+        let session = || self.browser_sessions.as_ref().map_or(Ok(None), |sessions| sessions.access_token(request));
+        credential::find(request.header_values("authorization"), session)
     }
 }

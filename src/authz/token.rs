@@ -1,6 +1,6 @@
-//! A bearer token on its way from text to [`Claims`]: credential, size, form, header, claims, signature.
+//! A bearer token on its way from text to [`Claims`]: size, form, header, claims, signature.
 //!
-//! `credential` → [`Decoded`] → [`UnverifiedToken`] (trusted for nothing) → [`CandidateToken`] (nothing speaks
+//! [`Decoded`] → [`UnverifiedToken`] (trusted for nothing) → [`CandidateToken`] (nothing speaks
 //! against it but its signature) → [`Claims`]. Each step consumes the one before it, so none can be left out.
 //! There is no way around the signature, also not for tests.
 
@@ -14,65 +14,12 @@ use super::claims::{CheckedClaims, Claims, Expected, RawClaims, UnixTime};
 use super::denial::Denial;
 use super::extra_claims::WantedClaims;
 use super::json::object;
-use super::request::is_token;
 use super::step::Step;
-use crate::field_value::{has_controls, trim, trim_text};
 use crate::jwks::VerifyingKey;
 use crate::user_pool::{AcceptedUse, PoolIndex, UserPool, UserPools};
 
 /// A token of this many bytes is read, one byte more is [`Denial::TokenTooLarge`].
 pub const MAX_TOKEN_BYTES: usize = 16_384;
-
-/// The one Bearer token among the `Authorization` values of a request (RFC 6750 section 2.1).
-///
-/// Envoy joins repeated headers with commas, other callers repeat them: both count as several credentials.
-///
-/// # Errors
-/// - [`Denial::MissingCredential`], also for another scheme
-/// - [`Denial::MultipleCredentials`]
-/// - [`Denial::MalformedToken`] for a value of any scheme that is not text or holds a control character other than a tab,
-///   and for a Bearer value with a comma and nothing behind it. [`Decoded::new`] judges the token itself.
-pub fn credential<'r>(values: impl Iterator<Item = &'r [u8]>) -> Result<&'r str, Denial> {
-    let mut present = values.map(trim).filter(|value| !value.is_empty());
-    let value = present.next().ok_or(Denial::MissingCredential)?;
-    if present.next().is_some() {
-        return Err(Denial::MultipleCredentials);
-    }
-    let value = std::str::from_utf8(value).map_err(|_| Denial::MalformedToken)?;
-    if has_controls(value.as_bytes()) {
-        return Err(Denial::MalformedToken);
-    }
-    if value.contains(',') {
-        let mut parts = value.split(',').map(trim_text).filter(|part| !part.is_empty());
-        // Other schemes have commas between their parameters (Digest); they are no credentials of ours.
-        let bearer = parts.clone().any(|part| bearer_token(part).is_some());
-        let several = parts.nth(1).is_some();
-        return Err(match (bearer, several) {
-            (false, _) => Denial::MissingCredential,
-            (true, false) => Denial::MalformedToken,
-            (true, true) => Denial::MultipleCredentials,
-        });
-    }
-    match bearer_token(value) {
-        None => Err(Denial::MissingCredential),
-        Some(token) => Ok(token),
-    }
-}
-
-/// What follows the scheme `Bearer`, in any case, and the spaces after it. Anything else that ends the scheme's name is left
-/// in front of the token, which is malformed by it.
-fn bearer_token(value: &str) -> Option<&str> {
-    let (scheme, rest) = value.split_at_checked("bearer".len())?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    match rest.as_bytes().first() {
-        None => Some(""),
-        Some(b' ') => Some(rest.trim_start_matches(' ')),
-        Some(byte) if is_token(&[*byte]) => None,
-        Some(_) => Some(rest),
-    }
-}
 
 /// The segments of a compact JWS (RFC 7515 section 7.1), decoded. Like all of a token it has no `Debug`.
 pub struct Decoded<'t> {

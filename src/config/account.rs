@@ -19,7 +19,7 @@ use crate::account::oauth::HostedUi;
 use crate::account::rate_limit::{Rate, Rates};
 use crate::account::totp::Issuer;
 use crate::account::{Prefix, RefreshFlow};
-use crate::authz::browser_session::BrowserSessions;
+use crate::authz::credential::BrowserSessions;
 use crate::listen::ListenAddress;
 use crate::user_pool::ClientId;
 

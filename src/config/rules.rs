@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::ConfigError;
 use super::file::compile::compile;
 use super::file::{PolicyFile, located};
-use crate::authz::browser_session::BrowserSessions;
+use crate::authz::credential::BrowserSessions;
 use crate::authz::extra_claims::WantedClaims;
 use crate::authz::headers::HeaderPrefix;
 use crate::authz::{OwnedHeaders, Policies};

@@ -100,7 +100,7 @@ fn rooms_keep_to_themselves() {
 fn the_heart_of_the_decision_is_pure() {
     let pure = [
         "authz/answer.rs",
-        "authz/browser_session.rs",
+        "authz/credential.rs",
         "authz/claim.rs",
         "authz/claims.rs",
         "authz/denial.rs",
