@@ -1,9 +1,9 @@
-//! What a check costs, each part beside the part it is measured against, in interleaved rounds: only the ratios mean
-//! something on a machine that others use, too.
+//! Measures the cost of a check relative to a baseline, in alternating rounds. On a shared machine only the ratios are
+//! meaningful.
 //!
-//! - verification of one token against the bare RSA operation, which no verifier can do without
-//! - a cached check (bytes in, bytes out) against decoding its request with prost, which it does without
-//! - a cached check with 200 pools, 200 policies and 400 routes against one without a policy file
+//! - verification of one token, compared with the bare RSA operation, the least that any verifier has to do
+//! - a cached check from bytes to bytes, compared with decoding its request with prost, which the check avoids
+//! - a cached check with 200 pools, 200 policies and 400 routes, compared with one without a policy file
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a benchmark")]
 
 use std::hint::black_box;
@@ -55,7 +55,7 @@ fn main() {
     let pools = || UserPools::new(vec![pool.clone()]).unwrap();
     let keys = KeySet::parse(jwks(&[key]).as_bytes(), &KeySet::default()).unwrap();
 
-    let limit_key = limit_key(key);
+    let bare_key = parsed_key(key);
     let parts: Vec<(&[u8], Vec<u8>)> = tokens
         .iter()
         .map(|token| {
@@ -63,7 +63,7 @@ fn main() {
             (input.as_bytes(), URL_SAFE_NO_PAD.decode(signature).unwrap())
         })
         .collect();
-    let limit = || parts.iter().for_each(|(input, signature)| limit_key.verify_sig(input, signature).unwrap());
+    let bare = || parts.iter().for_each(|(input, signature)| bare_key.verify_sig(input, signature).unwrap());
     let (pools_for_verify, wanted, now) = (pools(), WantedClaims::default(), unix_now());
     let verify = || {
         for token in &tokens {
@@ -74,7 +74,7 @@ fn main() {
             black_box(candidate.verify(key, &wanted).unwrap());
         }
     };
-    compare("verification of one token", &verify, "bare RSA verification", &limit);
+    compare("verification of one token", &verify, "bare RSA verification", &bare);
 
     let messages: Vec<Vec<u8>> = tokens.iter().map(|token| check_request(token).encode_to_vec()).collect();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -103,7 +103,7 @@ fn main() {
     compare("cached check, large policy file", &|| cached(&large), "the same without a file", &|| cached(&plain));
 }
 
-/// Decides with this pool and the pools of a file.
+/// Creates an authorizer with this pool and those of the policy file, if there is one.
 fn authorizer(pool: &UserPool, jwks: &str, file: Option<PathBuf>) -> Authorizer {
     let source = RulesSource {
         pool: Some(pool.clone()),
@@ -120,7 +120,8 @@ fn authorizer(pool: &UserPool, jwks: &str, file: Option<PathBuf>) -> Authorizer 
     Authorizer::new(rules, TokenCache::new(50_000, 64 << 20, metrics.token_cache.clone()), 0)
 }
 
-/// 200 pools, a policy for each, and two routes to each policy. The requests here match one of them.
+/// Returns a policy file with 200 pools, one policy per pool and two routes per policy, plus one route that the
+/// requests of this benchmark match.
 fn large_file() -> String {
     let each = |write: fn(u32) -> String| (0..200).map(write).collect::<String>();
     let pools = each(|number| format!("  p{number}: {{user_pool_id: eu-west-1_Pool{number}, client_ids: any}}\n"));
@@ -135,7 +136,7 @@ fn large_file() -> String {
     )
 }
 
-/// Prints the medians of both, and of their ratios.
+/// Prints the median time of `work`, of `base`, and of their ratio.
 fn compare(name: &str, work: &dyn Fn(), against: &str, base: &dyn Fn()) {
     let time = |work: &dyn Fn()| {
         let start = Instant::now();
@@ -154,13 +155,13 @@ fn compare(name: &str, work: &dyn Fn(), against: &str, base: &dyn Fn()) {
     println!("{name}: {ours:.2} us; {against}: {theirs:.2} us; ratio {ratio:.2}");
 }
 
-fn limit_key(key: &SigningKey) -> ParsedPublicKey {
+fn parsed_key(key: &SigningKey) -> ParsedPublicKey {
     let jwk = key.jwk();
     let part = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
     RsaPublicKeyComponents { n: part("n"), e: part("e") }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).unwrap()
 }
 
-/// A request as a browser's reaches Envoy.
+/// Returns a check of a typical browser request.
 fn check_request(token: &str) -> CheckRequest {
     let headers = [
         (":authority", "api.example.test"),

@@ -1,7 +1,7 @@
-//! One check, for every door: decides, counts and logs, and hands the answer to the protocol that asked.
+//! Runs one check for any protocol: decides, counts and logs.
 //!
-//! A door (gRPC, HTTP) reads a [`RequestContext`] from its protocol, calls [`Checks::check`], and writes the
-//! [`Answer`] out. Nothing of a rule, a text, a metric or a log line belongs to a door.
+//! A protocol module such as `ext_authz/grpc.rs` decodes a [`RequestContext`], calls [`Checks::check`], and encodes the
+//! [`Answer`]. It contains no rule, text, metric or log line.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use crate::authz::denial::Realm;
 use crate::authz::{Answer, Authorizer, Decision, Denial, Fault, RequestContext, Ruleset, Trace, UnixTime};
 use crate::metrics::{CheckLabels, CheckOutcome, Metrics};
 
-/// Answers checks.
+/// Runs checks: decides, counts and logs.
 #[derive(Debug)]
 pub struct Checks {
     authorizer: Arc<Authorizer>,
@@ -21,14 +21,14 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// Checks decided by `authorizer`, with challenges that name `realm`.
-    pub fn new(authorizer: Arc<Authorizer>, metrics: Arc<Metrics>, realm: Realm) -> Self {
+    /// Creates a runner. `authorizer` decides; `realm` is the realm of challenges.
+    pub(crate) fn new(authorizer: Arc<Authorizer>, metrics: Arc<Metrics>, realm: Realm) -> Self {
         Self { authorizer, metrics, realm }
     }
 
-    /// Decides about one request before `deadline`, counts and logs the verdict, and returns what `write` makes of the
-    /// answer. `None` is a check that carries no HTTP request.
-    pub async fn check<T>(
+    /// Decides about one request before `deadline`, counts and logs the verdict, and returns the answer as encoded by
+    /// `write`. A `request` of `None` stands for a check without an HTTP request.
+    pub(crate) async fn check<T>(
         &self,
         request: Option<&RequestContext<'_>>,
         deadline: Instant,
@@ -52,13 +52,13 @@ impl Checks {
     }
 }
 
-/// The time, in whole seconds since 1970.
+/// Current Unix time in seconds.
 fn unix_now() -> UnixTime {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     i64::try_from(now).unwrap_or(i64::MAX)
 }
 
-/// Label under which a denied check is counted.
+/// Outcome that a denied check is counted as.
 fn outcome(denial: Denial) -> CheckOutcome {
     match denial.fault() {
         Fault::Caller => CheckOutcome::Deny,
@@ -66,13 +66,13 @@ fn outcome(denial: Denial) -> CheckOutcome {
     }
 }
 
-/// Labels of every denial: outcome, reason, and whether the request has no policy yet.
-pub fn denial_labels() -> Vec<(CheckOutcome, &'static str, bool)> {
+/// Metric labels of every denial: outcome, reason, and `true` if the denial precedes the policy.
+pub(crate) fn denial_labels() -> Vec<(CheckOutcome, &'static str, bool)> {
     Denial::ALL.iter().map(|denial| (outcome(*denial), denial.reason(), denial.precedes_policy())).collect()
 }
 
-/// Logs one event per check. It repeats nothing of the request but a well-formed request id and, if the key or the
-/// signature failed, the `kid`, which the formatter escapes.
+/// Logs one event per check. Of the request it contains only a well-formed request id and, if the key or the signature
+/// failed, the `kid`, which the formatter escapes.
 fn log(
     outcome: CheckOutcome,
     reason: &'static str,
@@ -105,14 +105,14 @@ fn log(
     }
 }
 
-/// `x-request-id`, if it has the form of one: the client may have written it.
+/// Returns `x-request-id` if it is well-formed: 1 to 64 letters, digits and hyphens. A client can send any value.
 fn request_id<'r>(request: &RequestContext<'r>) -> Option<&'r str> {
     let id = std::str::from_utf8(request.header_values("x-request-id").next()?).ok()?;
     let is_plain = (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     is_plain.then_some(id)
 }
 
-/// Counts a running check. A check that is dropped half-way is no longer counted.
+/// Guard that counts a running check in the gauge, until it ends or is dropped.
 struct InFlight<'m>(&'m Metrics);
 
 impl<'m> InFlight<'m> {

@@ -1,6 +1,6 @@
-//! The answer to a verdict, described without a protocol: status, headers, body and metadata.
+//! Protocol-independent answer to a request: status, headers, body and metadata.
 //!
-//! Every caller protocol and `explain` write out the same [`Answer`]; none of them has a text, a status or a header of its
+//! Each protocol and the command `explain` only encode an [`Answer`]. They define no text, status or header of their
 //! own.
 
 use serde::Serialize;
@@ -12,25 +12,25 @@ use super::request::{Header, RequestContext};
 use super::ruleset::Ruleset;
 use super::{Allowed, Decision, Verdict};
 
-/// Seconds after which a caller may try again when the service could not decide (`Retry-After`).
+/// Seconds after which a caller should retry if the service could not decide (`Retry-After`).
 const RETRY_AFTER: &str = "5";
 
-/// The answer to one request.
+/// Answer to one request.
 pub enum Answer<'a> {
-    /// The request passes, with changes to its headers.
+    /// The request is forwarded, with changes to its headers.
     Pass(Pass<'a>),
-    /// The caller gets this response instead.
+    /// The request is not forwarded; the caller gets this response.
     Refusal(Refusal<'a>),
 }
 
-/// What the upstream gets.
+/// Changes to a request that is forwarded to the upstream.
 pub struct Pass<'a> {
     allowed: &'a Allowed<'a>,
     owned: &'a OwnedHeaders,
     request_headers: &'a [Header<'a>],
 }
 
-/// What the caller gets.
+/// Response to a request that is not forwarded.
 pub struct Refusal<'a> {
     denial: Denial,
     policy: Result<&'a Policy, &'a str>,
@@ -39,16 +39,16 @@ pub struct Refusal<'a> {
 }
 
 /// Value of a metadata field.
-pub enum MetadataValue<'v, 'i> {
-    /// A text.
+pub(crate) enum MetadataValue<'v, 'i> {
+    /// Text.
     Text(&'v str),
-    /// A number of seconds since 1970.
+    /// Unix time in seconds.
     Time(i64),
-    /// A list of texts.
+    /// List of texts.
     Texts(&'i mut dyn Iterator<Item = &'v str>),
 }
 
-/// Body of a refusal, as JSON.
+/// JSON body of a refusal.
 #[derive(Serialize)]
 struct Body {
     error: &'static str,
@@ -57,7 +57,7 @@ struct Body {
 }
 
 impl<'a> Answer<'a> {
-    /// The answer to a verdict that was reached by `rules` about `request`.
+    /// Describes the answer to `request`. `verdict` has to be the verdict of `rules` about it.
     pub fn new(
         verdict: &'a Verdict<'_>,
         rules: &'a Ruleset,
@@ -78,16 +78,16 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// HTTP status: 200 for a request that passes.
-    pub fn status(&self) -> u16 {
+    /// HTTP status: 200 if the request is forwarded.
+    pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Pass(_) => 200,
             Self::Refusal(refusal) => refusal.denial.status(),
         }
     }
 
-    /// Metadata about the decision, for access logs and RBAC: hands each field to `write`.
-    pub fn metadata(&self, write: &mut impl FnMut(&'static str, MetadataValue<'_, '_>)) {
+    /// Calls `write` with each metadata field of the decision. Envoy's access logs and RBAC filter can use them.
+    pub(crate) fn metadata(&self, write: &mut impl FnMut(&'static str, MetadataValue<'_, '_>)) {
         match self {
             Self::Pass(pass) => pass.metadata(write),
             Self::Refusal(refusal) => refusal.metadata(write),
@@ -96,14 +96,14 @@ impl<'a> Answer<'a> {
 }
 
 impl<'a> Pass<'a> {
-    /// Describes a request that passes: its headers are `request_headers`, and those of `owned` are set or removed.
-    pub fn new(allowed: &'a Allowed<'a>, owned: &'a OwnedHeaders, request_headers: &'a [Header<'a>]) -> Self {
+    /// Describes a request that is forwarded. Of its `request_headers`, the `owned` ones are set or removed.
+    pub(crate) fn new(allowed: &'a Allowed<'a>, owned: &'a OwnedHeaders, request_headers: &'a [Header<'a>]) -> Self {
         Self { allowed, owned, request_headers }
     }
 
-    /// Changes to the request's headers: hands each one to `write`. Every owned header is set or removed, and so is
-    /// everything among the request's headers that the upstream could take for one.
-    pub fn mutations(&self, write: &mut impl FnMut(Mutation<'_>)) {
+    /// Calls `write` with each change to the request's headers. Every owned header is set or removed. A request header
+    /// that the upstream could take for an owned one is removed.
+    pub(crate) fn mutations(&self, write: &mut impl FnMut(Mutation<'_>)) {
         let Allowed { policy, identity, .. } = self.allowed;
         self.owned.mutate(identity.values(), policy.removes_authorization, self.request_headers, write);
     }
@@ -131,7 +131,7 @@ impl<'a> Pass<'a> {
 impl<'a> Refusal<'a> {
     /// Describes a refusal. `policy` is that of the request or, if it has none, a name for the metadata; `requirement` is the
     /// one that was not met.
-    pub fn new(
+    pub(crate) fn new(
         denial: Denial,
         policy: Result<&'a Policy, &'a str>,
         requirement: Option<&'a str>,
@@ -140,23 +140,23 @@ impl<'a> Refusal<'a> {
         Self { denial, policy, requirement, realm }
     }
 
-    /// Why the request is refused.
-    pub fn denial(&self) -> Denial {
+    /// Reason for the refusal.
+    pub(crate) fn denial(&self) -> Denial {
         self.denial
     }
 
-    /// The requirement of the policy that the token does not meet.
-    pub fn requirement(&self) -> Option<&str> {
+    /// Requirement of the policy that the token does not meet.
+    pub(crate) fn requirement(&self) -> Option<&str> {
         self.requirement
     }
 
     /// Value of `WWW-Authenticate`, if the response has one.
-    pub fn www_authenticate(&self) -> Option<String> {
+    pub(crate) fn www_authenticate(&self) -> Option<String> {
         self.denial.www_authenticate(self.realm, self.policy.ok().map(|policy| &policy.challenge))
     }
 
-    /// Headers of the response.
-    pub fn headers(&self) -> Vec<(&'static str, String)> {
+    /// Headers of the response, with lower-case names.
+    pub(crate) fn headers(&self) -> Vec<(&'static str, String)> {
         let mut headers =
             vec![("content-type", "application/json".to_owned()), ("cache-control", "no-store".to_owned())];
         headers.extend(self.www_authenticate().map(|challenge| ("www-authenticate", challenge)));
@@ -166,10 +166,10 @@ impl<'a> Refusal<'a> {
         headers
     }
 
-    /// Body of the response: JSON.
-    pub fn body(&self) -> String {
+    /// Body of the response, as JSON.
+    pub(crate) fn body(&self) -> String {
         let (error, reason, message) = (self.denial.error(), self.denial.reason(), self.denial.message());
-        // Cannot fail: three texts.
+        // Serializing three strings cannot fail.
         serde_json::to_string(&Body { error, reason, message }).unwrap_or_default()
     }
 

@@ -1,7 +1,8 @@
-//! Everything that a decision depends on beside the request and the time, as one value that is replaced as one.
+//! Configuration that decisions depend on: pools, keys and policies, replaced as a whole.
 //!
-//! A check takes the ruleset in force once and keeps it to its end, answer and metrics included; a reload puts another
-//! in its place. What is the same in both (the keys of a pool that has not changed) is shared.
+//! A check takes the current ruleset once, when it starts, and uses it to the end, for the answer and the metrics as
+//! well. A reload replaces the ruleset. Both rulesets share what has not changed, such as the keys of an unchanged
+//! pool.
 
 use super::cache::PoolStamp;
 use super::credential::{self, BrowserSessions, Credential};
@@ -14,25 +15,25 @@ use crate::jwks::store::KeyStore;
 use crate::metrics::CheckCounters;
 use crate::user_pool::UserPools;
 
-/// The rules in force.
+/// Rules for all decisions between two reloads.
 #[derive(Debug)]
 pub struct Ruleset {
-    /// The pools.
-    pub pools: UserPools,
-    /// Their keys, in the same order.
-    pub keys: KeyStore,
-    /// Their versions, in the same order.
-    pub stamps: Vec<PoolStamp>,
-    /// The policies, and the routes to them.
-    pub policies: Policies,
-    /// The headers that are ours.
-    pub headers: OwnedHeaders,
-    /// The claims that are kept for policies and headers.
-    pub wanted: WantedClaims,
-    /// Whether a browser's session is a credential.
-    pub browser_sessions: Option<BrowserSessions>,
-    /// Counters of these pools and policies.
-    pub counters: CheckCounters,
+    /// User pools whose tokens are accepted.
+    pub(crate) pools: UserPools,
+    /// Keys of the pools, in the same order.
+    pub(crate) keys: KeyStore,
+    /// Versions of the pools, in the same order.
+    pub(crate) stamps: Vec<PoolStamp>,
+    /// Policies, and the routes that choose them.
+    pub(crate) policies: Policies,
+    /// Identity headers, which only this service may set.
+    pub(crate) headers: OwnedHeaders,
+    /// Claims that policies and identity headers need in addition to the standard ones.
+    pub(crate) wanted: WantedClaims,
+    /// Settings for session cookies; `None` if they are not accepted as a credential.
+    pub(crate) browser_sessions: Option<BrowserSessions>,
+    /// Counters of checks, by pool and policy.
+    pub(crate) counters: CheckCounters,
 }
 
 impl Ruleset {

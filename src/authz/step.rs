@@ -1,4 +1,4 @@
-//! The steps of a check, in the order in which they are taken. `explain` shows how far a check got.
+//! Steps of a check, in order. The command `explain` shows which steps a request passed and which one failed.
 
 macro_rules! steps {
     ($($(#[$doc:meta])* $name:ident = $word:literal;)*) => {
@@ -10,10 +10,10 @@ macro_rules! steps {
 
         impl Step {
             /// Every step, in order.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// Name of the step, as the documentation spells it.
-            pub fn name(self) -> &'static str {
+            pub(crate) fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => $word,)*
                 }
@@ -23,43 +23,43 @@ macro_rules! steps {
 }
 
 steps! {
-    /// Envoy's route or a route of the policy file chooses a policy.
+    /// A policy is chosen, by Envoy's route or by a route of the policy file.
     #[default]
     Route = "route";
-    /// The request carries one credential.
+    /// The request carries exactly one credential.
     Credential = "credential";
-    /// Length of the token.
+    /// The token is not too long.
     Size = "size";
-    /// A compact JWS of two JSON objects.
+    /// The token is a compact JWS of two JSON objects (RFC 7515 section 7.1).
     Form = "form";
-    /// `alg`
+    /// `alg` is `RS256`.
     Algorithm = "alg";
-    /// `crit`
+    /// The header requires no extension (`crit`, `b64`).
     Critical = "crit";
-    /// `kid`
+    /// The header has a `kid`.
     Kid = "kid";
-    /// `iss`, which selects the pool.
+    /// `iss` names a configured pool.
     Issuer = "iss";
-    /// `token_use`
+    /// `token_use` is accepted.
     TokenUse = "token_use";
-    /// `sub`
+    /// The token has a `sub`.
     Subject = "sub";
-    /// `client_id` or `aud`.
+    /// `client_id` or `aud` is an accepted app client.
     Client = "client";
-    /// `exp`
+    /// `exp` has not passed, allowing for clock skew.
     Expiry = "exp";
-    /// `nbf`
+    /// `nbf` is not in the future, allowing for clock skew.
     NotBefore = "nbf";
-    /// Types of the remaining claims.
+    /// The remaining claims have the right types.
     Types = "types";
-    /// The key that `kid` names.
+    /// The pool has the key that `kid` names.
     Key = "key";
-    /// The signature.
+    /// The signature is valid.
     Signature = "signature";
-    /// Revocation. Nothing can be revoked yet, so every token passes this step.
+    /// The token is not revoked. Revocation is not implemented yet, so every token passes.
     Revocation = "revocation";
-    /// Requirements of the policy.
+    /// The token meets the requirements of the policy.
     Policy = "policy";
-    /// Identity headers for the upstream.
+    /// The identity headers for the upstream fit their limit.
     Identity = "identity";
 }

@@ -1,5 +1,5 @@
-//! A JWKS endpoint that answers as it is told: well, badly, slowly or not at all. It stands in only for faults that
-//! an emulator cannot make.
+//! JWKS endpoint with configurable responses: correct, faulty or slow ones. Tests use it only for faults that a Cognito
+//! emulator cannot produce.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -14,13 +14,13 @@ use hyper_util::rt::TokioIo;
 use prost::bytes::Bytes;
 use tokio::net::TcpListener;
 
-/// What the server answers.
+/// Response of the server.
 #[derive(Clone)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Vec<u8>,
-    /// Before the answer begins.
+    /// Delay before the response.
     pub(crate) delay: Duration,
 }
 
@@ -34,7 +34,7 @@ impl Reply {
     }
 }
 
-/// The server. It ends with its runtime.
+/// Running server. It ends with its runtime.
 #[derive(Clone)]
 pub(crate) struct JwksServer {
     pub(crate) url: String,
@@ -65,22 +65,22 @@ impl JwksServer {
         server
     }
 
-    /// From now on this is the answer.
+    /// Sets the response to all further requests.
     pub(crate) fn answers(&self, reply: Reply) {
         self.answers_by_path(move |_| reply.clone());
     }
 
-    /// From now on the answer depends on the path.
+    /// Sets the response to all further requests, depending on the path.
     pub(crate) fn answers_by_path(&self, reply: impl Fn(&str) -> Reply + Send + 'static) {
         self.shared.lock().unwrap().reply = Box::new(reply);
     }
 
-    /// How often it was asked.
+    /// Number of requests so far.
     pub(crate) fn requests(&self) -> usize {
         self.shared.lock().unwrap().paths.len()
     }
 
-    /// What it was asked for.
+    /// Paths of the requests so far.
     pub(crate) fn paths(&self) -> Vec<String> {
         self.shared.lock().unwrap().paths.clone()
     }

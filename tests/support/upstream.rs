@@ -1,4 +1,4 @@
-//! The application behind Envoy: remembers every request that reaches it, and answers with what it got.
+//! Application behind Envoy. It records every request that reaches it, and returns the request in the response.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -13,18 +13,18 @@ use prost::bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-/// The server. It ends with its runtime.
+/// Running server. It ends with its runtime.
 pub(crate) struct Upstream {
     pub(crate) address: String,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
-/// A request as it arrived.
+/// Request as the application received it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Seen {
     pub(crate) method: String,
     pub(crate) path: String,
-    /// In lower case, as hyper hands them over; of one name as many as there were.
+    /// All header lines. hyper converts the names to lower case.
     pub(crate) headers: Vec<(String, String)>,
 }
 
@@ -35,12 +35,12 @@ impl Seen {
         Self { method: request.method().to_string(), path: request.uri().path().to_owned(), headers }
     }
 
-    /// Values of a header.
+    /// Values of a header, in order.
     pub(crate) fn header(&self, name: &str) -> Vec<&str> {
         self.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| &**value).collect()
     }
 
-    /// Every header that some application would take for one of ours, however it is spelt, by name.
+    /// Headers that an application could take for an identity header, in any spelling, sorted by name.
     pub(crate) fn identity(&self) -> Vec<(&str, &str)> {
         let is_ours = |name: &str| name.replace(['_', '.'], "-").starts_with("x-auth-");
         let ours = self.headers.iter().filter(|(name, _)| is_ours(name));
@@ -51,7 +51,7 @@ impl Seen {
 }
 
 impl Upstream {
-    /// An application that speaks HTTP/1.1 and answers with a [`Seen`] as JSON.
+    /// Starts an application that speaks HTTP/1.1 and answers with a [`Seen`] as JSON.
     pub(crate) async fn start() -> Self {
         Self::serve(|stream, seen| {
             let echo = move |request: Request<Incoming>| {
@@ -63,7 +63,7 @@ impl Upstream {
         .await
     }
 
-    /// An application that speaks gRPC, where every method answers with a message of one field, number 1, of value 1.
+    /// Starts an application that speaks gRPC. Every method returns a message whose field 1 is the number 1.
     pub(crate) async fn start_grpc() -> Self {
         Self::serve(|stream, seen| {
             let answer = move |request: Request<Incoming>| {
@@ -93,7 +93,7 @@ impl Upstream {
         upstream
     }
 
-    /// Every request so far.
+    /// Requests so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
