@@ -5,6 +5,7 @@
 
 pub mod grpc;
 pub mod health;
+mod preface;
 pub mod request;
 pub mod response;
 pub mod server;

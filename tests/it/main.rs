@@ -21,4 +21,5 @@ mod lifecycle;
 mod limits;
 mod policy;
 mod reload;
+mod slow_clients;
 mod tidy;
