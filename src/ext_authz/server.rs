@@ -35,6 +35,7 @@ use tonic_health::server::HealthService;
 use tonic_reflection::server::Builder as ReflectionBuilder;
 
 use super::grpc::{CHECK_PATH, CheckService, SERVICE_NAME};
+use super::in_flight::{CONNECTION_WINDOW_BYTES, ConnectionRoom, ProcessRoom, STREAM_WINDOW_BYTES};
 use super::preface::{self, Prefaced};
 use super::unary::AnswerBody;
 use crate::lifecycle::Shutdown;
@@ -51,6 +52,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// Limits on waiting for a client to read. A proxy that is always behind a little is no reason to end its connection.
 const PATIENCE: Patience = Patience { stall: Duration::from_secs(10), backlog: None, closing: Duration::from_secs(1) };
+/// Size of a message of health or reflection: names.
+const MAX_OTHER_MESSAGE_BYTES: usize = 4 * 1024;
 
 /// Descriptors of what can be asked for by reflection: `external_auth.proto` and what it imports, from the
 /// descriptor set of envoy-types. A test compares them.
@@ -62,6 +65,7 @@ pub struct Services {
     check: CheckService,
     health: HealthServer<HealthService>,
     reflection: Arc<Reflection>,
+    room: Arc<ProcessRoom>,
     closing: CancellationToken,
 }
 
@@ -92,18 +96,25 @@ impl Services {
                 .with_service_name(SERVICE_NAME)
                 .with_service_name("grpc.health.v1.Health")
         };
-        let (v1, v1alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
+        let v1 = builder().build_v1()?.max_decoding_message_size(MAX_OTHER_MESSAGE_BYTES);
+        let v1alpha = builder().build_v1alpha()?.max_decoding_message_size(MAX_OTHER_MESSAGE_BYTES);
+        let health = health.max_decoding_message_size(MAX_OTHER_MESSAGE_BYTES);
+        let room = Arc::new(ProcessRoom::new(check.max_message_bytes()));
         let reflection = Reflection {
             v1: Box::new(move |request| answer(v1.clone(), request)),
             v1alpha: Box::new(move |request| answer(v1alpha.clone(), request)),
         };
-        Ok(Self { check, health, reflection: Arc::new(reflection), closing })
+        Ok(Self { check, health, reflection: Arc::new(reflection), room, closing })
     }
 
     /// The future is boxed here, and only once: hyper moves it about before it runs, and all of it is copied each time.
-    fn call(&self, request: http::Request<Incoming>) -> BoxFuture<http::Response<AnswerBody>, Infallible> {
+    fn call(
+        &self,
+        request: http::Request<Incoming>,
+        room: &Arc<ConnectionRoom>,
+    ) -> BoxFuture<http::Response<AnswerBody>, Infallible> {
         if request.uri().path() == CHECK_PATH {
-            return Box::pin(self.check.call(request));
+            return Box::pin(self.check.call(request, Arc::clone(room)));
         }
         let services = self.clone();
         Box::pin(async move { Ok(services.call_other(request).await.map(AnswerBody::Tonic)) })
@@ -352,11 +363,14 @@ where
     };
     let stream = Progress::new(stream, PATIENCE, closing.clone());
     let io = TokioIo::new(Prefaced { preface: preface??, stream });
-    let service = service_fn(move |request| services.call(request));
+    let room = Arc::new(ConnectionRoom::new(Arc::clone(&services.room)));
+    let service = service_fn(move |request| services.call(request, &room));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .auto_date_header(false) // gRPC has no use for it

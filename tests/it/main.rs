@@ -19,6 +19,7 @@ mod examples;
 mod keys;
 mod lifecycle;
 mod limits;
+mod message_memory;
 mod policy;
 mod reload;
 mod slow_clients;
