@@ -10,11 +10,9 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use prost::bytes::Bytes;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -22,15 +20,12 @@ use url::Url;
 
 use crate::account::Account;
 use crate::authz::Authorizer;
-use crate::http_server::{self, Answer, Limits};
+use crate::http_server::{self, Answer, Limits, RequestBody};
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::listen::Listener;
 use crate::metrics::{self, Metrics};
 use crate::rulebook::Status;
 use crate::user_pool::UserPool;
-
-/// Operators and their tools are few; the clients of an account API on the same port are not.
-const LIMITS: Limits = Limits { connections: 4096, head: Duration::from_secs(30) };
 
 /// What the port shows.
 #[derive(Debug)]
@@ -49,19 +44,21 @@ pub struct Admin {
     pub rules: Arc<Status>,
     /// The account API, unless it has a port of its own or is off.
     pub account: Option<Arc<Account>>,
+    /// Limits of the port.
+    pub limits: Limits,
 }
 
 impl Admin {
     /// Serves the port until `closing`; running requests finish.
     pub async fn serve(self: Arc<Self>, listener: Listener, closing: CancellationToken) {
-        http_server::serve(listener, LIMITS, closing, move |request, peer| {
+        http_server::serve(listener, self.limits, closing, move |request, peer| {
             let admin = Arc::clone(&self);
             async move { admin.answer(request, peer).await }
         })
         .await;
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: Option<IpAddr>) -> Answer {
+    async fn answer(&self, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
         if let Some(account) = self.account.as_ref().filter(|account| account.covers(request.uri().path())) {
             return account.answer(request, peer).await;
         }

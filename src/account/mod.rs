@@ -32,7 +32,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use prost::bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep_until};
@@ -53,7 +52,7 @@ use self::totp::Issuer;
 use crate::authz::{Authorizer, UnixTime};
 use crate::cognito::error::CognitoError;
 use crate::cognito::{CognitoClient, Operation};
-use crate::http_server::Answer;
+use crate::http_server::{Answer, RequestBody};
 use crate::metrics::account::AccountMetrics;
 use crate::user_pool::{ClientId, Clients};
 
@@ -190,7 +189,7 @@ impl Account {
     }
 
     /// Answers a request that came over a connection from `peer`.
-    pub async fn answer(self: &Arc<Self>, request: Request<Incoming>, peer: Option<IpAddr>) -> Answer {
+    pub async fn answer(self: &Arc<Self>, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
         let start = Instant::now();
         let (parts, body) = request.into_parts();
         let below = self.settings.prefix.below(parts.uri.path()).unwrap_or_default();
@@ -262,7 +261,7 @@ impl Account {
         row: &'static Row,
         headers: &HeaderMap,
         carrier: &Carrier<'_>,
-        body: Incoming,
+        body: RequestBody,
         peer: Option<IpAddr>,
     ) -> Result<Reply, AccountError> {
         let address = self.address(headers, peer);

@@ -14,6 +14,7 @@ use prost::bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
+use super::in_flight::ConnectionRoom;
 use super::request;
 use super::response::{self, Answers};
 use super::unary::{self, AnswerBody};
@@ -49,13 +50,19 @@ impl CheckService {
 }
 
 impl CheckService {
-    /// Serves one call.
+    /// Size of the largest message that is read.
+    pub fn max_message_bytes(&self) -> usize {
+        self.max_message_bytes
+    }
+
+    /// Serves one call over a connection with this room for messages.
     ///
     /// # Errors
     /// None: what goes wrong is an answer, too.
     pub fn call<B>(
         &self,
         http: Request<B>,
+        room: Arc<ConnectionRoom>,
     ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + Send + use<B>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send,
@@ -63,11 +70,14 @@ impl CheckService {
     {
         let (shared, max_message_bytes) = (Arc::clone(&self.shared), self.max_message_bytes);
         let deadline = deadline(http.headers());
+        let encoding = unary::check_encoding(http.headers());
+        // The head is not kept: it can be larger than the message.
+        let body = http.into_body();
         async move {
-            let (head, body) = http.into_parts();
             // Reading the body is inside: a slow one must not hold a stream for longer.
             let call = async {
-                let message = unary::read(&head.headers, body, max_message_bytes).await?;
+                encoding?;
+                let message = unary::read(body, max_message_bytes, &room).await?;
                 shared.check(&message, deadline).await
             };
             let result = timeout_at(deadline, call).await;
