@@ -8,6 +8,7 @@ mod oauth;
 mod own;
 mod people;
 mod refresh;
+mod reload;
 mod schema;
 
 use reqwest::Method;
