@@ -1,5 +1,6 @@
 //! The account API through real HTTP: against the emulator where it can do it, against a fault server where it cannot.
 
+mod abuse;
 mod cookies;
 mod faults;
 mod form;
