@@ -42,6 +42,8 @@ pub struct Admin {
     pub options: Value,
     /// The policy file in force.
     pub rules: Arc<Status>,
+    /// Pool, endpoint and app client that the account API calls, also where it has a port of its own; null if it is off.
+    pub account_target: Value,
     /// The account API, unless it has a port of its own or is off.
     pub account: Option<Arc<Account>>,
     /// Limits of the port.
@@ -92,7 +94,7 @@ impl Admin {
         json(status, &detail)
     }
 
-    /// Options, pools and policy file in force.
+    /// Options, pools, what the account API calls, and the policy file in force.
     fn config(&self) -> Value {
         let rules = self.authorizer.rules();
         let pool = |pool: &UserPool| {
@@ -107,7 +109,8 @@ impl Admin {
             })
         };
         let pools: Vec<Value> = rules.pools.iter().map(pool).collect();
-        json!({"options": self.options, "pools": pools, "policy_file": &**self.rules.file.load()})
+        let file = self.rules.file.load();
+        json!({"options": self.options, "pools": pools, "account": self.account_target, "policy_file": &**file})
     }
 
     fn metrics(&self) -> Answer {

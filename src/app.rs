@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -90,9 +91,15 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         Rulebook::open(config.rules, config.rules_source, interval, Arc::clone(&metrics), &readiness)?;
     let cache = TokenCache::new(config.token_cache_capacity, config.token_cache_max_bytes, metrics.token_cache.clone());
     let authorizer = Arc::new(Authorizer::new(rules, cache, config.leeway));
+    let account_target = config.account.as_ref().and_then(|account| {
+        let rules = authorizer.rules();
+        let pool = rules.pools.named(&account.pool)?;
+        Some(json!({"pool": pool.name, "user_pool_id": pool.id.as_str(), "endpoint": pool.endpoint.as_str(),
+            "client_id": account.client_id.as_str()}))
+    });
     let account = match (config.account, account_endpoint) {
         (Some(settings), Some(endpoint)) => {
-            rulebook.keep_pool(&settings.pool);
+            rulebook.keep_pool(&settings.pool, &settings.client_id);
             Some(account(settings, config.realm.as_str(), endpoint, Arc::clone(&authorizer), &metrics)?)
         }
         _ => None,
@@ -127,6 +134,7 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         authorizer: Arc::clone(&authorizer),
         options: config.effective,
         rules: rulebook.status(),
+        account_target: account_target.unwrap_or_default(),
         account: shared,
         limits: http_server::Limits::of(admin_connections, ADMIN_HEAD_TIMEOUT),
     };
