@@ -10,11 +10,9 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use prost::bytes::Bytes;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -22,15 +20,12 @@ use url::Url;
 
 use crate::account::Account;
 use crate::authz::Authorizer;
-use crate::http_server::{self, Answer, Limits};
+use crate::http_server::{self, Answer, Limits, RequestBody};
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::listen::Listener;
 use crate::metrics::{self, Metrics};
 use crate::rulebook::Status;
 use crate::user_pool::UserPool;
-
-/// Operators and their tools are few; the clients of an account API on the same port are not.
-const LIMITS: Limits = Limits { connections: 4096, head: Duration::from_secs(30) };
 
 /// What the port shows.
 #[derive(Debug)]
@@ -47,21 +42,25 @@ pub struct Admin {
     pub options: Value,
     /// The policy file in force.
     pub rules: Arc<Status>,
+    /// Pool, endpoint and app client that the account API calls, also where it has a port of its own; null if it is off.
+    pub account_target: Value,
     /// The account API, unless it has a port of its own or is off.
     pub account: Option<Arc<Account>>,
+    /// Limits of the port.
+    pub limits: Limits,
 }
 
 impl Admin {
     /// Serves the port until `closing`; running requests finish.
     pub async fn serve(self: Arc<Self>, listener: Listener, closing: CancellationToken) {
-        http_server::serve(listener, LIMITS, closing, move |request, peer| {
+        http_server::serve(listener, self.limits, closing, move |request, peer| {
             let admin = Arc::clone(&self);
             async move { admin.answer(request, peer).await }
         })
         .await;
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: Option<IpAddr>) -> Answer {
+    async fn answer(&self, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
         if let Some(account) = self.account.as_ref().filter(|account| account.covers(request.uri().path())) {
             return account.answer(request, peer).await;
         }
@@ -95,7 +94,7 @@ impl Admin {
         json(status, &detail)
     }
 
-    /// Options, pools and policy file in force.
+    /// Options, pools, what the account API calls, and the policy file in force.
     fn config(&self) -> Value {
         let rules = self.authorizer.rules();
         let pool = |pool: &UserPool| {
@@ -110,7 +109,8 @@ impl Admin {
             })
         };
         let pools: Vec<Value> = rules.pools.iter().map(pool).collect();
-        json!({"options": self.options, "pools": pools, "policy_file": &**self.rules.file.load()})
+        let file = self.rules.file.load();
+        json!({"options": self.options, "pools": pools, "account": self.account_target, "policy_file": &**file})
     }
 
     fn metrics(&self) -> Answer {

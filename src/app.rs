@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,7 @@ use crate::cognito::error::CognitoError;
 use crate::cognito::{CognitoClient, Operation};
 use crate::config::Config;
 use crate::config::account::AccountConfig;
+use crate::descriptors::{self, Shares, Wanted};
 use crate::ext_authz::grpc::CheckService;
 use crate::ext_authz::health::Health;
 use crate::ext_authz::server::{Limits, Services, Threads, Workers};
@@ -37,6 +39,7 @@ pub struct Bound {
     admin_listener: Listener,
     admin: Arc<Admin>,
     account: Option<(Listener, Arc<Account>)>,
+    account_limits: http_server::Limits,
     workers: Workers,
     threads: Threads,
     health: Health,
@@ -83,13 +86,20 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
     };
     let account_endpoint = config.account.as_ref().map(|account| endpoint(&account.pool)).transpose()?;
     let interval = config.jwks_refresh_interval;
+    let pools = config.rules.pools.len();
     let (mut rulebook, rules) =
         Rulebook::open(config.rules, config.rules_source, interval, Arc::clone(&metrics), &readiness)?;
     let cache = TokenCache::new(config.token_cache_capacity, config.token_cache_max_bytes, metrics.token_cache.clone());
     let authorizer = Arc::new(Authorizer::new(rules, cache, config.leeway));
+    let account_target = config.account.as_ref().and_then(|account| {
+        let rules = authorizer.rules();
+        let pool = rules.pools.named(&account.pool)?;
+        Some(json!({"pool": pool.name, "user_pool_id": pool.id.as_str(), "endpoint": pool.endpoint.as_str(),
+            "client_id": account.client_id.as_str()}))
+    });
     let account = match (config.account, account_endpoint) {
         (Some(settings), Some(endpoint)) => {
-            rulebook.keep_pool(&settings.pool);
+            rulebook.keep_pool(&settings.pool, &settings.client_id);
             Some(account(settings, config.realm.as_str(), endpoint, Arc::clone(&authorizer), &metrics)?)
         }
         _ => None,
@@ -99,19 +109,23 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
     let (health, health_service) = Health::new().await;
     let services = Services::new(check, health_service, shutdown.closing.clone()).context("gRPC reflection")?;
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let limits = Limits {
-        connections: usize::try_from(config.grpc.max_connections).unwrap_or(usize::MAX),
-        streams: config.grpc.max_streams,
-    };
+    let threads = config.grpc.threads.map_or_else(cores, usize::from);
+    let ports = divide_descriptors(Wanted {
+        grpc: usize::try_from(config.grpc.max_connections).unwrap_or(usize::MAX),
+        threads,
+        pools,
+        account: account.is_some(),
+    });
+    let limits = Limits { connections: ports.grpc, streams: config.grpc.max_streams };
     let (workers, threads) =
-        Workers::start(config.grpc.threads.map_or_else(cores, usize::from), limits, &services, &shutdown)
-            .context("threads that serve checks")?;
+        Workers::start(threads, limits, &services, &shutdown).context("threads that serve checks")?;
 
     // On one of the two ports.
     let (account, shared) = match (account_listener, account) {
         (Some(listener), Some(account)) => (Some((listener, account)), None),
         (_, shared) => (None, shared),
     };
+    let admin_connections = ports.admin + if shared.is_some() { ports.account } else { 0 };
     let admin = Admin {
         readiness,
         shutdown: shutdown.clone(),
@@ -119,13 +133,16 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         authorizer: Arc::clone(&authorizer),
         options: config.effective,
         rules: rulebook.status(),
+        account_target: account_target.unwrap_or_default(),
         account: shared,
+        limits: http_server::Limits::of(admin_connections, ADMIN_HEAD_TIMEOUT),
     };
     Ok(Bound {
         grpc,
         admin_listener,
         admin: Arc::new(admin),
         account,
+        account_limits: http_server::Limits::of(ports.account, ACCOUNT_HEAD_TIMEOUT),
         workers,
         threads,
         health,
@@ -179,8 +196,29 @@ fn account(
     Ok(Account::new(settings, client, authorizer, metrics))
 }
 
-/// Limits of the account API's own port: strangers connect to it.
-const ACCOUNT_LIMITS: http_server::Limits = http_server::Limits { connections: 10_000, head: Duration::from_secs(10) };
+/// Divides the descriptors that there are between the ports, and logs what each port gets.
+fn divide_descriptors(wanted: Wanted) -> Shares {
+    let limit = descriptors::limit();
+    let shares = descriptors::share(limit, wanted);
+    let Shares { grpc, admin, account, is_enough } = shares;
+    tracing::info!(limit, grpc, admin, account, "connections at a time, by the limit on open files");
+    if !is_enough {
+        tracing::warn!(limit, "the limit on open files is too low for the program; raise its hard limit");
+    } else if grpc < wanted.grpc {
+        let configured = wanted.grpc;
+        tracing::warn!(
+            limit,
+            configured,
+            grpc,
+            "the limit on open files leaves fewer gRPC connections than --grpc-max-connections; raise its hard limit"
+        );
+    }
+    shares
+}
+
+/// Time for a request's head on the account API's own port, which strangers reach, and on the admin port.
+const ACCOUNT_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Bound {
     /// Addresses of the gRPC port, in the order in which they were configured.
@@ -223,7 +261,7 @@ impl Bound {
         drop(workers);
         if let Some((listener, account)) = self.account {
             let closing = self.shutdown.closing.clone();
-            accepting.spawn(http_server::serve(listener, ACCOUNT_LIMITS, closing, move |request, peer| {
+            accepting.spawn(http_server::serve(listener, self.account_limits, closing, move |request, peer| {
                 let account = Arc::clone(&account);
                 async move { account.answer(request, peer).await }
             }));

@@ -13,8 +13,8 @@
 //! - [`cognito`]: the one caller of the user-pool API.
 //! - [`session_cookie`]: browser sessions in cookies, for the account API and the check.
 //! - [`admin`]: the operators' port.
-//! - [`config`], [`metrics`], [`logging`], [`listen`], [`http_server`], [`lifecycle`], [`file_watch`], [`field_value`]:
-//!   leaves that every server has; [`config::file`] is the form of the policy file.
+//! - [`config`], [`metrics`], [`logging`], [`listen`], [`http_server`], [`progress`], [`descriptors`], [`lifecycle`],
+//!   [`file_watch`], [`field_value`]: leaves that every server has; [`config::file`] is the form of the policy file.
 //! - [`app`]: builds and runs all of it.
 //! - [`explain`], [`test_policy`], [`healthcheck`]: the other commands.
 //!
@@ -37,6 +37,7 @@ pub mod authz;
 pub mod check;
 pub mod cognito;
 pub mod config;
+pub mod descriptors;
 pub mod explain;
 pub mod ext_authz;
 pub mod field_value;
@@ -48,6 +49,7 @@ pub mod lifecycle;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod progress;
 pub mod rulebook;
 pub mod session_cookie;
 pub mod test_policy;

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use cognito_authz::app::{self, StartError};
 use cognito_authz::config::{self, Config, Invocation};
-use cognito_authz::{explain, healthcheck, logging, test_policy};
+use cognito_authz::{descriptors, explain, healthcheck, logging, test_policy};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// `EX_USAGE` of sysexits.h: bad usage or configuration.
@@ -65,6 +65,9 @@ async fn serve(config: Config) -> ExitCode {
     install_crypto();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
+    }
+    if let Err(error) = descriptors::raise_limit() {
+        tracing::warn!(%error, "the soft limit on open files stays below the hard one");
     }
     let signals = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
     let (mut term, mut int) = match signals {

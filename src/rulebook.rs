@@ -5,6 +5,8 @@
 //! that has not changed at all keeps its verified tokens, too. A file that is wrong changes nothing. Start from
 //! [`Rulebook::open`]; [`Rulebook::run`] is the task.
 
+mod account_pool;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,19 +16,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time;
 
+use self::account_pool::AccountPool;
 use crate::authz::cache::PoolStamp;
 use crate::authz::extra_claims::WantedClaims;
 use crate::authz::{Authorizer, Ruleset};
 use crate::check::denial_labels;
 use crate::config::ConfigError;
-use crate::config::rules::{Rules, RulesSource};
+use crate::config::rules::{AccountClient, Rules, RulesSource};
 use crate::file_watch::{FileWatch, Fingerprint};
 use crate::jwks::KeySet;
 use crate::jwks::fetch::{FetchError, JwksClient};
 use crate::jwks::store::{KeyStore, PoolKeys, Refresher};
 use crate::lifecycle::Readiness;
 use crate::metrics::{Metrics, Reload};
-use crate::user_pool::{PoolIndex, UserPool, UserPools};
+use crate::user_pool::{ClientId, PoolIndex, UserPool, UserPools};
 
 /// How long a reload waits for the keys of new pools.
 const KEYS_WAIT: Duration = Duration::from_secs(5);
@@ -41,8 +44,10 @@ pub struct Rulebook {
     status: Arc<Status>,
     /// The policy file as it was before it was first read.
     seen: Option<Fingerprint>,
-    /// The pool that the account API speaks for: without it the rules are not complete.
-    account_pool: Option<Box<str>>,
+    /// The member `account` of the file at startup.
+    account_of_file: Option<AccountClient>,
+    /// What the account API calls: rules that change it need a restart.
+    account_pool: Option<AccountPool>,
     pools: Vec<Kept>,
     wanted: WantedClaims,
     last_stamp: PoolStamp,
@@ -92,6 +97,7 @@ impl Rulebook {
                 error: ArcSwapOption::empty(),
             }),
             seen: rules.seen,
+            account_of_file: rules.account.clone(),
             account_pool: None,
             pools: Vec::new(),
             wanted: WantedClaims::default(),
@@ -107,9 +113,14 @@ impl Rulebook {
         Arc::clone(&self.status)
     }
 
-    /// Holds on to the pool that the account API speaks for: a file without it is refused.
-    pub fn keep_pool(&mut self, name: &str) {
-        self.account_pool = Some(name.into());
+    /// Holds on to the pool and the app client that the account API calls: a file that changes them is refused.
+    pub fn keep_pool(&mut self, name: &str, client_id: &ClientId) {
+        let kept = self.pools.iter().find(|kept| *kept.pool.name == *name);
+        self.account_pool = kept.map(|kept| AccountPool {
+            pool: kept.pool.clone(),
+            client_id: client_id.clone(),
+            of_file: self.account_of_file.clone(),
+        });
     }
 
     /// Takes `rules` over, pool by pool, and makes the ruleset that goes with them.
@@ -243,13 +254,13 @@ impl Rulebook {
         let source = self.source.clone();
         let failed = |why: &dyn std::fmt::Display| ConfigError::new(why.to_string());
         let mut rules = tokio::task::spawn_blocking(move || source.read()).await.map_err(|error| failed(&error))??;
-        if let Some(needed) = &self.account_pool
-            && !rules.pools.iter().any(|(pool, _)| pool.name == *needed)
-        {
-            return Err(ConfigError::new(format!(
-                "the account API speaks for the pool {needed}, which is not there any more"
-            )));
+        if let Some(why) = self.account_pool.as_ref().and_then(|account| account.needs_restart(&rules)) {
+            return Err(ConfigError::new(why));
         }
+        // What a start refuses, a reload refuses, too.
+        self.source
+            .judge(&rules)
+            .map_err(|(option, why)| ConfigError::new(format!("--{}: {why}", option.replace('_', "-"))))?;
         for warning in rules.warnings.drain(..) {
             tracing::warn!("{warning}");
         }

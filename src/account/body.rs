@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use prost::bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::error::{AccountError, Code};
 use super::table::{AUTH_FLOWS, Need, Place, Row, Shape};
 use crate::field_value::trim_text;
+use crate::http_server::RequestBody;
 
 /// Bytes of a body; one more is too many.
 pub const MAX_BYTES: usize = 16 * 1024;
@@ -24,7 +25,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// [`AccountError`]: 415, 413, or 400 for one that does not come.
-pub async fn read(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, AccountError> {
+pub async fn read(headers: &HeaderMap, mut body: RequestBody) -> Result<Bytes, AccountError> {
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(AccountError::new(415, Code::UnsupportedMediaType));
     }

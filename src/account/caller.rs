@@ -66,6 +66,7 @@ impl Account {
         let deadline = Instant::now() + CLIENT_PATIENCE;
         let verified = self.authorizer.verify_token(&token, expected, unix_now(), deadline).await.map_err(refused)?;
         let claims = &verified.claims;
+        self.signed_in(None, claims);
         let scope = claims.scope().unwrap_or_default();
         Ok(Some(Bearer {
             user: claims.username().unwrap_or(claims.sub()).to_owned(),
@@ -79,15 +80,26 @@ impl Account {
     /// Where a request comes from. What a proxy says is not believed unless its place is configured.
     pub(super) fn address(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Address {
         let hops = self.settings.trusted_hops;
+        let address = Address::of(headers, peer, hops);
         if hops.is_none() && address::is_forwarded(headers) {
             self.metrics.unknown_addresses.inc();
-            if !self.warned.swap(true, Ordering::Relaxed) {
-                tracing::warn!(
-                    "requests to the account API come through a proxy (X-Forwarded-For), and --trusted-hops is unset: \
-                     clients cannot be told apart, so that limits per address do not work"
-                );
-            }
+            self.warn_once(
+                "requests to the account API come through a proxy (X-Forwarded-For), and --trusted-hops is unset: \
+                 clients cannot be told apart, so that all clients of a proxy share the limits of one address",
+            );
+        } else if address == Address::Unreadable {
+            self.warn_once(
+                "X-Forwarded-For does not have a client's address where --trusted-hops says: such requests share the \
+                 limits of one address; count the proxies in front again",
+            );
         }
-        Address::of(headers, peer, hops)
+        address
+    }
+
+    /// Logs once that addresses are not known; the client's header decides how often there is a reason.
+    fn warn_once(&self, message: &str) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!("{message}");
+        }
     }
 }

@@ -162,8 +162,9 @@ pub fn judge(row: &Row, error: &CognitoError, asked: Asked) -> Judgement {
         CognitoError::Unavailable(_) => Judgement::Error(AccountError::unavailable()),
         CognitoError::Nonsense => Judgement::Error(AccountError::upstream()),
         CognitoError::Refused(refusal) => {
+            let signs_up = hide_users && row.operation == Operation::SignUp;
             let as_if_done = row.hides == Hides::All && is_about_the_user(refusal)
-                || hide_users && row.operation == Operation::SignUp && refusal.name == ErrorName::UsernameExists;
+                || signs_up && (is_about_the_user(refusal) || is_about_the_sign_up(refusal.name));
             if as_if_done { Judgement::AsIfDone } else { Judgement::Error(refused(row, refusal, asked)) }
         }
     }
@@ -189,6 +190,18 @@ fn is_about_the_user(refusal: &Refusal) -> bool {
     }
 }
 
+/// Refusals of a sign-up that come before or after "the name is taken", in an order that Cognito does not document. As
+/// long as one of them has an answer of its own, a request that earns it tells a free name from a taken one.
+fn is_about_the_sign_up(name: ErrorName) -> bool {
+    use ErrorName::{
+        AliasExists, InvalidPassword, PasswordHistoryPolicyViolation, UserLambdaValidation, UsernameExists,
+    };
+    matches!(
+        name,
+        AliasExists | InvalidPassword | PasswordHistoryPolicyViolation | UserLambdaValidation | UsernameExists
+    )
+}
+
 fn refused(row: &Row, refusal: &Refusal, asked: Asked) -> AccountError {
     use ErrorName as E;
     // One status for whatever the caller has done wrong; the code tells the cases apart.
@@ -197,6 +210,10 @@ fn refused(row: &Row, refusal: &Refusal, asked: Asked) -> AccountError {
     let takes_code = matches!(row.operation, Operation::ConfirmSignUp | Operation::ConfirmForgotPassword);
     match refusal.name {
         E::TooManyRequests => AccountError::rate_limited(AFTER_QUOTA),
+        // States and quotas of a user would tell that there is one.
+        E::LimitExceeded | E::TooManyFailedAttempts | E::UserNotConfirmed | E::PasswordResetRequired if takes_code => {
+            caller(Code::InvalidCode)
+        }
         E::LimitExceeded | E::TooManyFailedAttempts => AccountError::rate_limited(AFTER_USER_QUOTA),
         E::InternalError | E::OperationNotEnabled | E::ConcurrentModification => AccountError::unavailable(),
 
@@ -215,7 +232,6 @@ fn refused(row: &Row, refusal: &Refusal, asked: Asked) -> AccountError {
             unless_hidden(Code::UsernameExists, Code::InvalidRequest)
         }
         E::UsernameExists | E::AliasExists => unless_hidden(Code::UsernameExists, Code::InvalidCode),
-        E::UserNotConfirmed | E::PasswordResetRequired if takes_code => caller(Code::InvalidCode),
         E::UserNotConfirmed => unless_hidden(Code::UserNotConfirmed, Code::InvalidCredentials),
         E::PasswordResetRequired => unless_hidden(Code::PasswordResetRequired, Code::InvalidCredentials),
 

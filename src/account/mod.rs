@@ -12,6 +12,7 @@ pub mod call;
 mod caller;
 pub mod carrier;
 pub mod cors;
+mod counted;
 pub mod error;
 mod logout;
 pub mod oauth;
@@ -32,7 +33,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use prost::bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep_until};
@@ -42,18 +42,19 @@ use self::call::Allowed;
 use self::caller::Bearer;
 use self::carrier::{Carrier, Cookies};
 use self::cors::Cors;
+use self::counted::Attempt;
 use self::error::{AccountError, Asked, Code, Judgement};
 use self::oauth::{AUTHORIZE_NAME, AUTHORIZE_PATH, HostedUi, Oauth};
 use self::openapi::Extent;
 pub use self::prefix::Prefix;
 use self::rate_limit::{RateLimits, Rates};
 use self::refresh::Refreshes;
-use self::table::{Credential, Flow, Hides, Limit, Row, Success, rows};
+use self::table::{Credential, Flow, Hides, Row, Success, rows};
 use self::totp::Issuer;
 use crate::authz::{Authorizer, UnixTime};
 use crate::cognito::error::CognitoError;
 use crate::cognito::{CognitoClient, Operation};
-use crate::http_server::Answer;
+use crate::http_server::{Answer, RequestBody};
 use crate::metrics::account::AccountMetrics;
 use crate::user_pool::{ClientId, Clients};
 
@@ -153,9 +154,12 @@ pub fn route_labels() -> Vec<&'static str> {
     rows().map(|row| row.name).chain([AUTHORIZE_NAME, "openapi", NO_ROW]).collect()
 }
 
+/// Value of the label `outcome` for a challenge.
+const CHALLENGE: &str = "challenge";
+
 /// Values of the label `outcome` of account metrics.
 pub fn outcome_labels() -> Vec<&'static str> {
-    ["success", "challenge"].into_iter().chain(Code::ALL.iter().map(|code| code.as_str())).collect()
+    ["success", CHALLENGE].into_iter().chain(Code::ALL.iter().map(|code| code.as_str())).collect()
 }
 
 impl Account {
@@ -190,7 +194,7 @@ impl Account {
     }
 
     /// Answers a request that came over a connection from `peer`.
-    pub async fn answer(self: &Arc<Self>, request: Request<Incoming>, peer: Option<IpAddr>) -> Answer {
+    pub async fn answer(self: &Arc<Self>, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
         let start = Instant::now();
         let (parts, body) = request.into_parts();
         let below = self.settings.prefix.below(parts.uri.path()).unwrap_or_default();
@@ -262,7 +266,7 @@ impl Account {
         row: &'static Row,
         headers: &HeaderMap,
         carrier: &Carrier<'_>,
-        body: Incoming,
+        body: RequestBody,
         peer: Option<IpAddr>,
     ) -> Result<Reply, AccountError> {
         let address = self.address(headers, peer);
@@ -293,7 +297,7 @@ impl Account {
             (None, None) if row.credential == Credential::TokenOrSession => return Err(caller::no_token()),
             (None, None) => members.user(row).unwrap_or_default().to_owned(),
         };
-        self.limits.user(limit(row, &members), &address, &user).map_err(AccountError::rate_limited)?;
+        self.count(row, &members, &address, &user)?;
         // Signing out has a second way, without the scope.
         let wants_scope = row.operation.takes_access_token() && row.flow != Flow::Logout;
         if wants_scope && bearer.as_ref().is_some_and(|bearer| !bearer.may_manage_account) {
@@ -314,17 +318,26 @@ impl Account {
             (Flow::Update, _, Some(bearer)) => self.update(row, bearer, &members, deadline).await,
             (Flow::Totp, _, bearer) => self.totp(row, bearer.as_ref(), &members, deadline).await,
             _ => {
-                let result = self.plain(row, &members, bearer.as_ref(), address.ip(), deadline).await;
-                let is_telling = match row.hides {
-                    Hides::Nothing => self.settings.hide_users && row.operation == Operation::SignUp,
-                    Hides::Failures => result.is_err(),
-                    Hides::All => true,
-                };
-                if is_telling {
+                let attempt = Attempt { address: &address, name: &user };
+                let result = self.plain(row, &members, bearer.as_ref(), attempt, deadline).await;
+                if self.is_telling(row, &members, &result) {
                     sleep_until(asked + self.settings.min_failure_time).await;
                 }
                 result
             }
+        }
+    }
+
+    /// `true` if the time that an answer took could tell whether a user exists.
+    fn is_telling(&self, row: &Row, members: &Members, result: &Result<Reply, AccountError>) -> bool {
+        match row.hides {
+            Hides::Nothing => self.settings.hide_users && row.operation == Operation::SignUp,
+            // A challenge comes before anything was proven, unless it is the answer to a password.
+            Hides::Failures => result.as_ref().map_or(true, |reply| {
+                let shows_password = row.operation == Operation::InitiateAuth && members.text("authFlow").is_none();
+                reply.outcome == CHALLENGE && !shows_password
+            }),
+            Hides::All => true,
         }
     }
 
@@ -334,15 +347,26 @@ impl Account {
         row: &'static Row,
         members: &Members,
         bearer: Option<&Bearer>,
-        address: Option<IpAddr>,
+        attempt: Attempt<'_>,
         deadline: Instant,
     ) -> Result<Reply, AccountError> {
         let token = bearer.map(|bearer| &*bearer.token);
-        let call = call::call(row, members, token, &self.settings.allowed, address)?;
+        let call = call::call(row, members, token, &self.settings.allowed, attempt.address.ip())?;
         let by_session = row.credential == Credential::TokenOrSession && bearer.is_none();
         match self.client.call(call, deadline).await {
-            Ok(answer) if row.success == Success::Tokens => self.tokens_or_challenge(&answer, deadline).await,
-            Ok(answer) => self.done(row, &answer, by_session),
+            Ok(answer) if row.success == Success::Tokens => {
+                // In an answer to a challenge the name is the caller's word: it is the session that counts there.
+                let attempt = Some(attempt).filter(|_| row.operation == Operation::InitiateAuth);
+                self.tokens_or_challenge(&answer, attempt, deadline).await
+            }
+            Ok(answer) => {
+                match (row.success, bearer) {
+                    (Success::Registered(_), _) => self.signed_up(row, members, &answer),
+                    (Success::Profile, Some(bearer)) => self.shown(&bearer.user, &profile::attributes(&answer)),
+                    _ => {}
+                }
+                self.done(row, &answer, by_session)
+            }
             Err(error) => self.settle(row, &error, by_session),
         }
     }
@@ -353,7 +377,12 @@ impl Account {
             tracing::error!(operation = row.name, error = %error, advice, "the account API needs its operator");
         }
         match error::judge(row, error, Asked { hide_users: self.settings.hide_users, by_session }) {
-            Judgement::AsIfDone => self.done(row, &Map::new(), by_session),
+            Judgement::AsIfDone => {
+                if row.hides != Hides::All {
+                    tracing::info!(operation = row.name, error = %error, "answered as a success (--account-hide-users)");
+                }
+                self.done(row, &Map::new(), by_session)
+            }
             Judgement::Error(error) => Err(error),
         }
     }
@@ -379,17 +408,6 @@ fn allow<'m>(methods: impl Iterator<Item = &'m Method>) -> String {
     let methods: Vec<_> =
         methods.map(|method| if method == Method::GET { "GET, HEAD" } else { method.as_str() }).collect();
     methods.join(", ")
-}
-
-/// What a request is counted against.
-fn limit(row: &Row, members: &Members) -> Limit {
-    match row.limit {
-        Limit::SendIf(names) => {
-            let sends = members.texts("attributes").any(|(name, _)| names.contains(&name));
-            if sends { Limit::Send } else { Limit::Address }
-        }
-        limit => limit,
-    }
 }
 
 fn response(status: u16, body: impl Into<Bytes>) -> Answer {

@@ -226,7 +226,7 @@ impl Account {
         let used = oauth.states.redeem(text("state"), &bound, unix_now()).ok_or_else(refused)?;
         let grant = CodeGrant { code: text("code"), verifier, redirect_uri };
         match self.client.exchange_code(&oauth.settings.domain.0, &grant, deadline).await {
-            Ok(answer) => self.tokens_or_challenge(&answer, deadline).await,
+            Ok(answer) => self.tokens_or_challenge(&answer, None, deadline).await,
             Err(error) => {
                 // Nothing was asked, so the code is as good as before.
                 if let CognitoError::Unavailable(Outage::Connect | Outage::CircuitOpen) = error {

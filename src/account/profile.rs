@@ -69,10 +69,14 @@ impl Account {
             Ok(answer) => answer,
             Err(error) => return self.settle(row, &error, false),
         };
+        self.readdressed(row, members, &bearer.user);
         let token = Map::from_iter([("AccessToken".to_owned(), Value::from(&*bearer.token))]);
         let call = Call { operation: Operation::GetUser, user: None, members: token };
         let mut body = match self.client.call(call, deadline).await {
-            Ok(answer) => profile(&answer)?,
+            Ok(answer) => {
+                self.shown(&bearer.user, &attributes(&answer));
+                profile(&answer)?
+            }
             Err(error) => return self.settle(row, &error, false),
         };
         let details = updated.get("CodeDeliveryDetailsList").and_then(Value::as_array);

@@ -78,7 +78,7 @@ impl Account {
     ) {
         let deadline = Instant::now() + CLIENT_PATIENCE;
         let outcome = match self.client.call(call, deadline).await {
-            Ok(answer) => self.tokens_or_challenge(&answer, deadline).await,
+            Ok(answer) => self.tokens_or_challenge(&answer, None, deadline).await,
             Err(error) => self.settle(row, &error, false),
         };
         let rotated = outcome.as_ref().is_ok_and(|reply| reply.rotated);

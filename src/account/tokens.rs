@@ -6,10 +6,11 @@
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::counted::Attempt;
 use super::error::AccountError;
-use super::{Account, Reply, unix_now};
+use super::{Account, CHALLENGE, Reply, unix_now};
 use crate::authz::token::Decoded;
-use crate::authz::{Denial, Expected};
+use crate::authz::{Denial, Expected, Verified};
 use crate::user_pool::AcceptedUse;
 
 impl Account {
@@ -20,27 +21,41 @@ impl Account {
     pub(super) async fn tokens_or_challenge(
         &self,
         answer: &Map<String, Value>,
+        attempt: Option<Attempt<'_>>,
         deadline: Instant,
     ) -> Result<Reply, AccountError> {
         if let Some(Value::Object(result)) = answer.get("AuthenticationResult") {
-            return self.tokens(result, deadline).await;
+            return self.tokens(result, attempt, deadline).await;
         }
-        challenge(answer).ok_or_else(|| {
+        let reply = challenge(answer).ok_or_else(|| {
             tracing::warn!("Cognito's answer has neither tokens nor a challenge");
             AccountError::upstream()
-        })
+        })?;
+        if let (Some(attempt), Some(parameters)) = (attempt, reply.body.get("parameters")) {
+            self.challenged(attempt, parameters);
+        }
+        Ok(reply)
     }
 
-    async fn tokens(&self, result: &Map<String, Value>, deadline: Instant) -> Result<Reply, AccountError> {
+    async fn tokens(
+        &self,
+        result: &Map<String, Value>,
+        attempt: Option<Attempt<'_>>,
+        deadline: Instant,
+    ) -> Result<Reply, AccountError> {
         let text = |name: &str| result.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         let access = text("AccessToken").ok_or_else(|| {
             tracing::warn!("Cognito's answer has no access token");
             AccountError::upstream()
         })?;
-        self.may_be_handed_out(access, AcceptedUse::Access, deadline).await?;
+        let verified = self.may_be_handed_out(access, AcceptedUse::Access, deadline).await?;
         let id = text("IdToken");
-        if let Some(id) = id {
-            self.may_be_handed_out(id, AcceptedUse::Id, deadline).await?;
+        let identity = match id {
+            Some(id) => self.may_be_handed_out(id, AcceptedUse::Id, deadline).await?,
+            None => None,
+        };
+        for verified in verified.iter().chain(&identity) {
+            self.signed_in(attempt, &verified.claims);
         }
         let expires_in = result.get("ExpiresIn").and_then(Value::as_i64);
         let expires_in = expires_in.or_else(|| Some(expires(access)?.saturating_sub(unix_now()).max(0)));
@@ -58,10 +73,16 @@ impl Account {
 
     /// A key that cannot be had, or that is newer than our last fetch, is no reason to withhold a token: nothing
     /// speaks against it, and whoever presents it will be asked for its key once more.
-    async fn may_be_handed_out(&self, token: &str, kind: AcceptedUse, deadline: Instant) -> Result<(), AccountError> {
+    async fn may_be_handed_out(
+        &self,
+        token: &str,
+        kind: AcceptedUse,
+        deadline: Instant,
+    ) -> Result<Option<Verified>, AccountError> {
         let expected = Expected { pool: &self.settings.pool, token_use: kind, clients: &self.own_client };
         match self.authorizer.verify_token(token, expected, unix_now(), deadline).await {
-            Ok(_) | Err(Denial::KeysUnavailable | Denial::UnknownKid) => Ok(()),
+            Ok(verified) => Ok(Some(verified)),
+            Err(Denial::KeysUnavailable | Denial::UnknownKid) => Ok(None),
             Err(denial) => {
                 tracing::error!(token_use = ?kind, reason = denial.reason(), "Cognito issued a token that does not verify");
                 Err(AccountError::upstream())
@@ -93,7 +114,7 @@ fn challenge(answer: &Map<String, Value>) -> Option<Reply> {
     if let Some(available) = there("AvailableChallenges").filter(|value| value.is_array()) {
         body.insert("availableChallenges".into(), available.clone());
     }
-    Some(Reply::new(200, "challenge", body.into()))
+    Some(Reply::new(200, CHALLENGE, body.into()))
 }
 
 #[cfg(test)]

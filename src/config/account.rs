@@ -71,16 +71,16 @@ pub struct AccountOptions {
     /// Requests of an address
     #[arg(long, value_name = "N/DURATION", help_heading = "Account API", default_value = "75/1m")]
     pub limit_address: Rate,
-    /// Attempts of an address at a user's password or code; twice as many in the first duration from all addresses together
+    /// Attempts of an address at a user's password or code, and a third of them in each later duration; from all addresses together twice as many in the first duration
     #[arg(long, value_name = "N/DURATION", help_heading = "Account API", default_value = "15/1m")]
     pub limit_user: Rate,
-    /// Messages to a user
+    /// Messages to a recipient: a user, an e-mail address or a phone number
     #[arg(long, value_name = "N/DURATION", help_heading = "Account API", default_value = "10/10m")]
     pub limit_sends: Rate,
     /// Least time for answers that must not tell whether a user exists; at most 5s
     #[arg(long, value_name = "DURATION", help_heading = "Account API", default_value = "300ms", value_parser = min_failure_time)]
     pub account_min_failure_time: Duration,
-    /// Tell nobody that a name is taken, an account not verified, or a password to be reset
+    /// Tell nobody that a name is taken, an account not verified, or a password to be reset; every sign-up is answered with 201
     #[arg(long, value_name = "BOOL", help_heading = "Account API", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub account_hide_users: bool,
     /// Hosted sign-in pages and browser sessions.

@@ -23,8 +23,7 @@ use url::{Host, Url};
 use self::account::{AccountConfig, AccountOptions, CLIENT_SECRET};
 use self::file::PolicyFile;
 use self::options::{
-    AcceptedClient, Cli, Command, ExplainOptions, HealthcheckOptions, Options, TestPolicyOptions, TokenUseOption,
-    variable,
+    AcceptedClient, Cli, Command, ExplainOptions, HealthcheckOptions, Options, TestPolicyOptions, variable,
 };
 use self::rules::{AccountClient, Rules, RulesSource};
 use self::source::{Layers, Source};
@@ -313,10 +312,6 @@ impl Config {
                     .map_err(|why| error("jwks_file", &format!("{}: {why}", path.display())))?
             }
         };
-        if options.account.browser_sessions().is_some() && matches!(options.token_use, TokenUseOption::Id) {
-            let why = "checks take the access token of a browser's session, and --token-use id refuses it";
-            return Err(error("account_cookies", why));
-        }
         let rules_source = RulesSource {
             pool,
             header_prefix: options.header_prefix,
@@ -325,9 +320,7 @@ impl Config {
             file: options.config,
         };
         let mut rules = rules_source.read().map_err(|why| error("config", &why.to_string()))?;
-        if rules.pools.is_empty() {
-            return Err(error("config", "the file has no pool, and --user-pool-id is not given"));
-        }
+        rules_source.judge(&rules).map_err(|(option, why)| error(option, &why))?;
         if let Some((_, seed)) = rules.pools.first_mut().filter(|_| rules_source.pool.is_some()) {
             *seed = jwks_seed;
         }

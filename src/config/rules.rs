@@ -13,7 +13,7 @@ use crate::authz::headers::HeaderPrefix;
 use crate::authz::{OwnedHeaders, Policies};
 use crate::file_watch::{Fingerprint, fingerprint};
 use crate::jwks::KeySet;
-use crate::user_pool::{ClientId, UserPool};
+use crate::user_pool::{AcceptedUse, ClientId, UserPool};
 
 /// Where rules are read, again and again.
 #[derive(Clone, Debug)]
@@ -80,6 +80,41 @@ impl RulesSource {
         rules.seen = seen;
         rules.shown = json!({"path": path.display().to_string(), "content": shown(&text)});
         Ok(rules)
+    }
+
+    /// Judges what the flags and the file say together.
+    ///
+    /// # Errors
+    /// The option that the rules do not go with, and why.
+    pub fn judge(&self, rules: &Rules) -> Result<(), (&'static str, String)> {
+        if rules.pools.is_empty() {
+            return Err(("config", "the file has no pool, and --user-pool-id is not given".into()));
+        }
+        match self.session_refuser(rules) {
+            Some(refuser) => Err((
+                "account_cookies",
+                format!("checks take the access token of a browser's session, and {refuser} refuses it"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The pool that browsers' sessions are of, in words, if its checks take no access tokens. It is the account API's,
+    /// which another replica may serve. Without `account` and with several pools it is not known: then one of them has
+    /// to take access tokens.
+    fn session_refuser(&self, rules: &Rules) -> Option<String> {
+        self.browser_sessions.as_ref()?;
+        let takes_none = |pool: &UserPool| pool.token_use == AcceptedUse::Id;
+        let mut pools = rules.pools.iter().map(|(pool, _)| pool);
+        let pool = match &rules.account {
+            Some(account) => pools.find(|pool| pool.name == account.pool),
+            None if self.pool.is_some() || rules.pools.len() == 1 => pools.next(),
+            None if pools.all(takes_none) => return Some("every pool of the file (`token_use: id`)".into()),
+            None => return None,
+        };
+        let pool = pool.filter(|pool| takes_none(pool))?;
+        let is_of_flags = self.pool.as_ref().is_some_and(|of_flags| of_flags.name == pool.name);
+        Some(if is_of_flags { "--token-use id".into() } else { format!("the pool {} (`token_use: id`)", pool.name) })
     }
 
     /// The standard headers.

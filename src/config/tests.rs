@@ -372,6 +372,36 @@ fn what_browsers_need_is_complete_or_an_error() {
         let error = account(flags).err().unwrap_or_else(|| panic!("{flags:?} passes"));
         assert!(error.starts_with(expected) && !error.contains("kkkk"), "{error}");
     }
+    // Checks have to take the access tokens of the pool that browsers sign in to, whichever that is.
+    let pools = |members: &str| {
+        let pool =
+            |name: &str, members: &str| format!("{name}: {{user_pool_id: us-east-1_{name}, client_ids: c, {members}}}");
+        file(
+            "pools",
+            &format!("pools: {{{}, {}}}", pool("access", ""), pool("id", "token_use: id"))
+                .replace("pools:", &format!("{members}\npools:")),
+        )
+    };
+    for (members, flags, refused) in [
+        ("account: {pool: id}", &[][..], Some("the pool id (`token_use: id`)")),
+        ("account: {pool: access}", &[], None),
+        ("account: {pool: access}", &["--token-use=id"], None),
+        ("account: {pool: id}", &["--account-api=false"], Some("the pool id (`token_use: id`)")),
+        ("", &["--token-use=id"], Some("--token-use id")),
+        ("", &[], None),
+    ] {
+        let path = pools(members);
+        let read = with(&[&["--account-cookies", "--config", &path], flags].concat());
+        match refused {
+            Some(refuser) => {
+                let error = read.unwrap_err();
+                let expected =
+                    format!("--account-cookies: checks take the access token of a browser's session, and {refuser}");
+                assert!(error.starts_with(&expected), "{error}");
+            }
+            None => assert!(read.is_ok(), "{members} {flags:?}"),
+        }
+    }
     let insecure =
         [&["--hosted-ui-domain", "http://auth.test", redirect][..], &["--allow-insecure-endpoints"]].concat();
     assert!(account(&insecure).is_ok() && account(&["--hosted-ui-domain", "http://localhost:1", redirect]).is_ok());

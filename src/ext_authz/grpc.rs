@@ -15,6 +15,7 @@ use prost::bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
+use super::in_flight::ConnectionRoom;
 use super::request;
 use super::response;
 use super::unary::{self, AnswerBody};
@@ -40,13 +41,19 @@ impl CheckService {
         Self { checks, max_message_bytes }
     }
 
-    /// Serves one call.
+    /// Size of the largest message that is read, in bytes.
+    pub fn max_message_bytes(&self) -> usize {
+        self.max_message_bytes
+    }
+
+    /// Serves one call over a connection with this room for messages.
     ///
     /// # Errors
     /// None: a failed call is a response with a gRPC status.
     pub fn call<B>(
         &self,
         http: Request<B>,
+        room: Arc<ConnectionRoom>,
     ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + Send + use<B>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send,
@@ -54,11 +61,14 @@ impl CheckService {
     {
         let (checks, max_message_bytes) = (Arc::clone(&self.checks), self.max_message_bytes);
         let deadline = deadline(http.headers());
+        let encoding = unary::check_encoding(http.headers());
+        // The head is not kept: it can be larger than the message.
+        let body = http.into_body();
         async move {
-            let (head, body) = http.into_parts();
             // The deadline covers the body: a slow one must not hold a stream for longer.
             let call = async {
-                let message = unary::read(&head.headers, body, max_message_bytes).await?;
+                encoding?;
+                let message = unary::read(body, max_message_bytes, &room).await?;
                 let context = request::read(&message).map_err(|error| Status::invalid_argument(error.to_string()))?;
                 Ok(checks.check(context.as_ref(), deadline, response::write).await)
             };

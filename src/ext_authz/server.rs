@@ -21,8 +21,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use prost::bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use prost::bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -35,9 +35,12 @@ use tonic_health::server::HealthService;
 use tonic_reflection::server::Builder as ReflectionBuilder;
 
 use super::grpc::{CHECK_PATH, CheckService, SERVICE_NAME};
+use super::in_flight::{CONNECTION_WINDOW_BYTES, ConnectionRoom, ProcessRoom, STREAM_WINDOW_BYTES};
+use super::preface::{self, Prefaced};
 use super::unary::AnswerBody;
 use crate::lifecycle::Shutdown;
 use crate::listen::{Listener, Stream};
+use crate::progress::{Patience, Progress};
 
 /// From accept to the client's whole connection preface, its SETTINGS frame included. HTTP/2 keep-alive begins
 /// only after it.
@@ -47,6 +50,10 @@ const MAX_HEADER_LIST_BYTES: u32 = 64 * 1024;
 /// Time between pings, and time to answer one.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Limits on waiting for a client to read. A proxy that is always behind a little is no reason to end its connection.
+const PATIENCE: Patience = Patience { stall: Duration::from_secs(10), backlog: None, closing: Duration::from_secs(1) };
+/// Size of a message of health or reflection: names.
+const MAX_OTHER_MESSAGE_BYTES: usize = 4 * 1024;
 
 /// Descriptors of what can be asked for by reflection: `external_auth.proto` and what it imports, from the
 /// descriptor set of envoy-types. A test compares them.
@@ -58,6 +65,7 @@ pub struct Services {
     check: CheckService,
     health: HealthServer<HealthService>,
     reflection: Arc<Reflection>,
+    room: Arc<ProcessRoom>,
     closing: CancellationToken,
 }
 
@@ -88,18 +96,25 @@ impl Services {
                 .with_service_name(SERVICE_NAME)
                 .with_service_name("grpc.health.v1.Health")
         };
-        let (v1, v1alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
+        let v1 = builder().build_v1()?.max_decoding_message_size(MAX_OTHER_MESSAGE_BYTES);
+        let v1alpha = builder().build_v1alpha()?.max_decoding_message_size(MAX_OTHER_MESSAGE_BYTES);
+        let health = health.max_decoding_message_size(MAX_OTHER_MESSAGE_BYTES);
+        let room = Arc::new(ProcessRoom::new(check.max_message_bytes()));
         let reflection = Reflection {
             v1: Box::new(move |request| answer(v1.clone(), request)),
             v1alpha: Box::new(move |request| answer(v1alpha.clone(), request)),
         };
-        Ok(Self { check, health, reflection: Arc::new(reflection), closing })
+        Ok(Self { check, health, reflection: Arc::new(reflection), room, closing })
     }
 
     /// The future is boxed here, and only once: hyper moves it about before it runs, and all of it is copied each time.
-    fn call(&self, request: http::Request<Incoming>) -> BoxFuture<http::Response<AnswerBody>, Infallible> {
+    fn call(
+        &self,
+        request: http::Request<Incoming>,
+        room: &Arc<ConnectionRoom>,
+    ) -> BoxFuture<http::Response<AnswerBody>, Infallible> {
         if request.uri().path() == CHECK_PATH {
-            return Box::pin(self.check.call(request));
+            return Box::pin(self.check.call(request, Arc::clone(room)));
         }
         let services = self.clone();
         Box::pin(async move { Ok(services.call_other(request).await.map(AnswerBody::Tonic)) })
@@ -343,15 +358,19 @@ async fn serve<T>(
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Some(preface) = closing.run_until_cancelled(timeout(PREFACE_TIMEOUT, read_preface(&mut stream))).await else {
+    let Some(preface) = closing.run_until_cancelled(timeout(PREFACE_TIMEOUT, preface::read(&mut stream))).await else {
         return Ok(());
     };
+    let stream = Progress::new(stream, PATIENCE, closing.clone());
     let io = TokioIo::new(Prefaced { preface: preface??, stream });
-    let service = service_fn(move |request| services.call(request));
+    let room = Arc::new(ConnectionRoom::new(Arc::clone(&services.room)));
+    let service = service_fn(move |request| services.call(request, &room));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .auto_date_header(false) // gRPC has no use for it
@@ -362,78 +381,4 @@ where
         () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     Ok(connection.await?)
-}
-
-/// The client's connection preface (RFC 9113 section 3.4): 24 fixed bytes and a SETTINGS frame.
-const MAGIC: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const FRAME_HEADER_BYTES: usize = 9;
-const SETTINGS_FRAME: u8 = 4;
-/// No frame may be larger before the server has allowed it (RFC 9113 section 4.2).
-const MAX_FIRST_FRAME_BYTES: usize = 16_384;
-
-/// Reads the whole preface, and perhaps more.
-async fn read_preface(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
-    let mut read = Vec::with_capacity(256);
-    loop {
-        if stream.read_buf(&mut read).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if read.iter().zip(MAGIC).any(|(theirs, ours)| theirs != ours) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not HTTP/2 with prior knowledge"));
-        }
-        let frame = read.get(MAGIC.len()..).unwrap_or_default();
-        if let Some([a, b, c, kind, ..]) = frame.get(..FRAME_HEADER_BYTES) {
-            let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
-            if *kind != SETTINGS_FRAME || length > MAX_FIRST_FRAME_BYTES {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the first frame is not SETTINGS"));
-            }
-            if frame.len() >= FRAME_HEADER_BYTES + length {
-                return Ok(read.into());
-            }
-        }
-    }
-}
-
-/// A stream whose first bytes have been read already.
-struct Prefaced<T> {
-    preface: Bytes,
-    stream: T,
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Prefaced<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.preface.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
-        }
-        let length = self.preface.len().min(buffer.remaining());
-        let start = self.preface.split_to(length);
-        buffer.put_slice(start.chunk());
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Prefaced<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
 }

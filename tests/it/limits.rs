@@ -3,12 +3,12 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use prost::Message;
 use prost::bytes::{BufMut, Bytes, BytesMut};
 use tokio::net::TcpStream;
+use tonic_health::pb::HealthCheckRequest;
 
 use crate::support::client::{bearer, connect, get, metric, verdict};
 use crate::support::jwks_server::{JwksServer, Reply};
@@ -23,14 +23,14 @@ async fn start(flags: &[&str]) -> TestApp {
     app
 }
 
-async fn h2(address: &str) -> SendRequest<Bytes> {
+pub(crate) async fn h2(address: &str) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(address).await.unwrap();
     let (sender, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     sender.ready().await.unwrap()
 }
 
-fn head(path: &str, headers: &[(&str, &str)]) -> http::Request<()> {
+pub(crate) fn head(path: &str, headers: &[(&str, &str)]) -> http::Request<()> {
     let mut request = http::Request::post(format!("http://authz{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers");
@@ -40,10 +40,10 @@ fn head(path: &str, headers: &[(&str, &str)]) -> http::Request<()> {
     request.body(()).unwrap()
 }
 
-const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+pub(crate) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 /// A message in gRPC's frame.
-pub(crate) fn framed(message: &CheckRequest) -> Bytes {
+pub(crate) fn framed(message: &impl Message) -> Bytes {
     let mut bytes = BytesMut::new();
     bytes.put_u8(0);
     bytes.put_u32(u32::try_from(message.encoded_len()).unwrap());
@@ -63,7 +63,7 @@ pub(crate) async fn slow_check(address: &str) -> (SendStream<Bytes>, ResponseFut
 }
 
 /// The `grpc-status` of an answer, from its trailers or its headers.
-async fn grpc_status(answer: ResponseFuture) -> i32 {
+pub(crate) async fn grpc_status(answer: ResponseFuture) -> i32 {
     let response = answer.await.unwrap();
     let in_headers = response.headers().get("grpc-status").cloned();
     let mut body = response.into_body();
@@ -153,6 +153,9 @@ async fn messages_are_limited_and_have_to_be_messages() {
     assert_eq!(send(Bytes::new(), CHECK).await, 13, "INTERNAL: no message");
     assert_eq!(send(framed(&bearer("x")), "/envoy.service.auth.v3.Authorization/Other").await, 12, "UNIMPLEMENTED");
     assert_eq!(send(framed(&bearer("x")), "/").await, 12);
+    let health = |name: &str| framed(&HealthCheckRequest { service: name.into() });
+    assert_eq!(send(health(""), "/grpc.health.v1.Health/Check").await, 0);
+    assert_eq!(send(health(&"x".repeat(5000)), "/grpc.health.v1.Health/Check").await, 11, "OUT_OF_RANGE");
 }
 
 #[tokio::test]

@@ -19,6 +19,8 @@ mod examples;
 mod keys;
 mod lifecycle;
 mod limits;
+mod message_memory;
 mod policy;
 mod reload;
+mod slow_clients;
 mod tidy;

@@ -21,16 +21,16 @@ use crate::support::{PATIENCE, eventually};
 const MAX_CALL: Duration = Duration::from_secs(5);
 
 /// The program with a policy file.
-struct Stage {
-    program: Program,
+pub(crate) struct Stage {
+    pub(crate) program: Program,
     channel: Channel,
-    file: PolicyFile,
+    pub(crate) file: PolicyFile,
     /// Where the default pool has its keys.
-    keys: JwksServer,
+    pub(crate) keys: JwksServer,
 }
 
 impl Stage {
-    async fn new(file: PolicyFile) -> Self {
+    pub(crate) async fn new(file: PolicyFile) -> Self {
         let keys = JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await;
         let program = Program::start(&["--config", &file.path(), "--jwks-url", &keys.url]);
         eventually("ready", PATIENCE, async || get(&program.admin, "/readyz").await.0 == 200).await;
@@ -38,7 +38,7 @@ impl Stage {
         Self { program, channel, file, keys }
     }
 
-    async fn ask(&self, token: &str) -> Answer {
+    pub(crate) async fn ask(&self, token: &str) -> Answer {
         Ask::get("/").bearer(token).of(&self.channel).await
     }
 
@@ -52,12 +52,12 @@ impl Stage {
     }
 
     /// The version in force.
-    async fn version(&self) -> String {
+    pub(crate) async fn version(&self) -> String {
         Ask::get("/version").of(&self.channel).await.headers["x-version"].clone()
     }
 
     /// Puts a file in force.
-    async fn reload(&self, version: &str, more: &str) {
+    pub(crate) async fn reload(&self, version: &str, more: &str) {
         self.file.replace(&text(version, more));
         self.program.signal("HUP");
         self.is_in_force(version).await;
@@ -65,7 +65,7 @@ impl Stage {
 }
 
 /// A file whose version stands in a header of a public route.
-fn text(version: &str, more: &str) -> String {
+pub(crate) fn text(version: &str, more: &str) -> String {
     format!(
         "default: members\npolicies: {{members: {{}}, version: {{public: true, headers: {{x-version: '{version}'}}}}}}\n\
          routes: [{{path: /version, policy: version}}]\n{more}\n"
@@ -84,11 +84,11 @@ fn our_token() -> String {
     TokenBuilder::access().sign(SigningKey::shared())
 }
 
-fn their_token(client: &str) -> String {
+pub(crate) fn their_token(client: &str) -> String {
     TokenBuilder::access().claim("iss", OTHER_ISSUER).claim("client_id", client).sign(SigningKey::other())
 }
 
-async fn their_keys() -> JwksServer {
+pub(crate) async fn their_keys() -> JwksServer {
     JwksServer::start(Reply::ok(jwks(&[SigningKey::other()]))).await
 }
 

@@ -57,6 +57,12 @@ impl Bootstrap {
         bootstrap
     }
 
+    /// The account API is served at this address.
+    pub(crate) fn serve_account(&mut self, address: &str) {
+        let endpoints = &mut self.cluster("account")["load_assignment"]["endpoints"][0];
+        endpoints["lb_endpoints"][0]["endpoint"]["address"] = tcp(address);
+    }
+
     pub(crate) fn listener(&mut self, name: &str) -> &mut Value {
         named(&mut self.0["static_resources"]["listeners"], name)
     }

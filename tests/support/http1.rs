@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::PATIENCE;
@@ -50,13 +50,34 @@ pub(crate) async fn fetch<L: AsRef<[u8]>>(address: &str, path: &str, lines: &[L]
 
 /// Sends a request without a body, with these lines as headers in addition to `Host`.
 pub(crate) async fn send<L: AsRef<[u8]>>(address: &str, method: &str, path: &str, lines: &[L]) -> Response {
+    let request = request(method, path, lines);
+    let stream = TcpStream::connect(address).await.unwrap();
+    timeout(PATIENCE, exchange(stream, &request)).await.unwrap_or_else(|_| panic!("no response"))
+}
+
+/// The same from this address of the machine.
+pub(crate) async fn send_from<L: AsRef<[u8]>>(
+    source: &str,
+    address: &str,
+    method: &str,
+    path: &str,
+    lines: &[L],
+) -> Response {
+    let request = request(method, path, lines);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+    let stream = socket.connect(address.parse().unwrap()).await.unwrap();
+    timeout(PATIENCE, exchange(stream, &request)).await.unwrap_or_else(|_| panic!("no response"))
+}
+
+fn request<L: AsRef<[u8]>>(method: &str, path: &str, lines: &[L]) -> Vec<u8> {
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: api.test\r\n").into_bytes();
     for line in lines {
         request.extend_from_slice(line.as_ref());
         request.extend(b"\r\n");
     }
     request.extend(b"\r\n");
-    timeout(PATIENCE, exchange(address, &request)).await.unwrap_or_else(|_| panic!("no response"))
+    request
 }
 
 /// Returns an `Authorization` line with this token.
@@ -64,8 +85,7 @@ pub(crate) fn bearer(token: &str) -> String {
     format!("authorization: Bearer {token}")
 }
 
-async fn exchange(address: &str, request: &[u8]) -> Response {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+async fn exchange(mut stream: TcpStream, request: &[u8]) -> Response {
     stream.write_all(request).await.unwrap();
     let mut received = Vec::new();
     let end = loop {

@@ -94,6 +94,8 @@ pub(crate) struct Program {
     pub(crate) log: Vec<String>,
     pub(crate) grpc: Vec<String>,
     pub(crate) admin: String,
+    /// Address of the account API's own port; empty without `--account-listen`.
+    pub(crate) account: String,
 }
 
 impl Program {
@@ -104,14 +106,20 @@ impl Program {
 
     /// As [`Program::start`], with a limit for the number of open files and sockets.
     pub(crate) fn start_limited(descriptors: u32, more: &[&str]) -> Self {
+        Self::start_under(&format!("ulimit -n {descriptors}"), more)
+    }
+
+    /// Starts it from a shell that has run this command.
+    pub(crate) fn start_under(shell: &str, more: &[&str]) -> Self {
         let mut command = Command::new("sh");
-        let script = format!("ulimit -n {descriptors}; exec \"$@\"");
+        let script = format!("{shell}; exec \"$@\"");
         command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_cognito-authz")]).args(flags(more));
         command.env_clear().current_dir("/").stdin(Stdio::null());
         Self::listening(command)
     }
 
     fn listening(mut command: Command) -> Self {
+        let has_account = command.get_args().any(|arg| arg == "--account-listen");
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
         let stdout = child.stdout.take().unwrap();
@@ -122,13 +130,15 @@ impl Program {
                 }
             }
         });
-        let mut program = Self { child, lines, log: Vec::new(), grpc: Vec::new(), admin: String::new() };
-        while program.admin.is_empty() {
+        let mut program =
+            Self { child, lines, log: Vec::new(), grpc: Vec::new(), admin: String::new(), account: String::new() };
+        while program.admin.is_empty() || has_account && program.account.is_empty() {
             let line = program.wait_for_line("\"listening\"");
             let line: serde_json::Value = serde_json::from_str(&line).unwrap();
             let address = line["fields"]["address"].as_str().unwrap().to_owned();
             match line["fields"]["listener"].as_str() {
                 Some("grpc") => program.grpc.push(address),
+                Some("account") => program.account = address,
                 _ => program.admin = address,
             }
         }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -154,9 +154,8 @@ async fn pages_of_listed_origins_may_and_no_others() {
 #[tokio::test]
 async fn the_api_has_a_port_of_its_own_or_none() {
     let socket = ["--account-listen", "127.0.0.1:0", "--account-prefix", "/v1/auth"];
-    let mut program = Program::start(&socket);
-    let line: Value = serde_json::from_str(&program.wait_for_line("\"account\"")).unwrap();
-    let account = line["fields"]["address"].as_str().unwrap().to_owned();
+    let program = Program::start(&socket);
+    let account = program.account.clone();
     let status = async |address: &str, path: &str| get(address, path).await.0;
     eventually("serves", PATIENCE, async || status(&account, "/v1/auth/openapi.json").await == 200).await;
     assert_eq!(status(&account, "/v1/auth/login").await, 405);

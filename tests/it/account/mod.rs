@@ -1,5 +1,6 @@
 //! The account API through real HTTP: against the emulator where it can do it, against a fault server where it cannot.
 
+mod abuse;
 mod cookies;
 mod faults;
 mod form;
@@ -8,6 +9,7 @@ mod oauth;
 mod own;
 mod people;
 mod refresh;
+mod reload;
 mod schema;
 
 use reqwest::Method;

@@ -1,6 +1,7 @@
 //! What clients and applications see of the service through a real Envoy, with `deploy/envoy/envoy.yaml` where a test
 //! does not change it, over a Unix socket and over TCP.
 
+mod account;
 mod decisions;
 mod failing_open;
 mod forgeries;
@@ -42,6 +43,7 @@ impl Stage {
         let service = TestApp::start(&[flags, &["--grpc-listen", &socket]].concat());
         let upstream = Upstream::start().await;
         let mut bootstrap = Bootstrap::new(&service.grpc, &upstream.address);
+        bootstrap.serve_account(&service.admin);
         change(&mut bootstrap);
         let envoy = Envoy::start(bootstrap).await;
         Self { envoy, service, upstream, _directory: directory }

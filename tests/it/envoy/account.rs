@@ -1,0 +1,45 @@
+//! The account API behind Envoy: where its requests come from.
+
+use super::{Stage, published_key};
+use crate::support::envoy::LISTENERS;
+use crate::support::http1::send_from;
+
+/// What a client writes into `X-Forwarded-For` changes nothing about what its requests count as.
+#[tokio::test]
+async fn no_byte_in_x_forwarded_for_hides_the_client() {
+    let keys = published_key().await;
+    let flags = ["--jwks-url", &keys.url, "--trusted-hops=1", "--limit-address=3/1h"];
+    let stage = Stage::start(&flags, |_| {}).await;
+    let limited = async |listener: &str, client: &str, lines: &[&[u8]]| {
+        let address = stage.envoy.address(listener);
+        match send_from(client, address, "POST", "/auth/logout", lines).await.status {
+            401 => false,
+            429 => true,
+            other => panic!("{other}"),
+        }
+    };
+    for (number, listener) in LISTENERS.into_iter().enumerate() {
+        let (client, other) = (format!("127.0.{number}.2"), format!("127.0.{number}.3"));
+        for _ in 0..3 {
+            assert!(!limited(listener, &client, &[]).await);
+        }
+        assert!(limited(listener, &client, &[]).await, "{listener}");
+        for lines in [
+            &[&b"x-forwarded-for: 192.0.2.1"[..]][..],
+            &[b"x-forwarded-for: \xff"],
+            &[b"x-forwarded-for: \xff, 192.0.2.1"],
+            &[b"x-forwarded-for: 192.0.2.1, \xe4\xf6"],
+            &["x-forwarded-for: ü".as_bytes()],
+            &[b"x-forwarded-for: 192.0.2.1", b"x-forwarded-for: \x80,"],
+            &[b"x-forwarded-for: ,,,"],
+            &[b"x-forwarded-for: "],
+        ] {
+            assert!(limited(listener, &client, lines).await, "{listener} {lines:?}");
+        }
+        // Another client has what it has, with such bytes and without.
+        for lines in [&[][..], &[&b"x-forwarded-for: \xff"[..]], &[b"x-forwarded-for: \xff"]] {
+            assert!(!limited(listener, &other, lines).await, "{listener} {lines:?}");
+        }
+        assert!(limited(listener, &other, &[b"x-forwarded-for: \xff"]).await, "{listener}");
+    }
+}
