@@ -322,7 +322,7 @@ Try, in another terminal:
 curl -i {self.over_tcp}/orders                                      # 401: no token
 curl -i -H "Authorization: Bearer $TOKEN" {self.over_tcp}/orders    # 200, and what the application received
 curl -i -H "Authorization: Bearer $TOKEN" -H 'x-auth-sub: root' {self.over_tcp}/orders  # 200, without the forged header
-curl -i -H "Authorization: Bearer ${{TOKEN}}x" {self.over_tcp}/orders  # 401: bad signature
+curl -i -H "Authorization: Bearer ${{TOKEN}}x" {self.over_tcp}/orders  # 401: invalid token
 curl -s {self.admin}/metrics | grep checks_total
 curl -i {self.over_tcp}/auth/register -H 'Content-Type: application/json' \\
   -d '{{"email": "you@example.com", "password": "Correct-horse-1-battery", "name": "You"}}'
