@@ -11,6 +11,7 @@ pub mod denial;
 pub mod extra_claims;
 pub mod headers;
 pub mod identity;
+pub mod opening;
 pub mod path;
 pub mod pattern;
 pub mod policy;

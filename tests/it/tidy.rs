@@ -95,6 +95,7 @@ fn the_heart_of_the_decision_is_pure() {
         "authz/extra_claims.rs",
         "authz/headers.rs",
         "authz/identity.rs",
+        "authz/opening.rs",
         "authz/path.rs",
         "authz/pattern.rs",
         "authz/policy.rs",

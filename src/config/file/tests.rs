@@ -192,7 +192,7 @@ fn routes_are_judged_when_they_are_read() {
         ),
         (
             "- {path: '/a?b', policy: m}",
-            "routes[0].path: \"/a?b\" is not in plain form: such a request is refused before any route is looked at at line 4 column 10",
+            "routes[0].path: \"/a?b\" has `?`, and paths have no wildcards and no regular expressions: `path_prefix: /a` is /a and everything below, {name} is any one segment at line 4 column 10",
         ),
         (
             "- {path: '/a{b}', policy: m}",
