@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::locate::{Fault, Place};
 use super::values::{Name, OneOrMany, Parsed};
-use super::{CorsPreflight, ListForm, PolicyEntry, PolicyFile};
+use super::{CorsPreflight, ListForm, PolicyEntry, PolicyFile, UnsafePaths};
 use crate::authz::denial::ChallengeDetails;
 use crate::authz::extra_claims::{ClaimPath, WantedClaims};
 use crate::authz::headers::{ClaimHeader, HeaderIndex, HeaderName, ListEncoding, STANDARD};
@@ -151,6 +151,13 @@ impl Compiler {
         }
         headers.sort_unstable();
 
+        let allows_unsafe_paths = entry.unsafe_paths == UnsafePaths::Allow;
+        if allows_unsafe_paths {
+            self.warnings.push(format!(
+                "the policy {name} takes paths that can be read in more than one way (unsafe_paths: allow): Envoy's reading \
+                 has to be the application's"
+            ));
+        }
         let requirements = self.requirements(&entry, at)?;
         let joined = |names: Vec<&str>| names.join(" ").into();
         let challenge = ChallengeDetails {
@@ -176,6 +183,7 @@ impl Compiler {
             headers,
             removes_authorization: entry.remove_authorization.unwrap_or(removes_authorization),
             challenge,
+            allows_unsafe_paths,
         })
     }
 }

@@ -132,6 +132,19 @@ pub struct PolicyEntry {
     /// URL of the protected resource's metadata, for challenges (RFC 9728).
     #[schemars(with = "Option<String>")]
     pub resource_metadata: Option<Parsed<Url>>,
+    /// Requests whose path can be read in more than one way, where Envoy or a route without a path chooses this policy.
+    pub unsafe_paths: UnsafePaths,
+}
+
+/// What happens to requests whose path can be read in more than one way.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum UnsafePaths {
+    /// They are refused (`unsafe_path`).
+    #[default]
+    Refuse,
+    /// They are judged like any other. Envoy's reading of the path has to be the application's.
+    Allow,
 }
 
 /// What happens to CORS preflights.

@@ -365,7 +365,7 @@ fn the_default_policy_has_a_name_and_asks_for_a_token() {
         ("default: b\npolicies: {a: {public: true}, b: {}}", "b"),
     ] {
         let rules = read(text).unwrap();
-        let chosen = rules.policies.choose(&RequestContext::default()).unwrap();
+        let chosen = rules.policies.choose(&RequestContext { path: b"/", ..RequestContext::default() }).unwrap();
         assert_eq!(&*chosen.policy.name, name, "{text}");
         assert!(matches!(&chosen.policy.access, Access::Required(requirements) if requirements.is_empty()), "{text}");
     }
