@@ -105,7 +105,7 @@ fn counts(policies: &Policies, opener: usize, template: &Route, other: &Route, p
     });
     let (hosts, methods) = (shared(&template.hosts, &other.hosts), shared(&template.methods, &other.methods));
     hosts.iter().any(|host| {
-        let best = |method: &&str| policies.routes().best(method.as_bytes(), host, Some(segments.clone()));
+        let best = |method: &&str| policies.routes().best(method.as_bytes(), host, Some(&segments));
         methods.iter().any(|method| best(method) == Some(opener))
     })
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::path::{PlainPath, fold};
 
 /// Most segments of a pattern.
@@ -160,7 +162,7 @@ fn foreign(text: &str) -> Option<PatternError> {
 }
 
 fn escaped(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 /// A decoded segment as it is written in a pattern.

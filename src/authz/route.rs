@@ -152,7 +152,7 @@ impl Routes {
         }
         let path = if self.has_paths { Some(PlainPath::new(request.path).ok_or(UnsafePath)?) } else { None };
         let host = if self.by_host.is_empty() { Cow::Borrowed("") } else { host_name(request.host) };
-        let best = self.best(request.method, &host, path.as_ref().map(PlainPath::segments));
+        let best = self.best(request.method, &host, path.as_ref().map(PlainPath::segments).as_ref());
         Ok(best.and_then(|place| self.all.get(place).map(|route| Found { place, route, path })))
     }
 
@@ -161,12 +161,12 @@ impl Routes {
         &self,
         method: &[u8],
         host: &str,
-        segments: Option<impl Iterator<Item = &'s str> + Clone>,
+        segments: Option<&(impl Iterator<Item = &'s str> + Clone)>,
     ) -> Option<usize> {
         let mut best = None;
         for tree in [Some(&self.any_host), self.by_host.get(host)].into_iter().flatten() {
             self.consider(&tree.pathless, method, &mut best);
-            if let Some(segments) = &segments {
+            if let Some(segments) = segments {
                 self.walk(&tree.root, segments.clone(), method, &mut best);
             }
         }

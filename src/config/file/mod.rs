@@ -225,18 +225,12 @@ pub enum ListForm {
     Repeated,
 }
 
-/// Most bytes of a file. A Kubernetes `ConfigMap` has at most one MiB.
-pub const MAX_FILE_BYTES: usize = 4 << 20;
-
 impl PolicyFile {
     /// Reads the form of a file.
     ///
     /// # Errors
     /// One sentence that says where in the file what is wrong.
     pub fn read(text: &str) -> Result<Self, String> {
-        if text.len() > MAX_FILE_BYTES {
-            return Err("the file is larger than 4 MiB".into());
-        }
         // An empty file is what a writer leaves for a moment, or a mistake; never what somebody wants to be in force.
         if text.lines().all(|line| line.trim_start().starts_with('#') || matches!(line.trim(), "" | "---")) {
             return Err("the file is empty".into());
