@@ -14,7 +14,8 @@
 //! - [`session_cookie`]: browser sessions in cookies, for the account API and the check.
 //! - [`admin`]: the operators' port.
 //! - [`config`], [`metrics`], [`logging`], [`listen`], [`http_server`], [`progress`], [`descriptors`], [`lifecycle`],
-//!   [`file_watch`], [`field_value`]: leaves that every server has; [`config::file`] is the form of the policy file.
+//!   [`file_read`], [`file_watch`], [`field_value`]: leaves that every server has; [`config::file`] is the form of the
+//!   policy file.
 //! - [`app`]: builds and runs all of it.
 //! - [`explain`], [`test_policy`], [`healthcheck`]: the other commands.
 //!
@@ -26,7 +27,8 @@
 //! - A check goes by one `Ruleset` from its beginning to its answer, whatever is reloaded meanwhile.
 //! - `Claims` is made by one function, the one that has verified the signature. There is no way around it, also not
 //!   for tests: they sign real tokens.
-//! - There is no global state: two services can run in one process.
+//! - There is no global state: two services can run in one process. They share its threads: `file_read` counts those that
+//!   hang in a file system.
 //! - Every wait has a limit, every cache a bound, every shutdown a deadline.
 //! - Nothing that a caller sends becomes a metric label, a URL, or a log line of its own making.
 
@@ -41,6 +43,7 @@ pub mod descriptors;
 pub mod explain;
 pub mod ext_authz;
 pub mod field_value;
+pub mod file_read;
 pub mod file_watch;
 pub mod healthcheck;
 pub mod http_server;

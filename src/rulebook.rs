@@ -23,7 +23,8 @@ use crate::authz::{Authorizer, Ruleset};
 use crate::check::denial_labels;
 use crate::config::ConfigError;
 use crate::config::rules::{AccountClient, Rules, RulesSource};
-use crate::file_watch::{FileWatch, Fingerprint};
+use crate::file_read::Fingerprint;
+use crate::file_watch::{FileWatch, KeepsChanging};
 use crate::jwks::KeySet;
 use crate::jwks::fetch::{FetchError, JwksClient};
 use crate::jwks::store::{KeyStore, PoolKeys, Refresher};
@@ -33,6 +34,8 @@ use crate::user_pool::{ClientId, PoolIndex, UserPool, UserPools};
 
 /// How long a reload waits for the keys of new pools.
 const KEYS_WAIT: Duration = Duration::from_secs(5);
+/// Time after which a file that could not be put in effect is tried again: the reason may lie outside of it.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// Builds rulesets and keeps their keys.
 #[derive(Debug)]
@@ -42,7 +45,7 @@ pub struct Rulebook {
     refresh_interval: Duration,
     client: Arc<JwksClient>,
     status: Arc<Status>,
-    /// The policy file as it was before it was first read.
+    /// The version of the policy file that was first read.
     seen: Option<Fingerprint>,
     /// The member `account` of the file at startup.
     account_of_file: Option<AccountClient>,
@@ -212,36 +215,47 @@ impl Rulebook {
                     None => std::future::pending().await,
                 }
             };
+            let has_failed = self.status.error.load().is_some();
             tokio::select! {
                 // A task that was aborted has gone with its pool; any other has died.
                 Some(ended) = self.tasks.join_next() => if !ended.is_err_and(|error| error.is_cancelled()) {
                     return Ok(());
                 },
-                () = changed => self.reload(&authorizer).await,
+                rests = changed => self.reload(&authorizer, rests, false).await,
                 _ = hangup.recv() => {
-                    if let Some(watch) = &mut watch {
-                        watch.see().await;
+                    let rests = match &mut watch {
+                        Some(watch) => watch.may_be_read().await,
+                        None => Ok(()),
+                    };
+                    self.reload(&authorizer, rests, false).await;
+                }
+                () = time::sleep(RETRY), if has_failed => {
+                    if let Some(watch) = &watch && watch.is_as_seen().await {
+                        self.reload(&authorizer, Ok(()), true).await;
                     }
-                    self.reload(&authorizer).await;
                 }
             }
         }
     }
 
-    /// Puts the file in force as it is now, or says why not.
-    async fn reload(&mut self, authorizer: &Authorizer) {
+    /// Puts the file in effect as it is now, or says why not. An error that a new attempt only repeats is not told again.
+    async fn reload(&mut self, authorizer: &Authorizer, rests: Result<(), KeepsChanging>, is_retry: bool) {
         let Some(path) = &self.source.file else {
             tracing::info!("SIGHUP: there is no policy file to read again");
             return;
         };
         let path = path.display().to_string();
-        let result = self.try_reload(authorizer).await;
+        let result = match rests {
+            Ok(()) => self.try_reload(authorizer).await,
+            Err(error) => Err(ConfigError::new(format!("{path}: {error}"))),
+        };
         match result {
             Ok(()) => {
                 self.metrics.reloaded(Reload::Success);
                 self.status.error.store(None);
                 tracing::info!(path, pools = self.pools.len(), "the policy file has been reloaded");
             }
+            Err(error) if is_retry && self.status.error.load().as_deref() == Some(&error.to_string()) => {}
             Err(error) => {
                 self.metrics.reloaded(Reload::Failure);
                 tracing::error!(error = %error, "the policy file is not reloaded; the one before stays in force");

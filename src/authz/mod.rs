@@ -13,6 +13,7 @@ pub mod extra_claims;
 pub mod headers;
 pub mod identity;
 mod json;
+pub mod opening;
 pub mod path;
 pub mod pattern;
 pub mod policy;

@@ -19,9 +19,10 @@ impl<'p> PlainPath<'p> {
     /// - it does not begin with `/` (`*`, an authority, a whole URL), or has a `#`,
     /// - it has a segment `.` or `..`, or an empty one (`//`) that is not the last,
     /// - it has a `\`, a `;`, a space, a control character, or bytes outside ASCII,
-    /// - an escape is not two hexadecimal digits; or stands for a `/`, `\`, `;`, a control character, an unreserved
-    ///   character (RFC 3986 section 2.3), or for the `%` of what would be an escape again,
-    /// - its escapes do not decode to UTF-8 (overlong forms are none).
+    /// - an escape is not two hexadecimal digits; or stands for a `/`, `\`, `;`, `?`, `#`, an unreserved character
+    ///   (RFC 3986 section 2.3), or for the `%` of what would be an escape again (`%2541`, `%25u0041`),
+    /// - its escapes do not decode to UTF-8 (overlong forms are none), or decode to a control character or the end of a
+    ///   line (U+0000 to U+001F, U+007F to U+009F, U+2028, U+2029).
     pub fn new(target: &'p [u8]) -> Option<Self> {
         let path = target.split(|byte| *byte == b'?').next()?;
         let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b';' | b'#');
@@ -59,18 +60,24 @@ fn decode(text: &str) -> Option<String> {
     for part in parts {
         let (digits, rest) = part.split_at_checked(2)?;
         let byte = hex(digits)?;
-        let hides = byte.is_ascii_control()
-            || byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/' | b'\\' | b';');
-        // `%2541`: whoever decodes twice reads an `A`. (In `%25%34%31` the digits are encoded, and refused for that.)
-        let decodes_again = byte == b'%' && rest.get(..2).is_some_and(|digits| hex(digits).is_some());
-        if hides || decodes_again {
+        let hides = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/' | b'\\' | b';' | b'?' | b'#');
+        if hides || (byte == b'%' && decodes_again(rest)) {
             return None;
         }
         bytes.push(byte);
         bytes.extend_from_slice(rest.as_bytes());
     }
-    String::from_utf8(bytes).ok()
+    // `char::is_control` is C0, DEL and C1.
+    let ends = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    String::from_utf8(bytes).ok().filter(|decoded| !decoded.contains(ends))
+}
+
+/// `true` if an upstream that decodes a second time reads an escape in a `%` and what follows it: `%41`; or `%u0041`, which
+/// IIS and JavaScript's `unescape` decode. (In `%25%34%31` the digits are encoded, and refused for that.)
+fn decodes_again(rest: &str) -> bool {
+    let is_hex = |text: &str, digits: usize| text.get(..digits).is_some_and(|digits| hex(digits).is_some());
+    is_hex(rest, 2) || rest.strip_prefix(['u', 'U']).is_some_and(|rest| is_hex(rest, 1))
 }
 
 fn hex(digits: &str) -> Option<u8> {
@@ -105,6 +112,9 @@ mod tests {
             ("/100%25", &["100%"]),
             ("/100%25/ab", &["100%", "ab"]),
             ("/100%25-1", &["100%-1"]),
+            ("/100%25us", &["100%us"]),
+            ("/a%2Ab*", &["a*b*"]),
+            ("/a./b%20/%C2%A0", &["a.", "b ", "\u{a0}"]),
             ("/[id]|{x}^`\"<>", &["[id]|{x}^`\"<>"]),
         ] {
             let path = PlainPath::new(target.as_bytes()).unwrap_or_else(|| panic!("{target}"));
@@ -127,8 +137,9 @@ mod tests {
         assert!(PlainPath::new(b"/\xff").is_none());
     }
 
-    /// What an upstream that decodes and resolves as browsers and servers do makes of a path.
+    /// What an upstream that decodes, cuts and resolves as browsers and servers do makes of a path.
     fn resolved(path: &str) -> String {
+        let path = path.split(['?', '#']).next().unwrap_or_default();
         let mut resolved: Vec<&str> = Vec::new();
         for segment in path.split(['/', '\\']) {
             match segment {
@@ -145,8 +156,14 @@ mod tests {
         let mut rest = path.as_bytes();
         while let Some((first, tail)) = rest.split_first() {
             let digits = tail.get(..2).and_then(|digits| hex(std::str::from_utf8(digits).ok()?));
+            // As IIS and `unescape` of JavaScript do.
+            let wide = tail.get(..5).and_then(|escape| std::str::from_utf8(escape).ok());
+            let wide = wide.and_then(|escape| u32::from_str_radix(escape.strip_prefix(['u', 'U'])?, 16).ok());
             (bytes, rest) = match (first, digits) {
                 (b'%', Some(byte)) => ([bytes, vec![byte]].concat(), &tail[2..]),
+                (b'%', None) if let Some(c) = wide.and_then(char::from_u32) => {
+                    ([bytes, c.to_string().into_bytes()].concat(), &tail[5..])
+                }
                 (byte, _) => ([bytes, vec![*byte]].concat(), tail),
             };
         }
@@ -158,7 +175,7 @@ mod tests {
 
         /// However often an upstream decodes, and whenever it resolves dots: it sees what we saw.
         #[test]
-        fn a_plain_path_means_the_same_to_everybody(path in "(/|\\.|%2[eEfF5]|%5[cC]|%6[1-3]|%C3%A9|%25|%|[a-c2-6]|;|\\\\){1,10}") {
+        fn a_plain_path_means_the_same_to_everybody(path in "(/|\\.|%2[eEfF5]|%5[cC]|%6[1-3]|%3[bBfF]|%23|%C3%A9|%25|%|u002[ef]|u00|[a-c2-6]|;|\\\\){1,10}") {
             let path = format!("/{path}");
             if let Some(plain) = PlainPath::new(path.as_bytes()) {
                 let ours: Vec<&str> = plain.segments().filter(|segment| !segment.is_empty()).collect();

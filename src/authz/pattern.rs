@@ -3,10 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::path::{PlainPath, fold};
 
 /// Most segments of a pattern.
 const MAX_SEGMENTS: usize = 64;
+/// Characters of globs and regular expressions, and others that no URL has unencoded (RFC 3986 section 3.3). As literal
+/// text they would protect next to nothing.
+const SIGNS: [char; 12] = ['*', '?', '[', ']', '^', '|', '\\', '<', '>', '"', '`', '\u{2026}'];
 
 /// The paths that a route matches, segment by segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +30,24 @@ pub(super) enum Segment {
 }
 
 /// What is wrong with a pattern.
-#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PatternError {
     /// No `/` at the start.
     #[error("does not begin with /")]
     Slash,
+    /// A wildcard or part of a regular expression, as other tools have them.
+    #[error(
+        "has `{sign}`, and paths have no wildcards and no regular expressions: `path_prefix: {prefix}` is {prefix} and \
+         everything below, {{name}} is any one segment{literally}"
+    )]
+    Sign {
+        /// The characters.
+        sign: Box<str>,
+        /// The prefix that may have been meant.
+        prefix: Box<str>,
+        /// How to write the character itself, if requests with it pass at all.
+        literally: Box<str>,
+    },
     /// No request with such a path would be let in.
     #[error("is not in plain form: such a request is refused before any route is looked at")]
     Plain,
@@ -58,6 +76,9 @@ impl FromStr for PathPattern {
     /// An exact path, or a template if it has a `{segment}`.
     fn from_str(text: &str) -> Result<Self, PatternError> {
         let rest = text.strip_prefix('/').ok_or(PatternError::Slash)?;
+        if let Some(error) = foreign(text) {
+            return Err(error);
+        }
         let segments = rest.split('/').map(Segment::from_str).collect::<Result<Vec<_>, _>>()?;
         let is_empty = |segment: &Segment| matches!(segment, Segment::Literal(text) if text.is_empty());
         if segments.iter().rev().skip(1).any(is_empty) {
@@ -96,11 +117,70 @@ impl FromStr for Segment {
                 encoded.extend(c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("%{byte:02X}")));
             }
         }
-        // A `?` would end the path, and the rest be lost without a word.
-        let path = Some(encoded.as_bytes()).filter(|path| !path.contains(&b'?')).and_then(PlainPath::new);
-        let path = path.ok_or(PatternError::Plain)?;
+        let path = PlainPath::new(encoded.as_bytes()).ok_or(PatternError::Plain)?;
         Ok(Self::Literal(path.segment(0).unwrap_or_default().into()))
     }
+}
+
+/// The first sign of another tool's patterns in a segment, and where it begins.
+fn sign(segment: &str) -> Option<(usize, &str)> {
+    let (at, length) = if let Some((at, sign)) = segment.char_indices().find(|(_, c)| SIGNS.contains(c)) {
+        (at, sign.len_utf8())
+    } else if segment == "..." || segment == "+" {
+        (0, segment.len())
+    } else if let Some(at) = segment.find(".+").or_else(|| segment.find(")+")) {
+        (at + 1, 1)
+    } else if segment.starts_with(':') && segment.len() > 1 {
+        (0, 1)
+    } else if segment.ends_with('$') {
+        (segment.len() - 1, 1)
+    } else {
+        return None;
+    };
+    Some((at, segment.get(at..at + length)?))
+}
+
+/// The error about the first sign of another tool's patterns in a whole pattern.
+fn foreign(text: &str) -> Option<PatternError> {
+    let mut start = 0;
+    for segment in text.split('/') {
+        if let Some((at, sign)) = sign(segment) {
+            // `/admin*`, `/admin?x` and `/admin$` mean something that begins with the whole of `/admin`.
+            let end = if ["*", "?", "$"].contains(&sign) { start + at } else { start };
+            let meant = |end| text.get(..end).map(|text| text.trim_end_matches(['/', '.']));
+            let mut prefixes = [end, start].into_iter().filter_map(meant);
+            let prefix = prefixes.find(|prefix| PathPattern::prefix(prefix).is_ok()).unwrap_or("/");
+            let escape = escaped(sign);
+            let passes = sign.chars().count() == 1 && PlainPath::new(format!("/{escape}").as_bytes()).is_some();
+            let literally =
+                if passes { format!(", and the character itself is written {escape}") } else { String::new() };
+            return Some(PatternError::Sign { sign: sign.into(), prefix: prefix.into(), literally: literally.into() });
+        }
+        start += segment.len() + 1;
+    }
+    None
+}
+
+fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// A decoded segment as it is written in a pattern.
+fn written(segment: &str) -> String {
+    let mut text = String::with_capacity(segment.len());
+    for c in segment.chars() {
+        if SIGNS.contains(&c) || matches!(c, '%' | '{' | '}' | ' ') {
+            text.push_str(&escaped(c.encode_utf8(&mut [0; 4])));
+        } else {
+            text.push(c);
+        }
+    }
+    // What is a sign only where it stands: `:`, `+`, `$`.
+    while let Some((at, found)) = sign(&text) {
+        let escape = escaped(found);
+        text.replace_range(at..at + found.len(), &escape);
+    }
+    text
 }
 
 impl PathPattern {
@@ -164,13 +244,95 @@ impl PathPattern {
 }
 
 impl fmt::Display for PathPattern {
+    /// As in the file, with `/…` at the end of a prefix.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for segment in &self.segments {
             match segment {
-                Segment::Literal(text) => write!(f, "/{text}")?,
+                Segment::Literal(text) => write!(f, "/{}", written(text))?,
                 Segment::Variable(name) => write!(f, "/{{{name}}}")?,
             }
         }
         if self.is_prefix { f.write_str("/…") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn signs_of_other_tools_are_errors() {
+        for (pattern, sign, prefix) in [
+            ("/admin/*", "*", "/admin"),
+            ("/admin*", "*", "/admin"),
+            ("/admin/.*", "*", "/admin"),
+            ("/*", "*", "/"),
+            ("/**", "*", "/"),
+            ("/a/*/b", "*", "/a"),
+            ("/a/{*rest}", "*", "/a"),
+            ("/a?", "?", "/a"),
+            ("/a/?", "?", "/a"),
+            ("/a/[bc]", "[", "/a"),
+            ("/a/{id:[0-9]+}", "[", "/a"),
+            ("/a]", "]", "/"),
+            ("/^admin", "^", "/"),
+            ("/admin$", "$", "/admin"),
+            ("/a/(b|c)", "|", "/a"),
+            ("/a/.+", "+", "/a"),
+            ("/a/+/b", "+", "/a"),
+            ("/a/(bc)+", "+", "/a"),
+            ("/a/\\d", "\\", "/a"),
+            ("/a/:id/b", ":", "/a"),
+            ("/a/<int:id>", "<", "/a"),
+            ("/a>", ">", "/"),
+            ("/a/...", "...", "/a"),
+            ("/a/\u{2026}", "\u{2026}", "/a"),
+            ("/a`", "`", "/"),
+            ("/\"a\"", "\"", "/"),
+        ] {
+            let Err(PatternError::Sign { sign: found, prefix: meant, literally }) = pattern.parse::<PathPattern>()
+            else {
+                panic!("{pattern}");
+            };
+            assert_eq!((&*found, &*meant), (sign, prefix), "{pattern}");
+            assert!(PathPattern::prefix(pattern).is_err(), "{pattern}");
+            // What is advised is accepted, and means the character.
+            if let Some((_, escape)) = literally.split_once("is written ") {
+                let pattern: PathPattern = format!("/{escape}").parse().unwrap();
+                assert_eq!(pattern.segments, [Segment::Literal(sign.into())], "{escape}");
+            } else {
+                assert!(["?", "\\", "..."].contains(&sign), "{pattern}");
+            }
+        }
+        for pattern in ["/{rest...}", "/{id}+", "/a{b,c}"] {
+            assert!(pattern.parse::<PathPattern>().is_err(), "{pattern}");
+        }
+        let error = PathPattern::prefix("/admin/*").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "has `*`, and paths have no wildcards and no regular expressions: `path_prefix: /admin` is /admin and \
+             everything below, {name} is any one segment, and the character itself is written %2A"
+        );
+    }
+
+    /// Sub-delimiters and others that URLs have (RFC 3986 section 3.3), where they mean nothing to other tools.
+    #[test]
+    fn plain_characters_stay_plain() {
+        for pattern in
+            ["/Products(7)", "/$metadata", "/things:batchGet", "/c++", "/a!b'c,d=e&f@g~h", "/.well-known", "/a.b", "/:"]
+        {
+            assert_eq!(pattern.parse::<PathPattern>().unwrap().to_string(), pattern);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_can_be_written(text in "(/(\\{[ab]\\}|([a.+$:(){}*?^|<>\" %é]|%[2357][0-9A-F]){1,4})){1,3}") {
+            let unique = text.split('/').enumerate().map(|(place, segment)| segment.replace("{a}", &format!("{{v{place}}}")));
+            if let Ok(pattern) = unique.collect::<Vec<_>>().join("/").parse::<PathPattern>() {
+                prop_assert_eq!(pattern.to_string().parse(), Ok(pattern));
+            }
+        }
     }
 }

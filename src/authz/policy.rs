@@ -1,7 +1,8 @@
 //! Policies: what a route asks for beyond a verified token, by name, and which of them a request chooses.
 //!
 //! Envoy chooses a policy with the context extension `policy` (`ExtAuthzPerRoute.check_settings.context_extensions`);
-//! otherwise the file's routes do, and where none matches, the default. Start from [`Policies::choose`].
+//! otherwise the file's routes do, and where none matches, the default. As soon as there are two policies to choose from, a
+//! path that can be read in two ways is refused. Start from [`Policies::choose`].
 
 use std::collections::HashMap;
 
@@ -30,6 +31,8 @@ pub struct Policy {
     pub removes_authorization: bool,
     /// What its challenges say.
     pub challenge: ChallengeDetails,
+    /// `true` if a path that can be read in more than one way is no reason to refuse, unless routes with paths choose.
+    pub allows_unsafe_paths: bool,
 }
 
 /// Who may pass.
@@ -95,21 +98,29 @@ impl Policies {
         Self { all: policies, by_name, default, routes }
     }
 
-    /// The policy of a request. The name that Envoy's route gives goes before our own routes; an unknown one is no
-    /// policy: a route must not become weaker by a slip of the pen.
+    /// The policy of a request. The name that Envoy's route gives takes precedence over our own routes; an unknown one is
+    /// no policy: a typo can only make a route stricter.
     ///
     /// # Errors
-    /// [`Denial::UnknownPolicy`], [`Denial::UnsafePath`].
+    /// - [`Denial::UnknownPolicy`].
+    /// - [`Denial::UnsafePath`] if a path that is not in plain form had a part in the choice. It has one if our routes have
+    ///   paths, and it may have one in Envoy's routes if there is more than one policy that they can name.
     pub fn choose<'p>(&self, request: &RequestContext<'p>) -> Result<Chosen<'_, 'p>, Denial> {
         if let Some(name) = request.policy {
             let name = std::str::from_utf8(name).map_err(|_| Denial::UnknownPolicy)?;
             let alias = (name == DEFAULT).then_some(self.default);
             let index = self.by_name.get(name).copied().or(alias);
-            return self.chosen(index, None);
+            return self.judged(self.chosen(index, None)?, request);
         }
         let found = self.routes.find(request).map_err(|_| Denial::UnsafePath)?;
         let index = found.as_ref().map_or(self.default, |found| found.route.policy);
-        self.chosen(Some(index), found)
+        self.judged(self.chosen(Some(index), found)?, request)
+    }
+
+    /// Which policy Envoy names, and whether it names one, may depend on the path as Envoy reads it.
+    fn judged<'r, 'p>(&self, chosen: Chosen<'r, 'p>, request: &RequestContext<'p>) -> Result<Chosen<'r, 'p>, Denial> {
+        let is_judged = self.all.len() > 1 && !chosen.policy.allows_unsafe_paths && chosen.path.is_none();
+        if is_judged && PlainPath::new(request.path).is_none() { Err(Denial::UnsafePath) } else { Ok(chosen) }
     }
 
     fn chosen<'r, 'p>(
@@ -205,9 +216,40 @@ mod tests {
         assert_eq!(choose(&policies, None, "/other"), Ok("members"));
         assert_eq!(choose(&policies, None, "/x/../admin"), Err(Denial::UnsafePath));
         assert_eq!(choose(&policies, Some(b"members"), "/admin"), Ok("members"));
-        assert_eq!(choose(&policies, Some(b"admin"), "/x/../y"), Ok("admin"), "needs no path");
+        assert_eq!(choose(&policies, Some(b"admin"), "/x/../y"), Err(Denial::UnsafePath), "Envoy reads it in one way");
+        assert_eq!(choose(&policies, Some(b"other"), "/x/../y"), Err(Denial::UnknownPolicy), "said first");
         assert_eq!(choose(&policies, Some(b"default"), "/admin"), Ok("members"), "the default has two names");
         assert_eq!(choose(&policies, Some(b"other"), "/admin"), Err(Denial::UnknownPolicy));
+    }
+
+    #[test]
+    fn paths_are_judged_as_soon_as_there_is_a_choice() {
+        let unsafe_path = "/admin;x";
+        // One policy: whatever the path means, the same is asked for.
+        for named in [None, Some(&b"members"[..]), Some(b"default")] {
+            assert_eq!(choose(&policies(&["members"], 0, &[]), named, unsafe_path), Ok("members"));
+        }
+        let two = || policies(&["members", "objects"], 0, &[]);
+        for (named, expected) in [(None, "members"), (Some(&b"objects"[..]), "objects"), (Some(b"default"), "members")]
+        {
+            assert_eq!(choose(&two(), named, "/a%20b?x=;/../y"), Ok(expected));
+            for path in
+                [unsafe_path, "/;/admin", "/%2561dmin", "/admin%3Bx", "/admin%0a", "/admin%3Fx", "//admin", "", "*"]
+            {
+                assert_eq!(choose(&two(), named, path), Err(Denial::UnsafePath), "{named:?} {path}");
+            }
+        }
+        // A policy that takes them does so by name and without our routes, not where our routes read the path.
+        let mut allowing = two();
+        allowing.all[1].allows_unsafe_paths = true;
+        assert_eq!(choose(&allowing, Some(b"objects"), unsafe_path), Ok("objects"));
+        assert_eq!(choose(&allowing, None, unsafe_path), Err(Denial::UnsafePath));
+        allowing.default = 1;
+        assert_eq!(choose(&allowing, None, unsafe_path), Ok("objects"));
+        let mut routed = policies(&["members", "objects"], 1, &[("/x", 0)]);
+        routed.all[1].allows_unsafe_paths = true;
+        assert_eq!(choose(&routed, Some(b"objects"), unsafe_path), Ok("objects"));
+        assert_eq!(choose(&routed, None, unsafe_path), Err(Denial::UnsafePath));
     }
 
     #[test]

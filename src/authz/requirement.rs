@@ -64,7 +64,7 @@ impl AnyAll {
 }
 
 /// What one claim has to be.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct ClaimRequirement {
     /// Its name in metadata: `claims.custom:tenant`.
     pub label: Box<str>,
@@ -75,7 +75,7 @@ pub struct ClaimRequirement {
 }
 
 /// How a claim is compared. Types count: the text `"5"` is not the number 5.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum ClaimTest {
     /// It is this.
     Equals(Operand),
@@ -86,7 +86,7 @@ pub enum ClaimTest {
 }
 
 /// What a claim is compared with.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum Operand {
     /// A text, number or boolean.
     Value(Value),

@@ -30,7 +30,7 @@ pub struct Route {
 
 impl Route {
     /// What goes before what: by path, then hosts, then methods.
-    fn rank(&self) -> ((u8, usize, usize), bool, bool) {
+    pub(super) fn rank(&self) -> ((u8, usize, usize), bool, bool) {
         let path = self.path.as_ref().map_or((0, 0, 0), PathPattern::rank);
         (path, !self.hosts.is_empty(), !self.methods.is_empty())
     }
@@ -151,15 +151,26 @@ impl Routes {
             return Ok(None);
         }
         let path = if self.has_paths { Some(PlainPath::new(request.path).ok_or(UnsafePath)?) } else { None };
-        let of_host = if self.by_host.is_empty() { None } else { self.by_host.get(&*host_name(request.host)) };
+        let host = if self.by_host.is_empty() { Cow::Borrowed("") } else { host_name(request.host) };
+        let best = self.best(request.method, &host, path.as_ref().map(PlainPath::segments).as_ref());
+        Ok(best.and_then(|place| self.all.get(place).map(|route| Found { place, route, path })))
+    }
+
+    /// The place of the route that counts for a method, a host name and the segments of a path.
+    pub(super) fn best<'s>(
+        &self,
+        method: &[u8],
+        host: &str,
+        segments: Option<&(impl Iterator<Item = &'s str> + Clone)>,
+    ) -> Option<usize> {
         let mut best = None;
-        for tree in [Some(&self.any_host), of_host].into_iter().flatten() {
-            self.consider(&tree.pathless, request.method, &mut best);
-            if let Some(path) = &path {
-                self.walk(&tree.root, path.segments(), request.method, &mut best);
+        for tree in [Some(&self.any_host), self.by_host.get(host)].into_iter().flatten() {
+            self.consider(&tree.pathless, method, &mut best);
+            if let Some(segments) = segments {
+                self.walk(&tree.root, segments.clone(), method, &mut best);
             }
         }
-        Ok(best.and_then(|place: usize| self.all.get(place).map(|route| Found { place, route, path })))
+        best
     }
 
     /// Looks at every pattern that the segments match from here on. Visits no node twice.

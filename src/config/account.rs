@@ -20,6 +20,7 @@ use crate::account::rate_limit::{Rate, Rates};
 use crate::account::totp::Issuer;
 use crate::account::{Prefix, RefreshFlow};
 use crate::authz::credential::BrowserSessions;
+use crate::file_read::{self, MAX_SECRET_BYTES};
 use crate::listen::ListenAddress;
 use crate::user_pool::ClientId;
 
@@ -185,8 +186,8 @@ impl AccountConfig {
         };
         let secret = match (&secret_file, secret) {
             (Some(path), _) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|why| error("client_secret_file", &format!("{} cannot be read: {why}", path.display())))?;
+                let text = file_read::read_text(path, MAX_SECRET_BYTES)
+                    .map_err(|why| error("client_secret_file", &format!("{} {why}", path.display())))?;
                 let why = format!("{} does not hold {SECRET_FORM}", path.display());
                 Some(parse_secret(text.trim()).ok_or_else(|| error("client_secret_file", &why))?)
             }

@@ -28,7 +28,9 @@ use self::options::{
 use self::rules::{AccountClient, Rules, RulesSource};
 use self::source::{Layers, Source};
 use crate::authz::denial::Realm;
+use crate::file_read;
 use crate::jwks::KeySet;
+use crate::jwks::fetch::MAX_DOCUMENT_BYTES;
 use crate::listen::ListenAddress;
 use crate::logging::{LogFormat, LogLevel};
 use crate::user_pool::{Clients, UserPool};
@@ -306,8 +308,8 @@ impl Config {
         let jwks_seed = match &options.jwks_file {
             None => KeySet::default(),
             Some(path) => {
-                let document = std::fs::read(path)
-                    .map_err(|why| error("jwks_file", &format!("{} cannot be read: {why}", path.display())))?;
+                let document = file_read::read(path, MAX_DOCUMENT_BYTES as u64)
+                    .map_err(|why| error("jwks_file", &format!("{} {why}", path.display())))?;
                 KeySet::parse(&document, &KeySet::default())
                     .map_err(|why| error("jwks_file", &format!("{}: {why}", path.display())))?
             }

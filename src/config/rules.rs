@@ -11,7 +11,7 @@ use crate::authz::credential::BrowserSessions;
 use crate::authz::extra_claims::WantedClaims;
 use crate::authz::headers::HeaderPrefix;
 use crate::authz::{OwnedHeaders, Policies};
-use crate::file_watch::{Fingerprint, fingerprint};
+use crate::file_read::{self, Fingerprint, MAX_TEXT_BYTES};
 use crate::jwks::KeySet;
 use crate::user_pool::{AcceptedUse, ClientId, UserPool};
 
@@ -47,7 +47,7 @@ pub struct Rules {
     pub warnings: Vec<String>,
     /// The file, for `/config`.
     pub shown: Value,
-    /// The file as it was before it was read.
+    /// The version of the file that was read.
     pub seen: Option<Fingerprint>,
 }
 
@@ -72,12 +72,11 @@ impl RulesSource {
             return Ok(self.without_file());
         };
         let error = |why: &str| ConfigError::new(format!("{}: {why}", path.display()));
-        let seen = fingerprint(path);
-        let bytes = std::fs::read(path).map_err(|why| error(&format!("cannot be read: {why}")))?;
+        let (bytes, seen) = file_read::read_version(path, MAX_TEXT_BYTES).map_err(|why| error(&why.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|_| error("is not UTF-8"))?;
         let file = PolicyFile::read(&text).map_err(|why| error(&why))?;
         let mut rules = compile(file, self).map_err(|fault| error(&located(&text, &fault)))?;
-        rules.seen = seen;
+        rules.seen = Some(seen);
         rules.shown = json!({"path": path.display().to_string(), "content": shown(&text)});
         Ok(rules)
     }

@@ -17,7 +17,8 @@ pub struct JwksClient {
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-const MAX_DOCUMENT_BYTES: usize = 512 * 1024;
+/// Most bytes of a set of keys, fetched or in a file.
+pub const MAX_DOCUMENT_BYTES: usize = 512 * 1024;
 
 impl JwksClient {
     /// Fetches the document from the first of `urls`. If a server answers 403 or 404, the next URL is tried. The limit

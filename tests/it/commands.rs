@@ -479,3 +479,23 @@ fn check_config_names_the_place() {
     assert_eq!(code, Some(0));
     assert!(stderr.starts_with("cognito-authz: warning: claims.custom:level: "), "{stderr}");
 }
+
+#[test]
+fn check_config_warns_where_a_template_opens_what_another_route_protects() {
+    let file = PolicyFile::new("");
+    let path = file.path();
+    let flags = ["check-config", "--config", &path, "--user-pool-id", POOL, "--client-id", CLIENT];
+    let policies = "default: members\npolicies: {members: {}, admin: {groups: {any: [admins]}}, open: {public: true}}\nroutes:\n- {path_prefix: /admin, policy: admin}\n";
+    file.write(&format!("{policies}- {{path: '/{{service}}/health', policy: open}}\n"));
+    let (code, _, stderr) = run(&flags, &[]);
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        stderr,
+        "cognito-authz: warning: routes[1]: * * /{service}/health (policy open) opens part of what routes[0], * * /admin/… \
+         (policy admin), protects: /admin/health. If that is not meant, add a route for /admin/health with the policy admin\n"
+    );
+    file.write(&format!(
+        "{policies}- {{path: '/{{service}}/health', policy: open}}\n- {{path: /admin/health, policy: admin}}\n"
+    ));
+    assert_eq!(run(&flags, &[]).2, "");
+}

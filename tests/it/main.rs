@@ -16,6 +16,7 @@ mod commands;
 mod descriptors;
 mod envoy;
 mod examples;
+mod files;
 mod keys;
 mod lifecycle;
 mod limits;

@@ -108,6 +108,7 @@ fn the_heart_of_the_decision_is_pure() {
         "authz/headers.rs",
         "authz/identity.rs",
         "authz/json.rs",
+        "authz/opening.rs",
         "authz/path.rs",
         "authz/pattern.rs",
         "authz/policy.rs",

@@ -12,10 +12,11 @@ use serde_json::Value;
 
 use super::locate::{Fault, Place};
 use super::values::{Name, OneOrMany, Parsed};
-use super::{CorsPreflight, ListForm, PolicyEntry, PolicyFile};
+use super::{CorsPreflight, ListForm, PolicyEntry, PolicyFile, UnsafePaths};
 use crate::authz::denial::ChallengeDetails;
 use crate::authz::extra_claims::{ClaimPath, WantedClaims};
 use crate::authz::headers::{ClaimHeader, HeaderIndex, HeaderName, ListEncoding, STANDARD};
+use crate::authz::opening::openings;
 use crate::authz::policy::DEFAULT;
 use crate::authz::{Access, OwnedHeaders, Policies, Policy};
 use crate::config::check_endpoint;
@@ -92,8 +93,9 @@ pub(crate) fn compile(file: PolicyFile, source: &RulesSource) -> Result<Rules, F
     }
     let routes = compiler.routes(file.routes, &policies, file.case_insensitive)?;
 
-    let Compiler { pools, headers, wanted, warnings } = compiler;
+    let Compiler { pools, headers, wanted, mut warnings } = compiler;
     let policies = Policies::new(policies, default, routes);
+    warnings.extend(opened(&policies));
     Ok(Rules { pools, policies, headers, wanted, account, warnings, shown: Value::Null, seen: None })
 }
 
@@ -149,6 +151,13 @@ impl Compiler {
         }
         headers.sort_unstable();
 
+        let allows_unsafe_paths = entry.unsafe_paths == UnsafePaths::Allow;
+        if allows_unsafe_paths {
+            self.warnings.push(format!(
+                "the policy {name} takes paths that can be read in more than one way (unsafe_paths: allow): Envoy's reading \
+                 has to be the application's"
+            ));
+        }
         let requirements = self.requirements(&entry, at)?;
         let joined = |names: Vec<&str>| names.join(" ").into();
         let challenge = ChallengeDetails {
@@ -174,8 +183,36 @@ impl Compiler {
             headers,
             removes_authorization: entry.remove_authorization.unwrap_or(removes_authorization),
             challenge,
+            allows_unsafe_paths,
         })
     }
+}
+
+/// What to say of templates that open part of what another route protects.
+fn opened(policies: &Policies) -> Vec<String> {
+    let shown = |place: usize| {
+        let route = policies.routes().iter().nth(place)?;
+        Some((route, policies.get(route.policy)?.name.clone()))
+    };
+    let openings = openings(policies);
+    let mut warnings: Vec<String> = openings
+        .found
+        .iter()
+        .filter_map(|opening| {
+            let ((opener, open), (protected, strict)) = (shown(opening.opener)?, shown(opening.protected)?);
+            Some(format!(
+                "routes[{}]: {opener} (policy {open}) opens part of what routes[{}], {protected} (policy {strict}), protects: {path}. \
+                 If that is not meant, add a route for {path} with the policy {strict}",
+                opening.opener,
+                opening.protected,
+                path = opening.path
+            ))
+        })
+        .collect();
+    if openings.is_cut {
+        warnings.push("there may be more routes that open part of what others protect: not all are told".into());
+    }
+    warnings
 }
 
 /// The path segments that a policy compares with.

@@ -132,6 +132,19 @@ pub struct PolicyEntry {
     /// URL of the protected resource's metadata, for challenges (RFC 9728).
     #[schemars(with = "Option<String>")]
     pub resource_metadata: Option<Parsed<Url>>,
+    /// Requests whose path can be read in more than one way, where Envoy or a route without a path chooses this policy.
+    pub unsafe_paths: UnsafePaths,
+}
+
+/// What happens to requests whose path can be read in more than one way.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum UnsafePaths {
+    /// They are refused (`unsafe_path`).
+    #[default]
+    Refuse,
+    /// They are judged like any other. Envoy's reading of the path has to be the application's.
+    Allow,
 }
 
 /// What happens to CORS preflights.
@@ -212,18 +225,12 @@ pub enum ListForm {
     Repeated,
 }
 
-/// Most bytes of a file. A Kubernetes `ConfigMap` has at most one MiB.
-pub const MAX_FILE_BYTES: usize = 4 << 20;
-
 impl PolicyFile {
     /// Reads the form of a file.
     ///
     /// # Errors
     /// One sentence that says where in the file what is wrong.
     pub fn read(text: &str) -> Result<Self, String> {
-        if text.len() > MAX_FILE_BYTES {
-            return Err("the file is larger than 4 MiB".into());
-        }
         // An empty file is what a writer leaves for a moment, or a mistake; never what somebody wants to be in force.
         if text.lines().all(|line| line.trim_start().starts_with('#') || matches!(line.trim(), "" | "---")) {
             return Err("the file is empty".into());

@@ -369,8 +369,74 @@ async fn paths_that_mean_two_things_do_not_get_past_an_envoy_that_leaves_them_al
         }
         assert_eq!(stage.upstream.seen().len(), before, "an unsafe path has reached the application");
         assert_eq!(fetch(envoy, "/open/caf%C3%A9?next=/../admin", &[""; 0]).await.seen().path, "/open/caf%C3%A9");
-        // Whoever lets Envoy choose needs no path, and has to trust Envoy's reading of it.
-        assert_eq!(fetch(envoy, "/named/../admin", &[""; 0]).await.status, 200);
+        // Envoy's reading of a path is no better than ours: the application's counts.
+        assert_eq!(fetch(envoy, "/named/../admin", &[""; 0]).await.verdict(), (403, "unsafe_path".into()));
+        assert_eq!(fetch(envoy, "/named/admin", &[""; 0]).await.status, 200);
+    }
+}
+
+/// Policies that Envoy's routes name, and no route in the file.
+const NAMED_BY_ENVOY: &str = "default: members
+policies:
+  members: {}
+  admin: {groups: {any: [admins]}}
+  open: {public: true}
+  objects: {unsafe_paths: allow}
+";
+
+#[tokio::test]
+async fn paths_are_judged_where_envoys_routes_alone_choose() {
+    let (file, keys) = (PolicyFile::new(NAMED_BY_ENVOY), published_key().await);
+    // As shipped: `/admin` names the policy `admin`, everything else has the default.
+    let stage = Stage::as_shipped(&file, &keys, |bootstrap| {
+        for listener in LISTENERS {
+            for policy in ["open", "objects"] {
+                let named = json!({"check_settings": {"context_extensions": {"policy": policy}}});
+                bootstrap.add_route(listener, &format!("/{policy}"), Some(named), None);
+            }
+        }
+    })
+    .await;
+    let member = bearer(&sign(&TokenBuilder::access()));
+    for listener in LISTENERS {
+        let envoy = stage.envoy.address(listener);
+        let before = stage.upstream.seen().len();
+        for path in [
+            "/admin;x",
+            "/;/admin",
+            "/x;/admin",
+            "/%2561dmin",
+            "/admin%3Bx",
+            "/admin%0a",
+            "/admin%09",
+            "/admin%3Fx",
+            "/admin%23x",
+            "/%25u0061dmin",
+            "/admin%zz",
+            "/%c1%a1dmin",
+            "/open/%252e%252e/admin",
+            "/open/..%3B/admin",
+        ] {
+            for lines in [&[][..], &[&*member]] {
+                assert_eq!(fetch(envoy, path, lines).await.verdict(), (403, "unsafe_path".into()), "{listener} {path}");
+            }
+        }
+        assert_eq!(stage.upstream.seen().len(), before, "an unsafe path has reached the application");
+        for (path, verdict) in [
+            ("/orders?x=;/../admin", (200, "")),
+            ("/caf%C3%A9/100%25", (200, "")),
+            ("/admin/users", (403, "insufficient_group")),
+            ("/open/a", (200, "")),
+            // Whoever switches it off trusts Envoy's reading, for this policy.
+            ("/objects/a;b%3Fc", (200, "")),
+        ] {
+            let (status, reason) = verdict;
+            let response = fetch(envoy, path, &[&member]).await;
+            assert_eq!(response.status, status, "{listener} {path}: {response:?}");
+            if status != 200 {
+                assert_eq!(response.verdict().1, reason, "{path}");
+            }
+        }
     }
 }
 
