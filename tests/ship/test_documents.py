@@ -285,7 +285,7 @@ def test_messages_of_the_log_are_the_programs() -> None:
 
 
 def test_what_fails_how_is_shown_by_tests_that_exist() -> None:
-    rows = [line for line in section("docs/operations.md", "## What fails, and what users see").splitlines() if line.startswith("| ")]
+    rows = [line for line in section("docs/operations.md", "## Failure modes and their effect on users").splitlines() if line.startswith("| ")]
     assert len(rows) > 20
     for row in rows[1:]:
         what, *_, evidence = cells(row)
