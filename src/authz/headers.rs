@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
-use super::extra_claims::WantedIndex;
 use super::request::{Header, is_token};
+use super::token::extra_claims::WantedIndex;
 use crate::field_value::trim_text;
 use crate::session_cookie;
 

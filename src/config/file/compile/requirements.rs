@@ -1,8 +1,8 @@
 //! What a policy of the file asks for.
 
 use super::{Compiler, claim_path};
-use crate::authz::extra_claims::ClaimPath;
-use crate::authz::requirement::{AnyAll, ClaimRequirement, ClaimTest, Operand};
+use crate::authz::policy::requirement::{AnyAll, ClaimRequirement, ClaimTest, Operand};
+use crate::authz::token::extra_claims::ClaimPath;
 use crate::authz::{Requirements, TokenUse};
 use crate::config::file::locate::{Fault, Place};
 use crate::config::file::values::{self, Parsed};

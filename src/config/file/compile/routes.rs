@@ -2,9 +2,9 @@
 
 use super::{Compiler, segments};
 use crate::authz::Policy;
-use crate::authz::pattern::PathPattern;
+use crate::authz::policy::pattern::PathPattern;
+use crate::authz::policy::route::{Route, Routes, host_name};
 use crate::authz::request::is_token;
-use crate::authz::route::{Route, Routes, host_name};
 use crate::config::file::RouteEntry;
 use crate::config::file::locate::{Fault, Place};
 use crate::config::file::values::OneOrMany;

@@ -5,10 +5,10 @@
 
 use serde_json::Value;
 
-use super::cache::Verified;
-use super::claims::{TokenUse, UnixTime};
-use super::denial::Denial;
-use super::extra_claims::WantedIndex;
+use super::super::cache::Verified;
+use super::super::denial::Denial;
+use super::super::token::claims::{TokenUse, UnixTime};
+use super::super::token::extra_claims::WantedIndex;
 use crate::user_pool::{ClientId, PoolIndex};
 
 /// The requirements of a policy; each has to be met.
@@ -226,7 +226,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::authz::extra_claims::{ClaimPath, WantedClaims};
+    use crate::authz::token::extra_claims::{ClaimPath, WantedClaims};
     use crate::authz::token::tests::{claims_with, shared_key};
     use Denial::{AuthTooOld, ClaimMismatch, InsufficientGroup, InsufficientScope};
     use serde_json::json;

@@ -4,14 +4,20 @@
 //! otherwise the file's routes do, and where none matches, the default. As soon as there are two policies to choose from, a
 //! path that can be read in two ways is refused. Start from [`Policies::choose`].
 
+pub mod opening;
+pub mod path;
+pub mod pattern;
+pub mod requirement;
+pub mod route;
+
 use std::collections::HashMap;
 
+use self::path::PlainPath;
+use self::requirement::Requirements;
+use self::route::{Found, Route, Routes};
 use super::denial::{ChallengeDetails, Denial};
 use super::headers::HeaderIndex;
-use super::path::PlainPath;
 use super::request::RequestContext;
-use super::requirement::Requirements;
-use super::route::{Found, Route, Routes};
 
 /// Position of a policy in [`Policies`].
 pub type PolicyIndex = usize;
