@@ -10,7 +10,7 @@ use std::str::FromStr;
 /// The order is the order of the checks, up to the ones that cannot be placed in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Denial {
-    /// The check carries no HTTP request.
+    /// The check carries no HTTP request, or one whose host can be read in more than one way while a route names hosts.
     NoHttpRequest,
     /// The route names a policy that is not configured.
     UnknownPolicy,
@@ -199,7 +199,12 @@ impl Denial {
         }
         match self {
             Self::NoHttpRequest => {
-                const { &forbidden("no_http_request", "The authorization check carried no HTTP request.") }
+                const {
+                    &forbidden(
+                        "no_http_request",
+                        "The authorization check carried no HTTP request, or one with more than one host.",
+                    )
+                }
             }
             Self::UnknownPolicy => {
                 const { &forbidden("unknown_policy", "This route names a policy that does not exist.") }
