@@ -1,6 +1,6 @@
 """What the tests of what is shipped share: where things are.
 
-Needs `tests/tools/setup --ship`. Schemas of custom resources (Istio, Envoy Gateway, Prometheus operator) are not part of this
+Needs `tests/tools/setup --packaging`. Schemas of custom resources (Istio, Envoy Gateway, Prometheus operator) are not part of this
 project. CRD_VALIDATOR names a script `validate_crd.py` that checks manifests against schemas beside it; without the variable one
 in a folder `crds` next to the checkout is taken; without either those checks are skipped, and say so.
 """

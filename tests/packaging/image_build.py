@@ -1,6 +1,6 @@
 """Runs the build stage of the image (deploy/image/build) as the Dockerfile does, from what .dockerignore lets through.
 
-    tests/tools/venv/bin/python tests/ship/image_build.py    builds, and prints the path of the program
+    tests/tools/venv/bin/python tests/packaging/image_build.py    builds, and prints the path of the program
 
 The program is static and runs anywhere, so `tests/run` builds no other release: the tour and the page run this one.
 """
