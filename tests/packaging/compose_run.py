@@ -15,26 +15,27 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from paths import ROOT, TOOLS
+
 sys.path.insert(0, str(ROOT / "deploy" / "local"))
 
-import web  # noqa: E402
-from processes import Child  # noqa: E402
+import web
+from processes import Child
 
 COMPOSE = ROOT / "deploy" / "compose" / "compose.yaml"
-TOOLS = ROOT / "tests" / "tools" / "venv" / "bin"
 PATIENCE = 60.0
 
 
 class Stack:
     def __init__(self, binary: Path, directory: Path, services: dict[str, Any], children: ExitStack) -> None:
         self._directory = directory
-        self._services = services
+        self.services = services
         self._children = children
         self._programs = {"envoy": TOOLS / "envoy", "ministack": TOOLS / "ministack", "python": TOOLS / "python"}
         self._binary = binary
@@ -44,7 +45,7 @@ class Stack:
         """After everything that it depends on."""
         if name in self.running:
             return
-        service = self._services[name]
+        service = self.services[name]
         depends = service.get("depends_on", [])
         for other in depends:
             self.start(other)
@@ -52,7 +53,7 @@ class Stack:
                 self._complete(other)
         command = [self._here(service, word) for word in service["command"]]
         # The image of cognito-authz has an entry point; the others have their program in the command.
-        program = [self._binary] if name == "cognito-authz" else [self._programs[command.pop(0)]]
+        program: list[str | Path] = [self._binary] if name == "cognito-authz" else [self._programs[command.pop(0)]]
         if name == "envoy":
             program += ["--disable-hot-restart"]  # shared memory is the one thing that is not in a namespace here
         cwd = Path(self._here(service, service["working_dir"])) if "working_dir" in service else self._directory
@@ -91,6 +92,11 @@ def bring_up_loopback() -> None:
         fcntl.ioctl(handle, 0x8914, name)  # SIOCSIFFLAGS
 
 
+def rejects(url: str) -> bool:
+    """`True` if a request without a token gets 401: Envoy reaches cognito-authz."""
+    return web.get(url).status == 401
+
+
 def main(binary: Path, directory: Path) -> dict[str, Any]:
     bring_up_loopback()
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
@@ -99,7 +105,7 @@ def main(binary: Path, directory: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with ExitStack() as children:
         stack = Stack(binary, directory, yaml.safe_load(COMPOSE.read_text())["services"], children)
-        for name in stack._services:
+        for name in stack.services:
             stack.start(name)
         authz = stack.running["cognito-authz"]
         authz.wait_until("ready", lambda: web.is_ok("http://127.0.0.1:9190/readyz"), PATIENCE)
@@ -112,13 +118,13 @@ def main(binary: Path, directory: Path) -> dict[str, Any]:
         signed_in = web.request("POST", url, [("content-type", "application/json")], body.encode())
         token = [("authorization", f"Bearer {signed_in.json()['accessToken']}")]
         for port in (8080, 8081):
-            stack.running["envoy"].wait_until("finding cognito-authz", lambda: web.get(
-                f"http://127.0.0.1:{port}/orders").status == 401, PATIENCE)
-            answer = web.get(f"http://127.0.0.1:{port}/orders", token)
+            url = f"http://127.0.0.1:{port}/orders"
+            stack.running["envoy"].wait_until("finding cognito-authz", partial(rejects, url), PATIENCE)
+            answer = web.get(url, token)
             headers = [name for name, _ in answer.json()["headers"]]
-            without = web.get(f"http://127.0.0.1:{port}/orders").status
+            without = web.get(url).status
             found[str(port)] = [without, answer.status, "x-auth-sub" in headers]
-        found["healthcheck"] = subprocess.run([binary, "healthcheck"], capture_output=True, timeout=30).returncode
+        found["healthcheck"] = subprocess.run([binary, "healthcheck"], capture_output=True, timeout=30, check=False).returncode
         authz.stop(15)
         found["stopped"] = web.get("http://127.0.0.1:8081/orders", token).status
         found["ended"] = [name for name, child in stack.running.items()

@@ -8,19 +8,15 @@ in a folder `crds` next to the checkout is taken; without either those checks ar
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-import image_build
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "deploy" / "local"))
-
-from stack import build  # noqa: E402
-
-TOOLS = ROOT / "tests" / "tools" / "venv" / "bin"
+import image_build
+from manifests import DEPLOY, build_kustomization
+from paths import ROOT
+from stack import build
+from stage import Node
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,12 +34,6 @@ def crd_validator() -> Path:
     return found[0]
 
 
-def validate_crds(validator: Path, *manifests: Path) -> None:
-    """Fails with what the validator says about a manifest."""
-    done = subprocess.run([sys.executable, validator, *manifests], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.fixture(scope="session")
 def static_build() -> image_build.Build:
     """What the build stage of the image leaves: the static program, licences, bill of materials."""
@@ -58,5 +48,12 @@ def binary(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Path:
     if chosen:
         return chosen.resolve()
     if image_build.is_possible():
-        return request.getfixturevalue("static_build").program
+        build_of_image: image_build.Build = request.getfixturevalue("static_build")
+        return build_of_image.program
     return build(ROOT)
+
+
+@pytest.fixture(scope="session")
+def production() -> list[Node]:
+    """The objects of the production overlay of deploy/kustomize."""
+    return build_kustomization(DEPLOY / "kustomize" / "overlays" / "production")

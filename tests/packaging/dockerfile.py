@@ -17,12 +17,13 @@ class Instruction:
     def command(self) -> list[str]:
         """Of the exec form: a program and its arguments. There is no shell in the image for the other form."""
         command = json.loads(self.value)
-        assert isinstance(command, list) and all(isinstance(part, str) for part in command), self
+        assert isinstance(command, list), self
+        assert all(isinstance(part, str) for part in command), self
         return command
 
 
 @dataclass(frozen=True)
-class Stage:
+class BuildStage:
     base: str
     name: str
     instructions: list[Instruction]
@@ -35,9 +36,9 @@ class Stage:
         return instruction
 
 
-def read(path: Path) -> list[Stage]:
+def read(path: Path) -> list[BuildStage]:
     lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
-    stages: list[Stage] = []
+    stages: list[BuildStage] = []
     for line in re.sub(r"\\\n", " ", "\n".join(lines)).splitlines():
         if not line.strip():
             continue
@@ -48,7 +49,7 @@ def read(path: Path) -> list[Stage]:
             rest = rest[option.end():]
         if name == "FROM":
             base, _, stage = rest.partition(" AS ")
-            stages.append(Stage(base.strip(), stage.strip(), []))
+            stages.append(BuildStage(base.strip(), stage.strip(), []))
         elif stages:
             stages[-1].instructions.append(Instruction(name, options, rest.strip()))
     return stages

@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from paths import ROOT
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,14 @@ def copy_context(directory: Path) -> None:
 def sent() -> list[str]:
     """What .dockerignore lets through. It is to be read at a glance: everything is left out, except for paths."""
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
-    assert lines[0] == "*" and all(line.startswith("!") and not set(line[1:]) & set("*?[!\\") for line in lines[1:]), lines
+    assert lines[0] == "*", lines
+    assert all(line.startswith("!") and not set(line[1:]) & set("*?[!\\") for line in lines[1:]), lines
     return [line[1:] for line in lines[1:]]
 
 
 def revision() -> str:
     """The commit that is checked out."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else "outside-of-git"
 
 

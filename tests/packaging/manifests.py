@@ -6,16 +6,16 @@ Knows nothing of what is in which folder, but for where the image, the schemas a
 from __future__ import annotations
 
 import itertools
-import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
-import pytest
 import yaml
-from conftest import ROOT, TOOLS
-from manifests_stage import named
+
+from commands import run
+from paths import ROOT, TOOLS
+from stage import Node, named
 
 DEPLOY = ROOT / "deploy"
 IMAGE = "ghcr.io/cognito-authz/cognito-authz"
@@ -27,8 +27,6 @@ WITHOUT_SCHEMA = {"PeerAuthentication", "ClientTrafficPolicy", "EnvoyProxy"}
 # Values of other projects' charts.
 VALUES = {DEPLOY / "istio" / "mesh-config.yaml", DEPLOY / "envoy-gateway" / "sidecar" / "envoy-gateway.yaml"}
 
-Node = dict[str, Any]
-
 
 def documents(*paths: Path) -> list[Node]:
     return [document for path in paths for document in yaml.safe_load_all(path.read_text()) if document]
@@ -39,7 +37,7 @@ def folder(name: str) -> list[Node]:
 
 
 def build_kustomization(path: Path) -> list[Node]:
-    done = subprocess.run([TOOLS / "kubectl", "kustomize", path], capture_output=True, text=True, timeout=60)
+    done = run(TOOLS / "kubectl", "kustomize", path)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
@@ -61,6 +59,12 @@ def check_builtin(objects: list[Node], versions: list[str]) -> None:
         kubernetes_validate.validate(item, version, strict=True)
 
 
+def validate_crds(validator: Path, *manifests: Path) -> None:
+    """Fails with what the validator says about a manifest."""
+    done = run(sys.executable, validator, *manifests)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def pod_specs(objects: list[Node]) -> Iterator[Node]:
     return (item["spec"]["template"]["spec"] for item in objects if item["kind"] == "Deployment")
 
@@ -78,11 +82,13 @@ def assert_restricted(pod: Node) -> None:
         assert isinstance(own.get("runAsUser", inherited.get("runAsUser")), int), "the kubelet cannot tell from a name"
         assert own.get("runAsUser", inherited.get("runAsUser")) != 0, name
         assert own.get("seccompProfile", inherited.get("seccompProfile"))["type"] == "RuntimeDefault", name
-        assert own["allowPrivilegeEscalation"] is False and not own.get("privileged"), name
+        assert own["allowPrivilegeEscalation"] is False, name
+        assert not own.get("privileged"), name
         assert own["capabilities"] == {"drop": ["ALL"]}, name
         assert own["readOnlyRootFilesystem"] is True, "not asked for by `restricted`; our promise"
         assert not any(port.get("hostPort") for port in container.get("ports", [])), name
-        assert container["resources"]["limits"]["memory"] and container["resources"]["requests"], name
+        assert container["resources"]["limits"]["memory"], name
+        assert container["resources"]["requests"], name
     mounted = {mount["name"] for container in pod.get("initContainers", []) + pod["containers"]
                for mount in container.get("volumeMounts", [])}
     assert mounted <= {volume["name"] for volume in pod.get("volumes", [])}
@@ -90,11 +96,6 @@ def assert_restricted(pod: Node) -> None:
 
 def ours(pod: Node) -> Node:
     return named(pod.get("initContainers", []) + pod["containers"], "cognito-authz")
-
-
-@pytest.fixture(scope="session")
-def production() -> list[Node]:
-    return build_kustomization(DEPLOY / "kustomize" / "overlays" / "production")
 
 
 def environment_of(container: Node, objects: list[Node]) -> dict[str, str]:
@@ -125,7 +126,8 @@ def patched_envoy_deployment(directory: Path) -> Node:
     objects = documents(DEPLOY / "envoy-gateway" / "sidecar" / "envoy-proxy.yaml")
     [proxy] = [item for item in objects if item["kind"] == "EnvoyProxy"]
     settings = proxy["spec"]["provider"]["kubernetes"]["envoyDeployment"]
-    assert set(settings) == {"replicas", "patch"} and settings["patch"]["type"] == "StrategicMerge"
+    assert set(settings) == {"replicas", "patch"}
+    assert settings["patch"]["type"] == "StrategicMerge"
     restricted = {"runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532, "allowPrivilegeEscalation": False,
                   "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
                   "seccompProfile": {"type": "RuntimeDefault"}}

@@ -1,7 +1,7 @@
-"""A network with nobody else in it, and the servers that a test puts there: names, keys over TLS.
+"""Servers for tests (HTTP, HTTPS, DNS), and a private network in which to run them.
 
-Every port is free there, so programs run with the ports that they have in production, and what is started is not
-reachable from anywhere else. Needs root.
+In the private network every port is free, so programs use their production ports, and nothing is reachable from
+outside. It needs root; the servers do not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -33,19 +33,19 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def can_be_had() -> str | None:
-    """Why there can be no network of our own, if so. (Asked in another process: this one stays where it is.)"""
+def why_not_private() -> str | None:
+    """The reason why no private network can be created, or `None`. A child process tries, so this one stays in its network."""
     if os.geteuid() != 0:
-        return "not root: a network and a root directory of one's own need it"
+        return "not root: a private network and a root directory need it"
     child = os.fork()
     if child == 0:
         os._exit(0 if _libc.unshare(_CLONE_NEWNET) == 0 else 1)
-    return None if os.waitpid(child, 0)[1] == 0 else "this kernel, or this container, allows no network namespaces"
+    return None if os.waitpid(child, 0)[1] == 0 else "this kernel or container does not allow network namespaces"
 
 
 @contextmanager
 def private_network() -> Iterator[None]:
-    """This thread, and all that it starts meanwhile, sees nothing but a loopback interface."""
+    """This thread, and everything that it starts in the block, has only a loopback interface."""
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
         if _libc.unshare(_CLONE_NEWNET) != 0:
@@ -62,28 +62,29 @@ def private_network() -> Iterator[None]:
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Quiet about connections that break, as they do when the client does not trust us; else as usual."""
+        """Ignores broken connections, which are normal if the client does not trust the certificate."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
 
 @contextmanager
 def http_server(address: tuple[str, int], handler: type[BaseHTTPRequestHandler],
-                tls: ssl.SSLContext | None = None) -> Iterator[None]:
+                tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """An HTTP or HTTPS server; yields its address, `HOST:PORT`."""
     with _Server(address, handler) as server:
         if tls:
             server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
-            yield
+            yield "{}:{}".format(*server.server_address)
         finally:
             server.shutdown()
             thread.join()
 
 
 def documents(by_path: dict[str, Any], log: list[str]) -> type[BaseHTTPRequestHandler]:
-    """Serves JSON at these paths; `log` gets the paths that were asked for."""
+    """A handler that serves JSON documents by path, and appends the path of each request to `log`."""
 
     class Documents(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -99,46 +100,65 @@ def documents(by_path: dict[str, Any], log: list[str]) -> type[BaseHTTPRequestHa
             self.wfile.write(body)
 
         def log_message(self, format: str, *arguments: object) -> None:
-            """Quiet."""
+            """Does not log."""
 
     return Documents
 
 
-@contextmanager
-def name_server(names: set[str], log: list[str]) -> Iterator[None]:
-    """Answers at 127.0.0.1 that these names are 127.0.0.1, and that there are no others (RFC 1035). `log` gets the
-    names that were asked for."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 53))
+@final
+class NameServer:
+    """A DNS server on 127.0.0.1 (RFC 1035). It answers with the A records of `addresses`, which a test can change.
 
-        def serve() -> None:
-            while True:
-                query, client = server.recvfrom(512)
-                if client[0] == "127.0.0.1" and query == b"end":
-                    return
-                labels, end = [], 12
-                while query[end]:
-                    labels.append(query[end + 1:end + 1 + query[end]].decode())
-                    end += 1 + query[end]
-                name = ".".join(labels).lower()
-                log.append(name)
-                is_address = query[end + 1:end + 5] == b"\0\1\0\1"  # type A, class IN; for AAAA: none
-                answer = b"\xc0\x0c\0\1\0\1\0\0\0\x05\0\4\x7f\0\0\1" if name in names and is_address else b""
-                flags = 0x8580 if name in names else 0x8583  # an authoritative answer; no such name
-                header = query[:2] + struct.pack(">5H", flags, 1, 1 if answer else 0, 0, 0)
-                server.sendto(header + query[12:end + 5] + answer, client)
+    `questions` lists the names that clients asked for.
+    """
 
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.sendto(b"end", ("127.0.0.1", 53))
-            thread.join()
+    def __init__(self, addresses: dict[str, list[str]], port: int = 0) -> None:
+        self.addresses = addresses
+        self.questions: list[str] = []
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", port))
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> NameServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Closing the socket would not wake the thread up; a message that is too short for a query ends it.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", self._socket.getsockname())
+        self._thread.join()
+        self._socket.close()
+
+    def resolver(self) -> dict[str, Any]:
+        """`typed_dns_resolver_config` of an Envoy cluster that uses this server."""
+        address, port = self._socket.getsockname()
+        return {"name": "envoy.network.dns_resolver.cares", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+            "resolvers": [{"socket_address": {"protocol": "UDP", "address": address, "port_value": port}}],
+            "dns_resolver_options": {"no_default_search_domain": True}}}
+
+    def _serve(self) -> None:
+        while True:
+            query, client = self._socket.recvfrom(512)
+            if len(query) < 12:
+                return
+            labels, end = [], 12
+            while query[end]:
+                labels.append(query[end + 1:end + 1 + query[end]].decode())
+                end += 1 + query[end]
+            name = ".".join(labels).lower()
+            self.questions.append(name)
+            is_ipv4 = query[end + 1:end + 5] == b"\0\1\0\1"  # type A, class IN; AAAA gets an empty answer
+            found = [socket.inet_aton(address) for address in self.addresses.get(name, [])] if is_ipv4 else []
+            flags = 0x8580 if name in self.addresses else 0x8583  # authoritative answer, or NXDOMAIN
+            header = query[:2] + struct.pack("!5H", flags, 1, len(found), 0, 0)
+            records = b"".join(b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 1, 4) + address for address in found)
+            self._socket.sendto(header + query[12:end + 5] + records, client)
 
 
 class Authority:
-    """A certificate authority that nobody knows, and a server's certificate of it."""
+    """A new certificate authority that issues server certificates."""
 
     def __init__(self, name: str) -> None:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -152,7 +172,7 @@ class Authority:
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def server(self, host: str, directory: Path) -> ssl.SSLContext:
-        """For a server of that name. The directory is for the key's file, which is all that OpenSSL reads."""
+        """TLS settings of a server with this name. The key is written to a file in `directory`: OpenSSL reads only files."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         certificate = self._sign(subject, key.public_key(), [

@@ -17,9 +17,11 @@ import kubernetes_validate.utils as schemas
 import pytest
 import referencing
 import yaml
-from chart_stage import CHART, CI, NEEDED, Node, Rendered, pods, render, rendered_ci
-from conftest import validate_crds
 from jsonschema.validators import Draft202012Validator
+
+from helm_charts import CHART, CI, NEEDED, Rendered, pods, render, rendered_ci
+from manifests import validate_crds
+from stage import Node
 
 VERSIONS = [version for version in schemas.all_versions() if schemas.Version(version) >= schemas.Version("1.29.0")]
 CUSTOM = {"AuthorizationPolicy", "HTTPRoute", "PodMonitor", "PrometheusRule", "ReferenceGrant", "SecurityPolicy", "ServiceMonitor"}
@@ -92,7 +94,8 @@ def test_the_validator_finds_what_is_wrong() -> None:
     assert complaints("1.29.0", json.dumps(deployment))
     traffic = rendered_ci(CHART / "ci" / "service-values.yaml").of("Service")[0]
     assert complaints("1.29.0", json.dumps(traffic)), "trafficDistribution is younger, so the file says which version it needs"
-    assert VERSIONS[0] == "1.29.0" and len(VERSIONS) >= 9
+    assert VERSIONS[0] == "1.29.0"
+    assert len(VERSIONS) >= 9
 
 
 def test_custom_resources_are_valid(crd_validator: Path, tmp_path: Path) -> None:
@@ -151,7 +154,8 @@ def test_pods_are_restricted(path: Path) -> None:
     assert everything
     for name, pod in everything:
         assert restricted(pod) == [], name
-        assert pod["automountServiceAccountToken"] is False and pod["enableServiceLinks"] is False, name
+        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["enableServiceLinks"] is False, name
 
 
 @pytest.mark.parametrize(("where", "value"), [
@@ -223,7 +227,8 @@ def test_ports_probes_services_and_arguments_agree(path: Path) -> None:
     rendered = rendered_ci(path)
     container = rendered.container()
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    listening = dict(match.groups() for one in container["args"] if (match := re.fullmatch(r"--(\w+)-listen=\[::\]:(\d+)", one)))
+    matches = (re.fullmatch(r"--(\w+)-listen=\[::\]:(\d+)", one) for one in container["args"])
+    listening = {match[1]: match[2] for match in matches if match}
     assert {name: int(port) for name, port in listening.items()} == ports
     assert ("account" in ports) == ("--account-api=false" not in container["args"]), "never on the admin port"
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -232,7 +237,8 @@ def test_ports_probes_services_and_arguments_agree(path: Path) -> None:
         assert "grpc" not in asked or asked["grpc"]["port"] == ports["grpc"]
     for service in rendered.of("Service"):
         [port] = service["spec"]["ports"]
-        assert port["targetPort"] in ports and port["appProtocol"]
+        assert port["targetPort"] in ports
+        assert port["appProtocol"]
         if service["spec"].get("clusterIP") == "None":
             assert port["port"] == ports[port["targetPort"]], "nobody translates ports"
     for policy in rendered.of("NetworkPolicy"):
@@ -267,7 +273,8 @@ def test_the_account_service_leads_to_the_account_port_only() -> None:
     for name in ("account-ingress", "account-httproute"):
         rendered = rendered_ci(CHART / "ci" / f"{name}-values.yaml")
         text = yaml.safe_dump(rendered.of("Ingress") + rendered.of("HTTPRoute"))
-        assert "rel-cognito-authz-account" in text and "/auth" in text
+        assert "rel-cognito-authz-account" in text
+        assert "/auth" in text
         assert rendered.one("Service", "-account")["spec"]["ports"][0]["targetPort"] == "account"
 
 
@@ -278,7 +285,8 @@ def test_defaults_with_a_pool_and_a_client_are_an_installation() -> None:
     spec = rendered.one("Deployment")["spec"]
     assert (spec["replicas"], spec["strategy"]["rollingUpdate"]) == (2, {"maxUnavailable": 0, "maxSurge": 1})
     container = rendered.container()
-    assert "lifecycle" not in container and "--shutdown-delay=5s" in container["args"], "a preStop sleep is refused by 1.29"
+    assert "lifecycle" not in container, "a preStop sleep is refused by 1.29"
+    assert "--shutdown-delay=5s" in container["args"], "a preStop sleep is refused by 1.29"
     assert "cpu" not in container["resources"]["limits"]
     assert len(spec["template"]["spec"]["topologySpreadConstraints"]) == 2
     assert len(rendered.warnings()) == 1, rendered.notes

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from chart_stage import CHART, NEEDED, PATIENCE, Mounts, Node, Stage, render, rendered_ci, tcp, web
-from conftest import ROOT, TOOLS
+
+import web
+from commands import run
+from helm_charts import CHART, NEEDED, Mounts, envoy_config, render, rendered_ci, start
+from paths import ROOT, TOOLS
+from stage import PATIENCE, Node, Stage, tcp
 from test_chart import merged
 
 RULES = CHART / "files" / "rules.yaml"
@@ -23,8 +26,8 @@ ALERTS: list[Node] = [rule for group in yaml.safe_load(RULES.read_text())["group
 GITHUB = "https://github.com/cognito-authz/cognito-authz/blob/main/"
 
 
-def promtool(*arguments: str | Path, cwd: Path | None = None) -> str:
-    done = subprocess.run([TOOLS / "promtool", *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+def promtool(*arguments: str | Path, cwd: Path = ROOT) -> str:
+    done = run(TOOLS / "promtool", *arguments, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -46,8 +49,9 @@ def test_the_cases_notice_a_changed_rule(tmp_path: Path) -> None:
     changed = RULES.read_text().replace("_keys) == 0", "_keys) == 1")
     assert changed != RULES.read_text()
     (tmp_path / RULES.name).write_text(changed)
-    done = subprocess.run([TOOLS / "promtool", "test", "rules", CASES.name], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0 and 'alertname="CognitoAuthzNoKeys"' in done.stdout + done.stderr
+    done = run(TOOLS / "promtool", "test", "rules", CASES.name, cwd=tmp_path)
+    assert done.returncode != 0
+    assert 'alertname="CognitoAuthzNoKeys"' in done.stdout + done.stderr
 
 
 def test_each_alert_is_described_and_has_a_page_to_turn_to() -> None:
@@ -93,8 +97,12 @@ def test_promtool_takes_every_query_of_the_dashboard(tmp_path: Path) -> None:
 
 
 def test_the_dashboard_can_be_installed_anywhere() -> None:
-    assert DASHBOARD["id"] is None and DASHBOARD["uid"] == "cognito-authz" and DASHBOARD["schemaVersion"] >= 39
-    assert DASHBOARD["tags"] and DASHBOARD["title"] and DASHBOARD["description"]
+    assert DASHBOARD["id"] is None
+    assert DASHBOARD["uid"] == "cognito-authz"
+    assert DASHBOARD["schemaVersion"] >= 39
+    assert DASHBOARD["tags"]
+    assert DASHBOARD["title"]
+    assert DASHBOARD["description"]
     source = {"type": "prometheus", "uid": "${datasource}"}
     variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
     assert variables["datasource"]["query"] == "prometheus"
@@ -107,7 +115,9 @@ def test_the_dashboard_can_be_installed_anywhere() -> None:
     for panel in panels():
         assert panel["title"]
         if panel["type"] != "row":
-            assert panel["datasource"] == source and panel["description"].strip() and panel["targets"]
+            assert panel["datasource"] == source
+            assert panel["description"].strip()
+            assert panel["targets"]
             assert all(target["datasource"] == source for target in panel["targets"])
             assert panel["fieldConfig"]["defaults"]["unit"]
             assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
@@ -136,15 +146,16 @@ def test_the_chart_hands_the_dashboard_on_unchanged() -> None:
 def scraped(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[dict[str, str]]]]:
     """Labels of the series of a running program, as the chart starts it with the account API, and of its Envoy; by name."""
     with Stage(binary, tmp_path_factory.mktemp("metrics")) as stage:
-        values = merged(NEEDED, {"userPool": {"jwksUrl": stage.keys.url}, "account": {"enabled": True}})
+        values = merged(NEEDED, {"userPool": {"jwksUrl": stage.jwks_url}, "account": {"enabled": True}})
         rendered = render(values)
         pod = rendered.one("Deployment")["spec"]["template"]["spec"]
-        authz = stage.start(rendered.container(), Mounts(pod, rendered.container(), {}, stage.directory / "root"))
+        mounts = Mounts(pod, rendered.container(), {}, stage.directory / "root")
+        authz = start(stage, rendered.container(), mounts)
         authz.child.wait_until("ready", lambda: web.is_ok(f"http://{authz.admin}/readyz"), PATIENCE)
-        site = stage.envoy(tcp(authz.bound("grpc")))
-        assert web.get(site, stage.keys.bearer()).status == 200
+        envoy = stage.envoy(envoy_config(tcp(authz.bound("grpc"))))
+        assert web.get(envoy.urls["in"], stage.keys.bearer()).status == 200
         text = web.get(f"http://{authz.admin}/metrics").body.decode()
-        text += web.get(f"http://{stage.envoy_admin}/stats/prometheus").body.decode()
+        text += web.get(f"{envoy.admin}/stats/prometheus").body.decode()
         series: dict[str, list[dict[str, str]]] = {}
         for line in text.splitlines():
             if match := re.match(r"(\w+)(?:\{(.*)\})? ", line):

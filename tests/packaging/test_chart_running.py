@@ -6,14 +6,30 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
-from chart_stage import CHARTS, CI, NEEDED, PATIENCE, POOL, SIDECAR, Mounts, Stage, config_maps, pods, render, rendered_ci, tcp, web
+
+import web
+from commands import Command, output, run
+from helm_charts import (
+    CHARTS,
+    CI,
+    NEEDED,
+    SIDECAR,
+    Mounts,
+    config_maps,
+    envoy_config,
+    pods,
+    render,
+    rendered_ci,
+    start,
+)
+from stage import PATIENCE, POOL, Node, Stage, tcp
 
 # What a cluster would have beside the release. Contents are made up here, and are no secrets.
 BESIDE = {
@@ -32,7 +48,7 @@ def stage(binary: Path, tmp_path: Path) -> Iterator[Stage]:
 
 def test_a_standalone_installation_answers_a_real_envoy(stage: Stage) -> None:
     """Pool, client and policy file by values, the account API on its own port; only the keys come from elsewhere, as with a VPC endpoint."""
-    values = {"userPool": {**NEEDED["userPool"], "jwksUrl": stage.keys.url},
+    values: Node = {"userPool": {**NEEDED["userPool"], "jwksUrl": stage.jwks_url},
               "extraEnv": [{"name": "COGNITO_AUTHZ_REALM", "value": "shop"}],
               "account": {"enabled": True, "trustedHops": 1, "existingSecret": {"name": "cognito-client"}},
               "networkPolicy": {"accountFrom": [{"podSelector": {"matchLabels": {"app": "envoy"}}}]},
@@ -42,11 +58,11 @@ def test_a_standalone_installation_answers_a_real_envoy(stage: Stage) -> None:
     rendered = render(values)
     deployment = rendered.one("Deployment")["spec"]["template"]["spec"]
     mounts = Mounts(deployment, rendered.container(), config_maps(rendered.objects) | BESIDE, stage.directory / "root")
-    authz = stage.start(rendered.container(), mounts)
+    authz = start(stage, rendered.container(), mounts)
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         path = rendered.container()[probe]["httpGet"]["path"]
-        authz.child.wait_until(probe, lambda path=path: web.is_ok(f"http://{authz.admin}{path}"), PATIENCE)
-    site = stage.envoy(tcp(authz.bound("grpc")))
+        authz.child.wait_until(probe, partial(web.is_ok, f"http://{authz.admin}{path}"), PATIENCE)
+    site = stage.envoy(envoy_config(tcp(authz.bound("grpc")))).urls["in"]
 
     allowed = web.get(f"{site}/orders", [*stage.keys.bearer(), ("x-auth-sub", "mallory")])
     assert (allowed.status, allowed.header("seen-sub")) == (200, "ada")
@@ -74,9 +90,8 @@ def test_a_standalone_installation_answers_a_real_envoy(stage: Stage) -> None:
     assert web.get(f"http://{admin}/readyz").status == 200
     assert web.get(f"{site}/orders", stage.keys.bearer()).status == 200
 
-    command = [stage.binary, "healthcheck", f"--admin=http://{admin}"]
     assert rendered.one("Pod", "-test-ready")["spec"]["containers"][0]["args"][0] == "healthcheck"
-    assert subprocess.run(command, timeout=30).returncode == 0
+    assert run(stage.binary, "healthcheck", f"--admin=http://{admin}").returncode == 0
 
     # The end of a pod: not ready at once, so that it is taken out of the endpoints, and answering while it is.
     os.kill(authz.child.pid, signal.SIGTERM)
@@ -95,14 +110,14 @@ def test_a_sidecar_answers_a_real_envoy_over_its_socket(stage: Stage, form: str)
     [(_, pod)] = pods(everything)
     container = next(one for one in pod.get("initContainers", []) + pod["containers"] if one["name"] == "cognito-authz")
     mounts = Mounts(pod, container, config_maps(everything), stage.directory)
-    container["args"].append(f"--jwks-url={stage.keys.url}")
-    authz = stage.start(container, mounts)
+    container["args"].append(f"--jwks-url={stage.jwks_url}")
+    authz = start(stage, container, mounts)
     # The startup probe, as the kubelet runs it; only the port is another one here.
-    command = [stage.binary, *container["startupProbe"]["exec"]["command"][1:], f"--admin=http://{authz.admin}"]
-    authz.child.wait_until("ready", lambda: subprocess.run(command, capture_output=True, timeout=30).returncode == 0, PATIENCE)
+    command: Command = [stage.binary, *container["startupProbe"]["exec"]["command"][1:], f"--admin=http://{authz.admin}"]
+    authz.child.wait_until("ready", lambda: run(*command).returncode == 0, PATIENCE)
     socket = stage.directory / "run" / "cognito-authz" / "authz.sock"
     assert socket.stat().st_mode & 0o777 == 0o660
-    site = stage.envoy({"pipe": {"path": str(socket)}})
+    site = stage.envoy(envoy_config({"pipe": {"path": str(socket)}})).urls["in"]
     assert web.get(f"{site}/orders", stage.keys.bearer()).header("seen-sub") == "ada"
     assert web.get(f"{site}/orders").status == 401
     assert web.get(f"{site}/health").status == 200
@@ -112,19 +127,20 @@ def test_a_sidecar_answers_a_real_envoy_over_its_socket(stage: Stage, form: str)
 def test_check_config_accepts_what_every_example_renders(stage: Stage, path: Path) -> None:
     rendered = rendered_ci(path)
     pod = rendered.one("Deployment")["spec"]["template"]["spec"]
-    sources = config_maps(rendered.objects) | BESIDE | {"seed-keys": {"keys.json": stage.keys.document}}
+    sources = config_maps(rendered.objects) | BESIDE | {"seed-keys": {"keys.json": json.dumps(stage.keys.jwks)}}
     mounts = Mounts(pod, rendered.container(), sources, stage.directory / "root")
-    command = [stage.binary, "check-config", *map(mounts.mapped, rendered.container()["args"])]
     env = {one["name"]: one.get("value", "") for one in rendered.container().get("env", [])}
-    done = subprocess.run(command, env=env, cwd=stage.directory, capture_output=True, text=True, timeout=30)
+    arguments = map(mounts.mapped, rendered.container()["args"])
+    done = run(stage.binary, "check-config", *arguments, env=env, cwd=stage.directory)
     assert (done.returncode, done.stdout) == (0, "the configuration is right\n"), done.stderr
     assert "shares the admin port" not in done.stderr
 
 
 def test_options_in_templates_exist_and_every_option_is_reachable(binary: Path) -> None:
-    help_text = subprocess.run([binary, "--help"], capture_output=True, text=True, timeout=30, check=True).stdout
+    help_text = output(binary, "--help")
     known = set(re.findall(r"^ +(?:-\w, )?--([a-z-]+)", help_text, re.MULTILINE)) - {"help", "version"}
-    assert "user-pool-id" in known and len(known) > 40
+    assert "user-pool-id" in known
+    assert len(known) > 40
     sidecar_only = {"grpc-socket-mode"}
     for chart, missing in [("cognito-authz", sidecar_only), ("cognito-authz-sidecar", set())]:
         templates = "".join(path.read_text() for path in (CHARTS / chart / "templates").glob("_*.tpl"))
@@ -138,16 +154,16 @@ def test_options_in_templates_exist_and_every_option_is_reachable(binary: Path) 
 
 def test_values_of_every_type_reach_the_program(stage: Stage) -> None:
     """Large numbers, zero, lists, switches: as the program itself understands them (`/config`)."""
-    values = {"userPool": {"id": POOL, "clientIds": ["one", "two"], "jwksUrl": stage.keys.url},
+    values = {"userPool": {"id": POOL, "clientIds": ["one", "two"], "jwksUrl": stage.jwks_url},
               "check": {"tokenCache": {"capacity": 20000000, "maxBytes": 0}, "leeway": "0s"}}
     rendered = render(values)
     assert "--token-cache-capacity=20000000" in rendered.container()["args"]
     mounts = Mounts(rendered.one("Deployment")["spec"]["template"]["spec"], rendered.container(), {}, stage.directory / "root")
-    authz = stage.start(rendered.container(), mounts)
+    authz = start(stage, rendered.container(), mounts)
     authz.child.wait_until("ready", lambda: web.is_ok(f"http://{authz.admin}/readyz"), PATIENCE)
     options = json.loads(web.get(f"http://{authz.admin}/config").body)["options"]
     by_flag = {name: option["value"] for name, option in options.items() if option["source"] == "the flag"}
     assert by_flag == {
-        "user-pool-id": POOL, "client-id": ["one", "two"], "jwks-url": stage.keys.url, "leeway": "0s", "account-api": "false",
+        "user-pool-id": POOL, "client-id": ["one", "two"], "jwks-url": stage.jwks_url, "leeway": "0s", "account-api": "false",
         "token-cache-capacity": "20000000", "token-cache-max-bytes": "0", "grpc-threads": "2", "shutdown-delay": "5s",
         "shutdown-deadline": "10s", "log-format": "json", "grpc-listen": "[::]:0", "admin-listen": "[::]:0"}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import helm_python as helm
 import pytest
 import yaml
-from chart_stage import CLIENT, POOL, SIDECAR, Node, pods, render
+
+from helm_charts import SIDECAR, pods, render
+from stage import CLIENT, POOL, Node
 from test_chart import VERSIONS, complaints, merged, restricted
 
 EXAMPLE = SIDECAR / "examples" / "chart"
@@ -20,14 +21,14 @@ FORMS = pytest.mark.parametrize("native", [True, False], ids=["native", "classic
 
 
 @pytest.fixture(scope="module")
-def consumer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def consumer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example chart, after what its user does: `helm dependency update`."""
     folder = tmp_path_factory.mktemp("sidecar")
     shutil.copytree(SIDECAR, folder / OWN)
     chart = folder / OWN / "examples" / "chart"
     helm.dependency_update(str(chart))
     assert [one.name for one in (chart / "charts").iterdir()] == [f"{OWN}-0.1.0.tgz"]
-    yield chart
+    return chart
 
 
 def pod_of(chart: Path, values: Node) -> Node:
@@ -63,10 +64,12 @@ def test_a_native_sidecar_starts_before_envoy_and_ends_after_the_application(con
     pod = pod_of(consumer, {"nativeSidecar": True})
     first, second = pod["initContainers"]
     assert (first["name"], second["name"]) == ("cognito-authz", "envoy")
-    assert first["restartPolicy"] == "Always" and first["startupProbe"]["exec"]["command"] == ["/cognito-authz", "healthcheck"]
+    assert first["restartPolicy"] == "Always"
+    assert first["startupProbe"]["exec"]["command"] == ["/cognito-authz", "healthcheck"]
     assert "lifecycle" not in first
     classic = pod_of(consumer, {"nativeSidecar": False})
-    assert "initContainers" not in classic and all("restartPolicy" not in one for one in classic["containers"])
+    assert "initContainers" not in classic
+    assert all("restartPolicy" not in one for one in classic["containers"])
 
 
 @FORMS
@@ -78,8 +81,10 @@ def test_both_containers_have_the_socket_and_no_port_is_open(consumer: Path, nat
     mounts = {one["name"]: [mount["mountPath"] for mount in one.get("volumeMounts", []) if mount["name"] == volume["name"]] for one in everyone}
     assert mounts == {"cognito-authz": ["/run/authz"], "envoy": ["/run/authz"], "app": []}
     arguments = own(pod)["args"]
-    assert "--grpc-listen=unix:/run/authz/authz.sock" in arguments and "--grpc-socket-mode=0660" in arguments
-    assert "--admin-listen=127.0.0.1:9190" in arguments and "--account-api=false" in arguments
+    assert "--grpc-listen=unix:/run/authz/authz.sock" in arguments
+    assert "--grpc-socket-mode=0660" in arguments
+    assert "--admin-listen=127.0.0.1:9190" in arguments
+    assert "--account-api=false" in arguments
     assert "ports" not in own(pod)
     assert pod["securityContext"]["fsGroup"] == own(pod)["securityContext"]["runAsGroup"], "or Envoy may not open the socket"
 
@@ -95,7 +100,8 @@ def test_secrets_policy_and_account_api_as_in_the_other_chart(consumer: Path) ->
     assert names["cognito-authz-client-secret"]["secret"]["secretName"] == "cognito-client"
     assert names["cognito-authz-policy"]["configMap"]["name"] == "rel-rules"
     assert {mount["name"] for mount in own(pod)["volumeMounts"]} <= set(names)
-    assert "--account-listen=127.0.0.1:9192" in own(pod)["args"] and "--realm=rel" in own(pod)["args"]
+    assert "--account-listen=127.0.0.1:9192" in own(pod)["args"]
+    assert "--realm=rel" in own(pod)["args"]
     assert own(pod)["image"].endswith("/cognito-authz:x")
 
 

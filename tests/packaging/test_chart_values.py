@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -13,8 +12,11 @@ from typing import Any
 import helm_python as helm
 import pytest
 import yaml
-from chart_stage import CHART, CHARTS, CI, CLIENT, NEEDED, POOL, SIDECAR, render
-from conftest import ROOT, TOOLS
+
+from commands import output, run
+from helm_charts import CHART, CHARTS, CI, NEEDED, SIDECAR, render
+from paths import ROOT, TOOLS
+from stage import CLIENT, POOL
 from test_chart import merged, nested
 
 GATEWAY = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "ingress"}
@@ -122,7 +124,7 @@ def test_the_template_refuses_such_a_selector_also_without_the_schema(selector: 
     chart = shutil.copytree(CHART, tmp_path / "cognito-authz")
     (chart / "values.schema.json").unlink()
     values = merged(NEEDED, {"istio": {"authorizationPolicy": {"enabled": True, "selector": selector}}})
-    with pytest.raises(helm.HelmRenderError, match="istio.authorizationPolicy.selector: needs matchLabels"):
+    with pytest.raises(helm.HelmRenderError, match=r"istio\.authorizationPolicy\.selector: needs matchLabels"):
         render(values, chart)
     values["istio"]["authorizationPolicy"]["selector"] = {"matchLabels": {"istio": "ingress"}}
     assert render(values, chart).one("AuthorizationPolicy")["spec"]["selector"] == {"matchLabels": {"istio": "ingress"}}
@@ -181,7 +183,7 @@ def test_an_installation_asks_for_a_new_enough_kubernetes(tmp_path: Path) -> Non
         manifest = (too_new / "Chart.yaml").read_text()
         assert 'kubeVersion: ">=1.29.0-0"' in manifest
         (too_new / "Chart.yaml").write_text(manifest.replace(">=1.29.0-0", ">=1.99.0-0"))
-        with pytest.raises(helm.HelmError, match="1.99.0"):
+        with pytest.raises(helm.HelmError, match=r"1\.99\.0"):
             cluster.install(str(too_new), "other", NEEDED, dry_run="client")
 
 
@@ -190,7 +192,7 @@ def test_the_package_holds_what_it_should(chart: Path, tmp_path: Path) -> None:
     archive = helm.package(str(chart), destination=str(tmp_path))
     with tarfile.open(archive) as packed:
         names = {name.removeprefix(f"{chart.name}/") for name in packed.getnames()}
-    tracked = subprocess.run(["git", "ls-files", "."], cwd=chart, capture_output=True, text=True, check=True).stdout.split()
+    tracked = output("git", "ls-files", ".", cwd=chart).split()
     wanted = {name for name in tracked if not name.startswith(("ci/", "examples/", "."))}
     assert names - {"Chart.lock"} == wanted
     with helm.Chart.load(archive) as packed_chart:
@@ -199,7 +201,7 @@ def test_the_package_holds_what_it_should(chart: Path, tmp_path: Path) -> None:
 
 
 def test_what_charts_sync_writes_is_up_to_date() -> None:
-    done = subprocess.run([sys.executable, CHARTS / "sync", "--check"], capture_output=True, text=True, timeout=60)
+    done = run(sys.executable, CHARTS / "sync", "--check")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -235,8 +237,8 @@ def test_yaml_is_tidy() -> None:
     files = [CHART / "Chart.yaml", CHART / "values.yaml", CHART / ".checkov.yaml", CHART / "files" / "rules.yaml", *CI]
     files += [SIDECAR / "Chart.yaml", SIDECAR / "values.yaml", *(SIDECAR / "examples").glob("*.yaml")]
     files += [SIDECAR / "examples" / "chart" / "Chart.yaml", SIDECAR / "examples" / "chart" / "values.yaml"]
-    done = subprocess.run([TOOLS / "yamllint", "--strict", "-d", rules, *files], capture_output=True, text=True, timeout=60)
+    done = run(TOOLS / "yamllint", "--strict", "-d", rules, *files)
     assert done.returncode == 0, done.stdout
     schema_files = [CHART / "values.schema.json", SIDECAR / "values.schema.json"]
-    done = subprocess.run([TOOLS / "check-jsonschema", "--check-metaschema", *schema_files], capture_output=True, text=True, timeout=60)
+    done = run(TOOLS / "check-jsonschema", "--check-metaschema", *schema_files)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, TOOLS
+
+import web
+from commands import output, run
+from paths import ROOT, TOOLS
+from stage import CLIENT, POOL, Stage
 
 # Documents whose commands and options are ours to check.
 GUIDES = [
@@ -42,8 +43,7 @@ OTHERS = {
 
 def documents() -> list[Path]:
     """Every document of the project, also one that is not committed yet."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=30).stdout
+    listed = output("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md")
     return [ROOT / name for name in sorted(set(listed.split())) if (ROOT / name).is_file()]
 
 
@@ -82,8 +82,8 @@ def options(binary: Path) -> set[str]:
     """Every long option of the program and of its commands."""
     found: set[str] = set()
     for command in [[], ["explain"], ["healthcheck"], ["test-policy"]]:
-        done = subprocess.run([binary, *command, "--help"], capture_output=True, text=True, check=True, timeout=30)
-        found.update(re.findall(r"^ +(?:-\w, )?--([a-z][a-z0-9-]+)", done.stdout, re.MULTILINE))
+        shown = output(binary, *command, "--help")
+        found.update(re.findall(r"^ +(?:-\w, )?--([a-z][a-z0-9-]+)", shown, re.MULTILINE))
     assert {"user-pool-id", "config", "path", "admin"} <= found
     return found
 
@@ -145,8 +145,8 @@ def test_options_in_the_guides_exist(binary: Path) -> None:
 
 
 def test_variables_in_the_guides_exist(binary: Path) -> None:
-    done = subprocess.run([binary, "--help"], capture_output=True, text=True, check=True, timeout=30)
-    known = set(re.findall(r"\b(?:COGNITO|AWS)_[A-Z_]+", re.sub(r"\n +", " ", done.stdout))) | {"COGNITO_CLIENT_SECRET"}
+    shown = output(binary, "--help")
+    known = set(re.findall(r"\b(?:COGNITO|AWS)_[A-Z_]+", re.sub(r"\n +", " ", shown))) | {"COGNITO_CLIENT_SECRET"}
     for guide in GUIDES:
         for variable in re.findall(r"\bCOGNITO_[A-Z_]+", (ROOT / guide).read_text()):
             assert variable in known, f"{guide}: {variable} is not a variable of the program"
@@ -175,7 +175,8 @@ def test_values_that_helm_is_told_exist() -> None:
     for path in told:
         node: Any = known
         for name in path.split("."):
-            assert isinstance(node, dict) and name in node, f"the chart has no value {path}"
+            assert isinstance(node, dict), f"the chart has no value {path}"
+            assert name in node, f"the chart has no value {path}"
             node = node[name]
 
 
@@ -197,9 +198,8 @@ def test_policy_files_in_the_guides_are_right(binary: Path, tmp_path: Path) -> N
     for text in policy_files():
         file = tmp_path / "policy.yaml"
         file.write_text(text)
-        command = [binary, "check-config", "--config", file, "--account-api=false"]
-        command += ["--user-pool-id", "eu-west-1_AbC123xyz", "--client-id", "3n4b5urk1ft4fl3mg5e62d9ado"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=tmp_path, env={})
+        done = run(binary, "check-config", "--config", file, "--account-api=false", "--user-pool-id", POOL, "--client-id", CLIENT,
+                   cwd=tmp_path, env={})
         assert done.returncode == 0, f"{done.stderr}\nin:\n{text}"
 
 
@@ -229,10 +229,10 @@ def test_pieces_of_envoys_configuration_are_right(tmp_path: Path) -> None:
         bootstrap = {"static_resources": {"clusters": clusters, "listeners": [{"address": address, "filter_chains": [chain]}]}}
         file = tmp_path / f"{number}.json"
         file.write_text(json.dumps(bootstrap))
-        command = [TOOLS / "envoy", "--mode", "validate", "-c", file, "-l", "warn"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = run(TOOLS / "envoy", "--mode", "validate", "-c", file, "-l", "warn")
         said = done.stdout + done.stderr
-        assert done.returncode == 0 and not re.search(r"\[(warning|error|critical)\]", said), f"{said}\nin: {piece}"
+        assert done.returncode == 0, f"{said}\nin: {piece}"
+        assert not re.search(r"\[(warning|error|critical)\]", said), f"{said}\nin: {piece}"
 
 
 # ------------------------------------------------------------------------------------------------ tables
@@ -240,24 +240,10 @@ def test_pieces_of_envoys_configuration_are_right(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def metrics(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What a running program shows."""
-    command = [binary, "--user-pool-id", "eu-west-1_AbC123xyz", "--client-id", "3n4b5urk1ft4fl3mg5e62d9ado"]
-    command += ["--jwks-url", "http://127.0.0.1:9/", "--log-format", "json"]
-    command += ["--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
-    folder = tmp_path_factory.mktemp("metrics")
-    log = folder / "log"
-    with log.open("w") as output:
-        program = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=folder, env={})
-    try:
-        deadline = time.monotonic() + 20
-        while not (found := re.search(r'"listener":"admin","address":"([^"]+)"', log.read_text())):
-            assert program.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        with urllib.request.urlopen(f"http://{found[1]}/metrics", timeout=10) as answer:
-            return answer.read().decode()
-    finally:
-        program.terminate()
-        program.wait(timeout=15)
+    """The `/metrics` of a running program with the account API."""
+    with Stage(binary, tmp_path_factory.mktemp("metrics")) as stage:
+        program = stage.authz("authz")
+        return web.get(f"http://{program.admin}/metrics").body.decode()
 
 
 def test_the_table_of_metrics_is_what_the_program_shows(metrics: str) -> None:
@@ -296,7 +282,7 @@ def test_what_fails_how_is_shown_by_tests_that_exist() -> None:
                 assert file.is_file(), f"{what}: {name} is not there"
             elif file is not None and file.is_file():
                 assert f"fn {name}()" in file.read_text(), f"{what}: {file.name} has no {name}"
-        assert file is not None or evidence in {"–", "shown by"}, f"{what}: {evidence}"
+        assert file is not None or evidence in {"\N{EN DASH}", "shown by"}, f"{what}: {evidence}"
 
 
 def test_metrics_that_are_named_exist(metrics: str) -> None:
@@ -327,7 +313,8 @@ def test_every_alert_has_a_runbook() -> None:
             url = rule["annotations"]["runbook_url"]
             assert url.startswith(base), f"{rule['alert']}: {url}"
             document, _, anchor = url.removeprefix(base).partition("#")
-            assert anchor and anchor in anchors(ROOT / document), f"{rule['alert']}: {document} has no heading #{anchor}"
+            assert anchor, f"{rule['alert']}: {document} has no heading #{anchor}"
+            assert anchor in anchors(ROOT / document), f"{rule['alert']}: {document} has no heading #{anchor}"
     assert len(names) >= 8
     # And the guides name no alert that is not there.
     for guide in GUIDES:

@@ -9,9 +9,11 @@ from typing import Any
 import helm_python as helm
 import pytest
 import yaml
-from chart_stage import render
-from conftest import ROOT
-from manifests import DEPLOY, Node, documents, find, folder, production  # `production` is a fixture
+
+from helm_charts import render
+from manifests import DEPLOY, documents, find, folder
+from paths import ROOT
+from stage import Node
 from test_chart import merged
 from test_documents import blocks
 from test_documents import documents as markdown

@@ -12,26 +12,23 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-import jwt
 import pytest
 import yaml
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 import dockerfile
 import image_build
 import network
-from conftest import ROOT, TOOLS
-
-sys.path.insert(0, str(ROOT / "deploy" / "local"))
-
-import web  # noqa: E402
-from processes import Child  # noqa: E402
-from upstream import Echo  # noqa: E402
+import web
+from commands import Command, output, run
+from paths import ROOT, TOOLS
+from processes import Child
+from stage import CLIENT, POOL, Keys
+from upstream import Echo
 
 DOCKERFILE = ROOT / "Dockerfile"
 BUILD, IMAGE = dockerfile.read(DOCKERFILE)
@@ -40,7 +37,6 @@ BUILD, IMAGE = dockerfile.read(DOCKERFILE)
 # larger (debug information, a second TLS library, a runtime) is to be noticed, and to be worth it.
 MAX_BYTES = 14_000_000
 
-POOL, CLIENT = "eu-west-1_Test00001", "3n4b5urk1ft4fl3mg5e62d9ado"
 COGNITO = "cognito-idp.eu-west-1.amazonaws.com"
 POLICY = f"""
 pools:
@@ -62,8 +58,7 @@ ADMIN = "http://127.0.0.1:9190"
 
 
 def test_the_dockerfile_is_clean() -> None:
-    done = subprocess.run([TOOLS / "hadolint", "--failure-threshold", "style", DOCKERFILE],
-                          capture_output=True, text=True, timeout=60)
+    done = run(TOOLS / "hadolint", "--failure-threshold", "style", DOCKERFILE)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -73,7 +68,8 @@ def test_the_bases_are_pinned_and_the_build_stage_is_the_script() -> None:
     assert BUILD.instructions[-1].name == "RUN"
     assert re.fullmatch(r"CARGO_TARGET_DIR=/target COGNITO_AUTHZ_REVISION=\$REVISION deploy/image/build /out",
                         BUILD.instructions[-1].value), BUILD.instructions[-1]
-    assert not IMAGE.all("RUN") and not IMAGE.all("CMD"), "the image has no shell, and needs no default arguments"
+    assert not IMAGE.all("RUN"), "the image has no shell, and needs no default arguments"
+    assert not IMAGE.all("CMD"), "the image has no shell, and needs no default arguments"
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", IMAGE.only("USER").value), "a name does not tell that it is not root"
     labels = IMAGE.only("LABEL").value
     for label in ["source", "revision", "version", "licenses", "title", "description"]:
@@ -83,12 +79,13 @@ def test_the_bases_are_pinned_and_the_build_stage_is_the_script() -> None:
 
 def test_the_build_script_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     script = ROOT / "deploy" / "image" / "build"
-    for arguments, environment, code, said in [
-            ([], {}, 64, "Usage: "), (["--release"], {}, 64, "Usage: "),
-            ([tmp_path], {"TARGETARCH": "riscv64"}, 1, "TARGETARCH: riscv64 is neither amd64 nor arm64")]:
-        done = subprocess.run([script, *arguments], env={**os.environ, **environment}, capture_output=True, text=True,
-                              timeout=60)
-        assert done.returncode == code and said in done.stderr, (arguments, done)
+    cases: list[tuple[Command, dict[str, str], int, str]] = [
+        ([], {}, 64, "Usage: "), (["--release"], {}, 64, "Usage: "),
+        ([tmp_path], {"TARGETARCH": "riscv64"}, 1, "TARGETARCH: riscv64 is neither amd64 nor arm64")]
+    for arguments, environment, code, said in cases:
+        done = run(script, *arguments, env={**os.environ, **environment})
+        assert done.returncode == code, (arguments, done)
+        assert said in done.stderr, (arguments, done)
 
 
 # --------------------------------------------------------------------------------------------------------- the program
@@ -110,8 +107,8 @@ def test_the_program_is_one_small_hardened_file(static_build: image_build.Build)
 
 
 def test_the_program_tells_its_commit_and_not_where_it_was_built(static_build: image_build.Build) -> None:
-    shown = subprocess.run([static_build.program, "--version"], capture_output=True, text=True, timeout=10, check=True)
-    assert shown.stdout == f"cognito-authz {cargo_version()} ({static_build.revision})\n"
+    shown = output(static_build.program, "--version")
+    assert shown == f"cognito-authz {cargo_version()} ({static_build.revision})\n"
     content = static_build.program.read_bytes()
     cargo_home = os.environ.get("CARGO_HOME", str(Path.home() / ".cargo"))
     for place in [cargo_home, str(ROOT)]:
@@ -119,7 +116,7 @@ def test_the_program_tells_its_commit_and_not_where_it_was_built(static_build: i
 
 
 def readelf(option: str, program: Path) -> str:
-    return subprocess.run(["readelf", option, program], capture_output=True, text=True, timeout=60, check=True).stdout
+    return output("readelf", option, program)
 
 
 def cargo_version() -> str:
@@ -133,35 +130,28 @@ def cargo_version() -> str:
 class World:
     """What the program can reach: names, keys over TLS, an application."""
 
-    directory: Path
-    key: rsa.RSAPrivateKey
+    keys: Keys
     authority: network.Authority
-    asked_for: list[str] = field(default_factory=list)
-    looked_up: list[str] = field(default_factory=list)
+    asked_for: list[str]
+    looked_up: list[str]
 
     def token(self, **claims: Any) -> str:
-        now = int(time.time())
-        return jwt.encode({
-            "sub": "6d8d0a2e-3f2b-4c55-9a80-0d1f5d2f0b11", "iss": f"https://{COGNITO}/{POOL}", "client_id": CLIENT,
-            "token_use": "access", "username": "somebody", "scope": "openid", "version": 2, "jti": "j", "origin_jti": "o",
-            "auth_time": now, "iat": now, "exp": now + 3600, **claims}, self.key, "RS256", {"kid": "first"})
+        """A valid access token, unless `claims` say otherwise."""
+        return self.keys.token(**{"sub": "6d8d0a2e-3f2b-4c55-9a80-0d1f5d2f0b11", **claims})
 
 
 @pytest.fixture(scope="module")
-def world(static_build: image_build.Build, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A network in which Cognito's name leads to our server, whose certificate is of our own authority."""
-    if why := network.can_be_had():
+    if why := network.why_not_private():
         pytest.skip(why)
-    world = World(tmp_path_factory.mktemp("world"), rsa.generate_private_key(65537, 2048),
-                  network.Authority("An authority for one test"))
-    jwk = {**jwt.algorithms.RSAAlgorithm.to_jwk(world.key.public_key(), as_dict=True),
-           "kid": "first", "alg": "RS256", "use": "sig"}
-    jwk.pop("key_ops", None)
-    keys = network.documents({f"/{POOL}/.well-known/jwks.json": {"keys": [jwk]}}, world.asked_for)
-    tls = world.authority.server(COGNITO, world.directory)
-    with network.private_network(), network.name_server({COGNITO}, world.looked_up), \
-            network.http_server(("127.0.0.1", 443), keys, tls):
-        yield world
+    keys, authority = Keys(), network.Authority("An authority for one test")
+    asked_for: list[str] = []
+    cognito = network.documents({f"/{POOL}/.well-known/jwks.json": keys.jwks}, asked_for)
+    tls = authority.server(COGNITO, tmp_path_factory.mktemp("world"))
+    with (network.private_network(), network.NameServer({COGNITO: ["127.0.0.1"]}, port=53) as names,
+          network.http_server(("127.0.0.1", 443), cognito, tls)):
+        yield World(keys, authority, asked_for, names.questions)
 
 
 @contextmanager
@@ -199,7 +189,7 @@ def healthcheck(directory: Path) -> subprocess.CompletedProcess[str]:
     """Exactly what the Dockerfile's HEALTHCHECK runs, where it runs."""
     kind, command = IMAGE.only("HEALTHCHECK").value.split(maxsplit=1)
     assert kind == "CMD"
-    return subprocess.run(inside(directory / "root", *json.loads(command)), capture_output=True, text=True, timeout=30)
+    return run(*inside(directory / "root", *json.loads(command)))
 
 
 def test_the_image_serves_from_an_empty_file_system(
@@ -238,7 +228,8 @@ def test_the_image_trusts_only_the_authorities_in_it(
                                                               for line in child.lines()), 30)
         assert web.get(f"{ADMIN}/readyz").status == 503
         checked = healthcheck(tmp_path)
-        assert checked.returncode == 1 and "not ready (503" in checked.stderr, checked
+        assert checked.returncode == 1, checked
+        assert "not ready (503" in checked.stderr, checked
         assert web.is_ok(f"{ADMIN}/livez"), "a restart would not help"
         assert len(world.asked_for) == asked, "it asked a server that it cannot know"
         assert child.stop(20) == 0
@@ -250,13 +241,14 @@ def is_confined(child: Child, root: Path) -> None:
     [pid] = (parent / "task" / str(child.pid) / "children").read_text().split()
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
     user, group = IMAGE.only("USER").value.split(":")
-    assert status["Uid"].split() == [user] * 4 and status["Gid"].split() == [group] * 4
+    assert status["Uid"].split() == [user] * 4
+    assert status["Gid"].split() == [group] * 4
     assert status["Groups"].split() == []
     for kind in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]:
         assert int(status[kind], 16) == 0, kind
     assert status["NoNewPrivs"] == "1"
     assert status["NSpid"].split()[-1] == "1", "the program is process 1, as in a container"
-    assert os.readlink(f"/proc/{pid}/root") == str(root)
+    assert Path(f"/proc/{pid}/root").readlink() == root
     [mount] = [fields for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
                if (fields := line.split())[4] == "/"]
     assert "ro" in mount[5].split(","), mount

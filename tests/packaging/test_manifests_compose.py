@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, TOOLS
-from manifests_stage import ENVOY_YAML
+
+from bootstrap import ENVOY_YAML
+from commands import run
+from paths import ROOT, TOOLS
 
 COMPOSE = ROOT / "deploy" / "compose" / "compose.yaml"
 
@@ -23,8 +24,7 @@ def services() -> dict[str, Any]:
 
 
 def test_the_specification_allows_it() -> None:
-    done = subprocess.run([TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE],
-                          capture_output=True, text=True, timeout=60)
+    done = run(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -34,7 +34,8 @@ def test_versions_are_those_of_the_tests(services: dict[str, Any]) -> None:
     installed = re.findall(r"([\w-]+)==(\S+)", services["emulator"]["build"]["dockerfile_inline"])
     assert installed == [(name, pinned[name]) for name in ("ministack", "cryptography")]
     version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
-    assert version and services["cognito-authz"]["image"] == f"ghcr.io/cognito-authz/cognito-authz:{version[1]}"
+    assert version
+    assert services["cognito-authz"]["image"] == f"ghcr.io/cognito-authz/cognito-authz:{version[1]}"
 
 
 def test_it_holds_together(services: dict[str, Any]) -> None:
@@ -58,14 +59,13 @@ def test_it_holds_together(services: dict[str, Any]) -> None:
 def test_what_it_says_runs(binary: Path, tmp_path: Path) -> None:
     unshare = ["unshare", "--map-root-user", "--net", "--mount"]
     try:
-        tried = subprocess.run([*unshare, "mount", "-t", "tmpfs", "tmpfs", "/run"],
-                               capture_output=True, text=True, timeout=30)
+        tried = run(*unshare, "mount", "-t", "tmpfs", "tmpfs", "/run")
     except FileNotFoundError:
         pytest.skip("no `unshare` here: the commands of compose.yaml are not run")
     if tried.returncode != 0:
         pytest.skip(f"no namespaces for us here ({tried.stderr.strip()}): the commands of compose.yaml are not run")
-    run = [TOOLS / "python", Path(__file__).with_name("compose_run.py"), binary, tmp_path]
-    done = subprocess.run([*unshare, "--kill-child", "--fork", *run], capture_output=True, text=True, timeout=180)
+    done = run(*unshare, "--kill-child", "--fork", TOOLS / "python",
+               Path(__file__).with_name("compose_run.py"), binary, tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
         # Without a token, with one, and whether the application was told who asks.

@@ -10,17 +10,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import final
 
 import pytest
 import yaml
-from conftest import ROOT
-from manifests import DEPLOY, folder
-from manifests_stage import (
-    ENVOY_YAML, EXT_AUTHZ, PATIENCE, RBAC, Bootstrap, Envoy, NameServer, Stage, eventually, named, tcp,
-    validate,
-)
 
 import web
+from bootstrap import ENVOY_YAML, EXT_AUTHZ, RBAC, Bootstrap, validate
+from manifests import DEPLOY, folder
+from network import NameServer
+from paths import ROOT
+from stage import PATIENCE, Envoy, Stage, eventually, named, tcp
 
 LISTENERS = ["ingress_uds", "ingress_tcp"]
 ORIGIN = "https://app.example.com"
@@ -48,9 +48,8 @@ def envoy(stage: Stage) -> Envoy:
     bootstrap = Bootstrap()
     bootstrap.point("cognito_authz_uds", {"pipe": {"path": str(socket)}})
     for cluster, listener in (("cognito_authz_tcp", "grpc"), ("account", "account")):
-        host, _, port = authz.bound(listener).rpartition(":")
-        bootstrap.point(cluster, tcp(host, int(port)))
-    bootstrap.point("app", tcp("127.0.0.1", stage.application()))
+        bootstrap.point(cluster, tcp(authz.bound(listener)))
+    bootstrap.point("app", tcp(stage.application()))
     for listener in LISTENERS:
         # Somebody takes the question out, and somebody else tells it to fail open: what is behind must hold.
         bootstrap.copy_listener(listener, f"{listener}_unasked")
@@ -64,7 +63,7 @@ def envoy(stage: Stage) -> Envoy:
     nobody = json.loads(json.dumps(bootstrap.cluster("cognito_authz_tcp"))) | {"name": "nobody"}
     nobody["load_assignment"] = {"cluster_name": "nobody", "endpoints": []}
     bootstrap.config["static_resources"]["clusters"].append(nobody)
-    running = stage.envoy(bootstrap)
+    running = stage.envoy(bootstrap.config)
     for cluster in ("cognito_authz_uds", "cognito_authz_tcp"):
         running.wait_for(cluster, 1)
     return running
@@ -78,7 +77,7 @@ def test_envoy_takes_the_file_without_a_warning() -> None:
 class TestListener:
     def test_a_good_token_passes_and_nothing_else(self, stage: Stage, envoy: Envoy, listener: str) -> None:
         url = envoy.urls[listener]
-        answer = web.get(f"{url}/orders", stage.keys.bearer() + [("x-auth-sub", "root"), ("X-Auth.Sub", "root")])
+        answer = web.get(f"{url}/orders", [*stage.keys.bearer(), ("x-auth-sub", "root"), ("X-Auth.Sub", "root")])
         headers = [header for header in answer.json()["headers"] if "auth" in header[0]]
         assert answer.status == 200
         assert [value for name, value in headers if name == "x-auth-sub"] == ["ada"]
@@ -93,7 +92,7 @@ class TestListener:
         assert refused.header("access-control-allow-origin") == ORIGIN
         assert refused.header("access-control-expose-headers") == "www-authenticate, retry-after"
         assert refused.header("www-authenticate") == 'Bearer realm="api"'
-        assert web.get(url, stage.keys.bearer() + [("origin", ORIGIN)]).header("access-control-allow-origin") == ORIGIN
+        assert web.get(url, [*stage.keys.bearer(), ("origin", ORIGIN)]).header("access-control-allow-origin") == ORIGIN
         # The question that a browser asks first carries no token, and gets its answer.
         asks = [("access-control-request-method", "DELETE"), ("access-control-request-headers", "authorization")]
         preflight = web.request("OPTIONS", url, [("origin", ORIGIN), *asks])
@@ -140,20 +139,20 @@ class TestListener:
 def test_without_a_policy_file_the_named_policy_closes_the_route(stage: Stage) -> None:
     authz = stage.authz("plain")
     bootstrap = Bootstrap()
-    host, _, port = authz.bound("grpc").rpartition(":")
-    bootstrap.point("cognito_authz_tcp", tcp(host, int(port)))
-    running = stage.envoy(bootstrap, "plain-envoy")
+    bootstrap.point("cognito_authz_tcp", tcp(authz.bound("grpc")))
+    running = stage.envoy(bootstrap.config, "plain-envoy")
     running.wait_for("cognito_authz_tcp", 1)
     refused = web.get(running.urls["ingress_tcp"] + "/admin", stage.keys.bearer(**{"cognito:groups": ["admins"]}))
     assert (refused.status, refused.json()["reason"]) == (403, "unknown_policy")
 
 
+@final
 class Traffic:
     """Requests, four at a time, for as long as the block lasts: when each began, and its status."""
 
     def __init__(self, url: str, headers: web.Headers) -> None:
         self.answers: list[tuple[float, int]] = []
-        self._request = lambda: web.get(url, headers, timeout=30).status
+        self._url, self._headers = url, headers
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(4)]
 
@@ -161,7 +160,7 @@ class Traffic:
         while not self._stop.is_set():
             began = time.monotonic()
             try:
-                status = self._request()
+                status = web.get(self._url, self._headers, timeout=30).status
             except OSError:
                 status = 0  # Envoy has not answered at all
             self.answers.append((began, status))
@@ -187,9 +186,7 @@ def test_a_replica_is_killed_and_nobody_notices(stage: Stage) -> None:
     A request that begins after the kill succeeds. Of those under way, one may fail for each worker of Envoy (here: one):
     that whose response headers had arrived and whose trailers had not. Envoy retries nothing then.
     """
-    dns = NameServer(HEADLESS)
-    stage.children.callback(dns.close)
-    dns.addresses = REPLICAS
+    dns = stage.cleanup.enter_context(NameServer({HEADLESS: REPLICAS}))
     first = stage.authz("replica-1", "--grpc-listen", f"{REPLICAS[0]}:0")
     port = int(first.bound("grpc").rpartition(":")[2])
     second = stage.authz("replica-2", "--grpc-listen", f"{REPLICAS[1]}:{port}")
@@ -197,16 +194,17 @@ def test_a_replica_is_killed_and_nobody_notices(stage: Stage) -> None:
     cluster = bootstrap.cluster("cognito_authz_tcp")
     assert cluster["type"] == "STRICT_DNS"
     assert HEADLESS in ENVOY_YAML.read_text(), "the file names what is resolved here"
-    bootstrap.point("cognito_authz_tcp", tcp(HEADLESS, port))
+    bootstrap.point("cognito_authz_tcp", tcp(f"{HEADLESS}:{port}"))
     cluster["typed_dns_resolver_config"] = dns.resolver()
-    bootstrap.point("app", tcp("127.0.0.1", stage.application()))
-    running = stage.envoy(bootstrap, "replicas-envoy")
+    bootstrap.point("app", tcp(stage.application()))
+    running = stage.envoy(bootstrap.config, "replicas-envoy")
     running.wait_for("cognito_authz_tcp", 2)
     url = running.urls["ingress_tcp"] + "/orders"
     statuses = [web.get(url, stage.keys.bearer()).status for _ in range(40)]
     assert statuses == [200] * 40
     checks = [replica.metric("cognito_authz_checks_total") for replica in (first, second)]
-    assert sum(checks) == 40 and min(checks) >= 5, f"both get requests: {checks}"
+    assert sum(checks) == 40, f"both get requests: {checks}"
+    assert min(checks) >= 5, f"both get requests: {checks}"
 
     with Traffic(url, stage.keys.bearer()) as traffic:
         traffic.wait_for_more(20)
@@ -217,7 +215,7 @@ def test_a_replica_is_killed_and_nobody_notices(stage: Stage) -> None:
         gone = f"{REPLICAS[0]}:{port}"
         eventually("found unhealthy", lambda: running.hosts("cognito_authz_tcp")[gone] is False)
         traffic.wait_for_more(20)
-        dns.addresses = REPLICAS[1:]
+        dns.addresses = {HEADLESS: REPLICAS[1:]}
         eventually("taken out", lambda: gone not in running.hosts("cognito_authz_tcp"))
         traffic.wait_for_more(20)
     failed = [(began, status) for began, status in traffic.answers if status != 200]
@@ -230,13 +228,12 @@ def test_a_retry_goes_to_another_replica(stage: Stage) -> None:
     """The retry alone, without health checks that would help it, at its worst: the living replica is slow, so that the
     dead one, which refuses at once, has the fewest open requests, and LEAST_REQUEST prefers it."""
     alive = stage.authz("alive")
-    host, _, port = alive.bound("grpc").rpartition(":")
     bootstrap = Bootstrap()
     # Port 9 of the same host: refused at once. (The DNS name of a pod that is gone has nobody to refuse.)
-    bootstrap.point("cognito_authz_tcp", tcp(host, int(port)), tcp(host, 9))
+    bootstrap.point("cognito_authz_tcp", tcp(alive.bound("grpc")), tcp("127.0.0.1:9"))
     for part in ("health_checks", "outlier_detection"):
         del bootstrap.cluster("cognito_authz_tcp")[part]
-    running = stage.envoy(bootstrap, "retrying-envoy")
+    running = stage.envoy(bootstrap.config, "retrying-envoy")
     url, headers, count = running.urls["ingress_tcp"], stage.keys.bearer(client_id="x"), 60
     assert web.get(url, headers).status == 401
     with ThreadPoolExecutor(count) as pool:
@@ -292,4 +289,5 @@ def test_what_is_listed_is_what_is_there() -> None:
         open_routes = {route["name"] for route in routes
                        if route.get("typed_per_filter_config", {}).get(EXT_AUTHZ, {}).get("disabled")}
         assert open_routes == {"health", "account"}
-        assert named(routes, "application")["match"] == {"prefix": "/"} and routes[-1]["name"] == "application"
+        assert named(routes, "application")["match"] == {"prefix": "/"}
+        assert routes[-1]["name"] == "application"

@@ -6,11 +6,21 @@ import re
 from pathlib import Path
 
 import yaml
-from manifests import (  # `production` is a fixture
-    DEPLOY, VERSIONS, Node, assert_restricted, check_builtin, check_routes, documents, find, folder, ours,
-    patched_envoy_deployment, production,
+
+from bootstrap import Bootstrap
+from manifests import (
+    DEPLOY,
+    VERSIONS,
+    assert_restricted,
+    check_builtin,
+    check_routes,
+    documents,
+    find,
+    folder,
+    ours,
+    patched_envoy_deployment,
 )
-from manifests_stage import Bootstrap, named
+from stage import Node, named
 
 GATEWAY = DEPLOY / "envoy-gateway"
 
@@ -33,7 +43,8 @@ def test_a_retry_of_envoy_gateway_does_not_stay_with_a_dead_pod() -> None:
     """Envoy Gateway sets no `previous_hosts` for retries of a check (`buildNonRouteRetryPolicy`), so each try is a draw."""
     asked = [item["spec"]["extAuth"]["grpc"]["backendSettings"] for item in folder("envoy-gateway")
              if item["kind"] == "SecurityPolicy" and "backendSettings" in item["spec"].get("extAuth", {}).get("grpc", {})]
-    assert len(asked) == 2 and asked[0] == asked[1], "copies that have grown apart"
+    assert len(asked) == 2, "copies that have grown apart"
+    assert asked[0] == asked[1], "copies that have grown apart"
     assert asked[0]["retry"] == {
         "numRetries": 6, "perRetry": {"backOff": {"baseInterval": "1ms", "maxInterval": "120ms"}},
         "retryOn": {"triggers": ["connect-failure", "refused-stream", "reset", "unavailable"]}}
@@ -107,7 +118,8 @@ def test_the_patch_puts_sidecar_and_socket_into_envoys_pods(tmp_path: Path) -> N
     for container in (ours(pod), envoy):
         mount = next(mount for mount in container["volumeMounts"] if mount["name"] == "authz-socket")
         assert Path(path).parent == Path(mount["mountPath"])
-    assert len(envoy["volumeMounts"]) == 2 and len(pod["volumes"]) == 2, "what was there is there still"
+    assert len(envoy["volumeMounts"]) == 2, "what was there is there still"
+    assert len(pod["volumes"]) == 2, "what was there is there still"
     assert [container["name"] for container in pod["containers"]] == ["envoy", "shutdown-manager"]
     values = yaml.safe_load((GATEWAY / "sidecar" / "envoy-gateway.yaml").read_text())
     assert values == {"config": {"envoyGateway": {"extensionApis": {"enableBackend": True}}}}

@@ -14,12 +14,20 @@ from pathlib import Path
 
 import pytest
 import yaml
-from manifests import (  # `production` is a fixture
-    DEPLOY, Node, assert_restricted, check_routes, documents, find, folder, ours, pod_specs, production,
-)
-from manifests_stage import EXT_AUTHZ, RBAC, Bootstrap, Envoy, Program, Stage, named, tcp, validate
 
 import web
+from bootstrap import EXT_AUTHZ, RBAC, Bootstrap, validate
+from manifests import (
+    DEPLOY,
+    assert_restricted,
+    check_routes,
+    documents,
+    find,
+    folder,
+    ours,
+    pod_specs,
+)
+from stage import Envoy, Node, Program, Stage, named, tcp
 
 ISTIO = DEPLOY / "istio"
 SHOP, OTHER = "shop.example.com", "other.example.com"
@@ -148,7 +156,8 @@ def apply_envoy_filters(manager: Node, filters: list[Node], context: str) -> Non
         if operation == "INSERT_FIRST":
             manager["http_filters"].insert(0, copy.deepcopy(value))
             continue
-        assert operation == "MERGE" and targets, patch
+        assert operation == "MERGE", patch
+        assert targets, patch
         for target in targets:
             if "typed_config" in value:
                 assert target["typed_config"]["@type"] == value["typed_config"]["@type"], "only equal types are merged"
@@ -286,15 +295,10 @@ def test_envoy_takes_the_patches_without_a_warning(directory: Path, context: str
 def gateway(stage: Stage, authz: Program, bootstrap: Bootstrap) -> Envoy:
     """A gateway before a running service and an application."""
     for cluster, listener in (("cognito_authz_tcp", "grpc"), ("account", "account")):
-        host, _, port = authz.bound(listener).rpartition(":")
-        bootstrap.point(cluster, tcp(host, int(port)))
-    bootstrap.point("app", tcp("127.0.0.1", stage.application()))
-    # Our own file's numbers are for two cores that do nothing else.
-    grpc = bootstrap.ext_authz("ingress_tcp")["grpc_service"]
-    grpc["timeout"] = "15s"
-    if "retry_policy" in grpc:
-        grpc["retry_policy"]["retry_back_off"]["max_interval"] = "7s"
-    return stage.envoy(bootstrap)
+        bootstrap.point(cluster, tcp(authz.bound(listener)))
+    bootstrap.point("app", tcp(stage.application()))
+    bootstrap.relax("ingress_tcp")  # these filters have the limits of the files in deploy/istio
+    return stage.envoy(bootstrap.config)
 
 
 @pytest.fixture

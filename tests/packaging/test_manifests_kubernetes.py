@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import re
-import subprocess
+import shutil
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import yaml
-from conftest import ROOT, validate_crds
-from manifests import (  # `production` is a fixture
-    DEPLOY, IMAGE, VERSIONS, WITHOUT_SCHEMA, Node, assert_restricted, build_kustomization, check_builtin,
-    environment_of, find, folder, is_builtin, ours, patched_envoy_deployment, pod_specs, production,
+
+from commands import run
+from manifests import (
+    DEPLOY,
+    IMAGE,
+    VERSIONS,
+    WITHOUT_SCHEMA,
+    assert_restricted,
+    build_kustomization,
+    check_builtin,
+    environment_of,
+    find,
+    folder,
+    is_builtin,
+    ours,
+    patched_envoy_deployment,
+    pod_specs,
+    validate_crds,
 )
-from manifests_stage import CLIENT, POOL
+from paths import ROOT
+from stage import CLIENT, POOL, Node
 
 
 def test_schemas_of_builtin_kinds(production: list[Node]) -> None:
-    assert VERSIONS[0] == "1.29" and len(VERSIONS) >= 5, VERSIONS
+    assert VERSIONS[0] == "1.29", VERSIONS
+    assert len(VERSIONS) >= 5, VERSIONS
     check_builtin(production + folder("istio") + folder("envoy-gateway"), VERSIONS)
     with pytest.raises(kubernetes_validate.ValidationError):
         check_builtin([{**production[0], "sepc": {}}], VERSIONS)
@@ -59,11 +75,12 @@ def test_links_of_the_readmes_lead_somewhere() -> None:
             assert (ROOT / path).exists(), f"{readme.parent.name}: {path}"
 
 
-def test_one_image_in_one_version(production: list[Node]) -> None:
+def test_one_image_in_one_version() -> None:
     text = "".join(path.read_text() for path in DEPLOY.rglob("*.yaml"))
     tags = set(re.findall(rf"{re.escape(IMAGE)}:([\w.]+)", text)) | set(re.findall(r"newTag: (\S+)", text))
     version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
-    assert version and tags == {version[1]}
+    assert version
+    assert tags == {version[1]}
 
 
 def test_ids_in_examples_are_those_of_the_documents(production: list[Node]) -> None:
@@ -86,7 +103,7 @@ def test_the_base_alone_names_no_pool() -> None:
 @pytest.mark.parametrize("components", [[], ["account-api"], ["client-secret"], ["account-api", "client-secret"]])
 def test_components_go_with_each_other(components: list[str], tmp_path: Path) -> None:
     kustomize = tmp_path / "kustomize"
-    subprocess.run(["cp", "-r", DEPLOY / "kustomize", kustomize], check=True)
+    shutil.copytree(DEPLOY / "kustomize", kustomize)
     overlay = kustomize / "overlays" / "production" / "kustomization.yaml"
     config = yaml.safe_load(overlay.read_text())
     config["components"] = [f"../../components/{name}" for name in components]
@@ -106,7 +123,8 @@ def test_the_installation_holds_together(production: list[Node]) -> None:
     pod, labels = template["spec"], template["metadata"]["labels"]
     container = ours(pod)
     assert_restricted(pod)
-    assert pod["automountServiceAccountToken"] is False and pod["enableServiceLinks"] is False
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
     find(production, "ServiceAccount", pod["serviceAccountName"])
     assert {item["metadata"].get("namespace", "cognito-authz") for item in production} == {"cognito-authz"}
     namespace = find(production, "Namespace", "cognito-authz")
@@ -138,7 +156,8 @@ def test_the_installation_holds_together(production: list[Node]) -> None:
     assert all(rule["from"] for rule in find(production, "NetworkPolicy", "cognito-authz")["spec"]["ingress"])
 
     scaler = find(production, "HorizontalPodAutoscaler", "cognito-authz")["spec"]
-    assert scaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"] and scaler["minReplicas"] >= 2
+    assert scaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert scaler["minReplicas"] >= 2
     assert "replicas" not in deployment["spec"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert ports[container[probe]["httpGet"]["port"]] == 9190
@@ -158,9 +177,7 @@ def test_the_program_takes_what_the_pods_give_it(production: list[Node], binary:
         policy = find(production, "ConfigMap", "cognito-authz-policy")["data"]["policy.yaml"]
         (directory / "policy.yaml").write_text(policy)
         arguments = [argument.replace("/etc/cognito-authz", str(directory)) for argument in container["args"]]
-        done = subprocess.run([binary, "check-config", *arguments], env=environment_of(container, production),
-                              cwd=tmp_path, capture_output=True, text=True, timeout=30)
+        done = run(binary, "check-config", *arguments, env=environment_of(container, production), cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (0, "the configuration is right\n", ""), arguments
-        broken = subprocess.run([binary, "check-config", *arguments], env={}, cwd=tmp_path, capture_output=True,
-                                timeout=30)
+        broken = run(binary, "check-config", *arguments, env={}, cwd=tmp_path)
         assert broken.returncode == 64, "without its environment it does not start"

@@ -6,7 +6,6 @@ import hashlib
 import json
 import platform
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
 import image_build
-from conftest import ROOT
+from commands import output
+from paths import ROOT
 
 TARGET = f"{platform.machine()}-unknown-linux-gnu"
 
@@ -37,8 +37,7 @@ def bill(licenses: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def crates() -> set[tuple[str, str]]:
     """What cargo links into the program, and the macros that it compiles for it."""
-    tree = subprocess.run(["cargo", "tree", "--locked", "--edges", "normal", "--target", TARGET, "--prefix", "none"],
-                          cwd=ROOT, capture_output=True, text=True, timeout=120, check=True).stdout
+    tree = output("cargo", "tree", "--locked", "--edges", "normal", "--target", TARGET, "--prefix", "none", cwd=ROOT)
     found = {(words[0], words[1].removeprefix("v")) for words in map(str.split, tree.splitlines()) if words}
     assert len(found) > 100
     return {(name, version) for name, version in found if name != "cognito-authz"}
@@ -60,9 +59,11 @@ def test_the_bill_of_materials_names_every_crate(bill: dict[str, Any], crates: s
     assert all(named[crate]["hashes"][0]["alg"] == "SHA-256" for crate in crates)
     # What is linked in and not in Cargo.lock.
     others = {component["name"] for key, component in named.items() if key not in crates}
-    assert {"aws-lc", "rust-std", "libc6-dev"} <= others and any(name.startswith("libgcc-") for name in others)
+    assert {"aws-lc", "rust-std", "libc6-dev"} <= others
+    assert any(name.startswith("libgcc-") for name in others)
     macros = {component["name"] for component in named.values() if component["scope"] == "excluded"}
-    assert "serde_derive" in macros and "serde" not in macros
+    assert "serde_derive" in macros
+    assert "serde" not in macros
 
 
 def test_the_bill_of_materials_is_of_this_program(bill: dict[str, Any], static_build: image_build.Build) -> None:
@@ -106,8 +107,7 @@ def test_our_own_licence_is_beside_them(licenses: Path) -> None:
 
 def test_the_same_sources_give_the_same_files(licenses: Path, static_build: image_build.Build, tmp_path: Path) -> None:
     script = static_build.context / "deploy" / "image" / "third_party.py"
-    command = [sys.executable, script, "--target", TARGET, "--cc", "gcc", "--program", static_build.program, tmp_path]
-    subprocess.run(command, timeout=120, check=True)
+    output(sys.executable, script, "--target", TARGET, "--cc", "gcc", "--program", static_build.program, tmp_path)
     for name in ["sbom.cdx.json", "THIRD-PARTY-NOTICES"]:
         assert (tmp_path / name).read_bytes() == (licenses / name).read_bytes(), name
 

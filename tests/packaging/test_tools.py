@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-
-from conftest import TOOLS
+from commands import run
+from paths import TOOLS
 
 
 def test_the_tools_run() -> None:
     for tool in ["hadolint", "actionlint", "check-jsonschema", "kubernetes-validate"]:
-        done = subprocess.run([TOOLS / tool, "--version"], capture_output=True, text=True, timeout=60)
+        done = run(TOOLS / tool, "--version")
         assert done.returncode == 0, done.stderr
