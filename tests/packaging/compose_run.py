@@ -1,7 +1,7 @@
-"""Runs the services of deploy/compose/compose.yaml as processes, and asks them what a reader of its README would.
+"""Runs the services of deploy/compose/compose.yaml as processes, and sends the requests that its README shows.
 
-Usage: compose_run.py BINARY FOLDER, inside network and mount namespaces of its own (`unshare -rnm`): the ports of the
-file are then free, and /run is ours. Prints what it found as JSON. Knows nothing of images.
+Usage: compose_run.py BINARY DIRECTORY, in its own network and mount namespaces (`unshare -rnm`), so that the ports
+of the file are free and /run can be replaced. Prints the results as JSON. It does not use the images.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ PATIENCE = 60.0
 
 
 class Stack:
+    """The services of a compose file, each started as a process."""
+
     def __init__(self, binary: Path, directory: Path, services: dict[str, Any], children: ExitStack) -> None:
         self._directory = directory
         self.services = services
@@ -42,7 +44,7 @@ class Stack:
         self.running: dict[str, Child] = {}
 
     def start(self, name: str) -> None:
-        """After everything that it depends on."""
+        """Starts a service, after the services that it depends on."""
         if name in self.running:
             return
         service = self.services[name]
@@ -55,7 +57,7 @@ class Stack:
         # The image of cognito-authz has an entry point; the others have their program in the command.
         program: list[str | Path] = [self._binary] if name == "cognito-authz" else [self._programs[command.pop(0)]]
         if name == "envoy":
-            program += ["--disable-hot-restart"]  # shared memory is the one thing that is not in a namespace here
+            program += ["--disable-hot-restart"]  # its shared memory would not be in a namespace
         cwd = Path(self._here(service, service["working_dir"])) if "working_dir" in service else self._directory
         environment = {key: self._here(service, value) for key, value in service.get("environment", {}).items()}
         environment["TMPDIR"] = str(self._directory)
@@ -74,7 +76,7 @@ class Stack:
             raise child.failure(f"ended with {child.ended()}")
 
     def _here(self, service: dict[str, Any], text: str) -> str:
-        """A path in the container, as the path here that is mounted there. A container has a /tmp of its own."""
+        """Replaces paths of the container by the mounted host paths, and /tmp by the test's directory."""
         if text.startswith("/tmp/"):
             return str(self._directory / text.removeprefix("/tmp/"))
         for mount in service.get("volumes", []):
@@ -109,7 +111,7 @@ def main(binary: Path, directory: Path) -> dict[str, Any]:
             stack.start(name)
         authz = stack.running["cognito-authz"]
         authz.wait_until("ready", lambda: web.is_ok("http://127.0.0.1:9190/readyz"), PATIENCE)
-        # The line that README and `setup` tell people to copy.
+        # The command that the README and `setup` tell the reader to run.
         said = "\n".join(stack.running["setup"].lines())
         words = shlex.split(said[said.index("curl -s"):].split("\ncurl -i")[0])
         url, body = words[2], words[words.index("-d") + 1]
@@ -124,7 +126,9 @@ def main(binary: Path, directory: Path) -> dict[str, Any]:
             headers = [name for name, _ in answer.json()["headers"]]
             without = web.get(url).status
             found[str(port)] = [without, answer.status, "x-auth-sub" in headers]
-        found["healthcheck"] = subprocess.run([binary, "healthcheck"], capture_output=True, timeout=30, check=False).returncode
+        found["healthcheck"] = subprocess.run(
+            [binary, "healthcheck"], capture_output=True, timeout=30, check=False
+        ).returncode
         authz.stop(15)
         found["stopped"] = web.get("http://127.0.0.1:8081/orders", token).status
         found["ended"] = [name for name, child in stack.running.items()

@@ -1,8 +1,10 @@
-"""What the tests of what is shipped share: where things are.
+"""Fixtures for the tests of the image, the charts, the manifests, the workflows and the documents.
 
-Needs `tests/tools/setup --packaging`. Schemas of custom resources (Istio, Envoy Gateway, Prometheus operator) are not part of this
-project. CRD_VALIDATOR names a script `validate_crd.py` that checks manifests against schemas beside it; without the variable one
-in a folder `crds` next to the checkout is taken; without either those checks are skipped, and say so.
+Needs `tests/tools/setup --packaging`. Options: `--bin` names the cognito-authz to test (default: build it).
+
+The schemas of custom resources (Istio, Envoy Gateway, Prometheus operator) are not part of this project. The variable
+CRD_VALIDATOR names a script that validates manifests against them. If it is unset, `crds/validate_crd.py` in a
+directory next to the checkout is used. Without either, those tests are skipped with a message.
 """
 
 from __future__ import annotations
@@ -25,25 +27,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def crd_validator() -> Path:
-    """The script that checks custom resources; skips where there is none."""
+    """Path of the script that validates custom resources; skips the test if there is none."""
     named = os.environ.get("CRD_VALIDATOR")
     found = [Path(named)] if named else sorted(ROOT.parent.glob("*/crds/validate_crd.py"))
     if not found:
-        pytest.skip("no schemas of custom resources here: CRD_VALIDATOR=/path/to/validate_crd.py names some")
-    assert found[0].is_file(), f"CRD_VALIDATOR: {found[0]} is not there"
+        pytest.skip("no schemas of custom resources: set CRD_VALIDATOR=/path/to/validate_crd.py")
+    assert found[0].is_file(), f"CRD_VALIDATOR: {found[0]} does not exist"
     return found[0]
 
 
 @pytest.fixture(scope="session")
 def static_build() -> image_build.Build:
-    """What the build stage of the image leaves: the static program, licences, bill of materials."""
+    """Output of the image's build stage: the static program, the licences and the bill of materials."""
     return image_build.build()
 
 
 @pytest.fixture(scope="session")
 def binary(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Path:
-    """The program that the other tests run: the one that `--bin` names; else the image's, so that one release build is enough
-    to wait for; where that cannot be built, one as users build it."""
+    """Path of the cognito-authz that the tests run.
+
+    In this order: the one that `--bin` names; the image's, so that the tests need only one release build; where the
+    image's cannot be built, a build as users make it.
+    """
     chosen: Path | None = pytestconfig.getoption("--bin")
     if chosen:
         return chosen.resolve()

@@ -1,11 +1,10 @@
-"""Runs a program as a container engine would run it: a file system of its own, read-only, an unprivileged user, nothing
-else. Needs root.
+"""Runs a program as a container engine does, with its own read-only file system and an unprivileged user. Needs root.
 
     python container.py DIRECTORY UID:GID PROGRAM [ARGUMENT]...
 
-The program sees DIRECTORY as `/` and cannot write to it; it is process 1 of its own, has no capability and can get none,
-no group but its own, and an empty environment. The network is that of whoever runs this. SIGTERM is passed on, and the
-program's exit code is this one's.
+The program sees DIRECTORY as `/` and cannot write to it. It is process 1 of its own PID namespace, has an empty
+environment and only its own group, and has no capability and cannot gain one. It shares the caller's network. SIGTERM
+is forwarded, and the exit code is the program's.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ def mount(source: str | None, target: str, flags: int) -> None:
 
 
 def become(root: str, user: int, group: int, command: list[str]) -> None:
-    """Never returns: the process is the program afterwards."""
+    """Replaces this process with the program. Does not return."""
     os.chroot(root)
     os.chdir("/")
     number = 0
-    while _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) == 0:  # up to the last one that this kernel knows
+    while _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) == 0:  # until the kernel knows no further capability
         number += 1
     os.setgroups([])
     os.setresgid(group, group, group)
@@ -55,7 +54,7 @@ def main() -> int:
     mount(None, "/", _MS_REC | _MS_PRIVATE)
     mount(root, root, _MS_BIND)
     mount(None, root, _MS_BIND | _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
-    # Held back until there is somebody to pass it on to.
+    # SIGTERM stays blocked until the child exists, so that it can be forwarded.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""Reads the Dockerfile, as far as the tests have to know what it says."""
+"""Parses the Dockerfile, as far as the tests need it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Instruction:
+    """One instruction, such as `COPY`."""
+
     name: str
     options: dict[str, str]  # --chmod=0555
     value: str
 
     def command(self) -> list[str]:
-        """Of the exec form: a program and its arguments. There is no shell in the image for the other form."""
+        """Program and arguments of the exec form (the image has no shell for the shell form)."""
         command = json.loads(self.value)
         assert isinstance(command, list), self
         assert all(isinstance(part, str) for part in command), self
@@ -24,6 +26,8 @@ class Instruction:
 
 @dataclass(frozen=True)
 class BuildStage:
+    """A stage of the build: everything from a `FROM` to the next one."""
+
     base: str
     name: str
     instructions: list[Instruction]
@@ -45,7 +49,7 @@ def read(path: Path) -> list[BuildStage]:
         name, rest = line.split(maxsplit=1)
         options: dict[str, str] = {}
         while option := re.match(r"--([a-z-]+)=(\S+)\s+", rest):
-            options[option[1]] = option[2]  # the last, if an option is repeated
+            options[option[1]] = option[2]  # the last one counts if an option is repeated
             rest = rest[option.end():]
         if name == "FROM":
             base, _, stage = rest.partition(" AS ")

@@ -1,11 +1,13 @@
-"""Helpers for the tests of `charts/`: rendering, and running the rendered containers. Start from `render` and `start`."""
+"""Renders the charts and runs the rendered containers. Start from `render` and `start`."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import helm_python as helm
 import yaml
@@ -20,9 +22,26 @@ CI = sorted((CHART / "ci").glob("*-values.yaml"))
 NEEDED: Node = {"userPool": {"id": POOL, "clientIds": [CLIENT]}}
 
 
+def merged(base: Node, extra: Node) -> Node:
+    """Merges values as Helm does: objects member by member, everything else is replaced."""
+    result = copy.deepcopy(base)
+    for key, value in extra.items():
+        result[key] = (
+            merged(result[key], value) if isinstance(value, dict) and isinstance(result.get(key), dict) else value
+        )
+    return result
+
+
+def nested(path: str, value: Any) -> Node:
+    """The object that has `value` at a dotted path."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return value  # type: ignore[no-any-return]
+
+
 @dataclass
 class Rendered:
-    """A rendered chart: its objects, and what Helm prints after the installation."""
+    """A rendered chart: its objects, and the notes that Helm prints after the installation."""
 
     objects: list[Node]
     notes: str
@@ -31,13 +50,13 @@ class Rendered:
         return [one for one in self.objects if one["kind"] == kind]
 
     def one(self, kind: str, suffix: str = "") -> Node:
-        """The only object of a kind whose name ends so."""
+        """The only object of a kind whose name ends with `suffix`."""
         found = [one for one in self.of(kind) if one["metadata"]["name"].endswith(suffix)]
         assert len(found) == 1, (kind, suffix, [one["metadata"]["name"] for one in found])
         return found[0]
 
     def container(self) -> Node:
-        """The program's container of the Deployment."""
+        """The container of cognito-authz in the Deployment."""
         pod = self.one("Deployment")["spec"]["template"]["spec"]
         return next(one for one in pod["containers"] if one["name"] == "cognito-authz")
 
@@ -46,8 +65,10 @@ class Rendered:
 
 
 def objects(manifests: dict[str, str]) -> list[Node]:
-    """What is in the files that Helm has rendered. Helm itself does not read them."""
-    return [one for path, text in manifests.items() if path.endswith(".yaml") for one in yaml.safe_load_all(text) if one]
+    """Objects in the rendered files. Helm itself does not parse the files."""
+    return [
+        one for path, text in manifests.items() if path.endswith(".yaml") for one in yaml.safe_load_all(text) if one
+    ]
 
 
 def render(values: Node, chart: Path = CHART, name: str = "rel", namespace: str = "ns") -> Rendered:
@@ -63,13 +84,15 @@ def rendered_ci(path: Path) -> Rendered:
 
 
 def pods(everything: list[Node]) -> list[tuple[str, Node]]:
-    """Every pod that the objects make, with a name to find it by."""
-    found = [(one["metadata"]["name"], one["spec"]["template"]["spec"]) for one in everything if one["kind"] == "Deployment"]
+    """Name and specification of every pod that the objects describe."""
+    found = [
+        (one["metadata"]["name"], one["spec"]["template"]["spec"]) for one in everything if one["kind"] == "Deployment"
+    ]
     return found + [(one["metadata"]["name"], one["spec"]) for one in everything if one["kind"] == "Pod"]
 
 
 class Volume:
-    """A mounted ConfigMap or Secret, written as the kubelet does: `..data` points to a directory for each version."""
+    """A mounted ConfigMap or Secret, written as the kubelet does: `..data` links to the current version's directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -90,7 +113,7 @@ class Volume:
 
 
 class Mounts:
-    """The files of a container, below a folder of the test; `sources` holds data of ConfigMaps and Secrets by name."""
+    """Mounts of a container, created below `root`. `sources` holds the data of ConfigMaps and Secrets by name."""
 
     def __init__(self, pod: Node, container: Node, sources: dict[str, dict[str, str]], root: Path) -> None:
         self.root = root
@@ -98,7 +121,7 @@ class Mounts:
         by_name = {volume["name"]: volume for volume in pod.get("volumes", [])}
         self._paths = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
         for mount in container.get("volumeMounts", []):
-            assert "subPath" not in mount, "a file that is mounted by itself never changes"
+            assert "subPath" not in mount, "a file mounted with subPath is never updated"
             volume = by_name[mount["name"]]
             here = root / mount["mountPath"].lstrip("/")
             source = volume.get("configMap") or volume.get("secret")
@@ -111,7 +134,7 @@ class Mounts:
             self.volumes[mount["mountPath"]].write({item["path"]: data[item["key"]] for item in items})
 
     def mapped(self, argument: str) -> str:
-        """An argument with the paths of mounts put below the test's folder."""
+        """Moves the paths of mounts in an argument below `root`."""
         for path in sorted(self._paths, key=len, reverse=True):
             changed = re.sub(rf"(?<==)((?:unix:)?){re.escape(path)}(?=/)", rf"\g<1>{self.root}{path}", argument)
             if changed != argument:

@@ -1,8 +1,8 @@
-"""Runs the build stage of the image (deploy/image/build) as the Dockerfile does, from what .dockerignore lets through.
+"""Runs the build stage of the image (deploy/image/build) as the Dockerfile does, on files that .dockerignore admits.
 
     tests/tools/venv/bin/python tests/packaging/image_build.py    builds, and prints the path of the program
 
-The program is static and runs anywhere, so `tests/run` builds no other release: the tour and the page run this one.
+The program is static and runs anywhere, so `tests/run` uses it for the tour and the page, too: one release build.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from paths import ROOT
 
 @dataclass(frozen=True)
 class Build:
-    """What the build stage leaves."""
+    """Output of the build stage."""
 
     directory: Path  # /out in the Dockerfile
-    context: Path  # /src in the Dockerfile: the files that .dockerignore lets through
+    context: Path  # /src in the Dockerfile: the files that .dockerignore admits
     revision: str
 
     @property
@@ -31,12 +31,12 @@ class Build:
 
 
 def is_possible() -> bool:
-    """Whether this is a machine like the build stage's."""
+    """`True` if this machine can run the build stage: Linux with dpkg."""
     return sys.platform == "linux" and shutil.which("dpkg") is not None
 
 
 def build() -> Build:
-    """Builds, or finds that nothing has changed since it did. Raises with the script's messages in view."""
+    """Builds, unless nothing changed since. Raises `CalledProcessError` after the script printed the reason."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
     context = target / "image" / "context"
     copy_context(context)
@@ -48,9 +48,9 @@ def build() -> Build:
 
 
 def copy_context(directory: Path) -> None:
-    """Makes `directory` what a builder is sent. Times are kept, or cargo would compile what it has compiled."""
+    """Copies the build context to `directory`. Keeps modification times, so that cargo does not compile again."""
     shutil.rmtree(directory, ignore_errors=True)
-    for name in sent():
+    for name in admitted():
         source, target = ROOT / name, directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
@@ -59,8 +59,8 @@ def copy_context(directory: Path) -> None:
             shutil.copy2(source, target)
 
 
-def sent() -> list[str]:
-    """What .dockerignore lets through. It is to be read at a glance: everything is left out, except for paths."""
+def admitted() -> list[str]:
+    """Paths that .dockerignore admits. The file must stay simple: exclude everything, then admit plain paths."""
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "*", lines
     assert all(line.startswith("!") and not set(line[1:]) & set("*?[!\\") for line in lines[1:]), lines
@@ -68,7 +68,7 @@ def sent() -> list[str]:
 
 
 def revision() -> str:
-    """The commit that is checked out."""
+    """Commit of the working tree."""
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else "outside-of-git"
 
@@ -77,4 +77,4 @@ if __name__ == "__main__":
     try:
         print(build().program)
     except subprocess.CalledProcessError as failure:
-        sys.exit(failure.returncode)  # the script has said why
+        sys.exit(failure.returncode)  # the script has printed the reason

@@ -1,7 +1,4 @@
-"""The Kubernetes manifests of `deploy/` as data, and what is asked of all of them.
-
-Knows nothing of what is in which folder, but for where the image, the schemas and the tools are.
-"""
+"""Reads the Kubernetes manifests of `deploy/`, and checks rules that hold for all of them."""
 
 from __future__ import annotations
 
@@ -22,9 +19,9 @@ IMAGE = "ghcr.io/cognito-authz/cognito-authz"
 VERSIONS = [version for version in map(kubernetes_validate.utils.major_minor, kubernetes_validate.utils.all_versions())
             if tuple(map(int, version.split("."))) >= (1, 29)]
 
-# Custom resources that CRD_VALIDATOR has no schema for; what is in them is tested below instead.
+# Custom resources for which CRD_VALIDATOR has no schema. The tests check their fields instead.
 WITHOUT_SCHEMA = {"PeerAuthentication", "ClientTrafficPolicy", "EnvoyProxy"}
-# Values of other projects' charts.
+# Not manifests: values of other projects' charts.
 VALUES = {DEPLOY / "istio" / "mesh-config.yaml", DEPLOY / "envoy-gateway" / "sidecar" / "envoy-gateway.yaml"}
 
 
@@ -33,6 +30,7 @@ def documents(*paths: Path) -> list[Node]:
 
 
 def folder(name: str) -> list[Node]:
+    """All objects of a directory of `deploy/`."""
     return documents(*(path for path in sorted((DEPLOY / name).rglob("*.yaml")) if path not in VALUES))
 
 
@@ -43,6 +41,7 @@ def build_kustomization(path: Path) -> list[Node]:
 
 
 def find(objects: list[Node], kind: str, name: str, namespace: str | None = None) -> Node:
+    """The only object of this kind and name."""
     found = [item for item in objects if item["kind"] == kind and item["metadata"]["name"] == name
              and (namespace is None or item["metadata"]["namespace"] == namespace)]
     assert len(found) == 1, f"{kind} {namespace}/{name}: {len(found)} of them"
@@ -50,17 +49,19 @@ def find(objects: list[Node], kind: str, name: str, namespace: str | None = None
 
 
 def is_builtin(item: Node) -> bool:
+    """`True` for kinds of Kubernetes itself, `False` for custom resources."""
     group = item["apiVersion"].rpartition("/")[0]
     return "." not in group or (group.endswith(".k8s.io") and not group.startswith("gateway."))
 
 
 def check_builtin(objects: list[Node], versions: list[str]) -> None:
+    """Validates the objects against the schemas of these Kubernetes versions."""
     for item, version in itertools.product(filter(is_builtin, objects), versions):
         kubernetes_validate.validate(item, version, strict=True)
 
 
 def validate_crds(validator: Path, *manifests: Path) -> None:
-    """Fails with what the validator says about a manifest."""
+    """Fails with the validator's output if a manifest is invalid."""
     done = run(sys.executable, validator, *manifests)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -70,7 +71,7 @@ def pod_specs(objects: list[Node]) -> Iterator[Node]:
 
 
 def assert_restricted(pod: Node) -> None:
-    """Kubernetes' Pod Security Standard `restricted`, for the fields that matter on Linux."""
+    """Checks the Pod Security Standard `restricted` (fields for Linux), and promises that go beyond it."""
     inherited = pod.get("securityContext", {})
     assert not any(pod.get(field) for field in ("hostNetwork", "hostPID", "hostIPC"))
     kinds = {"configMap", "emptyDir", "secret", "projected", "downwardAPI"}
@@ -79,13 +80,15 @@ def assert_restricted(pod: Node) -> None:
         own = container["securityContext"]
         name = container["name"]
         assert own.get("runAsNonRoot", inherited.get("runAsNonRoot")) is True, name
-        assert isinstance(own.get("runAsUser", inherited.get("runAsUser")), int), "the kubelet cannot tell from a name"
+        assert isinstance(own.get("runAsUser", inherited.get("runAsUser")), int), (
+            "the kubelet cannot verify a user name"
+        )
         assert own.get("runAsUser", inherited.get("runAsUser")) != 0, name
         assert own.get("seccompProfile", inherited.get("seccompProfile"))["type"] == "RuntimeDefault", name
         assert own["allowPrivilegeEscalation"] is False, name
         assert not own.get("privileged"), name
         assert own["capabilities"] == {"drop": ["ALL"]}, name
-        assert own["readOnlyRootFilesystem"] is True, "not asked for by `restricted`; our promise"
+        assert own["readOnlyRootFilesystem"] is True, "not part of `restricted`, but promised"
         assert not any(port.get("hostPort") for port in container.get("ports", [])), name
         assert container["resources"]["limits"]["memory"], name
         assert container["resources"]["requests"], name
@@ -94,11 +97,13 @@ def assert_restricted(pod: Node) -> None:
     assert mounted <= {volume["name"] for volume in pod.get("volumes", [])}
 
 
-def ours(pod: Node) -> Node:
+def authz_container(pod: Node) -> Node:
+    """The container of cognito-authz in a pod."""
     return named(pod.get("initContainers", []) + pod["containers"], "cognito-authz")
 
 
 def environment_of(container: Node, objects: list[Node]) -> dict[str, str]:
+    """Environment variables of a container, including those from ConfigMaps."""
     environment: dict[str, str] = {}
     for reference in container.get("envFrom", []):
         environment |= find(objects, "ConfigMap", reference["configMapRef"]["name"])["data"]
@@ -106,23 +111,26 @@ def environment_of(container: Node, objects: list[Node]) -> dict[str, str]:
 
 
 def check_routes(objects: list[Node], production: list[Node]) -> None:
+    """Checks that Gateways and Services that HTTPRoutes name exist."""
     routes = [item for item in objects if item["kind"] == "HTTPRoute"]
     assert routes
     for route in routes:
         for parent in route["spec"]["parentRefs"]:
             find(objects, "Gateway", parent["name"], parent["namespace"])
         for reference in (reference for rule in route["spec"]["rules"] for reference in rule["backendRefs"]):
-            assert "namespace" not in reference, "it would need a grant"
+            assert "namespace" not in reference, "it would need a ReferenceGrant"
             if route["metadata"]["namespace"] == "cognito-authz":
                 service = find(production, "Service", reference["name"], "cognito-authz")
                 assert reference["port"] in {port["port"] for port in service["spec"]["ports"]}
             else:
-                assert (reference["name"], reference["port"]) == ("application", 3000), "yours"
+                assert (reference["name"], reference["port"]) == ("application", 3000), "the example application"
 
 
 def patched_envoy_deployment(directory: Path) -> Node:
-    """Envoy's Deployment, as Envoy Gateway makes it as far as it matters here, with the patch of EnvoyProxy applied by
-    the code of Kubernetes itself."""
+    """The Deployment that Envoy Gateway creates (only the fields that matter here), with the patch of EnvoyProxy.
+
+    `kubectl kustomize` applies the patch, with the same code as a cluster.
+    """
     objects = documents(DEPLOY / "envoy-gateway" / "sidecar" / "envoy-proxy.yaml")
     [proxy] = [item for item in objects if item["kind"] == "EnvoyProxy"]
     settings = proxy["spec"]["provider"]["kubernetes"]["envoyDeployment"]

@@ -34,7 +34,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def why_not_private() -> str | None:
-    """The reason why no private network can be created, or `None`. A child process tries, so this one stays in its network."""
+    """The reason why a private network cannot be created; `None` if it can. (A child process tries it.)"""
     if os.geteuid() != 0:
         return "not root: a private network and a root directory need it"
     child = os.fork()
@@ -172,7 +172,7 @@ class Authority:
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def server(self, host: str, directory: Path) -> ssl.SSLContext:
-        """TLS settings of a server with this name. The key is written to a file in `directory`: OpenSSL reads only files."""
+        """TLS settings of a server for `host`. Writes the key to a file in `directory`: OpenSSL reads only files."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         certificate = self._sign(subject, key.public_key(), [

@@ -1,4 +1,4 @@
-"""Alerts and dashboard: read and tried by promtool, and made of nothing but metrics that the program and Envoy really have."""
+"""Alerts and dashboard: promtool accepts and tests them, and they use only metrics that the program and Envoy emit."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ import yaml
 
 import web
 from commands import run
-from helm_charts import CHART, NEEDED, Mounts, envoy_config, render, rendered_ci, start
+from helm_charts import CHART, NEEDED, Mounts, envoy_config, merged, render, rendered_ci, start
 from paths import ROOT, TOOLS
 from stage import PATIENCE, Node, Stage, tcp
-from test_chart import merged
 
 RULES = CHART / "files" / "rules.yaml"
 DASHBOARD = json.loads((CHART / "files" / "dashboard.json").read_text())
@@ -32,19 +31,19 @@ def promtool(*arguments: str | Path, cwd: Path = ROOT) -> str:
     return done.stdout + done.stderr
 
 
-def test_promtool_takes_the_rules() -> None:
+def test_promtool_accepts_the_rules() -> None:
     assert f"{len(ALERTS)} rules found" in promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
 
 
-def test_each_alert_fires_when_it_should_and_not_otherwise(tmp_path: Path) -> None:
+def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
     for file in (RULES, CASES):
         shutil.copy(file, tmp_path / file.name)
     promtool("test", "rules", CASES.name, cwd=tmp_path)
     fired = set(re.findall(r'labels: \'ALERTS\{alertname="(\w+)"', CASES.read_text()))
-    assert fired == {rule["alert"] for rule in ALERTS}, "an alert without a case in which it fires"
+    assert fired == {rule["alert"] for rule in ALERTS}, "an alert has no case in which it fires"
 
 
-def test_the_cases_notice_a_changed_rule(tmp_path: Path) -> None:
+def test_the_cases_fail_if_a_rule_changes(tmp_path: Path) -> None:
     shutil.copy(CASES, tmp_path / CASES.name)
     changed = RULES.read_text().replace("_keys) == 0", "_keys) == 1")
     assert changed != RULES.read_text()
@@ -54,7 +53,7 @@ def test_the_cases_notice_a_changed_rule(tmp_path: Path) -> None:
     assert 'alertname="CognitoAuthzNoKeys"' in done.stdout + done.stderr
 
 
-def test_each_alert_is_described_and_has_a_page_to_turn_to() -> None:
+def test_each_alert_has_a_description_and_a_runbook() -> None:
     headings = set(re.findall(r"^## (\w+)$", (ROOT / "docs" / "alerts.md").read_text(), re.MULTILINE))
     assert headings == {rule["alert"] for rule in ALERTS}
     for rule in ALERTS:
@@ -63,9 +62,9 @@ def test_each_alert_is_described_and_has_a_page_to_turn_to() -> None:
         assert rule["annotations"]["runbook_url"] == f"{GITHUB}docs/alerts.md#{rule['alert'].lower()}"
 
 
-def test_the_chart_makes_a_rule_of_the_file_and_changes_what_it_is_told_to() -> None:
+def test_the_prometheus_rule_is_the_file_with_the_overrides_of_the_values() -> None:
     plain = render(merged(NEEDED, {"metrics": {"prometheusRule": {"enabled": True}}})).one("PrometheusRule")
-    assert plain["spec"] == yaml.safe_load(RULES.read_text()), "braces of Prometheus are not for Helm"
+    assert plain["spec"] == yaml.safe_load(RULES.read_text()), "Helm must not evaluate the braces of Prometheus"
     changed = rendered_ci(CHART / "ci" / "service-monitor-values.yaml").one("PrometheusRule")["spec"]["groups"]
     rules = {rule["alert"]: rule for group in changed for rule in group["rules"]}
     assert set(rules) == {rule["alert"] for rule in ALERTS} - {"CognitoAuthzEnvoyFailsOpen"} | {"Ours"}
@@ -76,27 +75,33 @@ def test_the_chart_makes_a_rule_of_the_file_and_changes_what_it_is_told_to() -> 
 # ------------------------------------------------------------------------------------------------ dashboard
 
 def panels() -> list[Node]:
+    """All panels, also those inside rows."""
     return [panel for top in DASHBOARD["panels"] for panel in [top, *top.get("panels", [])]]
 
 
 def queries() -> list[tuple[str, str]]:
+    """Title of the panel and expression of each query."""
     return [(panel["title"], target["expr"]) for panel in panels() for target in panel.get("targets", [])]
 
 
 def without_variables(expression: str) -> str:
+    """Replaces the variables of Grafana, which promtool does not know."""
     for name, value in {"$__rate_interval": "5m", "$__interval": "1m", "$__range": "1h"}.items():
         expression = expression.replace(name, value)
     return re.sub(r"\$\{?\w+\}?", "x", expression)
 
 
-def test_promtool_takes_every_query_of_the_dashboard(tmp_path: Path) -> None:
-    rules = [{"record": f"panel:query:{number}", "expr": without_variables(query)} for number, (_, query) in enumerate(queries())]
+def test_promtool_accepts_every_query_of_the_dashboard(tmp_path: Path) -> None:
+    rules = [
+        {"record": f"panel:query:{number}", "expr": without_variables(query)}
+        for number, (_, query) in enumerate(queries())
+    ]
     assert len(rules) > 30
     (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
     promtool("check", "rules", "--lint=none", tmp_path / "queries.yaml")
 
 
-def test_the_dashboard_can_be_installed_anywhere() -> None:
+def test_the_dashboard_works_in_any_grafana() -> None:
     assert DASHBOARD["id"] is None
     assert DASHBOARD["uid"] == "cognito-authz"
     assert DASHBOARD["schemaVersion"] >= 39
@@ -111,7 +116,7 @@ def test_the_dashboard_can_be_installed_anywhere() -> None:
     ids = [panel["id"] for panel in panels()]
     assert len(set(ids)) == len(ids)
     used = set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD))) - {"__rate_interval", "__all"}
-    assert used == set(variables), "a variable that is not there, or that nobody uses"
+    assert used == set(variables), "a variable is undefined or unused"
     for panel in panels():
         assert panel["title"]
         if panel["type"] != "row":
@@ -123,28 +128,28 @@ def test_the_dashboard_can_be_installed_anywhere() -> None:
             assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
 
 
-def test_panels_do_not_lie_on_each_other() -> None:
+def test_panels_do_not_overlap() -> None:
     taken: dict[tuple[int, int], str] = {}
     for panel in panels():
         at = panel["gridPos"]
         assert at["x"] + at["w"] <= 24
         for cell in ((x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])):
-            assert cell not in taken, f"{panel['title']} lies on {taken.get(cell)}"
+            assert cell not in taken, f"{panel['title']} overlaps {taken.get(cell)}"
             taken[cell] = panel["title"]
 
 
-def test_the_chart_hands_the_dashboard_on_unchanged() -> None:
+def test_the_config_map_contains_the_dashboard_unchanged() -> None:
     config_map = rendered_ci(CHART / "ci" / "service-monitor-values.yaml").one("ConfigMap", "-dashboard")
     assert json.loads(config_map["data"]["cognito-authz.json"]) == DASHBOARD
     assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert config_map["metadata"]["annotations"]["grafana_folder"] == "Security"
 
 
-# ------------------------------------------------------------------------------------------------ what is really there
+# ------------------------------------------------------------------------------------------------ metrics in use
 
 @pytest.fixture(scope="module")
 def scraped(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[dict[str, str]]]]:
-    """Labels of the series of a running program, as the chart starts it with the account API, and of its Envoy; by name."""
+    """Labels of the series of a running program and of its Envoy, by metric. The account API is on."""
     with Stage(binary, tmp_path_factory.mktemp("metrics")) as stage:
         values = merged(NEEDED, {"userPool": {"jwksUrl": stage.jwks_url}, "account": {"enabled": True}})
         rendered = render(values)
@@ -163,13 +168,29 @@ def scraped(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield series
 
 
-FUNCTIONS = {"sum", "rate", "increase", "min", "max", "count", "absent", "changes", "time", "histogram_quantile", "by", "on", "and", "unless", "offset"}
+FUNCTIONS = {
+    "sum",
+    "rate",
+    "increase",
+    "min",
+    "max",
+    "count",
+    "absent",
+    "changes",
+    "time",
+    "histogram_quantile",
+    "by",
+    "on",
+    "and",
+    "unless",
+    "offset",
+}
 # Labels of the target, which Prometheus adds.
 TARGET = {"namespace", "job", "instance"}
 
 
 def used(expression: str) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
-    """Metrics of an expression, each with its matchers (label, operator, value)."""
+    """Metrics in an expression, each with its matchers (label, operator, value)."""
     expression = without_variables(expression)
     grouped = re.sub(r"\b(by|on)\s*\([^)]*\)", "", expression)
     for name, matchers in re.findall(r"\b([a-z_]\w*)\b(?:\{([^}]*)\})?(?!\s*\()", re.sub(r"\[[^]]*\]", "", grouped)):
@@ -179,13 +200,13 @@ def used(expression: str) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
             assert name in FUNCTIONS or re.fullmatch(r"\d*[smhd]|x", name), name
 
 
-def test_every_metric_and_label_in_use_is_there(scraped: dict[str, list[dict[str, str]]]) -> None:
+def test_every_metric_and_label_in_use_exists(scraped: dict[str, list[dict[str, str]]]) -> None:
     expressions = queries() + [(rule["alert"], rule["expr"]) for rule in ALERTS]
     metrics: set[str] = set()
     for where, expression in expressions:
         for name, matchers in used(expression):
             metrics.add(name)
-            assert name in scraped, f"{where}: nothing emits {name}"
+            assert name in scraped, f"{where}: {name} is not emitted"
             for label, operator, value in matchers:
                 if label in TARGET:
                     continue
@@ -205,7 +226,7 @@ def test_every_metric_of_the_program_is_on_the_dashboard(scraped: dict[str, list
     assert own - shown == set()
 
 
-def test_queries_select_by_the_variables() -> None:
+def test_every_query_selects_by_the_dashboard_variables() -> None:
     loose: list[Any] = []
     for title, query in queries():
         for name, matchers in used(query):

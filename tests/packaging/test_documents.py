@@ -1,6 +1,6 @@
-"""What the documents say is so: links lead somewhere, commands and options exist, configuration is accepted, tables are complete.
+"""The documents match the project: links work, commands and options exist, configuration is valid, tables are complete.
 
-README's tables of options and reasons are compared with the code by tests/it/tidy.rs.
+tests/it/tidy.rs compares the README's tables of options and reasons with the code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from commands import output, run
 from paths import ROOT, TOOLS
 from stage import CLIENT, POOL, Stage
 
-# Documents whose commands and options are ours to check.
+# Documents whose commands and options are checked.
 GUIDES = [
     "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/install.md", "docs/migrate.md", "docs/operations.md",
 ]  # fmt: skip
@@ -42,18 +42,18 @@ OTHERS = {
 
 
 def documents() -> list[Path]:
-    """Every document of the project, also one that is not committed yet."""
+    """Every document of the project, including those that are not committed yet."""
     listed = output("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md")
     return [ROOT / name for name in sorted(set(listed.split())) if (ROOT / name).is_file()]
 
 
 def without_code(text: str) -> str:
-    """The prose: what stands in code is no link."""
+    """Replaces code by a placeholder: it contains no links."""
     return re.sub(r"`[^`\n]*`", "`code`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
 
 
 def anchors(document: Path) -> set[str]:
-    """What headings can be linked by, as GitHub makes it of their text."""
+    """Anchors of the headings, as GitHub generates them."""
     found: dict[str, int] = {}
     text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
     for heading in re.findall(r"^#{1,6} +(.*?) *$", text, re.MULTILINE):
@@ -64,15 +64,18 @@ def anchors(document: Path) -> set[str]:
 
 
 def blocks(document: str, language: str) -> list[str]:
+    """Code blocks in a language."""
     text = (ROOT / document).read_text()
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def cells(line: str) -> list[str]:
+    """Cells of a row of a table."""
     return [cell.strip() for cell in line.strip().strip("|").split(" | ")]
 
 
 def section(document: str, heading: str) -> str:
+    """Text between a heading and the next one of level 2."""
     text = (ROOT / document).read_text()
     assert f"\n{heading}\n" in text, f"{document} has no {heading}"
     return re.split(r"^## ", text.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
@@ -91,7 +94,7 @@ def options(binary: Path) -> set[str]:
 # ------------------------------------------------------------------------------------------------ links
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_are_not_broken() -> None:
     everything = documents()
     assert len(everything) > 10
     wrong = []
@@ -105,21 +108,20 @@ def test_links_lead_somewhere() -> None:
                 continue
             link = f"{document.relative_to(ROOT)}: {target}"
             if not path.is_relative_to(ROOT):
-                wrong.append(f"{link} leads out of the project")
+                wrong.append(f"{link} points outside of the project")
             elif not path.exists():
-                wrong.append(f"{link} is not there")
+                wrong.append(f"{link} does not exist")
             elif anchor and path.suffix == ".md" and anchor not in anchors(path):
-                wrong.append(f"{link}: there is no such heading")
+                wrong.append(f"{link}: no such heading")
     assert not wrong, "\n".join(wrong)
 
 
 def test_every_document_is_linked() -> None:
-    """Nobody finds a page that no other names."""
     linked = set()
     for document in documents():
         for target in re.findall(r"\]\(([^)\s#]+)", document.read_text()):
             linked.add((document.parent / target).resolve())
-    # GitHub itself shows these.
+    # GitHub shows these itself.
     shown = {ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"}
     alone = [
         str(document.relative_to(ROOT))
@@ -136,12 +138,12 @@ def test_options_in_the_guides_exist(binary: Path) -> None:
     known = options(binary) | set().union(*OTHERS.values())
     seen = set()
     for guide in GUIDES:
-        # A name that another hyphen or a letter goes before is no option (and `---` is a rule of a table).
+        # After a letter or another hyphen it is not an option; `---` separates the header of a table.
         for option in re.findall(r"(?<![\w-])--([a-z][a-z0-9-]+)", (ROOT / guide).read_text()):
-            assert option in known, f"{guide}: nobody has --{option}"
+            assert option in known, f"{guide}: no program has --{option}"
             seen.add(option)
     unused = set().union(*OTHERS.values()) - seen
-    assert not unused, f"no guide names {unused} any more"
+    assert not unused, f"no guide mentions {unused}: remove them from OTHERS"
 
 
 def test_variables_in_the_guides_exist(binary: Path) -> None:
@@ -149,16 +151,16 @@ def test_variables_in_the_guides_exist(binary: Path) -> None:
     known = set(re.findall(r"\b(?:COGNITO|AWS)_[A-Z_]+", re.sub(r"\n +", " ", shown))) | {"COGNITO_CLIENT_SECRET"}
     for guide in GUIDES:
         for variable in re.findall(r"\bCOGNITO_[A-Z_]+", (ROOT / guide).read_text()):
-            assert variable in known, f"{guide}: {variable} is not a variable of the program"
+            assert variable in known, f"{guide}: {variable} is not an environment variable of the program"
 
 
-def test_what_commands_name_exists() -> None:
+def test_paths_in_commands_exist() -> None:
     seen = set()
     for guide in GUIDES:
         for block in blocks(guide, "sh"):
             for word in re.findall(r"(?<![\w./-])(?:deploy|tests|charts|docs|src)/[\w./-]*\w", block):
                 seen.add(word)
-                assert (ROOT / word).exists(), f"{guide}: {word} is not there"
+                assert (ROOT / word).exists(), f"{guide}: {word} does not exist"
             for name in re.findall(r"cargo bench --bench (\w+)", block):
                 assert (ROOT / "benches" / f"{name}.rs").is_file(), f"{guide}: there is no benchmark {name}"
     assert {"deploy/local/up", "tests/run", "deploy/envoy/envoy.yaml"} <= seen
@@ -166,13 +168,15 @@ def test_what_commands_name_exists() -> None:
         assert (ROOT / "benches" / f"{name}.rs").is_file()
 
 
-def test_values_that_helm_is_told_exist() -> None:
+def test_helm_values_in_commands_exist() -> None:
     values = ROOT / "charts" / "cognito-authz" / "values.yaml"
     known = yaml.safe_load(values.read_text())
-    told = re.findall(r"--set ['\"]?([\w.]+)", "\n".join(block for guide in GUIDES for block in blocks(guide, "sh")))
-    told += re.findall(r"`((?:metrics|istio|envoyGateway|userPool|grpc)\.[\w.]+)`", "\n".join((ROOT / g).read_text() for g in GUIDES))
-    assert "userPool.id" in told
-    for path in told:
+    used = re.findall(r"--set ['\"]?([\w.]+)", "\n".join(block for guide in GUIDES for block in blocks(guide, "sh")))
+    used += re.findall(
+        r"`((?:metrics|istio|envoyGateway|userPool|grpc)\.[\w.]+)`", "\n".join((ROOT / g).read_text() for g in GUIDES)
+    )
+    assert "userPool.id" in used
+    for path in used:
         node: Any = known
         for name in path.split("."):
             assert isinstance(node, dict), f"the chart has no value {path}"
@@ -180,10 +184,12 @@ def test_values_that_helm_is_told_exist() -> None:
             node = node[name]
 
 
-def test_the_image_is_called_the_same_everywhere() -> None:
+def test_image_and_charts_have_one_name() -> None:
     for guide in GUIDES:
         for image in re.findall(r"ghcr\.io/[\w./-]*\w", (ROOT / guide).read_text()):
-            assert re.fullmatch(r"ghcr\.io/cognito-authz/(cognito-authz|charts/cognito-authz(-sidecar)?)", image), f"{guide}: {image}"
+            assert re.fullmatch(r"ghcr\.io/cognito-authz/(cognito-authz|charts/cognito-authz(-sidecar)?)", image), (
+                f"{guide}: {image}"
+            )
 
 
 # ------------------------------------------------------------------------------------------------ configuration
@@ -193,25 +199,36 @@ def policy_files() -> list[str]:
     return [block for guide in GUIDES for block in blocks(guide, "yaml") if block.startswith("# policy.yaml")]
 
 
-def test_policy_files_in_the_guides_are_right(binary: Path, tmp_path: Path) -> None:
+def test_policy_files_in_the_guides_are_valid(binary: Path, tmp_path: Path) -> None:
     assert len(policy_files()) >= 3
     for text in policy_files():
         file = tmp_path / "policy.yaml"
         file.write_text(text)
-        done = run(binary, "check-config", "--config", file, "--account-api=false", "--user-pool-id", POOL, "--client-id", CLIENT,
-                   cwd=tmp_path, env={})
+        done = run(
+            binary,
+            "check-config",
+            "--config",
+            file,
+            "--account-api=false",
+            "--user-pool-id",
+            POOL,
+            "--client-id",
+            CLIENT,
+            cwd=tmp_path,
+            env={},
+        )
         assert done.returncode == 0, f"{done.stderr}\nin:\n{text}"
 
 
-def envoy_pieces() -> Iterator[dict[str, Any]]:
+def envoy_fragments() -> Iterator[dict[str, Any]]:
     for guide in GUIDES:
         for block in blocks(guide, "yaml"):
             if re.match(r"(http_filters|routes): ", block):
                 yield yaml.safe_load(block)
 
 
-def test_pieces_of_envoys_configuration_are_right(tmp_path: Path) -> None:
-    pieces = list(envoy_pieces())
+def test_fragments_of_envoys_configuration_are_valid(tmp_path: Path) -> None:
+    pieces = list(envoy_fragments())
     assert len(pieces) >= 3
     types = "type.googleapis.com/envoy.extensions.filters"
     router = {"name": "router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}}
@@ -221,12 +238,16 @@ def test_pieces_of_envoys_configuration_are_right(tmp_path: Path) -> None:
             "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "piece",
             "http_filters": [*piece.get("http_filters", []), router],
-            "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": piece.get("routes", nowhere)}]},
+            "route_config": {
+                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": piece.get("routes", nowhere)}]
+            },
         }
         chain = {"filters": [{"name": "manager", "typed_config": manager}]}
         address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
         clusters = [{"name": name, "type": "STATIC"} for name in ["app", "cognito", "shadow"]]
-        bootstrap = {"static_resources": {"clusters": clusters, "listeners": [{"address": address, "filter_chains": [chain]}]}}
+        bootstrap = {
+            "static_resources": {"clusters": clusters, "listeners": [{"address": address, "filter_chains": [chain]}]}
+        }
         file = tmp_path / f"{number}.json"
         file.write_text(json.dumps(bootstrap))
         done = run(TOOLS / "envoy", "--mode", "validate", "-c", file, "-l", "warn")
@@ -246,32 +267,36 @@ def metrics(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
         return web.get(f"http://{program.admin}/metrics").body.decode()
 
 
-def test_the_table_of_metrics_is_what_the_program_shows(metrics: str) -> None:
+def test_the_table_of_metrics_matches_the_program(metrics: str) -> None:
     shown: dict[str, tuple[str, set[str]]] = {
         name: (kind, set()) for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", metrics, re.MULTILINE)
     }
     for series, labels in re.findall(r"^([a-z_]+)\{([^}]*)\}", metrics, re.MULTILINE):
         name = series if series in shown else re.sub(r"_(bucket|sum|count)$", "", series)
         shown[name][1].update(set(re.findall(r'(\w+)="', labels)) - {"le"})
-    told = {}
+    documented = {}
     for line in section("docs/operations.md", "## Metrics").splitlines():
         if line.startswith("| `"):
             name, kind, labels, _ = cells(line)
-            told[name.strip("`")] = (kind, set(re.findall(r"`(\w+)`", labels)))
-    assert told == shown
+            documented[name.strip("`")] = (kind, set(re.findall(r"`(\w+)`", labels)))
+    assert documented == shown
 
 
-def test_messages_of_the_log_are_the_programs() -> None:
+def test_log_messages_in_the_guide_exist() -> None:
     sources = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
     rows = [line for line in section("docs/operations.md", "## Logs").splitlines() if line.startswith("| `")]
     assert len(rows) > 6
     for row in rows:
         for message in re.findall(r"`([^`]+)`", cells(row)[0]):
-            assert re.search(rf'"[^"\n]*{re.escape(message)}"', sources), f"the program never says “{message}”"
+            assert re.search(rf'"[^"\n]*{re.escape(message)}"', sources), f"the program does not log “{message}”"
 
 
-def test_what_fails_how_is_shown_by_tests_that_exist() -> None:
-    rows = [line for line in section("docs/operations.md", "## What fails, and what users see").splitlines() if line.startswith("| ")]
+def test_failure_modes_name_existing_tests() -> None:
+    rows = [
+        line
+        for line in section("docs/operations.md", "## What fails, and what users see").splitlines()
+        if line.startswith("| ")
+    ]
     assert len(rows) > 20
     for row in rows[1:]:
         what, *_, evidence = cells(row)
@@ -279,17 +304,17 @@ def test_what_fails_how_is_shown_by_tests_that_exist() -> None:
         for name in re.findall(r"`([^`]+)`", evidence):
             if "/" in name:
                 file = ROOT / name
-                assert file.is_file(), f"{what}: {name} is not there"
+                assert file.is_file(), f"{what}: {name} does not exist"
             elif file is not None and file.is_file():
                 assert f"fn {name}()" in file.read_text(), f"{what}: {file.name} has no {name}"
         assert file is not None or evidence in {"\N{EN DASH}", "shown by"}, f"{what}: {evidence}"
 
 
-def test_metrics_that_are_named_exist(metrics: str) -> None:
+def test_metrics_in_the_guides_exist(metrics: str) -> None:
     known = set(re.findall(r"^# TYPE (?:cognito_authz_)?(\S+) ", metrics, re.MULTILINE))
     seen = set()
     for guide in GUIDES:
-        # Without the names of tests, at the end of rows.
+        # The last column of a row can name a test; it is removed.
         text = re.sub(r"\| `(?:tests|src)/.*$", "", (ROOT / guide).read_text(), flags=re.MULTILINE)
         for name, label in re.findall(r"`(?:cognito_authz_)?([a-z_]+)(?:\{(\w+)[^`]*\})?`", text):
             if label or name in known or re.search(r"_(total|seconds|bytes|entries|successful)$", name):
@@ -316,7 +341,7 @@ def test_every_alert_has_a_runbook() -> None:
             assert anchor, f"{rule['alert']}: {document} has no heading #{anchor}"
             assert anchor in anchors(ROOT / document), f"{rule['alert']}: {document} has no heading #{anchor}"
     assert len(names) >= 8
-    # And the guides name no alert that is not there.
+    # The guides name only alerts that exist.
     for guide in GUIDES:
         for name in re.findall(r"\bCognitoAuthz[A-Z]\w+", (ROOT / guide).read_text()):
             assert name in names, f"{guide}: there is no alert {name}"

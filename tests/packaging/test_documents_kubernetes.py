@@ -1,4 +1,4 @@
-"""Kubernetes objects and Helm values that the documents show: what they name exists, and they open nothing by accident."""
+"""Kubernetes objects and Helm values in the documents: they refer to existing objects, and leave no route unchecked."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import helm_python as helm
 import pytest
 import yaml
 
-from helm_charts import render
+from helm_charts import merged, render
 from manifests import DEPLOY, documents, find, folder
 from paths import ROOT
 from stage import Node
-from test_chart import merged
 from test_documents import blocks
 from test_documents import documents as markdown
 
 
 def shown() -> Iterator[tuple[str, Node]]:
-    """Every object of Kubernetes in a YAML block of a document, with the document's name."""
+    """Every Kubernetes object in a YAML block of a document, with the document's path."""
     for document in markdown():
         name = str(document.relative_to(ROOT))
         for block in blocks(name, "yaml"):
@@ -29,12 +28,13 @@ def shown() -> Iterator[tuple[str, Node]]:
 
 
 def shipped() -> Iterator[tuple[str, Node]]:
+    """Objects in deploy/istio and deploy/envoy-gateway, with the directory."""
     for name in ("istio", "envoy-gateway"):
         yield from ((f"deploy/{name}", item) for item in folder(name))
 
 
 def backends(item: Node) -> Iterator[Node]:
-    """What an object sends requests to: `backendRefs` and Istio's destinations, wherever they are."""
+    """Destinations of an object's requests: all `backendRefs` and destinations of Istio."""
     if isinstance(item, dict):
         for key, value in item.items():
             if key == "backendRefs":
@@ -48,7 +48,7 @@ def backends(item: Node) -> Iterator[Node]:
             yield from backends(value)
 
 
-def test_services_that_documents_name_exist(production: list[Node]) -> None:
+def test_services_in_documents_exist(production: list[Node]) -> None:
     seen = set()
     for where, item in [*shown(), *shipped()]:
         for backend in backends(item):
@@ -60,30 +60,32 @@ def test_services_that_documents_name_exist(production: list[Node]) -> None:
     assert ("docs/account-api.md", "cognito-authz-account") in seen
 
 
-def test_objects_of_the_account_api_are_the_shipped_ones() -> None:
+def test_objects_in_the_account_api_guide_are_copies_of_shipped_ones() -> None:
     found = [item for where, item in shown() if where == "docs/account-api.md"]
     assert len(found) >= 2
-    ours = folder("istio") + folder("envoy-gateway")
+    existing = folder("istio") + folder("envoy-gateway")
     for item in found:
-        assert item in ours, f"{item['kind']} {item['metadata']['name']} is in no file of deploy/"
+        assert item in existing, f"{item['kind']} {item['metadata']['name']} is in no file of deploy/"
 
 
-def test_no_exception_of_istio_is_for_every_host_or_by_a_pattern() -> None:
-    looked_at = 0
+def test_exceptions_in_istio_name_hosts_and_exact_paths() -> None:
+    checked = 0
     for where, item in [*shown(), *shipped()]:
         if item["kind"] != "AuthorizationPolicy":
             continue
-        looked_at += 1
+        checked += 1
         for rule in item["spec"].get("rules", []):
             for operation in (to["operation"] for to in rule.get("to", [])):
                 excepted = operation.get("notPaths", [])
-                assert not excepted or operation.get("hosts"), f"{where}: {item['metadata']['name']} excepts paths of every host"
-                assert not [path for path in excepted if re.search(r"[*{]", path)], f"{where}: a pattern is excepted"
-    assert looked_at >= 4
+                assert not excepted or operation.get("hosts"), (
+                    f"{where}: {item['metadata']['name']} excepts paths on every host"
+                )
+                assert not [path for path in excepted if re.search(r"[*{]", path)], f"{where}: it excepts a pattern"
+    assert checked >= 4
 
 
 @pytest.mark.parametrize("document", ["docs/install.md"])
-def test_the_command_for_envoy_gateway_asks_about_the_whole_gateway(document: str) -> None:
+def test_the_command_for_envoy_gateway_targets_the_gateway(document: str) -> None:
     commands = [block for block in blocks(document, "sh") if "envoyGateway" in block]
     assert commands
     for command in commands:
@@ -96,6 +98,11 @@ def test_the_command_for_envoy_gateway_asks_about_the_whole_gateway(document: st
         rendered = render(merged(values, given))
         policy = rendered.one("SecurityPolicy")
         for target in policy["spec"]["targetRefs"]:
-            find(documents(DEPLOY / "envoy-gateway" / "gateway.yaml"), target["kind"], target["name"], policy["metadata"]["namespace"])
-            assert target["kind"] == "Gateway", "a route that is added later would be open"
+            find(
+                documents(DEPLOY / "envoy-gateway" / "gateway.yaml"),
+                target["kind"],
+                target["name"],
+                policy["metadata"]["namespace"],
+            )
+            assert target["kind"] == "Gateway", "routes added later would be open"
         assert not [warning for warning in rendered.warnings() if "targetRefs" in warning]

@@ -1,5 +1,8 @@
-"""The image, as far as it can be had without a container engine: its build stage is run for real, and its program runs
-as the Dockerfile says, in a file system that holds what the Dockerfile puts there."""
+"""The image, as far as it can be tested without a container engine.
+
+The build stage really runs, and the program runs as the Dockerfile says, in a file system with the files that the
+Dockerfile copies.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,8 @@ from upstream import Echo
 DOCKERFILE = ROOT / "Dockerfile"
 BUILD, IMAGE = dockerfile.read(DOCKERFILE)
 
-# An image that is pulled to every node beside every Envoy is to be small. It is about 12 MB; what makes it a good deal
-# larger (debug information, a second TLS library, a runtime) is to be noticed, and to be worth it.
+# Every node that runs an Envoy may pull the image, so it must be small. It has about 12 MB. The limit makes additions
+# noticed that make it much larger: debug information, a second TLS library, a runtime.
 MAX_BYTES = 14_000_000
 
 COGNITO = "cognito-idp.eu-west-1.amazonaws.com"
@@ -48,7 +51,7 @@ policies:
 routes:
 - {{path_prefix: /admin, policy: admin}}
 """
-# As the chart has them for a service of its own; without the account API, whose calls of Cognito have tests elsewhere.
+# Arguments of the chart for a standalone service. Other tests cover the account API.
 ARGUMENTS = ["--grpc-listen", "[::]:9191", "--admin-listen", "[::]:9190", "--account-api=false",
              "--config", "/etc/cognito-authz/policy.yaml"]
 ADMIN = "http://127.0.0.1:9190"
@@ -57,12 +60,12 @@ ADMIN = "http://127.0.0.1:9190"
 # ------------------------------------------------------------------------------------------------------ the Dockerfile
 
 
-def test_the_dockerfile_is_clean() -> None:
+def test_the_dockerfile_passes_the_linter() -> None:
     done = run(TOOLS / "hadolint", "--failure-threshold", "style", DOCKERFILE)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_bases_are_pinned_and_the_build_stage_is_the_script() -> None:
+def test_base_images_are_pinned_and_the_build_stage_runs_the_script() -> None:
     for stage in [BUILD, IMAGE]:
         assert re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", stage.base), stage.base
     assert BUILD.instructions[-1].name == "RUN"
@@ -70,14 +73,16 @@ def test_the_bases_are_pinned_and_the_build_stage_is_the_script() -> None:
                         BUILD.instructions[-1].value), BUILD.instructions[-1]
     assert not IMAGE.all("RUN"), "the image has no shell, and needs no default arguments"
     assert not IMAGE.all("CMD"), "the image has no shell, and needs no default arguments"
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", IMAGE.only("USER").value), "a name does not tell that it is not root"
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", IMAGE.only("USER").value), (
+        "Kubernetes cannot verify by a name that it is not root"
+    )
     labels = IMAGE.only("LABEL").value
     for label in ["source", "revision", "version", "licenses", "title", "description"]:
         assert f"org.opencontainers.image.{label}=" in labels
     assert IMAGE.only("ENTRYPOINT").command() == ["/cognito-authz"]
 
 
-def test_the_build_script_refuses_what_it_cannot_do(tmp_path: Path) -> None:
+def test_the_build_script_rejects_wrong_arguments(tmp_path: Path) -> None:
     script = ROOT / "deploy" / "image" / "build"
     cases: list[tuple[Command, dict[str, str], int, str]] = [
         ([], {}, 64, "Usage: "), (["--release"], {}, 64, "Usage: "),
@@ -98,15 +103,17 @@ def test_the_program_is_one_small_hardened_file(static_build: image_build.Build)
     assert size <= MAX_BYTES, f"{size:,} bytes"
     assert program.stat().st_mode & 0o777 == 0o555
     headers = readelf("-lW", program)
-    assert "INTERP" not in headers, "it wants a dynamic loader"
+    assert "INTERP" not in headers, "it needs a dynamic loader"
     assert "GNU_RELRO" in headers
     assert re.search(r"GNU_STACK .* RW ", headers), "the stack is executable"
     dynamic = readelf("-dW", program)
-    assert "NEEDED" not in dynamic, "it wants shared libraries"
-    assert re.search(r"Flags: .*\bNOW\b.*\bPIE\b", dynamic), dynamic  # no fixed address, nothing to be rebound
+    assert "NEEDED" not in dynamic, "it needs shared libraries"
+    assert re.search(r"Flags: .*\bNOW\b.*\bPIE\b", dynamic), (
+        dynamic
+    )  # position-independent, all symbols bound at startup
 
 
-def test_the_program_tells_its_commit_and_not_where_it_was_built(static_build: image_build.Build) -> None:
+def test_the_program_contains_its_commit_and_no_path_of_the_builder(static_build: image_build.Build) -> None:
     shown = output(static_build.program, "--version")
     assert shown == f"cognito-authz {cargo_version()} ({static_build.revision})\n"
     content = static_build.program.read_bytes()
@@ -123,12 +130,12 @@ def cargo_version() -> str:
     return re.search(r'^version = "([^"]+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]  # type: ignore[index]
 
 
-# ---------------------------------------------------------------------------------------------------------- it is alone
+# ---------------------------------------------------------------------------------------------------- the running image
 
 
 @dataclass
 class World:
-    """What the program can reach: names, keys over TLS, an application."""
+    """Servers that the program can reach: DNS, and Cognito's keys over TLS."""
 
     keys: Keys
     authority: network.Authority
@@ -142,7 +149,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A network in which Cognito's name leads to our server, whose certificate is of our own authority."""
+    """A network in which Cognito's name resolves to a test server, whose certificate is from a test authority."""
     if why := network.why_not_private():
         pytest.skip(why)
     keys, authority = Keys(), network.Authority("An authority for one test")
@@ -156,7 +163,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @contextmanager
 def container(build: image_build.Build, directory: Path, authorities: bytes) -> Iterator[Child]:
-    """The program in a tree with what the Dockerfile puts there, what an orchestrator adds, and the certificates."""
+    """The program, in a root with the Dockerfile's files, those of an orchestrator, and these root certificates."""
     root = directory / "root"
     root.mkdir(mode=0o755)
     for copy in IMAGE.all("COPY"):
@@ -181,12 +188,13 @@ def container(build: image_build.Build, directory: Path, authorities: bytes) -> 
         child.stop(20)
 
 
-def inside(root: Path, *command: str) -> list[str | Path]:
+def inside(root: Path, *command: str) -> Command:
+    """The command that runs `command` in a container."""
     return [sys.executable, Path(__file__).with_name("container.py"), root, IMAGE.only("USER").value, *command]
 
 
 def healthcheck(directory: Path) -> subprocess.CompletedProcess[str]:
-    """Exactly what the Dockerfile's HEALTHCHECK runs, where it runs."""
+    """Runs the command of the Dockerfile's HEALTHCHECK in the container."""
     kind, command = IMAGE.only("HEALTHCHECK").value.split(maxsplit=1)
     assert kind == "CMD"
     return run(*inside(directory / "root", *json.loads(command)))
@@ -197,13 +205,15 @@ def test_the_image_serves_from_an_empty_file_system(
     with container(static_build, tmp_path, world.authority.pem) as child:
         child.wait_until("ready", lambda: web.is_ok(f"{ADMIN}/readyz"), 30)
         assert world.asked_for == [f"/{POOL}/.well-known/jwks.json"], "the keys, over TLS, once"
-        assert COGNITO in world.looked_up, "its name was not asked for: where did the program get the address?"
-        is_confined(child, tmp_path / "root")
+        assert COGNITO in world.looked_up, "the program did not look up the name"
+        assert_confined(child, tmp_path / "root")
 
         checked = healthcheck(tmp_path)
         assert (checked.returncode, checked.stdout) == (0, "ready\n"), checked
         metrics = web.get(f"{ADMIN}/metrics").body.decode()
-        assert f'cognito_authz_build_info{{revision="{static_build.revision}",version="{cargo_version()}"}} 1' in metrics
+        assert (
+            f'cognito_authz_build_info{{revision="{static_build.revision}",version="{cargo_version()}"}} 1' in metrics
+        )
 
         with envoy(tmp_path) as (ask, proxy):
             token = world.token()
@@ -217,29 +227,31 @@ def test_the_image_serves_from_an_empty_file_system(
             assert ask("/admin", world.token(**{"cognito:groups": ["admins"]})).status == 200
 
         assert child.stop(20) == 0, child.lines()[-5:]
-    assert healthcheck(tmp_path).returncode == 1, "nobody is there any more"
+    assert healthcheck(tmp_path).returncode == 1, "the program has ended"
 
 
 def test_the_image_trusts_only_the_authorities_in_it(
         static_build: image_build.Build, world: World, tmp_path: Path) -> None:
     asked = len(world.asked_for)
-    with container(static_build, tmp_path, network.Authority("Somebody else").pem) as child:
+    with container(static_build, tmp_path, network.Authority("Another authority").pem) as child:
         child.wait_until("failing to fetch keys", lambda: any("jwks" in line.lower() and "certificate" in line.lower()
                                                               for line in child.lines()), 30)
         assert web.get(f"{ADMIN}/readyz").status == 503
         checked = healthcheck(tmp_path)
         assert checked.returncode == 1, checked
         assert "not ready (503" in checked.stderr, checked
-        assert web.is_ok(f"{ADMIN}/livez"), "a restart would not help"
-        assert len(world.asked_for) == asked, "it asked a server that it cannot know"
+        assert web.is_ok(f"{ADMIN}/livez"), "a restart must not be triggered: it would not help"
+        assert len(world.asked_for) == asked, "it sent a request to a server that it must not trust"
         assert child.stop(20) == 0
 
 
-def is_confined(child: Child, root: Path) -> None:
-    """What the kernel says of the program."""
+def assert_confined(child: Child, root: Path) -> None:
+    """Checks with /proc that the program is confined."""
     parent = Path(f"/proc/{child.pid}")
     [pid] = (parent / "task" / str(child.pid) / "children").read_text().split()
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+    )
     user, group = IMAGE.only("USER").value.split(":")
     assert status["Uid"].split() == [user] * 4
     assert status["Gid"].split() == [group] * 4
@@ -256,7 +268,7 @@ def is_confined(child: Child, root: Path) -> None:
 
 @contextmanager
 def envoy(directory: Path) -> Iterator[tuple[Any, Child]]:
-    """The real one, with the example that people copy, as it is: there is room for its ports here."""
+    """Envoy with deploy/envoy/envoy.yaml, unchanged: its ports are free in the private network."""
     source = ROOT / "deploy" / "envoy" / "envoy.yaml"
     resources = yaml.safe_load(source.read_text())
     admin = port(resources["admin"])
@@ -270,8 +282,12 @@ def envoy(directory: Path) -> Iterator[tuple[Any, Child]]:
 
     handler: type[BaseHTTPRequestHandler] = Echo
     with network.http_server(("127.0.0.1", port(endpoint)), handler):
-        child = Child("envoy", [TOOLS / "envoy", "-c", source, "-l", "warn", "--concurrency", "1", "--disable-hot-restart"],
-                      log=directory / "envoy.log", cwd=directory)
+        child = Child(
+            "envoy",
+            [TOOLS / "envoy", "-c", source, "-l", "warn", "--concurrency", "1", "--disable-hot-restart"],
+            log=directory / "envoy.log",
+            cwd=directory,
+        )
         try:
             child.wait_until("ready", lambda: web.is_ok(f"http://127.0.0.1:{admin}/ready"), 20)
             yield ask, child

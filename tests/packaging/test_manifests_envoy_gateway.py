@@ -1,4 +1,4 @@
-"""deploy/envoy-gateway: what names something names what is there, and everything fails closed."""
+"""deploy/envoy-gateway: references point to existing objects, and everything fails closed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from manifests import (
     DEPLOY,
     VERSIONS,
     assert_restricted,
+    authz_container,
     check_builtin,
     check_routes,
     documents,
     find,
     folder,
-    ours,
     patched_envoy_deployment,
 )
 from stage import Node, named
@@ -25,7 +25,7 @@ from stage import Node, named
 GATEWAY = DEPLOY / "envoy-gateway"
 
 
-def test_envoy_gateway_fails_closed_and_soon() -> None:
+def test_checks_fail_closed_after_250_ms() -> None:
     asked = [item["spec"]["extAuth"] for item in folder("envoy-gateway")
              if item["kind"] == "SecurityPolicy" and "extAuth" in item["spec"]]
     assert len(asked) == 3
@@ -36,23 +36,28 @@ def test_envoy_gateway_fails_closed_and_soon() -> None:
         assert "bodyToExtAuth" not in settings
     first, *others = ({key: value for key, value in settings.items() if key not in ("contextExtensions", "grpc")}
                       for settings in asked)
-    assert all(other == first for other in others), "copies that have grown apart"
+    assert all(other == first for other in others), "the copies differ"
 
 
-def test_a_retry_of_envoy_gateway_does_not_stay_with_a_dead_pod() -> None:
-    """Envoy Gateway sets no `previous_hosts` for retries of a check (`buildNonRouteRetryPolicy`), so each try is a draw."""
-    asked = [item["spec"]["extAuth"]["grpc"]["backendSettings"] for item in folder("envoy-gateway")
-             if item["kind"] == "SecurityPolicy" and "backendSettings" in item["spec"].get("extAuth", {}).get("grpc", {})]
-    assert len(asked) == 2, "copies that have grown apart"
-    assert asked[0] == asked[1], "copies that have grown apart"
+def test_retries_are_likely_to_reach_another_pod() -> None:
+    """Envoy Gateway sets no `previous_hosts` for these retries (`buildNonRouteRetryPolicy`): any pod may be chosen."""
+    asked = [
+        item["spec"]["extAuth"]["grpc"]["backendSettings"]
+        for item in folder("envoy-gateway")
+        if item["kind"] == "SecurityPolicy" and "backendSettings" in item["spec"].get("extAuth", {}).get("grpc", {})
+    ]
+    assert len(asked) == 2, "the copies differ"
+    assert asked[0] == asked[1], "the copies differ"
     assert asked[0]["retry"] == {
         "numRetries": 6, "perRetry": {"backOff": {"baseInterval": "1ms", "maxInterval": "120ms"}},
         "retryOn": {"triggers": ["connect-failure", "refused-stream", "reset", "unavailable"]}}
-    assert asked[0]["loadBalancer"] == {"type": "RoundRobin"}, "a dead pod has the fewest requests"
+    assert asked[0]["loadBalancer"] == {"type": "RoundRobin"}, (
+        "LeastRequest would prefer a dead pod, which has the fewest requests"
+    )
     assert "maxParallelRetries" not in asked[0]["circuitBreaker"], "its default is 1024"
 
 
-def test_envoy_gateway_names_what_is_there(production: list[Node]) -> None:
+def test_references_point_to_existing_objects(production: list[Node]) -> None:
     objects = folder("envoy-gateway")
     grants = [item for item in objects if item["kind"] == "ReferenceGrant"]
     for policy in (item for item in objects if item["kind"] == "SecurityPolicy"):
@@ -70,7 +75,7 @@ def test_envoy_gateway_names_what_is_there(production: list[Node]) -> None:
             wanted = {"group": "", "kind": "Service", "name": reference["name"]}
             granted = [grant for grant in grants if grant["metadata"]["namespace"] == where
                        and asking in grant["spec"]["from"] and wanted in grant["spec"]["to"]]
-            assert granted or where == namespace, f"nobody grants {namespace} the service"
+            assert granted or where == namespace, f"no ReferenceGrant lets {namespace} use the service"
     classes = {item["metadata"]["name"] for item in objects if item["kind"] == "GatewayClass"}
     for item in objects:
         assert item["kind"] != "Gateway" or item["spec"]["gatewayClassName"] in classes
@@ -79,14 +84,14 @@ def test_envoy_gateway_names_what_is_there(production: list[Node]) -> None:
             find(objects, reference["kind"], reference["name"], reference["namespace"])
     check_routes(objects, production)
     [application] = documents(GATEWAY / "application.yaml")
-    assert application["spec"]["ingress"][0]["ports"] == [{"port": 3000}], "where the routes lead"
-    # Asked about unless said otherwise, and said otherwise for one route only.
+    assert application["spec"]["ingress"][0]["ports"] == [{"port": 3000}], "the port that the routes use"
+    # Every route is checked, except one.
     open_routes = [policy["spec"]["targetRefs"][0]["name"] for policy in objects
                    if policy["kind"] == "SecurityPolicy" and "extAuth" not in policy["spec"]]
     assert open_routes == ["account"]
 
 
-def test_the_policy_of_a_route_is_one_of_the_policy_file(production: list[Node]) -> None:
+def test_the_policy_of_a_route_exists_in_the_policy_file(production: list[Node]) -> None:
     policy_file = yaml.safe_load(find(production, "ConfigMap", "cognito-authz-policy")["data"]["policy.yaml"])
     extensions = [extension for item in documents(GATEWAY / "admin.yaml") if item["kind"] == "SecurityPolicy"
                   for extension in item["spec"]["extAuth"]["contextExtensions"]]
@@ -106,20 +111,20 @@ def test_forged_headers_are_removed_at_the_gateway() -> None:
     assert policy["spec"]["path"] == {"escapedSlashesAction": "UnescapeRedirect", "disableMergeSlashes": False}
 
 
-def test_the_patch_puts_sidecar_and_socket_into_envoys_pods(tmp_path: Path) -> None:
+def test_the_patch_adds_sidecar_and_socket_to_envoys_pods(tmp_path: Path) -> None:
     deployment = patched_envoy_deployment(tmp_path)
     check_builtin([deployment], VERSIONS)
     pod = deployment["spec"]["template"]["spec"]
     assert_restricted(pod)
     [backend] = [item for item in documents(GATEWAY / "sidecar" / "security-policy.yaml") if item["kind"] == "Backend"]
     path = backend["spec"]["endpoints"][0]["unix"]["path"]
-    assert f"--grpc-listen=unix:{path}" in ours(pod)["args"]
+    assert f"--grpc-listen=unix:{path}" in authz_container(pod)["args"]
     envoy = named(pod["containers"], "envoy")
-    for container in (ours(pod), envoy):
+    for container in (authz_container(pod), envoy):
         mount = next(mount for mount in container["volumeMounts"] if mount["name"] == "authz-socket")
         assert Path(path).parent == Path(mount["mountPath"])
-    assert len(envoy["volumeMounts"]) == 2, "what was there is there still"
-    assert len(pod["volumes"]) == 2, "what was there is there still"
+    assert len(envoy["volumeMounts"]) == 2, "the patch must keep existing volumes"
+    assert len(pod["volumes"]) == 2, "the patch must keep existing volumes"
     assert [container["name"] for container in pod["containers"]] == ["envoy", "shutdown-manager"]
     values = yaml.safe_load((GATEWAY / "sidecar" / "envoy-gateway.yaml").read_text())
     assert values == {"config": {"envoyGateway": {"extensionApis": {"enableBackend": True}}}}

@@ -1,53 +1,39 @@
-"""deploy/istio: what names something names what is there, and what Istio makes of it does what the README says.
+"""deploy/istio: references point to existing objects, and Envoy with the result does what the README says.
 
-Istio itself does not run here. Its part, turning policies into filters and applying patches to them, is written down
-below; Envoy with the result is real.
+Istio itself does not run here; istio.py does its part. Envoy and cognito-authz are real.
 """
 
 from __future__ import annotations
 
-import copy
-import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 import web
-from bootstrap import EXT_AUTHZ, RBAC, Bootstrap, validate
+from bootstrap import EXT_AUTHZ, Bootstrap, validate
+from istio import ISTIO, NORMALIZATIONS, OTHER, SHOP, istio_bootstrap, provider
 from manifests import (
-    DEPLOY,
     assert_restricted,
+    authz_container,
     check_routes,
     documents,
     find,
     folder,
-    ours,
     pod_specs,
 )
 from stage import Envoy, Node, Program, Stage, named, tcp
 
-ISTIO = DEPLOY / "istio"
-SHOP, OTHER = "shop.example.com", "other.example.com"
-
-
-def provider(name: str) -> Node:
-    config = yaml.safe_load((ISTIO / "mesh-config.yaml").read_text())["meshConfig"]
-    assert config["pathNormalization"] == {"normalization": "DECODE_AND_MERGE_SLASHES"}
-    found: Node = named(config["extensionProviders"], name)["envoyExtAuthzGrpc"]
-    return found
-
 
 @pytest.mark.parametrize("name", ["cognito-authz", "cognito-authz-sidecar"])
-def test_istio_providers_fail_closed_and_soon(name: str) -> None:
+def test_providers_fail_closed_after_250_ms(name: str) -> None:
     settings = provider(name)
     assert (settings["timeout"], settings["failOpen"], settings["statusOnError"]) == ("0.25s", False, "503")
     assert "includeRequestBodyInCheck" not in settings
 
 
-def test_istio_names_what_is_there(production: list[Node]) -> None:
+def test_references_point_to_existing_objects(production: list[Node]) -> None:
     objects = folder("istio")
     service, namespace, *_ = provider("cognito-authz")["service"].split(".")
     found = find(production, "Service", service, namespace)
@@ -68,7 +54,7 @@ def test_istio_names_what_is_there(production: list[Node]) -> None:
         if item["kind"] in {"AuthorizationPolicy", "PeerAuthentication", "EnvoyFilter"}:
             labels = selector.get("matchLabels") or selector.get("labels") or {}
             assert labels.items() <= pods[item["metadata"]["namespace"]].items(), item["metadata"]["name"]
-            assert labels or spec["targetRefs"], "it would be for everything in the namespace"
+            assert labels or spec["targetRefs"], "it would apply to the whole namespace"
         for target in spec.get("targetRefs", []):
             find(objects, target["kind"], target["name"], item["metadata"]["namespace"])
         if spec.get("action") == "CUSTOM":
@@ -77,7 +63,7 @@ def test_istio_names_what_is_there(production: list[Node]) -> None:
 
 
 @pytest.mark.parametrize("file", ["authorization-policy.yaml", "sidecar/authorization-policy.yaml"])
-def test_the_two_lines_in_istio_are_about_the_same_paths(file: str) -> None:
+def test_the_custom_and_the_deny_policy_cover_the_same_paths(file: str) -> None:
     first, second = documents(ISTIO / file)
     assert [item["spec"]["action"] for item in (first, second)] == ["CUSTOM", "DENY"]
     assert first["spec"].get("targetRefs") == second["spec"].get("targetRefs")
@@ -88,34 +74,36 @@ def test_the_two_lines_in_istio_are_about_the_same_paths(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["authorization-policy.yaml", "sidecar/authorization-policy.yaml"])
-def test_exceptions_in_istio_are_of_one_host_and_exact(file: str) -> None:
+def test_exceptions_name_a_host_and_exact_paths(file: str) -> None:
     for item in documents(ISTIO / file):
         operations = [to["operation"] for rule in item["spec"]["rules"] for to in rule.get("to", [])]
         excepted = [operation for operation in operations if "notPaths" in operation]
-        assert all(operation.get("hosts") for operation in excepted), "an exception for every host"
+        assert all(operation.get("hosts") for operation in excepted), "the exception would apply to every host"
         paths = [path for operation in excepted for path in operation["notPaths"]]
-        assert not [path for path in paths if "*" in path or "{" in path], "a pattern also matches what others read otherwise"
-        # A request is asked about unless its host is excepted; what is excepted is one host's exact paths.
+        assert not [path for path in paths if "*" in path or "{" in path], (
+            "a pattern also matches paths that an application decodes differently"
+        )
+        # Requests for other hosts are checked, whatever their path.
         assert not operations or {"notHosts": excepted[0]["hosts"]} in operations
 
 
-def test_istio_lets_probes_through_and_nothing_else(production: list[Node]) -> None:
+def test_only_the_admin_port_accepts_plaintext(production: list[Node]) -> None:
     for item in (item for item in folder("istio") if item["kind"] == "PeerAuthentication"):
         assert set(item["spec"]) == {"selector", "mtls", "portLevelMtls"}
         assert item["spec"]["mtls"] == {"mode": "STRICT"}
         assert item["spec"]["portLevelMtls"] == {9190: {"mode": "PERMISSIVE"}}
     for pod in pod_specs(production + folder("istio")):
-        container = ours(pod)
+        container = authz_container(pod)
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         assert {ports[container[probe]["httpGet"]["port"]] for probe in container if probe.endswith("Probe")} == {9190}
 
 
-def test_the_socket_is_where_the_sidecar_puts_it() -> None:
+def test_the_socket_has_the_same_path_everywhere() -> None:
     objects = folder("istio")
     deployment = find(objects, "Deployment", "application")
     pod = deployment["spec"]["template"]["spec"]
     assert_restricted(pod)
-    container = ours(pod)
+    container = authz_container(pod)
     [endpoint] = find(objects, "ServiceEntry", "cognito-authz-sidecar")["spec"]["endpoints"]
     path = endpoint["address"].removeprefix("unix://")
     assert f"--grpc-listen=unix:{path}" in container["args"]
@@ -124,166 +112,22 @@ def test_the_socket_is_where_the_sidecar_puts_it() -> None:
     volume = named(pod["volumes"], mount["name"])
     annotation = deployment["spec"]["template"]["metadata"]["annotations"]["sidecar.istio.io/userVolumeMount"]
     assert json.loads(annotation) == {volume["name"]: {"mountPath": mount["mountPath"]}}
-    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"], "or Istio's proxy is locked out"
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"], (
+        "Istio's proxy could not open the socket"
+    )
     assert container["restartPolicy"] == "Always"
-
-
-def merge(into: Node, patch: Node) -> None:
-    """Protobuf's merge, which is what MERGE of an EnvoyFilter is: messages are merged, lists grow."""
-    for name, value in patch.items():
-        if isinstance(value, dict) and isinstance(into.get(name), dict):
-            merge(into[name], value)
-        elif isinstance(value, list) and name in into:
-            into[name] = into[name] + value
-        else:
-            into[name] = copy.deepcopy(value)
-
-
-def apply_envoy_filters(manager: Node, filters: list[Node], context: str) -> None:
-    """Istio's part for the kinds of patch in envoy-filter.yaml; a patch that matches nothing fails here."""
-    for patch in (patch for item in filters for patch in item["spec"]["configPatches"]):
-        operation, value, match = patch["patch"]["operation"], patch["patch"]["value"], patch["match"]
-        assert match["context"] == context
-        hosts = manager["route_config"]["virtual_hosts"]
-        inner = match.get("listener", {}).get("filterChain", {}).get("filter", {}).get("subFilter", {}).get("name")
-        targets: list[Node] = {
-            "NETWORK_FILTER": [{"typed_config": manager}],
-            "HTTP_FILTER": [entry for entry in manager["http_filters"] if entry["name"] == inner],
-            "VIRTUAL_HOST": hosts,
-            "HTTP_ROUTE": [route for host in hosts for route in host["routes"] if route["name"] == match.get(
-                "routeConfiguration", {}).get("vhost", {}).get("route", {}).get("name")],
-        }[patch["applyTo"]]
-        if operation == "INSERT_FIRST":
-            manager["http_filters"].insert(0, copy.deepcopy(value))
-            continue
-        assert operation == "MERGE", patch
-        assert targets, patch
-        for target in targets:
-            if "typed_config" in value:
-                assert target["typed_config"]["@type"] == value["typed_config"]["@type"], "only equal types are merged"
-            merge(target, value)
-
-
-def istio_rbac(name: str, policies: Node, action: str, shadow: bool = False) -> Node:
-    rules = {"shadow_rules" if shadow else "rules": {"action": action, "policies": policies}}
-    prefix = {"shadow_rules_stat_prefix": "istio_ext_authz_"} if shadow else {}
-    return {"name": name, "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", **rules, **prefix}}
-
-
-def matcher(value: str) -> Node:
-    """One of Istio's values: exact, `prefix*` or `*suffix`."""
-    if value.endswith("*"):
-        return {"prefix": value[:-1]}
-    return {"suffix": value[1:]} if value.startswith("*") else {"exact": value}
-
-
-def permissions(rule: Node) -> list[Node]:
-    """Istio's part for `to` and `when` of a rule: operations are alternatives, members of one all have to match."""
-    def any_of(field: str, values: list[str]) -> Node:
-        matchers = [matcher(value) for value in values]
-        rules = {
-            # Without the query, after normalization; hosts without regard to case (Istio's `HostMatcher`).
-            "paths": [{"url_path": {"path": one}} for one in matchers],
-            "hosts": [{"header": {"name": ":authority", "string_match": {**one, "ignore_case": True}}} for one in matchers],
-        }[field]
-        return {"or_rules": {"rules": rules}}
-
-    when: list[Node] = []
-    for condition in rule.get("when", []):
-        name, key = condition["key"].removeprefix("experimental.").removesuffix("]").split("[")
-        values = [{"sourced_metadata": {"metadata_matcher": {
-            "filter": name, "path": [{"key": key}], "value": {"string_match": {"exact": value}}}}}
-            for value in condition["notValues"]]
-        when.append({"not_rule": {"or_rules": {"rules": values}}})
-    found = []
-    for operation in (to["operation"] for to in rule.get("to", [{"operation": {}}])):
-        conditions = [any_of(field, values) for field, values in operation.items() if not field.startswith("not")]
-        conditions += [{"not_rule": any_of(field[3:].lower(), values)} for field, values in operation.items()
-                       if field.startswith("not")]
-        found.append({"and_rules": {"rules": conditions + when}} if conditions + when else {"any": True})
-    return found
-
-
-def as_istio_does(first: Node, second: Node, settings: Node) -> list[Node]:
-    """The HTTP filters that Istio generates for a CUSTOM and a DENY policy (pilot/pkg/security/authz): a shadow rule
-    marks the requests that are to be asked about, ext_authz asks about those, and the DENY follows."""
-    def policies(item: Node, name: str) -> Node:
-        return {f"{name}-{number}": {"permissions": permissions(rule), "principals": [{"any": True}]}
-                for number, rule in enumerate(item["spec"]["rules"])}
-
-    return [
-        istio_rbac(RBAC, policies(first, "istio-ext-authz"), "DENY", shadow=True),
-        {"name": EXT_AUTHZ, "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
-            "transport_api_version": "V3",
-            "grpc_service": {"envoy_grpc": {"cluster_name": "cognito_authz_tcp", "authority": "outbound_.9191_._.x"},
-                             "timeout": settings["timeout"]},
-            "failure_mode_allow": settings["failOpen"],
-            "status_on_error": {"code": int(settings["statusOnError"])},
-            "filter_enabled_metadata": {
-                "filter": RBAC, "path": [{"key": "istio_ext_authz_shadow_effective_policy_id"}],
-                "value": {"string_match": {"prefix": "istio-ext-authz"}}}}},
-        istio_rbac(f"{RBAC}.deny", policies(second, "second-line"), "DENY"),
-        {"name": "envoy.filters.http.router", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}},
-    ]
-
-
-def virtual_hosts(context: str) -> list[Node]:
-    """The routes that a proxy gets: at the gateway those of gateway.yaml, and a site that knows nothing of this."""
-    everything: Node = {"name": "application", "match": {"prefix": "/"}, "route": {"cluster": "app"}}
-    if context == "SIDECAR_INBOUND":
-        return [{"name": "inbound|http|3000", "domains": ["*"], "routes": [everything]}]
-    sites: dict[str, list[tuple[str, Node]]] = {OTHER: [("/", everything)]}
-    for item in (item for item in documents(ISTIO / "gateway.yaml") if item["kind"] == "HTTPRoute"):
-        for host, rule in itertools.product(item["spec"]["hostnames"], item["spec"]["rules"]):
-            [match], [backend] = rule["matches"], rule["backendRefs"]
-            assert match["path"]["type"] == "PathPrefix"
-            prefix = match["path"]["value"]
-            cluster = "account" if backend["name"] == "cognito-authz-account" else "app"
-            route = {"name": rule["name"], "route": {"cluster": cluster},
-                     "match": {"prefix": "/"} if prefix == "/" else {"path_separated_prefix": prefix}}
-            sites.setdefault(host, []).append((prefix, route))
-    # Longer prefixes take precedence (Gateway API).
-    return [{"name": f"{host}:80", "domains": [host, f"{host}:*"],
-             "routes": [route for _, route in sorted(routes, key=lambda one: -len(one[0]))]} for host, routes in sites.items()]
-
-
-# meshConfig.pathNormalization, as Istio translates it (pilot/pkg/networking/core, `connectionManager`).
-NORMALIZATIONS: dict[str, Node] = {
-    "BASE": {"normalize_path": True, "merge_slashes": False, "path_with_escaped_slashes_action": "KEEP_UNCHANGED"},
-    "MERGE_SLASHES": {"normalize_path": True, "merge_slashes": True, "path_with_escaped_slashes_action": "KEEP_UNCHANGED"},
-    "DECODE_AND_MERGE_SLASHES": {
-        "normalize_path": True, "merge_slashes": True, "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD"},
-}
-
-
-def istio_bootstrap(directory: Path, context: str, name: str, *, patched: bool = True) -> Bootstrap:
-    """What Istio would give a proxy, with our patches: in the frame of our own file, whose filters are replaced."""
-    bootstrap = Bootstrap()
-    listeners = bootstrap.config["static_resources"]["listeners"]
-    listeners[:] = [named(listeners, "ingress_tcp")]
-    manager = bootstrap.manager("ingress_tcp")
-    for ours_only in ("early_header_mutation_extensions", "common_http_protocol_options"):
-        del manager[ours_only]
-    manager.update(NORMALIZATIONS["DECODE_AND_MERGE_SLASHES"])
-    manager["route_config"] = {"name": "http.80", "virtual_hosts": virtual_hosts(context)}
-    first, second = documents(directory / "authorization-policy.yaml")
-    manager["http_filters"] = as_istio_does(first, second, provider(name))
-    if patched:
-        apply_envoy_filters(manager, documents(directory / "envoy-filter.yaml"), context)
-    return bootstrap
 
 
 PROXIES = [(ISTIO, "GATEWAY", "cognito-authz"), (ISTIO / "sidecar", "SIDECAR_INBOUND", "cognito-authz-sidecar")]
 
 
 @pytest.mark.parametrize(("directory", "context", "name"), PROXIES)
-def test_envoy_takes_the_patches_without_a_warning(directory: Path, context: str, name: str, tmp_path: Path) -> None:
+def test_envoy_accepts_the_patched_configuration_without_warnings(
+    directory: Path, context: str, name: str, tmp_path: Path
+) -> None:
     bootstrap = istio_bootstrap(directory, context, name)
     validate(bootstrap.write(tmp_path / "istio.json"))
-    # The lists are the ones of our own file, which says why.
+    # The lists equal those of envoy.yaml, which gives the reasons.
     patched, shipped = bootstrap.ext_authz("ingress_tcp"), Bootstrap().ext_authz("ingress_tcp")
     assert patched["allowed_headers"] == shipped["allowed_headers"]
     for rule in ("disallow_all", "allow_expression"):
@@ -293,7 +137,7 @@ def test_envoy_takes_the_patches_without_a_warning(directory: Path, context: str
 
 
 def gateway(stage: Stage, authz: Program, bootstrap: Bootstrap) -> Envoy:
-    """A gateway before a running service and an application."""
+    """Envoy with a running service and an application behind it."""
     for cluster, listener in (("cognito_authz_tcp", "grpc"), ("account", "account")):
         bootstrap.point(cluster, tcp(authz.bound(listener)))
     bootstrap.point("app", tcp(stage.application()))
@@ -309,7 +153,7 @@ def stage(binary: Path, tmp_path: Path) -> Iterator[Stage]:
 
 @pytest.fixture
 def authz(stage: Stage, production: list[Node]) -> Program:
-    """The service with the policy file that is shipped beside these manifests, and all of the account API."""
+    """The service with the policy file of the production overlay, and all operations of the account API."""
     policy = stage.directory / "policy.yaml"
     policy.write_text(find(production, "ConfigMap", "cognito-authz-policy")["data"]["policy.yaml"])
     return stage.authz("authz", "--account-listen", "127.0.0.1:0", "--config", policy,
@@ -317,7 +161,7 @@ def authz(stage: Stage, production: list[Node]) -> Program:
                        "--oauth-redirect-uris", f"https://{SHOP}/callback")
 
 
-def test_a_gateway_with_the_patches_does_what_the_readme_says(stage: Stage, authz: Program) -> None:
+def test_a_gateway_with_the_patches(stage: Stage, authz: Program) -> None:
     origin = [("origin", "https://app.example.com")]
     host = ("host", SHOP)
     bootstrap = istio_bootstrap(*PROXIES[0])
@@ -325,7 +169,7 @@ def test_a_gateway_with_the_patches_does_what_the_readme_says(stage: Stage, auth
     bootstrap.remove_filter("without_custom", EXT_AUTHZ)
     envoy = gateway(stage, authz, bootstrap)
     envoy.wait_for("cognito_authz_tcp", 1)
-    url, unasked = envoy.urls["ingress_tcp"], envoy.urls["without_custom"]
+    url, unchecked = envoy.urls["ingress_tcp"], envoy.urls["without_custom"]
 
     answer = web.get(f"{url}/orders", [*stage.keys.bearer(), host, ("x-auth-sub", "root"), ("x-auth-forged", "root")])
     headers = dict(map(tuple, answer.json()["headers"]))
@@ -336,17 +180,19 @@ def test_a_gateway_with_the_patches_does_what_the_readme_says(stage: Stage, auth
     assert refused.header("access-control-allow-origin") == "https://app.example.com"
     assert web.get(f"{url}/orders", [host, ("x_auth_sub", "root")]).status == 400
     assert web.get(f"{url}/auth/openapi.json", [host]).status == 200
-    # Second line: the CUSTOM policy is gone.
-    assert web.get(f"{unasked}/orders", [*stage.keys.bearer(), host]).status == 403
-    assert web.get(f"{unasked}/auth/openapi.json", [host]).status == 200
-    # An outage is a 503 and not a refusal.
+    # Without the CUSTOM policy, the DENY policy rejects.
+    assert web.get(f"{unchecked}/orders", [*stage.keys.bearer(), host]).status == 403
+    assert web.get(f"{unchecked}/auth/openapi.json", [host]).status == 200
+    # An outage gives 503, not a denial.
     authz.child.stop(10)
     assert web.get(f"{url}/orders", [*stage.keys.bearer(), host]).status == 503
 
 
 @pytest.mark.parametrize("patched", [True, False], ids=["patched", "patches-ignored"])
-def test_a_strict_policy_holds_whether_istio_takes_the_patches_or_not(stage: Stage, authz: Program, patched: bool) -> None:
-    """Istio ignores a patch that matches nothing, without a word."""
+def test_policies_apply_with_and_without_the_patches(
+    stage: Stage, authz: Program, patched: bool
+) -> None:
+    """Istio silently ignores a patch that matches nothing, so no policy may depend on the patches."""
     envoy = gateway(stage, authz, istio_bootstrap(*PROXIES[0], patched=patched))
     envoy.wait_for("cognito_authz_tcp", 1)
     admins = stage.keys.bearer(**{"cognito:groups": ["admins"]})
@@ -357,8 +203,8 @@ def test_a_strict_policy_holds_whether_istio_takes_the_patches_or_not(stage: Sta
             assert web.get(envoy.urls["ingress_tcp"] + path, [*admins, ("host", host)]).status == 200
 
 
-def test_no_path_leads_past_the_check(stage: Stage, authz: Program) -> None:
-    """Without a token, under each normalization that a mesh can have, and also where the account API's route is gone."""
+def test_no_path_bypasses_the_check(stage: Stage, authz: Program) -> None:
+    """Requests without a token, for each path normalization of a mesh, with and without the account route."""
     bootstrap = istio_bootstrap(*PROXIES[0])
     for name, settings in NORMALIZATIONS.items():
         bootstrap.copy_listener("ingress_tcp", name)
@@ -368,20 +214,43 @@ def test_no_path_leads_past_the_check(stage: Stage, authz: Program) -> None:
             site["routes"] = [route for route in site["routes"] if route["name"] != "account"]
     envoy = gateway(stage, authz, bootstrap)
     envoy.wait_for("cognito_authz_tcp", 1)
-    around = ["/", "/orders", "/healthz", "/auth", "/auth/", "/auth/orders", "/auth/..%2forders", "/auth/..%2Forders", "/auth/..%5corders",
-              "/auth/%2e%2e/orders", "/auth/%2e%2e%2forders", "/auth/..;/orders", "/auth/login/..%2f..%2forders", "/auth/login%2f..%2f..%2forders",
-              "/auth/login/", "/auth/login;x", "/auth/login%00", "/auth/login%20", "/auth/login%3F", "/AUTH/login"]
+    around = [
+        "/",
+        "/orders",
+        "/healthz",
+        "/auth",
+        "/auth/",
+        "/auth/orders",
+        "/auth/..%2forders",
+        "/auth/..%2Forders",
+        "/auth/..%5corders",
+        "/auth/%2e%2e/orders",
+        "/auth/%2e%2e%2forders",
+        "/auth/..;/orders",
+        "/auth/login/..%2f..%2forders",
+        "/auth/login%2f..%2f..%2forders",
+        "/auth/login/",
+        "/auth/login;x",
+        "/auth/login%00",
+        "/auth/login%20",
+        "/auth/login%3F",
+        "/AUTH/login",
+    ]
     for listener, url in envoy.urls.items():
         for path in around:
             for host in (SHOP, OTHER):
                 assert web.get(url + path, [("host", host)]).status in (400, 401, 403), (listener, path, host)
         for path in ("/auth/login", "/auth/openapi.json"):
-            assert web.get(url + path, [("host", OTHER)]).status == 401, (listener, path, "the exception is of one host")
+            assert web.get(url + path, [("host", OTHER)]).status == 401, (
+                listener,
+                path,
+                "the exception applies to one host only",
+            )
 
 
-def test_the_whole_account_api_is_excepted(authz: Program) -> None:
+def test_every_path_of_the_account_api_is_excepted(authz: Program) -> None:
     paths = set(web.get(f"http://{authz.bound('account')}/auth/openapi.json").json()["paths"])
-    assert "/auth/oauth/token" in paths, "all of it is on"
+    assert "/auth/oauth/token" in paths, "not all operations are on"
     for item in documents(ISTIO / "authorization-policy.yaml"):
         [excepted] = [operation for to in item["spec"]["rules"][0]["to"]
                       if "notPaths" in (operation := to["operation"])]

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests of deploy/: each object against the schema of its kind, and deploy/kustomize built."""
+"""The Kubernetes manifests of deploy/: schemas of all objects, and deploy/kustomize as it is built."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from manifests import (
     VERSIONS,
     WITHOUT_SCHEMA,
     assert_restricted,
+    authz_container,
     build_kustomization,
     check_builtin,
     environment_of,
     find,
     folder,
     is_builtin,
-    ours,
     patched_envoy_deployment,
     pod_specs,
     validate_crds,
@@ -49,13 +49,13 @@ def test_schemas_of_custom_kinds(name: str, crd_validator: Path, tmp_path: Path)
     validate_crds(crd_validator, manifest)
 
 
-def test_every_namespaced_object_says_its_namespace() -> None:
+def test_every_namespaced_object_has_a_namespace() -> None:
     for item in folder("istio") + folder("envoy-gateway"):
         if item["kind"] != "GatewayClass":
             assert item["metadata"].get("namespace"), item["metadata"]["name"]
 
 
-def test_links_of_the_readmes_lead_somewhere() -> None:
+def test_links_in_readmes_are_not_broken() -> None:
     readmes = sorted(DEPLOY.glob("*/README.md"))
     assert {readme.parent.name for readme in readmes} >= {"envoy", "istio", "envoy-gateway", "compose", "kustomize"}
     for readme in readmes:
@@ -70,12 +70,12 @@ def test_links_of_the_readmes_lead_somewhere() -> None:
                 headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
                 slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
                 assert anchor in slugs, f"{readme.parent.name} links to {target}: {slugs}"
-        # Paths in commands, too.
+        # Paths in commands exist, too.
         for path in re.findall(r"-[fk] (deploy/[\w./-]+)", text):
             assert (ROOT / path).exists(), f"{readme.parent.name}: {path}"
 
 
-def test_one_image_in_one_version() -> None:
+def test_all_manifests_use_the_same_version_of_the_image() -> None:
     text = "".join(path.read_text() for path in DEPLOY.rglob("*.yaml"))
     tags = set(re.findall(rf"{re.escape(IMAGE)}:([\w.]+)", text)) | set(re.findall(r"newTag: (\S+)", text))
     version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
@@ -83,25 +83,25 @@ def test_one_image_in_one_version() -> None:
     assert tags == {version[1]}
 
 
-def test_ids_in_examples_are_those_of_the_documents(production: list[Node]) -> None:
+def test_examples_use_the_same_ids(production: list[Node]) -> None:
     for pod in pod_specs(production + folder("istio")):
-        environment = environment_of(ours(pod), production)
+        environment = environment_of(authz_container(pod), production)
         assert (environment["COGNITO_USER_POOL_ID"], environment["COGNITO_CLIENT_ID"]) == (POOL, CLIENT)
 
 
 # ------------------------------------------------------------------------------------------------ kustomize
 
-def test_the_base_alone_names_no_pool() -> None:
+def test_the_base_names_no_pool() -> None:
     base = build_kustomization(DEPLOY / "kustomize" / "base")
     check_builtin(base, VERSIONS[:1])
-    container = ours(next(pod_specs(base)))
+    container = authz_container(next(pod_specs(base)))
     config_maps = {item["metadata"]["name"] for item in base if item["kind"] == "ConfigMap"}
     assert container["envFrom"] == [{"configMapRef": {"name": "cognito-authz-env"}}]
-    assert "cognito-authz-env" not in config_maps, "so nothing starts with somebody else's ids"
+    assert "cognito-authz-env" not in config_maps, "the base must not contain ids"
 
 
 @pytest.mark.parametrize("components", [[], ["account-api"], ["client-secret"], ["account-api", "client-secret"]])
-def test_components_go_with_each_other(components: list[str], tmp_path: Path) -> None:
+def test_components_can_be_combined(components: list[str], tmp_path: Path) -> None:
     kustomize = tmp_path / "kustomize"
     shutil.copytree(DEPLOY / "kustomize", kustomize)
     overlay = kustomize / "overlays" / "production" / "kustomization.yaml"
@@ -112,16 +112,16 @@ def test_components_go_with_each_other(components: list[str], tmp_path: Path) ->
     check_builtin([find(objects, "Deployment", "cognito-authz")], VERSIONS[:1])
     pod = next(pod_specs(objects))
     assert_restricted(pod)
-    environment = {entry["name"]: entry["value"] for entry in ours(pod)["env"]}
+    environment = {entry["name"]: entry["value"] for entry in authz_container(pod)["env"]}
     assert environment["COGNITO_AUTHZ_ACCOUNT_API"] == ("true" if "account-api" in components else "false")
     assert ("COGNITO_AUTHZ_CLIENT_SECRET_FILE" in environment) == ("client-secret" in components)
 
 
-def test_the_installation_holds_together(production: list[Node]) -> None:
+def test_the_production_overlay_is_consistent(production: list[Node]) -> None:
     deployment = find(production, "Deployment", "cognito-authz")
     template = deployment["spec"]["template"]
     pod, labels = template["spec"], template["metadata"]["labels"]
-    container = ours(pod)
+    container = authz_container(pod)
     assert_restricted(pod)
     assert pod["automountServiceAccountToken"] is False
     assert pod["enableServiceLinks"] is False
@@ -134,7 +134,9 @@ def test_the_installation_holds_together(production: list[Node]) -> None:
         find(production, "ConfigMap", reference["configMapRef"]["name"])
     for volume in pod["volumes"]:
         find(production, "ConfigMap", volume["configMap"]["name"])
-    assert not any("subPath" in mount for mount in container["volumeMounts"]), "it would never change"
+    assert not any("subPath" in mount for mount in container["volumeMounts"]), (
+        "a file mounted with subPath is never updated"
+    )
 
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {"grpc": 9191, "admin": 9190, "account": 9192}
@@ -166,12 +168,12 @@ def test_the_installation_holds_together(production: list[Node]) -> None:
     assert pod["terminationGracePeriodSeconds"] > delay + 10, "10 s is the default of --shutdown-deadline"
 
 
-def test_the_program_takes_what_the_pods_give_it(production: list[Node], binary: Path, tmp_path: Path) -> None:
-    """Arguments, environment and files of every pod here, read by the program itself."""
+def test_the_program_accepts_the_settings_of_every_pod(production: list[Node], binary: Path, tmp_path: Path) -> None:
+    """Runs `check-config` with the arguments, environment and files of every pod."""
     pods = list(pod_specs([*production, *folder("istio"), patched_envoy_deployment(tmp_path)]))
     assert len(pods) == 3
     for pod in pods:
-        container = ours(pod)
+        container = authz_container(pod)
         directory = tmp_path / "etc"
         directory.mkdir(exist_ok=True)
         policy = find(production, "ConfigMap", "cognito-authz-policy")["data"]["policy.yaml"]
@@ -180,4 +182,4 @@ def test_the_program_takes_what_the_pods_give_it(production: list[Node], binary:
         done = run(binary, "check-config", *arguments, env=environment_of(container, production), cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (0, "the configuration is right\n", ""), arguments
         broken = run(binary, "check-config", *arguments, env={}, cwd=tmp_path)
-        assert broken.returncode == 64, "without its environment it does not start"
+        assert broken.returncode == 64, "without its environment it must not start"

@@ -1,4 +1,4 @@
-"""What the image says of the software of others that is in it."""
+"""Third-party software in the image: notices and bill of materials."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def bill(licenses: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def crates() -> set[tuple[str, str]]:
-    """What cargo links into the program, and the macros that it compiles for it."""
+    """Crates in the program, and the macros that it is compiled with, each with its version."""
     tree = output("cargo", "tree", "--locked", "--edges", "normal", "--target", TARGET, "--prefix", "none", cwd=ROOT)
     found = {(words[0], words[1].removeprefix("v")) for words in map(str.split, tree.splitlines()) if words}
     assert len(found) > 100
@@ -57,7 +57,7 @@ def test_the_bill_of_materials_names_every_crate(bill: dict[str, Any], crates: s
     of_cargo = {key for key, component in named.items() if component["purl"].startswith("pkg:cargo/")}
     assert of_cargo == crates
     assert all(named[crate]["hashes"][0]["alg"] == "SHA-256" for crate in crates)
-    # What is linked in and not in Cargo.lock.
+    # Linked into the program, but not in Cargo.lock.
     others = {component["name"] for key, component in named.items() if key not in crates}
     assert {"aws-lc", "rust-std", "libc6-dev"} <= others
     assert any(name.startswith("libgcc-") for name in others)
@@ -66,11 +66,11 @@ def test_the_bill_of_materials_names_every_crate(bill: dict[str, Any], crates: s
     assert "serde" not in macros
 
 
-def test_the_bill_of_materials_is_of_this_program(bill: dict[str, Any], static_build: image_build.Build) -> None:
+def test_the_bill_of_materials_describes_this_program(bill: dict[str, Any], static_build: image_build.Build) -> None:
     application = bill["metadata"]["component"]
     digest = hashlib.sha256(static_build.program.read_bytes()).hexdigest()
     assert application["hashes"] == [{"alg": "SHA-256", "content": digest}]
-    # Everything is there for a reason: a path leads from the program to it.
+    # The program depends on every component, directly or indirectly.
     edges = {entry["ref"]: entry["dependsOn"] for entry in bill["dependencies"]}
     reached: set[str] = set()
     waiting = [application["bom-ref"]]
@@ -98,7 +98,7 @@ def test_the_notices_have_a_text_for_every_crate(licenses: Path, crates: set[tup
         assert sentence in whole, sentence
 
 
-def test_our_own_licence_is_beside_them(licenses: Path) -> None:
+def test_the_own_licence_is_included(licenses: Path) -> None:
     for name in ["LICENSE", "NOTICE"]:
         assert (licenses / name).read_bytes() == (ROOT / name).read_bytes()
     assert {path.name for path in licenses.iterdir()} == {"LICENSE", "NOTICE", "THIRD-PARTY-NOTICES", "sbom.cdx.json"}

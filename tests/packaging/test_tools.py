@@ -1,4 +1,4 @@
-"""The tools that the other tests here rely on are the pinned ones."""
+"""The pinned tools run."""
 
 from __future__ import annotations
 
