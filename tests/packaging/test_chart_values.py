@@ -116,30 +116,30 @@ def test_the_schema_rejects(path: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({}, "userPool.id: needed"),
-        ({"userPool": {"id": POOL}}, "userPool.clientIds: name the app clients"),
-        (merged(NEEDED, {"config": {"policies": {}}, "existingConfigMap": {"name": "a"}}), "give one of the two"),
+        ({}, "userPool.id: required"),
+        ({"userPool": {"id": POOL}}, "userPool.clientIds: list the app clients"),
+        (merged(NEEDED, {"config": {"policies": {}}, "existingConfigMap": {"name": "a"}}), "set only one of them"),
         (
             merged(NEEDED, {"userPool": {"clientIds": ["a", "b"]}, "account": {"enabled": True}}),
-            "account.clientId: name the app client",
+            "account.clientId: required",
         ),
         (
             merged(NEEDED, {"userPool": {"clientIds": ["any"]}, "account": {"enabled": True}}),
-            "account.clientId: name the app client",
+            "account.clientId: required",
         ),
         (
             merged(NEEDED, {"account": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]}}}),
-            "need account.enabled",
+            "require account.enabled",
         ),
         (merged(NEEDED, {"account": {"enabled": True, "ingress": {"enabled": True}}}), "account.ingress.hosts"),
         (
             merged(NEEDED, {"account": {"enabled": True, "httpRoute": {"enabled": True}}}),
             "account.httpRoute.parentRefs",
         ),
-        (merged(NEEDED, {"admin": {"port": 9191}}), "have to differ"),
+        (merged(NEEDED, {"admin": {"port": 9191}}), "must differ"),
         (
             merged(NEEDED, {"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}),
-            "one of the two",
+            "enable only one of them",
         ),
         (
             merged(NEEDED, {"metrics": {"serviceMonitor": {"enabled": True}, "service": {"enabled": False}}}),
@@ -150,7 +150,7 @@ def test_the_schema_rejects(path: str, value: Any) -> None:
             "there is no alert CognitoAuthzTypo",
         ),
         (merged(NEEDED, {"podDisruptionBudget": {"minAvailable": 1}}), "maxUnavailable: null"),
-        (merged(NEEDED, {"autoscaling": {"enabled": True, "maxReplicas": 1}}), "minReplicas is more"),
+        (merged(NEEDED, {"autoscaling": {"enabled": True, "maxReplicas": 1}}), "minReplicas is greater"),
         (
             merged(
                 NEEDED,
@@ -166,17 +166,17 @@ def test_the_schema_rejects(path: str, value: Any) -> None:
             ),
             "exclude each other",
         ),
-        (merged(NEEDED, {"istio": {"authorizationPolicy": {"enabled": True}}}), "name the proxies that ask"),
+        (merged(NEEDED, {"istio": {"authorizationPolicy": {"enabled": True}}}), "name the proxies that request checks"),
         (merged(NEEDED, {"envoyGateway": {"securityPolicy": {"enabled": True}}}), "name the Gateway"),
         *(
             (
                 merged(NEEDED, {"account": {"enabled": True, "trustedHops": hops}, "networkPolicy": policy}),
-                "account.trustedHops: X-Forwarded-For is believed",
+                "account.trustedHops: X-Forwarded-For is trusted",
             )
             for hops in (1, 2)
             for policy in OPEN
         ),
-        (merged(NEEDED, {"shutdown": {"delay": "20s"}}), "has to be more than shutdown.delay"),
+        (merged(NEEDED, {"shutdown": {"delay": "20s"}}), "must be more than shutdown.delay"),
     ],
 )
 def test_contradictory_values_are_rejected_with_a_reason(values: dict[str, Any], said: str) -> None:
@@ -201,7 +201,7 @@ def test_contradictory_values_are_rejected_with_a_reason(values: dict[str, Any],
         (merged(NEEDED, ACCOUNT), "put TLS in front"),
         (
             merged(NEEDED, {"envoyGateway": {"securityPolicy": {"enabled": True, "targetRefs": [ROUTE]}}}),
-            "requests of other routes are not asked about",
+            "requests to other routes are not checked",
         ),
         *(
             (
@@ -232,15 +232,15 @@ def test_contradictory_values_are_rejected_with_a_reason(values: dict[str, Any],
             "account.service.type is LoadBalancer",
         ),
         (merged(NEEDED, {"account": {"enabled": True}}), "trustedHops is not set"),
-        (merged(NEEDED, {"userPool": {"allowInsecureEndpoints": True}}), "whoever is on the way"),
+        (merged(NEEDED, {"userPool": {"allowInsecureEndpoints": True}}), "an attacker on the network"),
         (merged(NEEDED, {"service": {"type": "NodePort"}}), "service.type is NodePort"),
         (
             merged(NEEDED, {"userPool": {"endpoint": "https://cognito.internal:8443"}}),
-            "does not have port 8443 of userPool.endpoint",
+            "does not include port 8443 of userPool.endpoint",
         ),
         (
             merged(NEEDED, {"userPool": {"jwksUrl": "http://keys.internal/jwks.json"}}),
-            "does not have port 80 of userPool.jwksUrl",
+            "does not include port 80 of userPool.jwksUrl",
         ),
     ],
 )
