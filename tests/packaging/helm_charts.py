@@ -154,7 +154,7 @@ def start(stage: Stage, container: Node, mounts: Mounts) -> Program:
 
 
 def envoy_config(authz: Node) -> Node:
-    """Configuration of an Envoy that asks cognito-authz at the address `authz` about every request.
+    """Configuration of an Envoy that checks every request with cognito-authz at the address `authz`.
 
     It answers allowed requests itself, with the header `seen-sub`: the `x-auth-sub` that an application would receive.
     """

@@ -109,7 +109,7 @@ def documents(by_path: dict[str, Any], log: list[str]) -> type[BaseHTTPRequestHa
 class NameServer:
     """A DNS server on 127.0.0.1 (RFC 1035). It answers with the A records of `addresses`, which a test can change.
 
-    `questions` lists the names that clients asked for.
+    `questions` lists the queried names.
     """
 
     def __init__(self, addresses: dict[str, list[str]], port: int = 0) -> None:

@@ -26,35 +26,35 @@ GATEWAY = DEPLOY / "envoy-gateway"
 
 
 def test_checks_fail_closed_after_250_ms() -> None:
-    asked = [item["spec"]["extAuth"] for item in folder("envoy-gateway")
+    checks = [item["spec"]["extAuth"] for item in folder("envoy-gateway")
              if item["kind"] == "SecurityPolicy" and "extAuth" in item["spec"]]
-    assert len(asked) == 3
-    for settings in asked:
+    assert len(checks) == 3
+    for settings in checks:
         assert (settings["timeout"], settings["failOpen"], settings["statusOnError"]) == ("250ms", False, 503)
         shipped = Bootstrap().ext_authz("ingress_tcp")["allowed_headers"]["patterns"]
         assert settings["headersToExtAuth"] == [pattern["exact"] for pattern in shipped if "exact" in pattern]
         assert "bodyToExtAuth" not in settings
     first, *others = ({key: value for key, value in settings.items() if key not in ("contextExtensions", "grpc")}
-                      for settings in asked)
+                      for settings in checks)
     assert all(other == first for other in others), "the copies differ"
 
 
 def test_retries_are_likely_to_reach_another_pod() -> None:
     """Envoy Gateway sets no `previous_hosts` for these retries (`buildNonRouteRetryPolicy`): any pod may be chosen."""
-    asked = [
+    checks = [
         item["spec"]["extAuth"]["grpc"]["backendSettings"]
         for item in folder("envoy-gateway")
         if item["kind"] == "SecurityPolicy" and "backendSettings" in item["spec"].get("extAuth", {}).get("grpc", {})
     ]
-    assert len(asked) == 2, "the copies differ"
-    assert asked[0] == asked[1], "the copies differ"
-    assert asked[0]["retry"] == {
+    assert len(checks) == 2, "the copies differ"
+    assert checks[0] == checks[1], "the copies differ"
+    assert checks[0]["retry"] == {
         "numRetries": 6, "perRetry": {"backOff": {"baseInterval": "1ms", "maxInterval": "120ms"}},
         "retryOn": {"triggers": ["connect-failure", "refused-stream", "reset", "unavailable"]}}
-    assert asked[0]["loadBalancer"] == {"type": "RoundRobin"}, (
+    assert checks[0]["loadBalancer"] == {"type": "RoundRobin"}, (
         "LeastRequest would prefer a dead pod, which has the fewest requests"
     )
-    assert "maxParallelRetries" not in asked[0]["circuitBreaker"], "its default is 1024"
+    assert "maxParallelRetries" not in checks[0]["circuitBreaker"], "its default is 1024"
 
 
 def test_references_point_to_existing_objects(production: list[Node]) -> None:

@@ -68,9 +68,9 @@ def test_the_custom_and_the_deny_policy_cover_the_same_paths(file: str) -> None:
     assert [item["spec"]["action"] for item in (first, second)] == ["CUSTOM", "DENY"]
     assert first["spec"].get("targetRefs") == second["spec"].get("targetRefs")
     assert first["spec"].get("selector") == second["spec"].get("selector")
-    [asked], [refused] = first["spec"]["rules"], second["spec"]["rules"]
-    assert asked.get("to") == refused.get("to")
-    assert refused["when"] == [{"key": "experimental.envoy.filters.http.ext_authz[decision]", "notValues": ["allow"]}]
+    [checked], [denied] = first["spec"]["rules"], second["spec"]["rules"]
+    assert checked.get("to") == denied.get("to")
+    assert denied["when"] == [{"key": "experimental.envoy.filters.http.ext_authz[decision]", "notValues": ["allow"]}]
 
 
 @pytest.mark.parametrize("file", ["authorization-policy.yaml", "sidecar/authorization-policy.yaml"])
