@@ -95,7 +95,7 @@ fn examples_decide_as_their_tables_say() {
 #[test]
 fn examples_are_of_the_schema() {
     let Some(checker) = tool::optional("check-jsonschema") else {
-        eprintln!("SKIPPED: check-jsonschema is missing: run tests/tools/setup --ship");
+        eprintln!("SKIPPED: check-jsonschema is missing: run tests/tools/setup --packaging");
         return;
     };
     let check = |path: &str| {
