@@ -118,7 +118,10 @@ def test_the_schema_rejects(path: str, value: Any) -> None:
     [
         ({}, "userPool.id: required"),
         ({"userPool": {"id": POOL}}, "userPool.clientIds: list the app clients"),
-        (merged(NEEDED, {"config": {"policies": {"a": {}}}, "existingConfigMap": {"name": "a"}}), "set only one of them"),
+        (
+            merged(NEEDED, {"config": {"policies": {"a": {}}}, "existingConfigMap": {"name": "a"}}),
+            "set only one of them",
+        ),
         (
             merged(NEEDED, {"userPool": {"clientIds": ["a", "b"]}, "account": {"enabled": True}}),
             "account.clientId: required",

@@ -159,7 +159,7 @@ const ONLY_THE_PROGRAM_KNOWS: [&str; 27] = [
 #[test]
 fn the_program_and_the_schema_agree() {
     let Some(checker) = tool::optional("check-jsonschema") else {
-        eprintln!("SKIPPED: check-jsonschema is missing: run tests/tools/setup --ship");
+        eprintln!("SKIPPED: check-jsonschema is missing: run tests/tools/setup --packaging");
         return;
     };
     let mut random = fastrand::Rng::with_seed(10);
