@@ -16,7 +16,7 @@ use crate::authz::{
 use crate::config::{Config, Request};
 use crate::lifecycle::Readiness;
 use crate::metrics::Metrics;
-use crate::rulebook::Rulebook;
+use crate::reload::Reloader;
 
 /// Most time for the check; its keys have been fetched before.
 const MAX_CHECK: Duration = Duration::from_secs(5);
@@ -51,16 +51,16 @@ pub fn read_token(input: impl Read) -> std::io::Result<Option<String>> {
 ///
 /// # Errors
 /// When two pools share an issuer.
-pub fn decider(config: Config) -> anyhow::Result<(Rulebook, Authorizer)> {
+pub(crate) fn decider(config: Config) -> anyhow::Result<(Reloader, Authorizer)> {
     let metrics = Arc::new(Metrics::new()?);
-    let (rulebook, rules) = Rulebook::open(
+    let (reloader, rules) = Reloader::open(
         config.rules,
         config.rules_source,
         config.jwks_refresh_interval,
         Arc::clone(&metrics),
         &Readiness::default(),
     )?;
-    Ok((rulebook, Authorizer::new(rules, TokenCache::new(0, 0, metrics.token_cache.clone()), config.leeway)))
+    Ok((reloader, Authorizer::new(rules, TokenCache::new(0, 0, metrics.token_cache.clone()), config.leeway)))
 }
 
 /// Goes through one check at the time `now`. The keys of the pool that the credential names, a Bearer token or a browser's
@@ -75,7 +75,7 @@ pub async fn explain(
     now: UnixTime,
 ) -> anyhow::Result<Explanation> {
     let realm = config.realm.clone();
-    let (mut rulebook, authorizer) = decider(config)?;
+    let (mut reloader, authorizer) = decider(config)?;
     let rules = authorizer.rules();
     let bearer = token.map(|token| format!("Bearer {token}"));
     let context = context(request, bearer.as_deref());
@@ -84,7 +84,7 @@ pub async fn explain(
         && let Ok(unverified) = decoded.read()
         && let Some((pool, _)) = unverified.pool(&rules.pools)
     {
-        rulebook.fetch_keys_of(pool).await;
+        reloader.fetch_keys_of(pool).await;
     }
     let verdict = authorizer.authorize(&rules, Some(&context), now, Instant::now() + MAX_CHECK).await;
     let report = report(&verdict, &rules, &context, &realm);
@@ -94,7 +94,7 @@ pub async fn explain(
 }
 
 /// The request as Envoy would send it.
-pub fn context<'r>(request: &'r Request, credential: Option<&'r str>) -> RequestContext<'r> {
+pub(crate) fn context<'r>(request: &'r Request, credential: Option<&'r str>) -> RequestContext<'r> {
     let header = |(name, value): &'r (String, String)| Header { name: name.as_bytes(), value: value.as_bytes() };
     let credential = credential.map(|value| Header { name: b"authorization", value: value.as_bytes() });
     RequestContext {

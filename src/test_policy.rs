@@ -25,7 +25,7 @@ use crate::config::file::values::{Name, Parsed};
 use crate::config::options::{TokenUseOption, long_duration};
 use crate::config::{Config, Request};
 use crate::explain;
-use crate::file_read::{self, MAX_TEXT_BYTES};
+use crate::files::{self, MAX_TEXT_BYTES};
 use crate::jwks::KeySet;
 use crate::user_pool::{Clients, UserPool};
 
@@ -171,7 +171,7 @@ pub struct Outcome {
 /// When the table is not one, or a row names a pool that there is not.
 pub async fn run(mut config: Config, table: &Path, now: UnixTime) -> anyhow::Result<Outcome> {
     let of_table = || table.display().to_string();
-    let text = file_read::read_text(table, MAX_TEXT_BYTES).with_context(of_table)?;
+    let text = files::read_text(table, MAX_TEXT_BYTES).with_context(of_table)?;
     let Table { tests } = yaml_serde::from_str(&text).with_context(of_table)?;
     anyhow::ensure!(!tests.is_empty(), "{}: there are no tests in it", of_table());
     let signer = Signer::new()?;
@@ -179,7 +179,7 @@ pub async fn run(mut config: Config, table: &Path, now: UnixTime) -> anyhow::Res
         *seed = signer.keys()?;
     }
     let realm = config.realm.clone();
-    let (_rulebook, authorizer) = explain::decider(config)?;
+    let (_reloader, authorizer) = explain::decider(config)?;
     let mut outcome = Outcome { text: String::new(), failed: 0 };
     for (index, test) in tests.iter().enumerate() {
         let place = || format!("{}: tests[{index}] ({})", of_table(), test.name);

@@ -8,7 +8,7 @@ use crate::config::file::values::{Name, Parsed};
 use crate::config::file::{AccountEntry, PoolEntry};
 use crate::config::rules::{AccountClient, RulesSource};
 use crate::config::{check_endpoint, clients};
-use crate::file_read;
+use crate::files;
 use crate::jwks::KeySet;
 use crate::jwks::fetch::MAX_DOCUMENT_BYTES;
 use crate::user_pool::{Clients, PoolIndex, UserPool};
@@ -89,8 +89,7 @@ impl Compiler {
             None => KeySet::default(),
             Some(path) => {
                 let fault = |why: String| at.member("jwks_file").fault(format!("{}: {why}", path.display()));
-                let document =
-                    file_read::read(path, MAX_DOCUMENT_BYTES as u64).map_err(|why| fault(why.to_string()))?;
+                let document = files::read(path, MAX_DOCUMENT_BYTES as u64).map_err(|why| fault(why.to_string()))?;
                 KeySet::parse(&document, &KeySet::default()).map_err(|why| fault(why.to_string()))?
             }
         };
