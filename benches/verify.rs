@@ -22,7 +22,7 @@ use cognito_authz::ext_authz::{request, response};
 use cognito_authz::jwks::KeySet;
 use cognito_authz::lifecycle::Readiness;
 use cognito_authz::metrics::Metrics;
-use cognito_authz::rulebook::Rulebook;
+use cognito_authz::reload::Reloader;
 use cognito_authz::user_pool::{AcceptedUse, Clients, UserPool, UserPools};
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
@@ -116,7 +116,7 @@ fn authorizer(pool: &UserPool, jwks: &str, file: Option<PathBuf>) -> Authorizer 
     rules.pools[0].1 = KeySet::parse(jwks.as_bytes(), &KeySet::default()).unwrap();
     let metrics = Arc::new(Metrics::new().unwrap());
     let (_, rules) =
-        Rulebook::open(rules, source, Duration::from_secs(900), Arc::clone(&metrics), &Readiness::default()).unwrap();
+        Reloader::open(rules, source, Duration::from_secs(900), Arc::clone(&metrics), &Readiness::default()).unwrap();
     Authorizer::new(rules, TokenCache::new(50_000, 64 << 20, metrics.token_cache.clone()), 0)
 }
 

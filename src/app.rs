@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,16 +23,17 @@ use crate::cognito::error::CognitoError;
 use crate::cognito::{CognitoClient, Operation};
 use crate::config::Config;
 use crate::config::account::AccountConfig;
-use crate::descriptors::{self, Shares, Wanted};
 use crate::ext_authz::grpc::CheckService;
 use crate::ext_authz::health::Health;
-use crate::ext_authz::server::{Limits, Services, Threads, Workers};
-use crate::http_server;
+use crate::ext_authz::services::Services;
+use crate::ext_authz::workers::{Limits, WorkerThreads, Workers};
 use crate::lifecycle::{Readiness, Shutdown};
-use crate::listen::{BindError, Listener};
 use crate::metrics::Metrics;
 use crate::metrics::account::Labels;
-use crate::rulebook::Rulebook;
+use crate::net::descriptors::{self, Shares, Wanted};
+use crate::net::http_server;
+use crate::net::listen::{BindError, Listener};
+use crate::reload::Reloader;
 
 /// A service that listens and does not answer yet.
 pub struct Bound {
@@ -41,9 +43,9 @@ pub struct Bound {
     account: Option<(Listener, Arc<Account>)>,
     account_limits: http_server::Limits,
     workers: Workers,
-    threads: Threads,
+    threads: WorkerThreads,
     health: Health,
-    rulebook: Rulebook,
+    reloader: Reloader,
     authorizer: Arc<Authorizer>,
     shutdown: Shutdown,
     shutdown_delay: Duration,
@@ -87,8 +89,8 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
     let account_endpoint = config.account.as_ref().map(|account| endpoint(&account.pool)).transpose()?;
     let interval = config.jwks_refresh_interval;
     let pools = config.rules.pools.len();
-    let (mut rulebook, rules) =
-        Rulebook::open(config.rules, config.rules_source, interval, Arc::clone(&metrics), &readiness)?;
+    let (mut reloader, rules) =
+        Reloader::open(config.rules, config.rules_source, interval, Arc::clone(&metrics), &readiness)?;
     let cache = TokenCache::new(config.token_cache_capacity, config.token_cache_max_bytes, metrics.token_cache.clone());
     let authorizer = Arc::new(Authorizer::new(rules, cache, config.leeway));
     let account_target = config.account.as_ref().and_then(|account| {
@@ -99,7 +101,7 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
     });
     let account = match (config.account, account_endpoint) {
         (Some(settings), Some(endpoint)) => {
-            rulebook.keep_pool(&settings.pool, &settings.client_id);
+            reloader.keep_pool(&settings.pool, &settings.client_id);
             Some(account(settings, config.realm.as_str(), endpoint, Arc::clone(&authorizer), &metrics)?)
         }
         _ => None,
@@ -132,7 +134,7 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         metrics,
         authorizer: Arc::clone(&authorizer),
         options: config.effective,
-        rules: rulebook.status(),
+        rules: reloader.status(),
         account_target: account_target.unwrap_or_default(),
         account: shared,
         limits: http_server::Limits::of(admin_connections, ADMIN_HEAD_TIMEOUT),
@@ -146,7 +148,7 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         workers,
         threads,
         health,
-        rulebook,
+        reloader,
         authorizer,
         shutdown,
         shutdown_delay: config.shutdown_delay,
@@ -237,11 +239,12 @@ impl Bound {
     }
 
     /// Serves until `stop`, then ends in order: not ready, delay, listeners close, running checks finish, and at the
-    /// deadline whatever is left is cut. The admin port closes last.
+    /// deadline whatever is left is cut. The admin port closes last. Each notification of `reload_requests` reloads the
+    /// policy file.
     ///
     /// # Errors
     /// When a part that should live as long as the process has died: a process that is half alive helps nobody.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    pub async fn run(self, stop: impl Future<Output = ()>, reload_requests: Arc<Notify>) -> anyhow::Result<()> {
         for listener in &self.grpc {
             tracing::info!(listener = "grpc", address = listener.address(), "listening");
         }
@@ -251,7 +254,7 @@ impl Bound {
         }
 
         // Each of these lives until it is told to end; one that ends by itself has died.
-        let mut rulebook = tokio::spawn(self.rulebook.run(self.authorizer));
+        let mut reloader = tokio::spawn(self.reloader.run(self.authorizer, reload_requests));
         let mut accepting = JoinSet::new();
         let workers = Arc::new(self.workers);
         for listener in self.grpc {
@@ -275,7 +278,7 @@ impl Bound {
 
         let dead = tokio::select! {
             () = stop => None,
-            _ = &mut rulebook => Some("the task that fetches keys"),
+            _ = &mut reloader => Some("the task that fetches keys"),
             Some(_) = accepting.join_next() => Some("the task that accepts connections"),
             _ = &mut admin => Some("the admin port"),
             () = threads.one_dies() => Some("a thread that serves checks"),

@@ -12,9 +12,12 @@ use crate::authz::denial::Realm;
 use crate::authz::{Answer, Authorizer, Decision, Denial, Fault, RequestContext, Ruleset, Trace, UnixTime};
 use crate::metrics::{CheckLabels, CheckOutcome, Metrics};
 
+/// Maximum time for one check, including reading the request.
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(5);
+
 /// Runs checks: decides, counts and logs.
 #[derive(Debug)]
-pub struct Checks {
+pub(crate) struct Checks {
     authorizer: Arc<Authorizer>,
     metrics: Arc<Metrics>,
     realm: Realm,

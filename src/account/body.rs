@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::error::{AccountError, Code};
 use super::table::{AUTH_FLOWS, Need, Place, Row, Shape};
 use crate::field_value::trim_text;
-use crate::http_server::RequestBody;
+use crate::net::http_server::RequestBody;
 
 /// Bytes of a body; one more is too many.
 pub const MAX_BYTES: usize = 16 * 1024;
@@ -25,7 +25,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// [`AccountError`]: 415, 413, or 400 for one that does not come.
-pub async fn read(headers: &HeaderMap, mut body: RequestBody) -> Result<Bytes, AccountError> {
+pub(crate) async fn read(headers: &HeaderMap, mut body: RequestBody) -> Result<Bytes, AccountError> {
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(AccountError::new(415, Code::UnsupportedMediaType));
     }

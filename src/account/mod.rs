@@ -54,8 +54,8 @@ use self::totp::Issuer;
 use crate::authz::{Authorizer, UnixTime};
 use crate::cognito::error::CognitoError;
 use crate::cognito::{CognitoClient, Operation};
-use crate::http_server::{Answer, RequestBody};
 use crate::metrics::account::AccountMetrics;
+use crate::net::http_server::{Answer, RequestBody};
 use crate::user_pool::{ClientId, Clients};
 
 /// Longest time for Cognito to be asked about one request, tries and waits included.
@@ -194,7 +194,7 @@ impl Account {
     }
 
     /// Answers a request that came over a connection from `peer`.
-    pub async fn answer(self: &Arc<Self>, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
+    pub(crate) async fn answer(self: &Arc<Self>, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
         let start = Instant::now();
         let (parts, body) = request.into_parts();
         let below = self.settings.prefix.below(parts.uri.path()).unwrap_or_default();

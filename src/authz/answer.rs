@@ -78,6 +78,14 @@ impl<'a> Answer<'a> {
         }
     }
 
+    /// Decision in words: `allow` or `deny`.
+    pub(crate) fn decision(&self) -> &'static str {
+        match self {
+            Self::Pass(_) => "allow",
+            Self::Refusal(_) => "deny",
+        }
+    }
+
     /// HTTP status: 200 if the request is forwarded.
     pub(crate) fn status(&self) -> u16 {
         match self {
@@ -88,6 +96,7 @@ impl<'a> Answer<'a> {
 
     /// Calls `write` with each metadata field of the decision. Envoy's access logs and RBAC filter can use them.
     pub(crate) fn metadata(&self, write: &mut impl FnMut(&'static str, MetadataValue<'_, '_>)) {
+        write("decision", MetadataValue::Text(self.decision()));
         match self {
             Self::Pass(pass) => pass.metadata(write),
             Self::Refusal(refusal) => refusal.metadata(write),
@@ -109,7 +118,6 @@ impl<'a> Pass<'a> {
     }
 
     fn metadata(&self, write: &mut impl FnMut(&'static str, MetadataValue<'_, '_>)) {
-        write("decision", MetadataValue::Text("allow"));
         write("policy", MetadataValue::Text(&self.allowed.policy.name));
         let Some(token) = &self.allowed.token else { return };
         let claims = &token.claims;
@@ -174,7 +182,6 @@ impl<'a> Refusal<'a> {
     }
 
     fn metadata(&self, write: &mut impl FnMut(&'static str, MetadataValue<'_, '_>)) {
-        write("decision", MetadataValue::Text("deny"));
         write("reason", MetadataValue::Text(self.denial.reason()));
         write("policy", MetadataValue::Text(self.policy.map_or_else(|name| name, |policy| &policy.name)));
         if let Some(requirement) = self.requirement {

@@ -20,8 +20,8 @@ use crate::account::rate_limit::{Rate, Rates};
 use crate::account::totp::Issuer;
 use crate::account::{Prefix, RefreshFlow};
 use crate::authz::credential::BrowserSessions;
-use crate::file_read::{self, MAX_SECRET_BYTES};
-use crate::listen::ListenAddress;
+use crate::files::{self, MAX_SECRET_BYTES};
+use crate::net::listen::ListenAddress;
 use crate::user_pool::ClientId;
 
 /// The variable with the app client's secret.
@@ -186,7 +186,7 @@ impl AccountConfig {
         };
         let secret = match (&secret_file, secret) {
             (Some(path), _) => {
-                let text = file_read::read_text(path, MAX_SECRET_BYTES)
+                let text = files::read_text(path, MAX_SECRET_BYTES)
                     .map_err(|why| error("client_secret_file", &format!("{} {why}", path.display())))?;
                 let why = format!("{} does not hold {SECRET_FORM}", path.display());
                 Some(parse_secret(text.trim()).ok_or_else(|| error("client_secret_file", &why))?)

@@ -10,7 +10,7 @@ use super::{ConfigError, check_endpoint};
 use crate::account::carrier::Cookies;
 use crate::account::oauth::state::StateKey;
 use crate::account::oauth::{AppUri, HostedUi, HostedUiDomain, Scope};
-use crate::file_read::{self, MAX_SECRET_BYTES};
+use crate::files::{self, MAX_SECRET_BYTES};
 use crate::user_pool::ClientId;
 
 /// The options.
@@ -80,7 +80,7 @@ impl BrowserOptions {
         let state_key = match (&self.oauth_state_key_file, secret) {
             (Some(path), _) => {
                 let wrong = |why: &str| error("oauth_state_key_file", &format!("{} {why}", path.display()));
-                let text = file_read::read(path, MAX_SECRET_BYTES).map_err(|why| wrong(&why.to_string()))?;
+                let text = files::read(path, MAX_SECRET_BYTES).map_err(|why| wrong(&why.to_string()))?;
                 if text.trim_ascii().len() < MIN_KEY_BYTES {
                     return Err(wrong("has fewer than 32 bytes: try `openssl rand -hex 32`"));
                 }

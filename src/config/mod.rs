@@ -28,11 +28,11 @@ use self::options::{
 use self::rules::{AccountClient, Rules, RulesSource};
 use self::source::{Layers, Source};
 use crate::authz::denial::Realm;
-use crate::file_read;
+use crate::files;
 use crate::jwks::KeySet;
 use crate::jwks::fetch::MAX_DOCUMENT_BYTES;
-use crate::listen::ListenAddress;
 use crate::logging::{LogFormat, LogLevel};
+use crate::net::listen::ListenAddress;
 use crate::user_pool::{Clients, UserPool};
 
 /// What the command line asks for.
@@ -308,7 +308,7 @@ impl Config {
         let jwks_seed = match &options.jwks_file {
             None => KeySet::default(),
             Some(path) => {
-                let document = file_read::read(path, MAX_DOCUMENT_BYTES as u64)
+                let document = files::read(path, MAX_DOCUMENT_BYTES as u64)
                     .map_err(|why| error("jwks_file", &format!("{} {why}", path.display())))?;
                 KeySet::parse(&document, &KeySet::default())
                     .map_err(|why| error("jwks_file", &format!("{}: {why}", path.display())))?

@@ -18,8 +18,8 @@ use crate::authz::denial::Realm;
 use crate::authz::headers::HeaderPrefix;
 use crate::authz::request::is_token;
 use crate::field_value::trim_text;
-use crate::listen::ListenAddress;
 use crate::logging::{LogFormat, LogLevel};
+use crate::net::listen::ListenAddress;
 use crate::user_pool::{AcceptedUse, ClientId, UserPoolId};
 
 /// Envoy external authorization (`ext_authz`) for Amazon Cognito user pools.

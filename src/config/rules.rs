@@ -11,7 +11,7 @@ use crate::authz::credential::BrowserSessions;
 use crate::authz::headers::HeaderPrefix;
 use crate::authz::token::extra_claims::WantedClaims;
 use crate::authz::{OwnedHeaders, Policies};
-use crate::file_read::{self, Fingerprint, MAX_TEXT_BYTES};
+use crate::files::{self, Fingerprint, MAX_TEXT_BYTES};
 use crate::jwks::KeySet;
 use crate::user_pool::{AcceptedUse, ClientId, UserPool};
 
@@ -72,7 +72,7 @@ impl RulesSource {
             return Ok(self.without_file());
         };
         let error = |why: &str| ConfigError::new(format!("{}: {why}", path.display()));
-        let (bytes, seen) = file_read::read_version(path, MAX_TEXT_BYTES).map_err(|why| error(&why.to_string()))?;
+        let (bytes, seen) = files::read_version(path, MAX_TEXT_BYTES).map_err(|why| error(&why.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|_| error("is not UTF-8"))?;
         let file = PolicyFile::read(&text).map_err(|why| error(&why))?;
         let mut rules = compile(file, self).map_err(|fault| error(&located(&text, &fault)))?;

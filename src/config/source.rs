@@ -13,7 +13,7 @@ use secrecy::SecretString;
 
 use super::ConfigError;
 use super::options::variable;
-use crate::file_read::{self, MAX_TEXT_BYTES, ReadError};
+use crate::files::{self, MAX_TEXT_BYTES, ReadError};
 
 /// Where the value of an option stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Layers {
             })?;
             layers.environment.insert(name.to_owned(), value);
         }
-        match file_read::read(&directory.join(".env"), MAX_TEXT_BYTES) {
+        match files::read(&directory.join(".env"), MAX_TEXT_BYTES) {
             Ok(content) => layers.read_dot_env(&content, wanted)?,
             Err(ReadError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(ConfigError::new(format!(".env {error}"))),

@@ -1,8 +1,7 @@
-//! The gRPC form of a check: `envoy.service.auth.v3.Authorization/Check`. Reads the message, asks [`Checks`], writes the
-//! answer.
+//! The gRPC method `envoy.service.auth.v3.Authorization/Check`: reads the message, runs the check, encodes the answer.
 //!
-//! Messages are bytes here: [`request`](super::request) reads them where they lie and [`response`](super::response)
-//! writes them, so that a cached check neither decodes nor builds a message.
+//! Messages stay bytes: [`request`](super::request) borrows from them and [`response`](super::response) writes them
+//! directly. A cached check therefore neither decodes nor builds a message.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -15,45 +14,40 @@ use prost::bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
-use super::in_flight::ConnectionRoom;
+use super::message_memory::ConnectionMemory;
 use super::request;
 use super::response;
 use super::unary::{self, AnswerBody};
-use crate::check::Checks;
+use crate::check::{Checks, TIME_LIMIT};
 
 /// Full name of the service.
-pub const SERVICE_NAME: &str = "envoy.service.auth.v3.Authorization";
-/// Path of its one method.
-pub const CHECK_PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
-/// Most time for a call, its body included; a shorter `grpc-timeout` counts instead.
-pub const MAX_CALL: Duration = Duration::from_secs(5);
+pub(super) const SERVICE_NAME: &str = "envoy.service.auth.v3.Authorization";
+/// Path of its only method.
+pub(super) const CHECK_PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// The service.
+/// The authorization service.
 #[derive(Clone, Debug)]
-pub struct CheckService {
+pub(crate) struct CheckService {
     checks: Arc<Checks>,
     max_message_bytes: usize,
 }
 
 impl CheckService {
-    /// Creates a service that reads messages of at most `max_message_bytes`.
-    pub fn new(checks: Arc<Checks>, max_message_bytes: usize) -> Self {
+    /// Creates a service that accepts messages of at most `max_message_bytes`.
+    pub(crate) fn new(checks: Arc<Checks>, max_message_bytes: usize) -> Self {
         Self { checks, max_message_bytes }
     }
 
-    /// Size of the largest message that is read, in bytes.
-    pub fn max_message_bytes(&self) -> usize {
+    /// Maximum size of a message.
+    pub(super) fn max_message_bytes(&self) -> usize {
         self.max_message_bytes
     }
 
-    /// Serves one call over a connection with this room for messages.
-    ///
-    /// # Errors
-    /// None: a failed call is a response with a gRPC status.
-    pub fn call<B>(
+    /// Serves one call. `memory` is the budget of its connection. A failed call is a response with a gRPC status.
+    pub(super) fn call<B>(
         &self,
         http: Request<B>,
-        room: Arc<ConnectionRoom>,
+        memory: Arc<ConnectionMemory>,
     ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + Send + use<B>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send,
@@ -62,13 +56,13 @@ impl CheckService {
         let (checks, max_message_bytes) = (Arc::clone(&self.checks), self.max_message_bytes);
         let deadline = deadline(http.headers());
         let encoding = unary::check_encoding(http.headers());
-        // The head is not kept: it can be larger than the message.
+        // The request head is dropped here, because it can be larger than the message.
         let body = http.into_body();
         async move {
-            // The deadline covers the body: a slow one must not hold a stream for longer.
+            // The deadline includes reading the body, so that a slow one does not keep the stream open.
             let call = async {
                 encoding?;
-                let message = unary::read(body, max_message_bytes, &room).await?;
+                let message = unary::read(body, max_message_bytes, &memory).await?;
                 let context = request::read(&message).map_err(|error| Status::invalid_argument(error.to_string()))?;
                 Ok(checks.check(context.as_ref(), deadline, response::write).await)
             };
@@ -78,13 +72,14 @@ impl CheckService {
     }
 }
 
-/// When a call has to be over: [`MAX_CALL`] from now, or what `grpc-timeout` asks for if that is less.
-pub fn deadline(headers: &http::HeaderMap) -> Instant {
-    let asked = headers.get("grpc-timeout").and_then(|value| grpc_timeout(value.to_str().ok()?));
-    Instant::now() + asked.map_or(MAX_CALL, |asked| asked.min(MAX_CALL))
+/// Returns the deadline of a call that starts now: [`TIME_LIMIT`], or the time in `grpc-timeout` if that is shorter.
+pub(super) fn deadline(headers: &http::HeaderMap) -> Instant {
+    let requested = headers.get("grpc-timeout").and_then(|value| grpc_timeout(value.to_str().ok()?));
+    Instant::now() + requested.map_or(TIME_LIMIT, |requested| requested.min(TIME_LIMIT))
 }
 
-/// `TimeoutValue TimeoutUnit`, at most eight digits (gRPC over HTTP2, "Requests"). What is malformed counts as absent.
+/// Parses `TimeoutValue TimeoutUnit`, with at most eight digits (gRPC over HTTP/2, "Requests"). Returns `None` if the
+/// value is malformed; the header is then ignored.
 fn grpc_timeout(value: &str) -> Option<Duration> {
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -107,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timeouts_of_the_grpc_wire_format() {
+    fn timeouts_follow_the_grpc_wire_format() {
         for (value, expected) in [
             ("250m", Some(Duration::from_millis(250))),
             ("1S", Some(Duration::from_secs(1))),

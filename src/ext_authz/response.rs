@@ -1,8 +1,8 @@
-//! Answers in the form of Envoy's `CheckResponse`. The only place that builds responses.
+//! Encodes answers as Envoy's `CheckResponse` (`envoy/service/auth/v3/external_auth.proto`), with the gRPC prefix.
 //!
-//! An unset `status` means *allow* to Envoy, and so does code 0: a refusal never misses its status and never has that
-//! code. A pass is written straight into the wire format, because it is written for every cached check; refusals are built
-//! with the generated types. A test decodes both. Answers include their gRPC frame.
+//! Envoy allows a request if `status` is unset or its code is 0, so every refusal has a status with another code. A
+//! pass is written directly in wire format, because it is encoded for every cached check. Refusals use the generated
+//! types. Tests decode both with prost.
 
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
@@ -19,7 +19,7 @@ use crate::authz::Answer;
 use crate::authz::answer::{MetadataValue, Pass, Refusal};
 use crate::authz::headers::Mutation;
 
-/// Writes an answer as a framed `CheckResponse`.
+/// Encodes an answer as a `CheckResponse` with the gRPC prefix.
 pub fn write(answer: &Answer<'_>) -> Bytes {
     match answer {
         Answer::Pass(pass) => write_pass(answer, pass),
@@ -55,7 +55,7 @@ fn write_refusal(answer: &Answer<'_>, refusal: &Refusal<'_>) -> Bytes {
             headers: refusal.headers().iter().map(|(name, value)| header(name, value)).collect(),
             body: refusal.body(),
         })),
-        dynamic_metadata: None, // written below, as that of a pass is
+        dynamic_metadata: None, // written below, by the same code as for a pass
     };
     unary::frame(response.encoded_len() + 256, |out| {
         response.encode_raw(out);
@@ -70,9 +70,9 @@ fn set_header(out: &mut Vec<u8>, name: &str, value: &str, action: HeaderAppendAc
             text(header, 1, name);
             text(header, 2, value);
         });
-        // `append` for Envoys that know no `append_action`, which says it again. APPEND is 0, the default, and left out.
-        // Those that know it take its default for "overwrite" as long as `append` says nothing; so the latter is the one
-        // way to add a value, and Envoy adds it to the same line, after a comma. Values have been encoded for that.
+        // `append` is for Envoy versions without `append_action`. To append, only `append` is set: the action APPEND is
+        // 0, the default, which is not encoded, and Envoy reads a default action without `append` as "overwrite". Envoy
+        // appends the value to the same header line after a comma; values are already encoded for that.
         match action {
             HeaderAppendAction::OverwriteIfExistsOrAdd => {
                 option.extend_from_slice(&[2 << 3 | 2, 0, 3 << 3, action as u8]);
@@ -82,7 +82,7 @@ fn set_header(out: &mut Vec<u8>, name: &str, value: &str, action: HeaderAppendAc
     });
 }
 
-/// The gRPC code that goes with an HTTP status, as Envoy maps it for gRPC callers. Never 0.
+/// Returns the gRPC code for an HTTP status, with the mapping that Envoy uses for gRPC callers. Never 0.
 fn grpc_code(status: u16) -> i32 {
     match status {
         401 => 16, // UNAUTHENTICATED
@@ -91,7 +91,7 @@ fn grpc_code(status: u16) -> i32 {
     }
 }
 
-#[expect(deprecated, reason = "the contract sets `append` for Envoys that know no `append_action`")]
+#[expect(deprecated, reason = "Envoy versions without `append_action` read `append`")]
 fn header(name: &str, value: &str) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), ..Default::default() }),
@@ -116,7 +116,7 @@ fn write_value(out: &mut Vec<u8>, value: MetadataValue<'_, '_>) {
     match value {
         MetadataValue::Text(value) => text(out, 3, value),
         MetadataValue::Time(seconds) => {
-            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, and no date lies beyond")]
+            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 seconds")]
             let number = seconds as f64;
             out.push(2 << 3 | 1);
             out.extend_from_slice(&number.to_le_bytes());
@@ -134,8 +134,8 @@ fn text(out: &mut Vec<u8>, number: u8, value: &str) {
     message(out, number, |out| out.extend_from_slice(value.as_bytes()));
 }
 
-/// Writes a length-delimited field. The length stands before the content and is known after it: one byte is kept for
-/// it, and the content moves up in the rare case that this is too little.
+/// Writes a length-delimited field. The length precedes the content but is known only after it. One byte is reserved
+/// for it; longer content, which is rare, is moved up to make space.
 fn message(out: &mut Vec<u8>, number: u8, content: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(&[number << 3 | 2, 0]);
     let start = out.len();
@@ -186,7 +186,7 @@ mod tests {
         let allowed = Allowed { policy, token: claims.map(verified), identity };
         let bytes = write(&Answer::Pass(Pass::new(&allowed, owned, headers)));
         let response = CheckResponse::decode(&bytes[5..]).unwrap();
-        assert_eq!(response.encoded_len() + 5, bytes.len(), "nothing that prost would not write");
+        assert_eq!(response.encoded_len() + 5, bytes.len(), "prost would encode the same fields");
         response
     }
 
@@ -203,7 +203,7 @@ mod tests {
         let Some(HttpResponse::OkResponse(ok)) = response.http_response else { panic!("not allowed") };
         let mut set = BTreeMap::new();
         for option in ok.headers {
-            #[expect(deprecated, reason = "set for Envoys that know no `append_action`")]
+            #[expect(deprecated, reason = "set for Envoy versions without `append_action`")]
             let append = option.append;
             assert_eq!(append, Some(BoolValue { value: false }));
             assert_eq!(option.append_action, HeaderAppendAction::OverwriteIfExistsOrAdd as i32);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allowed_request_gets_every_header_of_ours_or_loses_it() {
+    fn a_pass_sets_or_removes_every_owned_header() {
         let full = claims(
             &json!({"sub": "s", "username": "zoë", "scope": "a b", "cognito:groups": ["x,y", "z"], "exp": 1234}),
         );
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn long_claims_are_written_as_they_are() {
+    fn claims_of_any_length_are_encoded_correctly() {
         for length in [1, 90, 127, 128, 300, 5000] {
             let claims = claims(&json!({"sub": "s".repeat(length), "cognito:groups": vec!["g"; length / 10 + 1]}));
             let (_, set, _, metadata) = allow(claims, &[]);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_never_looks_like_an_allowance() {
+    fn a_denial_is_never_encoded_as_an_allow() {
         for &denial in Denial::ALL {
             let response = refuse(denial, Some(&default_policy()), None);
             let status = response.status.unwrap();
@@ -320,7 +320,7 @@ mod tests {
             let metadata = response.dynamic_metadata.unwrap().fields;
             let members: Vec<_> =
                 metadata.keys().cloned().collect::<std::collections::BTreeSet<_>>().into_iter().collect();
-            assert_eq!(members, ["decision", "policy", "reason"], "nothing of the token");
+            assert_eq!(members, ["decision", "policy", "reason"], "no field comes from the token");
         }
     }
 
@@ -376,14 +376,14 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_names_the_requirement() {
+    fn a_denial_names_the_requirement_that_was_not_met() {
         let response = refuse(Denial::ClaimMismatch, Some(&default_policy()), Some("claims.custom:tenant"));
         let metadata = response.dynamic_metadata.unwrap().fields;
         assert_eq!(metadata["requirement"].kind, Some(Kind::StringValue("claims.custom:tenant".into())));
     }
 
     #[test]
-    fn a_header_with_several_values_replaces_the_clients() {
+    fn a_header_with_several_values_replaces_that_of_the_client() {
         let mut owned = OwnedHeaders::new("x-auth-".parse().unwrap());
         owned.add_claim(&"x-role".parse().unwrap(), ClaimHeader { claim: 0, list: ListEncoding::Repeated });
         let mut identity = Identity::default();
@@ -392,12 +392,12 @@ mod tests {
         }
         let response = pass(&owned, identity, None, &default_policy(), &[]);
         let Some(HttpResponse::OkResponse(ok)) = response.http_response else { panic!("not allowed") };
-        #[expect(deprecated, reason = "set for Envoys that know no `append_action`")]
+        #[expect(deprecated, reason = "set for Envoy versions without `append_action`")]
         let set = ok.headers.iter().map(|h| (h.append.unwrap().value, h.append_action()));
         let (overwrite, append) = (HeaderAppendAction::OverwriteIfExistsOrAdd, HeaderAppendAction::AppendIfExistsOrAdd);
         let expected = [(false, overwrite), (true, append), (true, append)];
         assert_eq!(set.collect::<Vec<_>>(), expected);
-        assert_eq!(ok.headers_to_remove.len(), 7, "nobody calls");
+        assert_eq!(ok.headers_to_remove.len(), 7, "the request has no caller");
         let metadata = response.dynamic_metadata.unwrap().fields;
         assert_eq!(metadata.len(), 2, "decision and policy");
     }

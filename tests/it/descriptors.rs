@@ -50,8 +50,5 @@ fn descriptors_are_those_of_envoy_types() {
         std::fs::write(path, &expected).unwrap();
         return;
     }
-    assert!(
-        cognito_authz::ext_authz::server::DESCRIPTORS == expected,
-        "run this test with UPDATE=1 in the environment"
-    );
+    assert!(cognito_authz::ext_authz::DESCRIPTORS == expected, "run this test with UPDATE=1 in the environment");
 }

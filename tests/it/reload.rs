@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 use crate::support::client::{Answer, Ask, connect, get, metric};
 use crate::support::jwks_server::{JwksServer, Reply};
 use crate::support::policy_file::PolicyFile;
-use crate::support::service::Program;
+use crate::support::service::{Program, TestApp};
 use crate::support::token::{CLIENT, OTHER_ISSUER, SigningKey, TokenBuilder, jwks};
 use crate::support::{PATIENCE, eventually};
 
@@ -403,4 +403,20 @@ async fn the_account_apis_pool_stays() {
     stage.reload("3", &with).await;
     assert_eq!(error().await, "");
     assert_eq!(json!(stage.version().await), "3");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_is_requested_from_one_of_two_services_in_a_process() {
+    let keys = JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await;
+    let files = [(); 2].map(|()| PolicyFile::new(&text("1", "")));
+    let apps = [0, 1].map(|index: usize| TestApp::start(&["--config", &files[index].path(), "--jwks-url", &keys.url]));
+    let reloads = async |app: &TestApp| metric(&app.admin, "config_reloads_total{result=\"success\"}").await;
+    // The files do not change, so only a request reloads them. Had the first request reached both services, the second
+    // would have reloaded twice.
+    for app in &apps {
+        app.reload_requests.notify_one();
+        eventually("reloaded", PATIENCE, async || reloads(app).await > 0.0).await;
+        assert_eq!(reloads(app).await, 1.0);
+    }
+    assert_eq!(reloads(&apps[0]).await, 1.0);
 }

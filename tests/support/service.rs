@@ -4,13 +4,13 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cognito_authz::app;
 use cognito_authz::config::{self, Invocation};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::token::{CLIENT, POOL};
 
@@ -39,6 +39,8 @@ pub(crate) struct TestApp {
     pub(crate) grpc: Vec<String>,
     pub(crate) admin: String,
     stop: Option<oneshot::Sender<()>>,
+    /// Requests a reload of the policy file, as SIGHUP does for the program.
+    pub(crate) reload_requests: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -50,17 +52,19 @@ impl TestApp {
         let Invocation::Serve(config) = invocation else { panic!("not serve") };
         let (bound, addresses) = mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
+        let reload_requests = Arc::new(Notify::new());
+        let requests = Arc::clone(&reload_requests);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let app = app::bind(*config).await.unwrap();
                 bound.send((app.grpc_addresses(), app.admin_address())).unwrap();
-                app.run(async { drop(stopped.await) }).await.unwrap();
+                app.run(async { drop(stopped.await) }, requests).await.unwrap();
             });
             runtime.shutdown_background();
         });
         let (grpc, admin) = addresses.recv_timeout(PATIENCE).unwrap();
-        Self { grpc, admin, stop: Some(stop), thread: Some(thread) }
+        Self { grpc, admin, stop: Some(stop), reload_requests, thread: Some(thread) }
     }
 
     /// Begins the shutdown, without waiting for its end.

@@ -10,7 +10,7 @@ use crate::config::file::values::Name;
 use crate::config::file::{AccountEntry, PoolEntry};
 use crate::config::rules::{AccountClient, RulesSource};
 use crate::config::{check_endpoint, clients};
-use crate::file_read;
+use crate::files;
 use crate::jwks::KeySet;
 use crate::jwks::fetch::MAX_DOCUMENT_BYTES;
 use crate::user_pool::{Clients, PoolIndex, UserPool};
@@ -85,8 +85,8 @@ impl Compiler {
             None => KeySet::default(),
             Some(path) => {
                 let fault = |why: String| at.member("jwks_file").fault(format!("{}: {why}", &**path));
-                let document = file_read::read(Path::new(&**path), MAX_DOCUMENT_BYTES as u64)
-                    .map_err(|why| fault(why.to_string()))?;
+                let document =
+                    files::read(Path::new(&**path), MAX_DOCUMENT_BYTES as u64).map_err(|why| fault(why.to_string()))?;
                 KeySet::parse(&document, &KeySet::default()).map_err(|why| fault(why.to_string()))?
             }
         };

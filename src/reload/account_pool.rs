@@ -1,25 +1,25 @@
-//! The pool and the app client that the account API calls. They are settled at startup: its client of Cognito is built
-//! once. Tokens are verified by the rules in effect, so a reload that changed the pool under the same name would verify
-//! the tokens of one pool and sign their users out at another. Such a reload is refused.
+//! Pool and app client of the account API, which a reload must not change.
+//!
+//! The account API's client for Cognito is built once, at startup, while tokens are verified by the rules in effect. If
+//! a reload changed the pool under the same name, the service would verify the tokens of one pool and sign users out at
+//! another. Such a reload is rejected.
 
-use super::{AccountClient, Rules};
+use super::{AccountClient, CompiledPolicy};
 use crate::user_pool::{ClientId, UserPool};
 
-/// What the account API calls.
+/// Pool and app client that the account API uses, as configured at startup.
 #[derive(Debug)]
 pub(super) struct AccountPool {
-    /// The pool, as it is called.
     pub(super) pool: UserPool,
-    /// The app client.
     pub(super) client_id: ClientId,
-    /// The member `account` of the file at startup.
+    /// Member `account` of the policy file.
     pub(super) of_file: Option<AccountClient>,
 }
 
 impl AccountPool {
-    /// The reason why `rules` need a restart; none if the account API goes on calling what they name.
-    pub(super) fn needs_restart(&self, rules: &Rules) -> Option<String> {
-        let change = self.change(rules)?;
+    /// Returns the reason why `policy` needs a restart, or `None` if it does not affect the account API.
+    pub(super) fn needs_restart(&self, policy: &CompiledPolicy) -> Option<String> {
+        let change = self.change(policy)?;
         Some(format!(
             "the account API speaks for the pool {} with the app client {}, and {change}: restart to put the file in effect",
             self.pool.name,
@@ -27,10 +27,11 @@ impl AccountPool {
         ))
     }
 
-    fn change(&self, rules: &Rules) -> Option<&'static str> {
+    /// Returns the first difference between `policy` and the startup configuration.
+    fn change(&self, policy: &CompiledPolicy) -> Option<&'static str> {
         let flags =
             || AccountClient { pool: self.pool.name.clone(), client_id: self.client_id.clone(), secret_file: None };
-        if let Some(new) = &rules.account {
+        if let Some(new) = &policy.account {
             let old = self.of_file.clone().unwrap_or_else(flags);
             if new.pool != old.pool {
                 return Some("`account` names another pool");
@@ -44,7 +45,7 @@ impl AccountPool {
         } else if self.of_file.is_some() {
             return Some("`account` is gone");
         }
-        let Some((new, _)) = rules.pools.iter().find(|(pool, _)| pool.name == self.pool.name) else {
+        let Some((new, _)) = policy.pools.iter().find(|(pool, _)| pool.name == self.pool.name) else {
             return Some("that pool is gone");
         };
         let old = &self.pool;

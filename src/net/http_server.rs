@@ -1,9 +1,8 @@
-//! HTTP/1.1 over a listener, with limits: what the operators' port and the account API have in common.
+//! HTTP/1.1 server with limits, used by the admin port and the account API.
 //!
-//! Every wait for a client has an end: for a head ([`Limits::head`]), for a response to be read ([`PATIENCE`]), and for
-//! anything at all once the port closes. The time for a body is up to the reader of it.
-
-mod peers;
+//! Every wait for a client is limited: for a request head ([`Limits::head`]), for the client to read a response
+//! ([`PATIENCE`]), and for any progress once the port closes. The code that reads a request body limits the time for
+//! it.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -27,48 +26,51 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::peers::Peers;
-use crate::listen::{Listener, Stream};
-use crate::progress::{Activity, Patience, Progress};
+use super::listen::{Listener, Stream};
+use super::peers::Peers;
+use super::progress::{Activity, Patience, Progress};
 
-/// An answer.
-pub type Answer = Response<Full<Bytes>>;
+/// Response with a body that is known as a whole.
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Limits of a port.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Connections at a time; more are closed at once.
-    pub connections: usize,
-    /// Connections of one peer at a time: an IPv4 address, or the /64 of an IPv6 address. Unix sockets have no peers.
-    pub peer: usize,
-    /// Time for a request's head to arrive, also on a connection that is kept.
-    pub head: Duration,
+pub(crate) struct Limits {
+    /// Maximum number of simultaneous connections. Further ones are closed at once.
+    pub(crate) connections: usize,
+    /// Maximum number of simultaneous connections of one peer: an IPv4 address, or the /64 of an IPv6 address. It does
+    /// not apply to Unix sockets.
+    pub(crate) peer: usize,
+    /// Time for a request head to arrive. It also limits the idle time of a kept-alive connection.
+    pub(crate) head: Duration,
 }
 
 impl Limits {
-    /// Limits of a port with so many connections. A peer gets a quarter of them: a proxy, from which all connections
-    /// come, has enough, and no address can take all. On a small port it gets up to 64, but never more than half.
-    pub fn of(connections: usize, head: Duration) -> Self {
+    /// Creates the limits of a port with this number of connections. One peer may have a quarter of them: enough for a
+    /// proxy that all connections come from, and no address can take them all. On a small port a peer may have up to
+    /// 64, but never more than half.
+    pub(crate) fn of(connections: usize, head: Duration) -> Self {
         let peer = (connections / 4).max(64).min(connections / 2).max(1);
         Self { connections, peer, head }
     }
 }
 
-/// Bytes of a request's head, and of what is read ahead.
-const MAX_BUFFER: usize = 64 * 1024;
-/// Bytes of responses that the kernel keeps for a client; it would take megabytes otherwise.
-const SEND_BUFFER: usize = 128 * 1024;
-/// Limits on waiting for a client to read a response.
+/// Maximum size of a request head, and of the read buffer.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
+/// Size of the kernel's send buffer for a connection. The kernel's default can grow to megabytes.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
+/// Time limits for a client to read a response.
 const PATIENCE: Patience = Patience {
     stall: Duration::from_secs(10),
     backlog: Some(Duration::from_secs(30)),
     closing: Duration::from_secs(1),
 };
-/// Least time between two lines of the log about refused connections.
+/// Minimum time between two log lines about refused connections.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Serves `listener` until `closing`; running requests finish. `answer` gets the peer's address, if it has one.
-pub async fn serve<F, R>(listener: Listener, limits: Limits, closing: CancellationToken, answer: F)
+/// Serves `listener` until `closing` is cancelled, and then finishes running requests. `answer` is called with each
+/// request and the peer's address, which is `None` on a Unix socket.
+pub(crate) async fn serve<F, R>(listener: Listener, limits: Limits, closing: CancellationToken, answer: F)
 where
     F: Fn(Request<RequestBody>, Option<IpAddr>) -> R + Clone + Send + 'static,
     R: Future<Output = Answer> + Send + 'static,
@@ -80,24 +82,24 @@ where
     let accept = listener.accept_all(|stream| {
         let peer = peer(&stream);
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            return refusals.count(&listener, "the port has no more connections");
+            return refusals.count(&listener, "the port has reached its limit on connections");
         };
-        let place = peer.map(|peer| peers.enter(peer, limits.peer));
-        if let Some(None) = place {
-            return refusals.count(&listener, "an address has its share of the port's connections");
+        let counted = peer.map(|peer| peers.enter(peer, limits.peer));
+        if let Some(None) = counted {
+            return refusals.count(&listener, "an address has reached its share of the port's connections");
         }
         let (answer, closing) = (answer.clone(), closing.clone());
         running.spawn(async move {
             match stream {
                 Stream::Tcp(stream) => {
-                    if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER) {
-                        tracing::debug!(%error, "the send buffer stays as it is");
+                    if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES) {
+                        tracing::debug!(%error, "the size of the send buffer cannot be set");
                     }
                     connection(stream, peer, limits, closing, answer).await;
                 }
                 Stream::Unix(stream) => connection(stream, None, limits, closing, answer).await,
             }
-            drop((permit, place));
+            drop((permit, counted));
         });
     });
     closing.run_until_cancelled(accept).await;
@@ -112,9 +114,10 @@ fn peer(stream: &Stream) -> Option<IpAddr> {
     }
 }
 
-/// Connections that were refused since the log has said so.
+/// Refused connections, logged at most once per [`REPORT_INTERVAL`].
 #[derive(Default)]
 struct Refusals {
+    /// Number of refused connections since the last log line.
     count: u64,
     reported: Option<Instant>,
 }
@@ -153,7 +156,7 @@ async fn connection<F, R>(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
-        .max_buf_size(MAX_BUFFER)
+        .max_buf_size(MAX_BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
@@ -168,7 +171,7 @@ async fn connection<F, R>(
     }
 }
 
-/// A request is being answered, until this is dropped.
+/// Guard that marks the connection as busy, until it is dropped.
 struct Working(Arc<Activity>);
 
 impl Working {
@@ -184,9 +187,9 @@ impl Drop for Working {
     }
 }
 
-/// The body of a request. While it is waited for, the connection waits for its client.
+/// Body of a request. While its reader waits for data, the connection counts as idle.
 #[derive(Debug)]
-pub struct RequestBody {
+pub(crate) struct RequestBody {
     body: Incoming,
     activity: Arc<Activity>,
 }

@@ -1,16 +1,16 @@
-//! File descriptors: the limit on them, and how the ports divide it.
+//! Limit on file descriptors, and its division between the ports.
 //!
-//! Every connection takes one. Without a division the port that strangers reach can take all of them, and then no check
-//! and no probe is accepted any more.
+//! Each connection takes a descriptor. Without a division, clients of the account API could take all of them, and
+//! neither checks nor probes would be accepted any more.
 
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit on open files to the hard one, and returns the limit in effect.
+/// Raises the soft limit on open files of this process to its hard limit, and returns the limit in effect.
 ///
 /// # Errors
-/// The kernel refuses; the limit stays as it is.
+/// If the kernel refuses. The limit then stays as it is.
 pub fn raise_limit() -> io::Result<usize> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
@@ -19,62 +19,60 @@ pub fn raise_limit() -> io::Result<usize> {
     Ok(limit())
 }
 
-/// The limit in effect.
-pub fn limit() -> usize {
+/// Returns the limit in effect.
+pub(crate) fn limit() -> usize {
     let current = getrlimit(Resource::Nofile).current;
     current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
-/// The parts of the program that need descriptors.
+/// Parts of the program that need descriptors.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    /// Most connections of the gRPC port, as configured.
-    pub grpc: usize,
-    /// Threads that serve checks.
-    pub threads: usize,
-    /// User pools.
-    pub pools: usize,
-    /// `true` if there is an account API.
-    pub account: bool,
+pub(crate) struct Wanted {
+    /// Configured maximum number of connections of the gRPC port.
+    pub(crate) grpc: usize,
+    /// Number of threads that serve checks.
+    pub(crate) threads: usize,
+    /// Number of user pools.
+    pub(crate) pools: usize,
+    /// `true` if the account API is enabled.
+    pub(crate) account: bool,
 }
 
-/// Connections at a time of each port.
+/// Maximum number of simultaneous connections of each port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shares {
-    /// Of the gRPC port.
-    pub grpc: usize,
-    /// Of the admin port.
-    pub admin: usize,
-    /// Of the account API; 0 without one.
-    pub account: usize,
-    /// `false` if the limit is too low for the least that each port gets.
-    pub is_enough: bool,
+pub(crate) struct Shares {
+    pub(crate) grpc: usize,
+    pub(crate) admin: usize,
+    /// 0 if the account API is disabled.
+    pub(crate) account: usize,
+    /// `false` if the limit is too low even for the minimum of each port.
+    pub(crate) is_enough: bool,
 }
 
-/// Most connections of the admin port. Operators and their tools are few.
-const MOST_ADMIN: usize = 256;
-/// Most connections of the account API.
-const MOST_ACCOUNT: usize = 4096;
-/// The least that a port gets, however low the limit is.
-const LEAST_GRPC: usize = 64;
-const LEAST_HTTP: usize = 16;
+/// Maximum of the admin port, which only operators and their tools use.
+const MAX_ADMIN: usize = 256;
+/// Maximum of the account API.
+const MAX_ACCOUNT: usize = 4096;
+/// Minimum of a port, which it gets even if the limit is too low.
+const MIN_GRPC: usize = 64;
+const MIN_HTTP: usize = 16;
 
-/// Divides `limit`. What the program needs for itself comes first, then the admin port, then checks, which get half of
-/// the rest if they want it; the account API gets what is left. Each of its connections takes two descriptors, as it can
-/// cause one to Cognito.
-pub fn share(limit: usize, wanted: Wanted) -> Shares {
-    // Files, listeners, runtimes and their pipes, name look-ups, key fetches.
+/// Divides `limit`, in this order: the program's own files, the admin port, the gRPC port, which gets half of the rest
+/// if it wants it, and the account API. A connection of the account API counts twice, because it can cause one to
+/// Cognito.
+pub(crate) fn share(limit: usize, wanted: Wanted) -> Shares {
+    // Files, listeners, runtimes and their pipes, DNS queries, key fetches.
     let own = 128 + 4 * wanted.threads + 2 * wanted.pools;
     let rest = limit.saturating_sub(own);
-    let admin = (rest / 8).clamp(LEAST_HTTP, MOST_ADMIN);
+    let admin = (rest / 8).clamp(MIN_HTTP, MAX_ADMIN);
     let rest = rest.saturating_sub(admin);
-    let least_grpc = LEAST_GRPC.min(wanted.grpc);
+    let min_grpc = MIN_GRPC.min(wanted.grpc);
     let (grpc, account) = if wanted.account {
-        let first = wanted.grpc.min(rest / 2).max(least_grpc);
-        let account = (rest.saturating_sub(first) / 2).clamp(LEAST_HTTP, MOST_ACCOUNT);
-        (wanted.grpc.min(rest.saturating_sub(2 * account)).max(least_grpc), account)
+        let first = wanted.grpc.min(rest / 2).max(min_grpc);
+        let account = (rest.saturating_sub(first) / 2).clamp(MIN_HTTP, MAX_ACCOUNT);
+        (wanted.grpc.min(rest.saturating_sub(2 * account)).max(min_grpc), account)
     } else {
-        (wanted.grpc.min(rest).max(least_grpc), 0)
+        (wanted.grpc.min(rest).max(min_grpc), 0)
     };
     Shares { grpc, admin, account, is_enough: own + admin + grpc + 2 * account <= limit }
 }
@@ -88,7 +86,7 @@ mod tests {
     const WANTED: Wanted = Wanted { grpc: 10_000, threads: 2, pools: 1, account: true };
 
     #[test]
-    fn a_high_limit_gives_everything() {
+    fn a_high_limit_gives_every_port_its_maximum() {
         for limit in [20_000, 1 << 20, usize::MAX] {
             let expected = Shares { grpc: 10_000, admin: 256, account: 4096, is_enough: true };
             assert_eq!(share(limit, WANTED), expected, "{limit}");
@@ -96,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_usual_low_limit_is_divided() {
+    fn a_common_low_limit_is_divided() {
         assert_eq!(share(1024, WANTED), Shares { grpc: 388, admin: 110, account: 194, is_enough: true });
         let few = Wanted { grpc: 100, ..WANTED };
         assert_eq!(share(1024, few), Shares { grpc: 100, admin: 110, account: 338, is_enough: true });
@@ -107,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_given_is_there(
+        fn shares_never_exceed_the_limit(
             limit in 0_usize..100_000, grpc in 1_usize..20_000, threads in 1_usize..64, pools in 0_usize..50,
             account: bool,
         ) {

@@ -1,7 +1,7 @@
-//! Listening sockets: addresses, binding, and accepting without ever spinning.
+//! Listening sockets: addresses, binding and accepting.
 //!
-//! Binding is a step of its own, before anything runs: what cannot be bound ends the start, and port 0 is known
-//! by the time the process says where it listens.
+//! Binding is a separate step before anything runs. A bind failure therefore ends the startup, and the real port is
+//! known before the address is logged, even if port 0 was requested.
 
 use std::fmt;
 use std::fs;
@@ -19,9 +19,9 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 /// `host:port`, `[::]:port` or `unix:/path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// A TCP address; the host is resolved when it is bound.
+    /// TCP host and port. The host is resolved by `bind`.
     Tcp(String),
-    /// A path.
+    /// Absolute path of a Unix socket.
     Unix(PathBuf),
 }
 
@@ -51,7 +51,7 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// An address that cannot be listened on.
+/// Bind failure: the address is in use, not local, or not permitted.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {why}")]
 pub struct BindError {
@@ -61,31 +61,29 @@ pub struct BindError {
 
 /// A bound socket.
 #[derive(Debug)]
-pub enum Listener {
-    /// TCP.
+pub(crate) enum Listener {
     Tcp(TcpListener, SocketAddr),
-    /// A Unix socket, with its file.
     Unix(UnixListener, SocketFile),
 }
 
 /// An accepted connection.
 #[derive(Debug)]
-pub enum Stream {
-    /// TCP.
+pub(crate) enum Stream {
     Tcp(TcpStream),
-    /// Unix.
     Unix(UnixStream),
 }
 
-/// Waiting connections; as many as the kernel allows.
+/// Maximum number of connections that wait to be accepted. The kernel applies its own limit (`net.core.somaxconn`) as
+/// well.
 const BACKLOG: i32 = 4096;
 
 impl ListenAddress {
-    /// Binds it. Must run inside a runtime.
+    /// Binds the address. Has to run inside a tokio runtime. A Unix socket gets the file mode `socket_mode`.
     ///
     /// # Errors
-    /// [`BindError`]: the port is taken, the socket is alive, a file of another kind stands at the path, ...
-    pub fn bind(&self, socket_mode: u32) -> Result<Listener, BindError> {
+    /// [`BindError`], for example if the port is taken, another process listens on the socket, or the path is another
+    /// kind of file.
+    pub(crate) fn bind(&self, socket_mode: u32) -> Result<Listener, BindError> {
         let failed = |why: String| BindError { address: self.clone(), why };
         match self {
             Self::Tcp(address) => {
@@ -109,7 +107,7 @@ fn bind_tcp(address: &str) -> io::Result<StdTcpListener> {
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address");
     for candidate in address.to_socket_addrs()? {
         let result = match bind_socket(candidate) {
-            // Hosts without IPv6 have no [::]; every IPv4 address is what was meant there.
+            // A host without IPv6 has no [::]. The operator wants to listen on all addresses, so use 0.0.0.0.
             Err(error) if candidate.ip() == std::net::Ipv6Addr::UNSPECIFIED && lacks_ipv6(&error) => {
                 bind_socket(SocketAddr::from(([0, 0, 0, 0], candidate.port())))
             }
@@ -124,7 +122,7 @@ fn bind_tcp(address: &str) -> io::Result<StdTcpListener> {
 }
 
 fn lacks_ipv6(error: &io::Error) -> bool {
-    // EAFNOSUPPORT: built or booted without; EADDRNOTAVAIL: disabled by sysctl.
+    // EAFNOSUPPORT (97): the kernel was built or booted without IPv6. EADDRNOTAVAIL: IPv6 is disabled by sysctl.
     matches!(error.raw_os_error(), Some(97)) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
@@ -140,9 +138,9 @@ fn bind_socket(address: SocketAddr) -> io::Result<StdTcpListener> {
     Ok(socket.into())
 }
 
-/// The file of a bound Unix socket. Dropping it removes the file, unless another process has put its own there.
+/// File of a bound Unix socket. Dropping this removes the file, unless another process has replaced it by its own.
 #[derive(Debug)]
-pub struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     device_and_inode: (u64, u64),
 }
@@ -151,7 +149,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.device_and_inode);
         if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "socket could not be removed");
+            tracing::warn!(path = %self.path.display(), %error, "the socket cannot be removed");
         }
     }
 }
@@ -160,16 +158,17 @@ fn bind_unix(path: &Path, mode: u32) -> Result<(StdUnixListener, SocketFile), St
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error.to_string()),
-        Ok(file) if !file.file_type().is_socket() => return Err("a file that is no socket stands there".into()),
+        Ok(file) if !file.file_type().is_socket() => return Err("the path exists and is not a socket".into()),
         Ok(_) => match StdUnixStream::connect(path) {
             Ok(_) => return Err("another process listens on this socket".into()),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {} // stale: its process is gone
-            Err(error) => return Err(format!("a socket stands there and cannot be tried: {error}")),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {} // stale: its process has ended
+            Err(error) => {
+                return Err(format!("the path is a socket and a connection to it fails, so it may be in use: {error}"));
+            }
         },
     }
-    // Bound under another name and moved into place, so that the socket never stands there with another mode, and
-    // a stale one is replaced in one step.
-    // The name is short: a socket's path has at most 107 bytes.
+    // Bound under a temporary name and renamed, so that the socket never appears with another mode, and a stale one is
+    // replaced atomically. The temporary name is short because a socket's path has at most 107 bytes.
     let temporary = path.with_file_name(format!(".{}", std::process::id()));
     let bind = || {
         let listener = StdUnixListener::bind(&temporary)?;
@@ -180,15 +179,15 @@ fn bind_unix(path: &Path, mode: u32) -> Result<(StdUnixListener, SocketFile), St
         Ok((listener, SocketFile { path: path.to_owned(), device_and_inode: (file.dev(), file.ino()) }))
     };
     bind().map_err(|error: io::Error| {
-        // It is ours alone by its name; when it was never made there is nothing to remove.
+        // The name contains our process id, so the file is ours. Removing it fails if it was never created.
         drop(fs::remove_file(&temporary));
         error.to_string()
     })
 }
 
 impl Listener {
-    /// Where it listens: the real port where 0 was asked for.
-    pub fn address(&self) -> String {
+    /// Returns the address, with the real port if port 0 was requested.
+    pub(crate) fn address(&self) -> String {
         match self {
             Self::Tcp(_, address) => address.to_string(),
             Self::Unix(_, file) => format!("unix:{}", file.path.display()),
@@ -206,11 +205,11 @@ impl Listener {
         }
     }
 
-    /// Hands every connection to `serve`, for ever.
+    /// Accepts connections and passes each to `serve`. Never returns.
     ///
-    /// A connection that broke before it was accepted is no reason to wait; anything else (no descriptors, no memory)
-    /// is, or the loop would spin at full load until it is over.
-    pub async fn accept_all(&self, mut serve: impl FnMut(Stream)) {
+    /// After an error the next attempt waits, because errors such as exhausted descriptors or memory would otherwise
+    /// make the loop spin. A connection that broke before it was accepted causes no wait.
+    pub(crate) async fn accept_all(&self, mut serve: impl FnMut(Stream)) {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.accept().await {
@@ -218,25 +217,27 @@ impl Listener {
                     pause = FIRST_PAUSE;
                     serve(stream);
                 }
-                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) if affects_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(address = self.address(), %error, pause_ms = pause.as_millis(), "cannot accept connections");
                     tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause = (pause * 2).min(MAX_PAUSE);
                 }
             }
         }
     }
 }
 
+/// Wait after the first failed attempt. It doubles with each further failure, up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Returns `true` for errors that concern only the connection being accepted (accept(2), "Error handling").
+fn affects_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, InvalidInput, NotConnected,
     };
-    // InvalidInput: setting TCP_NODELAY on a connection that is gone (EINVAL).
+    // InvalidInput (EINVAL): TCP_NODELAY was set on a connection that is closed already.
     matches!(
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted | InvalidInput | NotConnected
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_is_replaced_only_when_it_is_stale() {
+    async fn a_unix_socket_is_replaced_only_if_it_is_stale() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("authz.sock");
 
@@ -285,7 +286,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(unix(&path).unwrap_err().contains("another process listens"));
         drop(live);
-        assert!(!path.exists(), "the file goes with the socket");
+        assert!(!path.exists(), "dropping the listener removes the file");
 
         drop(StdUnixListener::bind(&path).unwrap());
         assert!(path.exists(), "std leaves a stale socket behind");
@@ -294,10 +295,10 @@ mod tests {
 
         fs::remove_file(&path).unwrap();
         fs::write(&path, "precious").unwrap();
-        assert!(unix(&path).unwrap_err().contains("no socket"));
+        assert!(unix(&path).unwrap_err().contains("not a socket"));
         drop(replaced);
-        assert_eq!(fs::read_to_string(&path).unwrap(), "precious", "a file that is not ours stays");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing temporary is left");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious", "a file of another process is not removed");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no temporary file is left");
     }
 
     #[tokio::test]
@@ -308,6 +309,6 @@ mod tests {
         assert!(taken.to_string().starts_with(&format!("cannot listen on {}: ", first.address())), "{taken}");
         let any = "[::]:0".parse::<ListenAddress>().unwrap().bind(0).unwrap();
         let port = any.address().rsplit_once(':').unwrap().1.to_owned();
-        assert!(TcpStream::connect(format!("127.0.0.1:{port}")).await.is_ok(), "[::] serves IPv4, too");
+        assert!(TcpStream::connect(format!("127.0.0.1:{port}")).await.is_ok(), "[::] serves IPv4 as well");
     }
 }

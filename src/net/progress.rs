@@ -1,7 +1,7 @@
-//! Streams whose peer has to keep up: a peer that does not take what is written to it is cut off.
+//! A stream that fails if its peer stops reading.
 //!
-//! hyper has no limit on the time for a response to be read. [`Progress`] adds one below it, where bytes move: a write
-//! that waits for too long fails, and with it the connection.
+//! hyper sets no limit on the time that a client takes to read a response. [`Progress`] sets one below hyper, on the
+//! stream: a write that waits too long fails, which ends the connection.
 
 use std::future::Future;
 use std::io;
@@ -15,24 +15,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// Limits on waiting for a peer.
+/// Time limits for a peer.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// Time without a byte taken while there are bytes to send.
-    pub stall: Duration,
-    /// Time for everything that waits to be sent, however steadily the peer takes it; `None` for no limit.
-    pub backlog: Option<Duration>,
-    /// Time without a byte in the direction that is waited for, once the port closes.
-    pub closing: Duration,
+pub(crate) struct Patience {
+    /// Time without any progress while bytes wait to be sent.
+    pub(crate) stall: Duration,
+    /// Time until everything that waits has been sent, even if the peer reads steadily; `None` for no limit.
+    pub(crate) backlog: Option<Duration>,
+    /// Time without any progress, in reading or writing, once the port closes.
+    pub(crate) closing: Duration,
 }
 
-/// Says whether the program works for a connection or waits for its peer.
+/// State of a connection: busy while the program works on a request, idle while it waits for the peer.
 #[derive(Debug, Default)]
-pub struct Activity(AtomicBool);
+pub(crate) struct Activity(AtomicBool);
 
 impl Activity {
-    /// Sets whether the program works on a request that it has got.
-    pub fn set_busy(&self, busy: bool) {
+    /// Sets the state. `busy` is `true` while the program works on a request that it has received.
+    pub(crate) fn set_busy(&self, busy: bool) {
         self.0.store(busy, Ordering::Relaxed);
     }
 
@@ -41,13 +41,13 @@ impl Activity {
     }
 }
 
-/// A stream with [`Patience`].
+/// A stream that applies the limits of [`Patience`].
 #[derive(Debug)]
-pub struct Progress<T> {
+pub(crate) struct Progress<T> {
     stream: T,
     patience: Patience,
     closing: CancellationToken,
-    /// Where reads are limited at closing, too.
+    /// Set if reads are limited as well once the port closes.
     activity: Option<Arc<Activity>>,
     backlog: Option<Backlog>,
     reading_since: Option<Instant>,
@@ -55,16 +55,18 @@ pub struct Progress<T> {
     read_timer: Timer,
 }
 
-/// Bytes that the peer has not taken yet.
+/// Bytes that wait to be sent to the peer.
 #[derive(Clone, Copy, Debug)]
 struct Backlog {
+    /// Time at which a write first had to wait.
     since: Instant,
+    /// Time of the last progress.
     moved: Instant,
 }
 
 impl<T> Progress<T> {
-    /// Limits writes.
-    pub fn new(stream: T, patience: Patience, closing: CancellationToken) -> Self {
+    /// Creates a stream that limits writes only. `closing` is cancelled when the port closes.
+    pub(crate) fn new(stream: T, patience: Patience, closing: CancellationToken) -> Self {
         Self {
             stream,
             patience,
@@ -77,13 +79,13 @@ impl<T> Progress<T> {
         }
     }
 
-    /// The same, and once the port closes a read fails, too, that waits for a peer nothing is done for.
+    /// Limits reads as well once the port closes: a read fails if it waits for a peer while the connection is not busy.
     #[must_use]
-    pub fn with_activity(self, activity: Arc<Activity>) -> Self {
+    pub(crate) fn with_activity(self, activity: Arc<Activity>) -> Self {
         Self { activity: Some(activity), ..self }
     }
 
-    /// Judges the result of a write.
+    /// Replaces a pending write by an error once its time is over.
     fn written(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if result.is_ready() {
             if let Some(backlog) = &mut self.backlog {
@@ -103,7 +105,7 @@ fn timed_out(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, why)
 }
 
-/// A timer that is made when it is first needed.
+/// A timer that is created on first use.
 #[derive(Debug, Default)]
 struct Timer(Option<Pin<Box<Sleep>>>);
 
@@ -154,7 +156,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Progress<T> {
         self.stream.is_write_vectored()
     }
 
-    /// Both servers flush when they have written everything that they had.
+    /// Ends the backlog: hyper flushes when it has written everything it had, with HTTP/1.1 as with HTTP/2.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.backlog = None;
         Pin::new(&mut self.stream).poll_flush(cx)
@@ -183,7 +185,7 @@ mod tests {
         (Progress::new(ours, PATIENCE, closing.clone()), theirs)
     }
 
-    /// Writes this many bytes and flushes: the time that it took, or until it failed.
+    /// Writes this many bytes and flushes. Returns the time until the end or the failure, and the failure.
     async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: usize) -> (Duration, Option<io::ErrorKind>) {
         let begin = Instant::now();
         let result = async {
@@ -194,7 +196,7 @@ mod tests {
         (begin.elapsed(), error)
     }
 
-    /// Reads one byte in each of these intervals.
+    /// Reads one byte per interval.
     fn trickle(mut stream: DuplexStream, every: Duration) {
         tokio::spawn(async move {
             loop {
@@ -207,9 +209,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_does_not_read_is_given_up() {
+    async fn a_write_to_a_peer_that_does_not_read_fails() {
         let (mut stream, theirs) = pair(&CancellationToken::new());
-        assert_eq!(write(&mut stream, 8).await, (Duration::ZERO, None), "what fits into buffers waits for nobody");
+        assert_eq!(write(&mut stream, 8).await, (Duration::ZERO, None), "bytes that fit into buffers do not wait");
         let (took, error) = write(&mut stream, 1).await;
         assert_eq!(error, Some(io::ErrorKind::TimedOut));
         assert!((10_000..10_100).contains(&took.as_millis()), "{took:?}");
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_reads_slowly_has_a_limit_for_all_of_it() {
+    async fn a_peer_that_reads_slowly_has_a_time_limit_for_the_whole_backlog() {
         for (bytes, error, took) in [(8 + 5, None, 25..26), (8 + 20, Some(io::ErrorKind::TimedOut), 30..31)] {
             let (mut stream, theirs) = pair(&CancellationToken::new());
             trickle(theirs, Duration::from_secs(5));
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_reads_everything_begins_anew() {
+    async fn the_time_limit_starts_again_after_a_flush() {
         let (mut stream, theirs) = pair(&CancellationToken::new());
         trickle(theirs, Duration::from_secs(5));
         for _ in 0..20 {
@@ -237,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn at_closing_who_has_stood_still_is_cut_at_once_and_others_after_a_second() {
+    async fn at_closing_a_stalled_peer_fails_at_once_and_others_after_a_second() {
         for (before, took) in [(5_000, 5_000..5_100), (200, 1_000..1_100)] {
             let closing = CancellationToken::new();
             let (mut stream, _theirs) = pair(&closing);
@@ -247,7 +249,7 @@ mod tests {
             };
             let closing = closing.clone();
             let write = async {
-                // As a server does, which is woken by closing.
+                // Servers are woken by closing as well.
                 let mut write = std::pin::pin!(write(&mut stream, 9));
                 tokio::select! {
                     result = write.as_mut() => return result,
@@ -262,16 +264,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn at_closing_reads_fail_unless_there_is_work() {
+    async fn at_closing_reads_fail_unless_the_connection_is_busy() {
         let closing = CancellationToken::new();
         let (stream, _theirs) = pair(&closing);
         let activity = Arc::new(Activity::default());
         let mut stream = stream.with_activity(Arc::clone(&activity));
         let minute = Duration::from_secs(60);
-        assert!(tokio::time::timeout(minute, stream.read_u8()).await.is_err(), "nothing closes");
+        assert!(tokio::time::timeout(minute, stream.read_u8()).await.is_err(), "the port is open");
         closing.cancel();
         activity.set_busy(true);
-        assert!(tokio::time::timeout(minute, stream.read_u8()).await.is_err(), "there is work");
+        assert!(tokio::time::timeout(minute, stream.read_u8()).await.is_err(), "the connection is busy");
         activity.set_busy(false);
         assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }

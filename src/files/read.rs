@@ -1,7 +1,7 @@
-//! Reads the files that operators name: regular files only, of bounded size, within bounded time.
+//! Reads regular files, with a limit for the size and the time.
 //!
-//! A pipe would be waited for, a device has no end, and a network file system may never answer. The calls to the file
-//! system are made by a thread of their own, which is left behind if it hangs. Start from [`read`].
+//! Reading a pipe can block, a device has no end, and a network file system may never answer. A separate thread
+//! therefore makes each call to the file system; if the call hangs, the thread is abandoned.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -11,88 +11,82 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// Longest that a file system may take for one file.
+/// Time limit for one call to the file system.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
-/// Most threads that read files, or hang in the attempt, at a time. The next attempt fails at once.
+/// Maximum number of threads in calls to the file system, hanging ones included. Further calls fail at once.
 const MAX_THREADS: usize = 32;
-/// Threads at work. They belong to the process, like its descriptors.
+/// Number of threads in calls to the file system. It is a static because threads are a resource of the process:
+/// services that run in one process share the limit.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
-/// Most bytes of a file that holds one secret.
-pub const MAX_SECRET_BYTES: u64 = 64 << 10;
-/// Most bytes of a file of settings or tests. A Kubernetes `ConfigMap` has at most one MiB.
-pub const MAX_TEXT_BYTES: u64 = 4 << 20;
+/// Maximum size of a file that contains one secret.
+pub(crate) const MAX_SECRET_BYTES: u64 = 64 << 10;
+/// Maximum size of a file of settings or tests. A Kubernetes `ConfigMap` has at most 1 MiB.
+pub(crate) const MAX_TEXT_BYTES: u64 = 4 << 20;
 
-/// Values that differ between two versions of a file: device and inode, length, modification and change in nanoseconds.
-pub type Fingerprint = (u64, u64, u64, i64, i64, i64, i64);
+/// Identifies one version of a file: device, inode, length, and the times of the last modification and of the last
+/// status change, each in seconds and nanoseconds.
+pub(crate) type Fingerprint = (u64, u64, u64, i64, i64, i64, i64);
 
-/// Reason why a file is not read. Displayed behind the file's name.
+/// Reason why a file is not read. The text continues a sentence that starts with the file's name.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The system says no.
+pub(crate) enum ReadError {
+    /// A system call failed.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// It is no regular file.
+    /// The path leads to another kind of file, which is named here.
     #[error("is {0}, not a regular file")]
     Kind(&'static str),
-    /// It is too large.
+    /// The file is larger than this number of bytes.
     #[error("is larger than {} KiB", .0 >> 10)]
     Size(u64),
-    /// It was written meanwhile.
+    /// The file was written to while it was read.
     #[error("changes while it is being read: replace files by a rename")]
     Changes,
-    /// The file system does not answer.
+    /// The file system did not answer in time, or too many earlier calls still hang.
     #[error("cannot be read: the file system does not answer within {}s", TIME_LIMIT.as_secs())]
     Hangs,
-    /// It is not text.
+    /// The content is not UTF-8.
     #[error("is not UTF-8")]
     Text,
 }
 
-/// Reads a regular file, and says which version it was. Symbolic links are followed. Blocks for at most five seconds.
-///
-/// # Errors
-/// [`ReadError`]. The size is judged before anything is read.
-pub fn read_version(path: &Path, max_bytes: u64) -> Result<(Vec<u8>, Fingerprint), ReadError> {
+/// Reads a regular file. Returns its content and the version that was read. Follows symbolic links, and blocks for at
+/// most five seconds. The size is checked before anything is read.
+pub(crate) fn read_version(path: &Path, max_bytes: u64) -> Result<(Vec<u8>, Fingerprint), ReadError> {
     let path = path.to_owned();
     within(TIME_LIMIT, move || read_now(&path, max_bytes))?
 }
 
 /// Reads a regular file. Blocks for at most five seconds.
-///
-/// # Errors
-/// [`ReadError`].
-pub fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ReadError> {
+pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, ReadError> {
     read_version(path, max_bytes).map(|(bytes, _)| bytes)
 }
 
-/// Reads a regular file of text. Blocks for at most five seconds.
-///
-/// # Errors
-/// [`ReadError`].
-pub fn read_text(path: &Path, max_bytes: u64) -> Result<String, ReadError> {
+/// Reads a regular file as UTF-8 text. Blocks for at most five seconds.
+pub(crate) fn read_text(path: &Path, max_bytes: u64) -> Result<String, ReadError> {
     String::from_utf8(read(path, max_bytes)?).map_err(|_| ReadError::Text)
 }
 
-/// The version of a file as it is now, of whatever kind it is. Blocks for at most five seconds.
+/// Returns the current version of a file of any kind. Blocks for at most five seconds.
 ///
 /// # Errors
-/// [`ReadError::Io`] if there is none, or [`ReadError::Hangs`].
-pub fn version(path: &Path) -> Result<Fingerprint, ReadError> {
+/// [`ReadError::Io`] if the file does not exist, or [`ReadError::Hangs`].
+pub(crate) fn version(path: &Path) -> Result<Fingerprint, ReadError> {
     let path = path.to_owned();
     let metadata = within(TIME_LIMIT, move || std::fs::metadata(path))??;
     Ok(fingerprint(&metadata))
 }
 
 fn read_now(path: &Path, max_bytes: u64) -> Result<(Vec<u8>, Fingerprint), ReadError> {
-    // Before it is opened, because opening a device or a pipe can have effects; and after, because another file may have
-    // taken its place. Opening does not wait for the other end of a pipe.
-    judge(&std::fs::metadata(path)?, max_bytes)?;
+    // Checked before opening, because opening a device or a pipe can have side effects, and again afterwards, because
+    // another file may have replaced it. With O_NONBLOCK, opening a pipe does not wait for its other end.
+    check_metadata(&std::fs::metadata(path)?, max_bytes)?;
     let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let before = file.metadata()?;
-    judge(&before, max_bytes)?;
+    check_metadata(&before, max_bytes)?;
     let mut bytes = Vec::new();
-    // It may grow, and a length of 0 says nothing in some file systems.
+    // The limit applies again: the file may grow, and some file systems report a length of 0 for every file.
     (&file).take(max_bytes + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max_bytes {
         return Err(ReadError::Size(max_bytes));
@@ -104,10 +98,11 @@ fn read_now(path: &Path, max_bytes: u64) -> Result<(Vec<u8>, Fingerprint), ReadE
     Ok((bytes, version))
 }
 
-fn judge(metadata: &Metadata, max_bytes: u64) -> Result<(), ReadError> {
-    let of = metadata.file_type();
-    if !of.is_file() {
-        return Err(ReadError::Kind(kind(of)));
+/// Checks that the file is a regular one and not too large.
+fn check_metadata(metadata: &Metadata, max_bytes: u64) -> Result<(), ReadError> {
+    let file_type = metadata.file_type();
+    if !file_type.is_file() {
+        return Err(ReadError::Kind(kind_name(file_type)));
     }
     if metadata.len() > max_bytes {
         return Err(ReadError::Size(max_bytes));
@@ -115,40 +110,40 @@ fn judge(metadata: &Metadata, max_bytes: u64) -> Result<(), ReadError> {
     Ok(())
 }
 
-fn kind(of: FileType) -> &'static str {
-    if of.is_dir() {
+fn kind_name(file_type: FileType) -> &'static str {
+    if file_type.is_dir() {
         "a directory"
-    } else if of.is_fifo() {
+    } else if file_type.is_fifo() {
         "a pipe"
-    } else if of.is_socket() {
+    } else if file_type.is_socket() {
         "a socket"
     } else {
         "a device"
     }
 }
 
-fn fingerprint(of: &Metadata) -> Fingerprint {
-    (of.dev(), of.ino(), of.len(), of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec())
+fn fingerprint(file: &Metadata) -> Fingerprint {
+    (file.dev(), file.ino(), file.len(), file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec())
 }
 
-/// Does something that may hang, and waits for it no longer than `limit`.
+/// Runs `work`, which may hang, on a new thread, and waits for the result for at most `limit`.
 fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ReadError> {
-    /// One of the threads, until it ends.
-    struct Place;
-    impl Drop for Place {
+    /// Guard that counts one thread, until it is dropped.
+    struct ThreadCount;
+    impl Drop for ThreadCount {
         fn drop(&mut self) {
             THREADS.fetch_sub(1, Ordering::Relaxed);
         }
     }
     let before = THREADS.fetch_add(1, Ordering::Relaxed);
-    let place = Place;
+    let count = ThreadCount;
     if before >= MAX_THREADS {
         return Err(ReadError::Hangs);
     }
     let (done, result) = mpsc::sync_channel(1);
     std::thread::Builder::new().name("file".into()).spawn(move || {
-        let _place = place;
-        // Nobody waits any longer if it took too long.
+        let _count = count;
+        // Fails if the caller has stopped waiting.
         done.send(work()).ok();
     })?;
     result.recv_timeout(limit).map_err(|_| ReadError::Hangs)
@@ -173,7 +168,7 @@ mod tests {
             assert_eq!(read_version(&at(name), 5).unwrap().1, version(&at(name)).unwrap());
             assert!(matches!(read(&at(name), 4), Err(ReadError::Size(4))));
         }
-        // Its length is said to be 0.
+        // procfs reports a length of 0.
         assert!(read(Path::new("/proc/cpuinfo"), 8).is_err_and(|error| matches!(error, ReadError::Size(8))));
         assert!(read(&at("none"), 5).is_err_and(|error| error.to_string().starts_with("cannot be read: ")));
         std::fs::write(at("a"), b"\xff").unwrap();
@@ -181,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn other_kinds_of_file_are_not_opened() {
+    fn files_of_other_kinds_are_not_opened() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
@@ -202,17 +197,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_system_that_hangs_is_given_up() {
+    fn a_call_that_hangs_is_abandoned_at_its_time_limit() {
         let (free, hang) = mpsc::channel::<()>();
         let limit = Duration::from_millis(50);
         let start = Instant::now();
-        let given_up = within(limit, move || hang.recv());
-        assert!(matches!(given_up, Err(ReadError::Hangs)) && start.elapsed() >= limit);
-        assert_eq!(within(TIME_LIMIT, || 7).unwrap(), 7, "others are read");
-        // The thread ends as soon as the file system answers.
-        let at_work = THREADS.load(Ordering::Relaxed);
+        let abandoned = within(limit, move || hang.recv());
+        assert!(matches!(abandoned, Err(ReadError::Hangs)) && start.elapsed() >= limit);
+        assert_eq!(within(TIME_LIMIT, || 7).unwrap(), 7, "other calls still succeed");
+        // The thread ends as soon as the call returns.
+        let running = THREADS.load(Ordering::Relaxed);
         free.send(()).unwrap();
-        while THREADS.load(Ordering::Relaxed) >= at_work {
+        while THREADS.load(Ordering::Relaxed) >= running {
             assert!(start.elapsed() < Duration::from_secs(20));
             std::thread::yield_now();
         }
