@@ -91,7 +91,7 @@ fn grpc_code(status: u16) -> i32 {
     }
 }
 
-#[expect(deprecated, reason = "the contract sets `append` for Envoys that know no `append_action`")]
+#[expect(deprecated, reason = "versions of Envoy that do not know `append_action` read `append`")]
 fn header(name: &str, value: &str) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), ..Default::default() }),
