@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::people::{flags, ready, sign_in};
 use super::with_fake;
-use crate::support::account::{AccountClient, PASSWORD, Pool, Reply as Answer, call};
+use crate::support::account::{AccountClient, PASSWORD, Pool, Reply as Answer};
 use crate::support::emulator::Emulator;
 use crate::support::fake_cognito::{refusal, tokens};
 use crate::support::jwks_server::Reply;
@@ -20,11 +20,11 @@ const ROOM: [&str; 2] = ["--account-min-failure-time=0s", "--limit-address=10000
 /// A pool at the emulator where users choose names, and may sign in with a verified e-mail address, too.
 async fn pool_with_aliases(emulator: &Emulator, settings: &Value) -> Pool {
     let pool = json!({"PoolName": "aliases", "AliasAttributes": ["email"], "AutoVerifiedAttributes": ["email"]});
-    let id = call(emulator, "CreateUserPool", pool).await["UserPool"]["Id"].as_str().unwrap().to_owned();
+    let id = emulator.call("CreateUserPool", pool).await["UserPool"]["Id"].as_str().unwrap().to_owned();
     let mut client = json!({"UserPoolId": id, "ClientName": "web",
         "ExplicitAuthFlows": ["ALLOW_USER_PASSWORD_AUTH", "ALLOW_USER_SRP_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"]});
     client.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-    let client = call(emulator, "CreateUserPoolClient", client).await["UserPoolClient"]["ClientId"].clone();
+    let client = emulator.call("CreateUserPoolClient", client).await["UserPoolClient"]["ClientId"].clone();
     Pool { id, client: client.as_str().unwrap().to_owned(), secret: None }
 }
 
@@ -152,10 +152,10 @@ async fn every_name_of_a_user_counts_for_the_user() {
     let email = "ada@example.com";
     let register = json!({"username": "ada", "email": email, "password": PASSWORD, "name": "Ada"});
     let sub = client.post("/register", register).await.text("userSub").to_owned();
-    call(&emulator, "AdminConfirmSignUp", json!({"UserPoolId": pool.id, "Username": "ada"})).await;
+    emulator.call("AdminConfirmSignUp", json!({"UserPoolId": pool.id, "Username": "ada"})).await;
     let verified = json!({"UserPoolId": pool.id, "Username": "ada",
         "UserAttributes": [{"Name": "email_verified", "Value": "true"}]});
-    call(&emulator, "AdminUpdateUserAttributes", verified).await;
+    emulator.call("AdminUpdateUserAttributes", verified).await;
     let login = async |address: &str, body: Value| client.send("/login", &[("x-forwarded-for", address)], body).await;
     let password = |name: &str, password: &str| json!({"username": name, "password": password});
     // By one name: the tokens say the others.
@@ -179,7 +179,7 @@ async fn a_challenge_names_the_user_too() {
     emulator.create_user(&pool.id, &pool.client, "ada", &[]).await;
     let attributes = json!([{"Name": "email", "Value": email}, {"Name": "email_verified", "Value": "true"}]);
     let update = json!({"UserPoolId": pool.id, "Username": "ada", "UserAttributes": attributes});
-    call(&emulator, "AdminUpdateUserAttributes", update).await;
+    emulator.call("AdminUpdateUserAttributes", update).await;
     // Half of a guess by SRP names the user; the guess itself is made in that name, or in any other.
     let start = json!({"email": email, "authFlow": "USER_SRP_AUTH", "authParameters": {"SRP_A": "a".repeat(512)}});
     let begun = client.post("/login", start).await;

@@ -8,7 +8,7 @@ use url::{Url, form_urlencoded};
 
 use super::people::{claims_by_pyjwt, flags, ready, sign_in};
 use super::{QUICK, with_fake};
-use crate::support::account::{AccountClient, PASSWORD, Pool, Reply as Answer, call};
+use crate::support::account::{AccountClient, PASSWORD, Pool, Reply as Answer};
 use crate::support::client::{connect, get, metric, verdict};
 use crate::support::emulator::Emulator;
 use crate::support::fake_cognito::{oauth_tokens, tokens};
@@ -202,7 +202,7 @@ async fn a_provider_behind_the_hosted_pages() {
             "attributes_request_method": "GET", "authorize_url": endpoint("authorize"), "token_url": endpoint("token"),
             "oidc_issuer": format!("{}/{}", emulator.url, partner.id), "attributes_url": endpoint("userInfo"),
             "jwks_uri": format!("{}/{}/.well-known/jwks.json", emulator.url, partner.id)}});
-    call(&emulator, "CreateIdentityProvider", provider).await;
+    emulator.call("CreateIdentityProvider", provider).await;
 
     let (flags, _directory) = flags(&emulator, &pool);
     let app = TestApp::start(&with(&flags, &hosted_flags(&emulator.url)));

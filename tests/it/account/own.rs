@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::people::{flags, ready, sign_in, totp};
 use super::{QUICK, routes, with_fake};
-use crate::support::account::{AccountClient, PASSWORD, Pool, call};
+use crate::support::account::{AccountClient, PASSWORD, Pool};
 use crate::support::client::metric;
 use crate::support::emulator::Emulator;
 use crate::support::fake_cognito::{refusal, tokens};
@@ -33,7 +33,7 @@ async fn a_life(emulator: &Emulator, with_secret: bool) {
     let pool = Pool::create(emulator, with_secret, json!({})).await;
     let optional = json!({"UserPoolId": pool.id, "MfaConfiguration": "OPTIONAL",
         "SoftwareTokenMfaConfiguration": {"Enabled": true}});
-    call(emulator, "SetUserPoolMfaConfig", optional).await;
+    emulator.call("SetUserPoolMfaConfig", optional).await;
     let (flags, _directory) = flags(emulator, &pool);
     let own = ["--account-attributes", "locale", "--totp-issuer", "Big Corp"];
     let flags: Vec<&str> = flags.iter().map(String::as_str).chain(QUICK).chain(own).collect();

@@ -8,7 +8,7 @@ use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 
 use super::QUICK;
-use crate::support::account::{AccountClient, PASSWORD, Pool, call, mailed_code};
+use crate::support::account::{AccountClient, PASSWORD, Pool, mailed_code};
 use crate::support::client::{connect, get, metric, verdict};
 use crate::support::emulator::Emulator;
 use crate::support::service::{Program, TestApp};
@@ -230,7 +230,7 @@ async fn second_factors_and_new_passwords_are_challenges() {
     let (user, first) = ("new@example.com", "Temporary-horse-1");
     let invite = json!({"UserPoolId": pool.id, "Username": user, "TemporaryPassword": first, "MessageAction": "SUPPRESS",
         "UserAttributes": [{"Name": "email", "Value": user}]});
-    call(&emulator, "AdminCreateUser", invite).await;
+    emulator.call("AdminCreateUser", invite).await;
     let challenge = client.post("/login", json!({"email": user, "password": first})).await;
     assert_eq!((challenge.status, challenge.text("challenge")), (200, "NEW_PASSWORD_REQUIRED"), "{:?}", challenge.body);
     assert!(challenge.body["parameters"].is_object() && challenge.body.get("accessToken").is_none());
@@ -243,13 +243,13 @@ async fn second_factors_and_new_passwords_are_challenges() {
 
     // A second factor, set up at Cognito itself.
     let optional = json!({"UserPoolId": pool.id, "MfaConfiguration": "OPTIONAL", "SoftwareTokenMfaConfiguration": {"Enabled": true}});
-    call(&emulator, "SetUserPoolMfaConfig", optional).await;
-    let secret = call(&emulator, "AssociateSoftwareToken", json!({"AccessToken": bearer})).await;
+    emulator.call("SetUserPoolMfaConfig", optional).await;
+    let secret = emulator.call("AssociateSoftwareToken", json!({"AccessToken": bearer})).await;
     let secret = secret["SecretCode"].as_str().unwrap();
-    call(&emulator, "VerifySoftwareToken", json!({"AccessToken": bearer, "UserCode": totp(secret)})).await;
+    emulator.call("VerifySoftwareToken", json!({"AccessToken": bearer, "UserCode": totp(secret)})).await;
     let preference =
         json!({"AccessToken": bearer, "SoftwareTokenMfaSettings": {"Enabled": true, "PreferredMfa": true}});
-    call(&emulator, "SetUserMFAPreference", preference).await;
+    emulator.call("SetUserMFAPreference", preference).await;
     let challenge = client.post("/login", json!({"email": user, "password": PASSWORD})).await;
     assert_eq!((challenge.status, challenge.text("challenge")), (200, "SOFTWARE_TOKEN_MFA"), "{:?}", challenge.body);
     let answer = |code: &str| {
