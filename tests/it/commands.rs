@@ -162,7 +162,7 @@ async fn explain_names_the_step_that_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn explain_says_who_chose_and_what_upstream_gets() {
+async fn explain_shows_what_selected_the_policy_and_what_upstream_gets() {
     let stage = Stage::new().await;
     let token = sign(TokenBuilder::access().claim("custom:tenant", "acme").claim("scope", "orders/read"));
     for input in [token.clone(), format!("Bearer {token}\n"), format!("  bearer {token}\r\n")] {
@@ -243,7 +243,7 @@ async fn explain_says_who_chose_and_what_upstream_gets() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn explain_fetches_the_keys_of_the_tokens_pool_alone() {
+async fn explain_fetches_only_the_keys_of_the_tokens_pool() {
     let stage = Stage::new().await;
     let their =
         TokenBuilder::access().claim("iss", OTHER_ISSUER).claim("client_id", "partner").sign(SigningKey::other());
@@ -255,7 +255,7 @@ async fn explain_fetches_the_keys_of_the_tokens_pool_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn explain_takes_a_session_as_the_check_does() {
+async fn explain_reads_session_cookies_like_a_check() {
     let stage = Stage::new().await;
     let good = sign(TokenBuilder::access());
     let unknown = TokenBuilder::access().sign(SigningKey::other());
@@ -284,7 +284,7 @@ async fn explain_takes_a_session_as_the_check_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_usage_of_explain_is_one_sentence() {
+async fn explain_reports_a_usage_error_in_one_line() {
     let stage = Stage::new().await;
     for more in [
         &["--nonsense"][..],
@@ -329,7 +329,7 @@ tests:
 ";
 
 #[test]
-fn test_policy_says_what_is_not_as_expected() {
+fn test_policy_reports_each_difference() {
     // No network: nobody answers there.
     let file = PolicyFile::new(&FILE.replace("KEYS", "http://127.0.0.1:9/"));
     let table = tempfile::NamedTempFile::new().unwrap();
@@ -394,7 +394,7 @@ print(*(not list(Validator(schema).iter_errors(yaml.safe_load(open(file)))) for 
 ";
 
 #[test]
-fn the_schema_is_one_and_says_what_the_program_says() {
+fn the_schema_is_valid_and_agrees_with_check_config() {
     let (code, schema, stderr) = run(&["config-schema"], &[]);
     assert_eq!((code, &*stderr), (Some(0), ""));
     let good = FILE.replace("KEYS", "https://keys.example.com/");
@@ -437,7 +437,7 @@ fn the_schema_is_one_and_says_what_the_program_says() {
 }
 
 #[test]
-fn check_config_names_the_place() {
+fn check_config_names_the_position_of_an_error() {
     let file = PolicyFile::new("");
     let path = file.path();
     let check = |text: &str, flags: &[&str]| {
@@ -481,7 +481,7 @@ fn check_config_names_the_place() {
 }
 
 #[test]
-fn check_config_warns_where_a_template_opens_what_another_route_protects() {
+fn check_config_warns_if_a_template_opens_a_protected_path() {
     let file = PolicyFile::new("");
     let path = file.path();
     let flags = ["check-config", "--config", &path, "--user-pool-id", POOL, "--client-id", CLIENT];

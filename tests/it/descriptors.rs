@@ -43,7 +43,7 @@ fn closure(set: FileDescriptorSet) -> FileDescriptorSet {
 }
 
 #[test]
-fn descriptors_are_those_of_envoy_types() {
+fn the_descriptors_equal_those_of_envoy_types() {
     let expected = closure(envoy_types()).encode_to_vec();
     if std::env::var_os("UPDATE").is_some() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ext_authz/authorization.descriptors.bin");

@@ -82,7 +82,7 @@ impl Stage {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_policy_path_that_is_no_regular_file_is_told_and_stops_no_later_reload() {
+async fn a_policy_path_that_is_not_a_regular_file_is_reported_and_blocks_no_later_reload() {
     let stage = Stage::new().await;
     let path = PathBuf::from(stage.file.path());
     let before = stage.peak();
@@ -108,7 +108,7 @@ async fn a_policy_path_that_is_no_regular_file_is_told_and_stops_no_later_reload
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_a_file_is_not_taken_while_its_writer_pauses() {
+async fn a_file_is_not_loaded_while_it_is_being_written() {
     for is_told in [false, true] {
         let stage = Stage::new().await;
         // Longer than the half, which is a file of its own.
@@ -139,7 +139,7 @@ async fn half_a_file_is_not_taken_while_its_writer_pauses() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_could_not_be_put_in_effect_is_tried_again_and_told_once() {
+async fn a_failed_reload_is_retried_and_reported_once() {
     let stage = Stage::new().await;
     let keys = PathBuf::from(stage.file.path()).with_file_name("keys.json");
     let pool = format!(
@@ -164,7 +164,7 @@ async fn a_file_that_could_not_be_put_in_effect_is_tried_again_and_told_once() {
 
 /// Every option and member that names a file, with the file in it.
 #[test]
-fn every_file_that_is_named_has_to_be_a_regular_one_of_sensible_size() {
+fn every_named_file_must_be_a_regular_file_of_limited_size() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let bad = at("bad");

@@ -30,7 +30,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn only_a_plain_200_is_an_answer() {
+async fn only_status_200_is_accepted() {
     let server = JwksServer::start(Reply::ok("body")).await;
     assert_eq!(fetch(&server, &["/a"]).await.unwrap(), b"body");
     for status in [201, 204, 301, 302, 307, 400, 404, 429, 500, 503] {
@@ -42,7 +42,7 @@ async fn only_a_plain_200_is_an_answer() {
 }
 
 #[tokio::test]
-async fn the_size_is_limited_after_unpacking() {
+async fn the_size_limit_applies_after_decompression() {
     let limit = 512 * 1024;
     let server = JwksServer::start(Reply::ok(vec![b' '; limit])).await;
     assert_eq!(fetch(&server, &["/"]).await.unwrap().len(), limit);
@@ -59,7 +59,7 @@ async fn the_size_is_limited_after_unpacking() {
 }
 
 #[tokio::test]
-async fn the_updated_issuer_format_is_asked_on_403_and_404_only() {
+async fn the_updated_issuer_format_is_tried_only_after_403_and_404() {
     let server = JwksServer::start(Reply::ok("")).await;
     for (status, answer, asked) in [
         (403, Ok(b"updated".to_vec()), 2),
@@ -77,7 +77,7 @@ async fn the_updated_issuer_format_is_asked_on_403_and_404_only() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_slow_or_away_is_given_up() {
+async fn a_fetch_ends_if_the_server_is_slow_or_unreachable() {
     let server = JwksServer::start(Reply { delay: Duration::from_secs(60), ..Reply::ok("") }).await;
     assert_eq!(fetch(&server, &["/"]).await, Err(FetchError::Timeout));
     // Bound and not listening: connections are refused.
@@ -87,7 +87,7 @@ async fn a_server_that_is_slow_or_away_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_start_without_cognito_is_a_start() {
+async fn the_service_starts_without_cognito() {
     let server = JwksServer::start(Reply::status(500)).await;
     let app = TestApp::start(&["--jwks-url", &server.url]);
     let channel = connect(&app.grpc[0]).await;
@@ -126,7 +126,7 @@ async fn seeded_keys_serve_until_the_first_fetch() {
 }
 
 #[tokio::test]
-async fn an_outage_costs_nothing_while_keys_are_good() {
+async fn keys_stay_in_effect_during_an_outage() {
     let server = JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await;
     let app = TestApp::start(&["--jwks-url", &server.url, "--jwks-refresh-interval", "1s"]);
     let channel = connect(&app.grpc[0]).await;

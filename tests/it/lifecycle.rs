@@ -37,7 +37,7 @@ fn start(seed: &tempfile::NamedTempFile, more: &[&str]) -> Program {
 const NAMES: [&str; 2] = ["", "envoy.service.auth.v3.Authorization"];
 
 #[test]
-fn usage_errors_end_with_64_and_one_sentence() {
+fn a_usage_error_exits_with_64_and_one_line() {
     let good = [("COGNITO_USER_POOL_ID", POOL), ("COGNITO_CLIENT_ID", CLIENT)];
     for (args, environment) in [
         (&[][..], &[][..]),
@@ -62,7 +62,7 @@ fn usage_errors_end_with_64_and_one_sentence() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_bound_ends_with_69() {
+async fn a_bind_failure_exits_with_69() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -87,7 +87,7 @@ async fn what_cannot_be_bound_ends_with_69() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn health_says_what_readiness_says() {
+async fn grpc_health_agrees_with_readyz() {
     let server = JwksServer::start(Reply::status(500)).await;
     let program = Program::start(&["--jwks-url", &server.url]);
     let mut health = HealthClient::new(connect(&program.grpc[0]).await);
@@ -113,7 +113,7 @@ async fn health_says_what_readiness_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reflection_names_the_services() {
+async fn reflection_lists_the_services() {
     let seed = seed();
     let program = start(&seed, &[]);
     let mut reflection = ServerReflectionClient::new(connect(&program.grpc[0]).await);
@@ -139,7 +139,7 @@ fn tokio_stream_of<T: Send + 'static>(message: T) -> impl futures_core::Stream<I
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_says_no_first_and_then_closes() {
+async fn a_shutdown_reports_not_ready_before_it_closes_connections() {
     let seed = seed();
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("authz.sock");
@@ -174,7 +174,7 @@ async fn a_drain_says_no_first_and_then_closes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_running_check_finishes_and_the_deadline_cuts_the_rest() {
+async fn a_running_check_finishes_unless_the_deadline_passes() {
     let seed = seed();
     for (deadline, finishes) in [("10s", true), ("300ms", false)] {
         let mut program = start(&seed, &["--shutdown-deadline", deadline]);
@@ -194,7 +194,7 @@ async fn a_running_check_finishes_and_the_deadline_cuts_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_signal_ends_at_once() {
+async fn a_second_signal_exits_at_once() {
     let seed = seed();
     let mut program = start(&seed, &["--shutdown-delay", "1h", "--shutdown-deadline", "1h"]);
     program.signal("INT");
@@ -205,7 +205,7 @@ async fn a_second_signal_ends_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_is_json_and_tells_nothing_secret() {
+async fn the_log_is_json_and_contains_no_secrets() {
     let seed = seed();
     let mut program = start(&seed, &["--log-level", "trace", "--token-use", "any"]);
     let channel = connect(&program.grpc[0]).await;
@@ -247,7 +247,7 @@ async fn the_log_is_json_and_tells_nothing_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_admin_port_shows_and_changes_nothing() {
+async fn the_admin_port_is_read_only() {
     let seed = seed();
     let program = start(&seed, &[]);
     let (status, config) = get(&program.admin, "/config").await;

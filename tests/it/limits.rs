@@ -140,7 +140,7 @@ async fn connections_are_limited() {
 }
 
 #[tokio::test]
-async fn messages_are_limited_and_have_to_be_messages() {
+async fn messages_are_limited_in_size_and_must_be_valid() {
     let app = start(&["--grpc-max-message-bytes", "4KiB"]).await;
     let send = async |message: Bytes, path: &str| {
         let (answer, mut body) = h2(&app.grpc[0]).await.send_request(head(path, &[]), false).unwrap();
@@ -182,7 +182,7 @@ fn kept(address: &str, bytes: &[u8]) -> Duration {
 }
 
 #[tokio::test]
-async fn a_preface_has_to_come_and_to_be_one() {
+async fn a_connection_without_a_valid_preface_is_closed() {
     let app = start(&[]).await;
     let magic = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let with = |frame: &[u8]| [&magic[..], frame].concat();
@@ -214,7 +214,7 @@ async fn a_preface_has_to_come_and_to_be_one() {
 }
 
 #[tokio::test]
-async fn a_peer_that_falls_silent_is_let_go() {
+async fn a_connection_that_answers_no_ping_is_closed() {
     let app = start(&[]).await;
     let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     let hello = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat();

@@ -82,14 +82,14 @@ async fn rise(connections: usize) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_in_flight_are_bounded_for_a_connection() {
+async fn memory_for_messages_is_bounded_per_connection() {
     let rise = rise(1).await;
     // Two messages of the largest size, 16 MiB.
     assert!(rise < 48 * MIB, "{} MiB", rise / MIB);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_in_flight_are_bounded_for_the_process() {
+async fn memory_for_messages_is_bounded_per_process() {
     let rise = rise(8).await;
     // Four messages of the largest size, what waits for its turn, and buffers.
     assert!(rise < 112 * MIB, "{} MiB", rise / MIB);

@@ -211,7 +211,7 @@ async fn changes_are_noticed_without_a_signal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broken_file_changes_nothing() {
+async fn an_invalid_file_changes_nothing() {
     let mut stage = Stage::new(PolicyFile::new(&text("1", ""))).await;
     let readyz = async |stage: &Stage| {
         let (status, body) = get(&stage.program.admin, "/readyz").await;
@@ -254,7 +254,7 @@ async fn a_broken_file_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_keys_of_a_new_pool_are_there_before_it_is() {
+async fn a_new_pool_takes_effect_after_its_keys_are_fetched() {
     let their_keys =
         JwksServer::start(Reply { delay: Duration::from_secs(1), ..Reply::ok(jwks(&[SigningKey::other()])) }).await;
     let stage = Stage::new(PolicyFile::new(&text("1", ""))).await;
@@ -284,7 +284,7 @@ async fn the_keys_of_a_new_pool_are_there_before_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_pool_without_keys_is_waited_for_no_longer_than_five_seconds() {
+async fn a_reload_waits_at_most_five_seconds_for_the_keys_of_a_new_pool() {
     let their_keys = JwksServer::start(Reply::status(500)).await;
     let stage = Stage::new(PolicyFile::new(&text("1", ""))).await;
     let (our, their) = (our_token(), their_token("partner"));
@@ -313,7 +313,7 @@ async fn a_new_pool_without_keys_is_waited_for_no_longer_than_five_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pools_change_and_go_at_once_also_for_cached_tokens() {
+async fn a_change_of_a_pool_applies_to_cached_tokens() {
     let their_keys = their_keys().await;
     let stage = Stage::new(PolicyFile::new(&text("1", &partners(&their_keys, "partner, guest")))).await;
     let (our, partner, guest) = (our_token(), their_token("partner"), their_token("guest"));
@@ -371,7 +371,7 @@ async fn pools_change_and_go_at_once_also_for_cached_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pool_that_moves_gets_other_keys() {
+async fn a_pool_with_another_jwks_url_gets_other_keys() {
     let (old, new) = (their_keys().await, JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await);
     let stage = Stage::new(PolicyFile::new(&text("1", &partners(&old, "partner")))).await;
     let before = their_token("partner");
@@ -385,7 +385,7 @@ async fn a_pool_that_moves_gets_other_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_account_apis_pool_stays() {
+async fn a_reload_cannot_remove_the_pool_of_the_account_api() {
     let their_keys = their_keys().await;
     let account = "account: {pool: partners}";
     let with = format!("{}\n{account}", partners(&their_keys, "partner"));

@@ -84,7 +84,7 @@ async fn new_check(grpc: &str, token: &str) -> Option<u16> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_do_not_read_leave_checks_and_probes_alone_and_are_cut() {
+async fn clients_that_do_not_read_are_disconnected_and_delay_no_check_or_probe() {
     // On a port of its own, and on the admin port.
     for flags in [&ACCOUNT[..], &[]] {
         let (program, _server, token) = start(256, flags).await;
@@ -102,7 +102,7 @@ async fn clients_that_do_not_read_leave_checks_and_probes_alone_and_are_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_does_not_read_loses_its_connection_and_one_that_reads_slowly_keeps_it() {
+async fn a_client_that_does_not_read_is_disconnected_and_a_slow_reader_is_not() {
     let (program, _server, _) = start(256, &ACCOUNT).await;
     let idle = hog(ATTACKER, &program.account);
     let mut slow = hog(Ipv4Addr::LOCALHOST, &program.account);
@@ -118,7 +118,7 @@ async fn a_client_that_does_not_read_loses_its_connection_and_one_that_reads_slo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_does_not_wait_for_clients_that_do_not_move() {
+async fn a_shutdown_does_not_wait_for_stalled_clients() {
     let (mut program, _server, _) = start(256, &[&ACCOUNT[..], &["--shutdown-deadline", "30s"]].concat()).await;
     let _hogs: Vec<_> = (0..5).map(|_| hog(Ipv4Addr::LOCALHOST, &program.account)).collect();
     let mut half_a_head = dial(Ipv4Addr::LOCALHOST, &program.account);

@@ -46,7 +46,7 @@ async fn mails(emulator: &Emulator, address: &str) -> usize {
 }
 
 #[tokio::test]
-async fn a_victim_is_sent_no_more_messages_than_the_limit_whatever_else_varies() {
+async fn messages_to_one_address_are_limited_across_users_and_spellings() {
     let emulator = Emulator::start().await;
     let pool = pool_with_aliases(&emulator, &json!({})).await;
     let limits = ["--limit-user=100000/1s", "--limit-sends=10/10m", "--account-attributes=email"];
@@ -88,7 +88,7 @@ async fn until_limited(most: usize, mut ask: impl AsyncFnMut(usize) -> Answer) -
 }
 
 #[tokio::test]
-async fn every_way_to_an_address_counts() {
+async fn every_route_that_sends_a_message_counts_for_the_recipient() {
     let allowed = ["--account-attributes=email", "--account-attributes=phone_number"];
     let limits = [&["--limit-user=100000/1s", "--limit-sends=3/1h"][..], &allowed].concat();
     let (_app, client, fake) = with_fake(&[&ROOM[..], &limits].concat()).await;
@@ -126,7 +126,7 @@ async fn every_way_to_an_address_counts() {
 }
 
 #[tokio::test]
-async fn sign_ins_that_send_codes_have_a_limit_that_leaves_room() {
+async fn a_limit_for_sign_in_codes_does_not_lock_the_user_out() {
     let flags = ["--trusted-hops=1", "--limit-user=100000/1s", "--limit-sends=6/1h"];
     let (_app, client, fake) = with_fake(&[&ROOM[..], &flags].concat()).await;
     fake.answers(|_, _| {
@@ -144,7 +144,7 @@ async fn sign_ins_that_send_codes_have_a_limit_that_leaves_room() {
 }
 
 #[tokio::test]
-async fn every_name_of_a_user_counts_for_the_user() {
+async fn all_names_of_a_user_share_one_limit() {
     let emulator = Emulator::start().await;
     let pool = pool_with_aliases(&emulator, &json!({})).await;
     let flags = ["--trusted-hops=1", "--limit-user=9/1h", "--limit-sends=100000/1s"];
@@ -170,7 +170,7 @@ async fn every_name_of_a_user_counts_for_the_user() {
 }
 
 #[tokio::test]
-async fn a_challenge_names_the_user_too() {
+async fn names_learned_from_a_challenge_share_one_limit() {
     let emulator = Emulator::start().await;
     let pool = pool_with_aliases(&emulator, &json!({"PreventUserExistenceErrors": "ENABLED"})).await;
     let flags = ["--limit-user=9/1h", "--limit-sends=100000/1s"];
@@ -192,7 +192,7 @@ async fn a_challenge_names_the_user_too() {
 }
 
 #[tokio::test]
-async fn an_attacker_at_one_address_locks_nobody_out() {
+async fn an_attacker_at_one_address_does_not_lock_the_user_out() {
     let (_app, client, fake) = with_fake(&[&ROOM[..], &["--trusted-hops=1", "--limit-user=6/3s"]].concat()).await;
     fake.refuses("NotAuthorizedException", "Incorrect username or password.");
     let login = async |address: &str| {
@@ -214,7 +214,7 @@ async fn an_attacker_at_one_address_locks_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_forwarded_header_gives_a_client_no_more() {
+async fn a_forged_forwarded_header_does_not_raise_a_limit() {
     let flags = ["--account-min-failure-time=0s", "--limit-address=5/1h", "--limit-user=3/1h"];
     let (_app, client, fake) = with_fake(&flags).await;
     fake.refuses("NotAuthorizedException", "Incorrect username or password.");
@@ -232,7 +232,7 @@ async fn a_forwarded_header_gives_a_client_no_more() {
 }
 
 #[tokio::test]
-async fn a_sign_up_tells_nothing_when_users_are_hidden() {
+async fn a_hidden_sign_up_does_not_reveal_that_a_name_is_taken() {
     let emulator = Emulator::start().await;
     let pool = Pool::create(&emulator, false, json!({})).await;
     let flags = ["--account-hide-users", "--limit-address=100000/1s", "--limit-sends=100000/1s"];
@@ -253,7 +253,7 @@ async fn a_sign_up_tells_nothing_when_users_are_hidden() {
 }
 
 #[tokio::test]
-async fn no_refusal_of_a_sign_up_tells_when_users_are_hidden() {
+async fn every_refusal_of_a_hidden_sign_up_looks_like_success() {
     let (_app, client, fake) = with_fake(&[&super::QUICK[..], &["--account-hide-users"]].concat()).await;
     let register = json!({"email": "ada@example.test", "password": "p", "name": "Ada"});
     fake.answers(|_, _| Reply::ok("{}"));
@@ -284,7 +284,7 @@ async fn no_refusal_of_a_sign_up_tells_when_users_are_hidden() {
 
 /// Cognito counts wrong codes of users only.
 #[tokio::test]
-async fn too_many_wrong_codes_look_like_one_of_an_unknown_user() {
+async fn too_many_wrong_codes_do_not_reveal_that_the_user_exists() {
     for hiding in [&[][..], &["--account-hide-users"]] {
         let (_app, client, fake) = with_fake(&[&super::QUICK[..], hiding].concat()).await;
         for (path, body) in [
@@ -304,7 +304,7 @@ async fn too_many_wrong_codes_look_like_one_of_an_unknown_user() {
 }
 
 #[tokio::test]
-async fn a_challenge_takes_its_time_as_a_refusal_does() {
+async fn a_challenge_takes_as_long_as_a_refusal() {
     let emulator = Emulator::start().await;
     let pool = pool_with_aliases(&emulator, &json!({"PreventUserExistenceErrors": "ENABLED"})).await;
     let (_app, client) = serve(&emulator, &pool, &[]).await;

@@ -88,7 +88,7 @@ fn assert_no_tokens(reply: &Answer) {
 }
 
 #[tokio::test]
-async fn a_browser_lives_on_cookies() {
+async fn a_browser_keeps_its_session_in_cookies() {
     let emulator = Emulator::start().await;
     let pool = Pool::create(&emulator, true, json!({})).await;
     let (flags, _directory) = flags(&emulator, &pool);
@@ -150,7 +150,7 @@ async fn a_browser_lives_on_cookies() {
 }
 
 #[tokio::test]
-async fn requests_of_other_pages_are_refused_on_every_route() {
+async fn every_route_rejects_requests_from_other_origins() {
     let listed = "https://app.example.com";
     let (app, client, fake) = with_fake(&[&QUICK[..], &[COOKIES, "--cors-origins", listed]].concat()).await;
     fake.answers(|_, _| tokens(&json!({"RefreshToken": "r"})));
@@ -208,7 +208,7 @@ async fn requests_of_other_pages_are_refused_on_every_route() {
 }
 
 #[tokio::test]
-async fn long_tokens_are_in_several_cookies() {
+async fn a_long_token_is_split_into_several_cookies() {
     let (app, _, fake) = with_fake(&[&QUICK[..], &[COOKIES, "--account-cookie-max-age=30d"]].concat()).await;
     let long = TokenBuilder::access().claim("cognito:groups", vec!["g".repeat(100); 70]).sign(SigningKey::shared());
     assert!(long.len() > 9_000);
@@ -242,7 +242,7 @@ async fn long_tokens_are_in_several_cookies() {
 }
 
 #[tokio::test]
-async fn who_asks_for_tokens_gets_them_and_no_cookies() {
+async fn a_client_that_asks_for_tokens_in_the_body_gets_no_cookies() {
     let (_app, client, fake) = with_fake(&[&QUICK[..], &[COOKIES]].concat()).await;
     fake.answers(|_, _| tokens(&json!({"RefreshToken": "r"})));
     let login = json!({"email": "a", "password": "p"});
@@ -263,7 +263,7 @@ async fn who_asks_for_tokens_gets_them_and_no_cookies() {
 }
 
 #[tokio::test]
-async fn a_bearer_token_counts_and_cookies_beside_it_do_not() {
+async fn a_bearer_token_takes_precedence_over_cookies() {
     let (app, client, fake) = with_fake(&[&QUICK[..], &[COOKIES]].concat()).await;
     fake.answers(|_, _| Reply::ok("{}"));
     let token = |user: &str| TokenBuilder::access().claim("username", user).sign(SigningKey::shared());
@@ -304,7 +304,7 @@ async fn a_bearer_token_counts_and_cookies_beside_it_do_not() {
 }
 
 #[tokio::test]
-async fn cookies_stay_while_signing_out_has_not_worked() {
+async fn a_failed_sign_out_keeps_the_cookies() {
     let (app, _, fake) = with_fake(&[&QUICK[..], &[COOKIES]].concat()).await;
     let mut browser = Browser::new(&app.admin);
     fake.answers(|_, _| tokens(&json!({"RefreshToken": "r"})));
@@ -327,7 +327,7 @@ async fn cookies_stay_while_signing_out_has_not_worked() {
 }
 
 #[tokio::test]
-async fn a_sign_in_at_the_hosted_pages_ends_in_the_browser_where_it_began() {
+async fn a_hosted_sign_in_ends_only_in_the_browser_that_began_it() {
     let emulator = Emulator::start().await;
     let pool = Pool::create(&emulator, true, hosted_client(&["openid", "email", "profile"], &[REDIRECT])).await;
     let (flags, _directory) = flags(&emulator, &pool);

@@ -21,7 +21,7 @@ async fn ask(client: &AccountClient, method: Method, path: &str, body: &Value) -
 }
 
 #[tokio::test]
-async fn each_kind_of_failure_on_every_route() {
+async fn every_route_maps_each_failure_of_cognito() {
     let (app, client, fake) = with_fake(&QUICK).await;
     let html = "<html><body>Request blocked</body></html>";
     let big = "x".repeat(300 * 1024);
@@ -68,7 +68,7 @@ async fn each_kind_of_failure_on_every_route() {
 }
 
 #[tokio::test]
-async fn a_lambda_that_says_no_is_not_quoted() {
+async fn the_message_of_a_lambda_is_not_repeated() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     fake.refuses("UserLambdaValidationException", "PreSignUp failed with error private.");
     for (path, status) in [("/register", 400), ("/login", 401), ("/verify", 400)] {
@@ -80,7 +80,7 @@ async fn a_lambda_that_says_no_is_not_quoted() {
 }
 
 #[tokio::test]
-async fn empty_answers_are_good_where_nothing_is_to_be_said() {
+async fn an_empty_response_is_an_error_only_where_content_is_required() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     fake.answers(|_, _| Reply::ok(""));
     for (method, path, body) in routes() {
@@ -96,7 +96,7 @@ async fn empty_answers_are_good_where_nothing_is_to_be_said() {
 }
 
 #[tokio::test]
-async fn tokens_are_verified_before_they_are_handed_out() {
+async fn tokens_are_verified_before_they_are_returned() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     let login = json!({"email": "a", "password": "p"});
     let sign = |token: TokenBuilder| token.sign(SigningKey::shared());
@@ -135,7 +135,7 @@ async fn tokens_are_verified_before_they_are_handed_out() {
 }
 
 #[tokio::test]
-async fn keys_that_cannot_be_had_withhold_nothing() {
+async fn tokens_are_returned_while_their_keys_cannot_be_fetched() {
     let (_app, _, fake) = with_fake(&QUICK).await;
     fake.answers(|_, _| tokens(&json!({})));
     let dead = ["--cognito-endpoint", &fake.url, "--jwks-url", "http://127.0.0.1:9/"];
@@ -154,7 +154,7 @@ async fn keys_that_cannot_be_had_withhold_nothing() {
 }
 
 #[tokio::test]
-async fn what_may_be_repeated_is_tried_twice_and_nothing_else() {
+async fn only_idempotent_operations_are_retried() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     for (method, path, body) in routes() {
         fake.answers(|_, _| Reply { status: 500, ..Reply::ok("") });
@@ -177,7 +177,7 @@ async fn what_may_be_repeated_is_tried_twice_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn slow_answers_end_at_the_deadline() {
+async fn a_slow_response_ends_at_the_deadline() {
     let (_app, client, fake) = with_fake(&[&QUICK[..], &["--cognito-timeout=300ms"]].concat()).await;
     fake.answers(|_, _| slowly(Reply::ok("{}"), Duration::from_secs(60)));
     let start = Instant::now();
@@ -210,7 +210,7 @@ async fn an_outage_opens_the_circuit_and_its_end_closes_it() {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_never_made_is_tried_again() {
+async fn a_failed_connection_is_retried() {
     let app = TestApp::start(&[&QUICK[..], &["--cognito-endpoint", "http://127.0.0.1:9"]].concat());
     let client = AccountClient::new(&app.admin);
     let reply = client.post("/login", json!({"email": "a", "password": "p"})).await;
@@ -220,7 +220,7 @@ async fn a_connection_that_was_never_made_is_tried_again() {
 }
 
 #[tokio::test]
-async fn signing_out_is_said_when_it_is_so() {
+async fn logout_reports_success_only_if_the_user_is_signed_out() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     let with_scope = |scope: &str| TokenBuilder::access().claim("scope", scope).sign(SigningKey::shared());
     let (full, narrow) = (with_scope("openid aws.cognito.signin.user.admin"), with_scope("openid"));

@@ -37,7 +37,7 @@ fn login(user: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_session_is_free_and_a_guesser_is_stopped() {
+async fn a_usual_session_passes_and_guesses_are_limited() {
     let (app, client, fake) = with_fake(&[FAST]).await;
     fake.answers(|_, _| tokens(&json!({"RefreshToken": "r"})));
     let token = TokenBuilder::access().sign(SigningKey::shared());
@@ -62,7 +62,7 @@ async fn a_session_is_free_and_a_guesser_is_stopped() {
 }
 
 #[tokio::test]
-async fn behind_proxies_the_address_is_where_they_put_it() {
+async fn the_client_address_is_the_one_that_the_trusted_proxy_added() {
     let flags = [FAST, "--trusted-hops=1", "--limit-address=10/1h", "--limit-user=6/1h", "--limit-sends=3/1h"];
     let (app, client, fake) = with_fake(&flags).await;
     fake.refuses("NotAuthorizedException", "Incorrect username or password.");
@@ -84,7 +84,7 @@ async fn behind_proxies_the_address_is_where_they_put_it() {
 }
 
 #[tokio::test]
-async fn passwords_are_changed_by_the_user_of_the_token() {
+async fn password_changes_count_for_the_user_of_the_token() {
     let (_app, client, fake) = with_fake(&[FAST, "--limit-user=3/1h"]).await;
     fake.refuses("NotAuthorizedException", "Incorrect username or password.");
     let change = json!({"oldPassword": "guess", "newPassword": "n", "email": "somebody-else"});
@@ -101,7 +101,7 @@ async fn passwords_are_changed_by_the_user_of_the_token() {
 }
 
 #[tokio::test]
-async fn an_unknown_address_is_warned_of_and_shares_one_limit() {
+async fn requests_from_unknown_addresses_are_counted_and_share_one_limit() {
     let (app, client, fake) = with_fake(&[FAST, "--limit-address=2/1h"]).await;
     fake.answers(|_, _| Reply::ok("{}"));
     let anywhere = |n: usize| Some(format!("198.51.100.{n}"));
@@ -112,7 +112,7 @@ async fn an_unknown_address_is_warned_of_and_shares_one_limit() {
 }
 
 #[tokio::test]
-async fn the_address_reaches_cognito_only_when_it_may() {
+async fn the_client_address_reaches_cognito_only_with_the_option() {
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("secret");
     std::fs::write(&secret, "1exampleclientsecret0123456789abcdefghijklmnopqrstu").unwrap();

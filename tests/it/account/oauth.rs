@@ -95,7 +95,7 @@ fn with<'f>(flags: &'f [String], more: &'f [String]) -> Vec<&'f str> {
 }
 
 #[tokio::test]
-async fn the_whole_dance_with_and_without_a_client_secret() {
+async fn a_hosted_sign_in_works_with_and_without_a_client_secret() {
     let emulator = Emulator::start().await;
     for with_secret in [false, true] {
         let pool = Pool::create(&emulator, with_secret, hosted_client(&SCOPES, &[REDIRECT])).await;
@@ -163,7 +163,7 @@ async fn the_whole_dance_with_and_without_a_client_secret() {
 }
 
 #[tokio::test]
-async fn the_scope_for_accounts_is_there_for_those_who_ask_for_it() {
+async fn a_hosted_sign_in_can_request_the_scope_of_the_account_routes() {
     let emulator = Emulator::start().await;
     let pool = Pool::create(&emulator, false, hosted_client(&SCOPES, &[REDIRECT])).await;
     let (flags, _directory) = flags(&emulator, &pool);
@@ -184,7 +184,7 @@ async fn the_scope_for_accounts_is_there_for_those_who_ask_for_it() {
 }
 
 #[tokio::test]
-async fn a_provider_behind_the_hosted_pages() {
+async fn a_hosted_sign_in_works_through_an_identity_provider() {
     let emulator = Emulator::start().await;
     // Another pool of the emulator is the provider: it speaks OpenID Connect.
     let back = format!("{}/oauth2/idpresponse", emulator.url);
@@ -230,7 +230,7 @@ async fn a_provider_behind_the_hosted_pages() {
 }
 
 #[tokio::test]
-async fn what_came_back_is_good_for_the_one_who_asked_and_once() {
+async fn a_state_is_valid_once_and_only_for_the_sign_in_that_it_began() {
     let emulator = Emulator::start().await;
     let pool = Pool::create(&emulator, true, hosted_client(&SCOPES, &[REDIRECT, OTHER_REDIRECT])).await;
     let (flags, _directory) = flags(&emulator, &pool);
@@ -307,7 +307,7 @@ async fn with_fake_pages(more: &[&str]) -> (TestApp, AccountClient, crate::suppo
 }
 
 #[tokio::test]
-async fn the_token_endpoint_is_asked_as_it_wants_and_its_faults_are_told_apart() {
+async fn the_token_endpoint_gets_valid_requests_and_its_faults_are_mapped() {
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("secret");
     std::fs::write(&secret, "1exampleclientsecret0123456789abcdefghijklmnopqrstu").unwrap();
@@ -374,7 +374,7 @@ async fn the_token_endpoint_is_asked_as_it_wants_and_its_faults_are_told_apart()
 }
 
 #[tokio::test]
-async fn a_sign_in_that_nobody_was_asked_about_can_be_finished_later() {
+async fn a_state_stays_valid_while_the_token_endpoint_is_unreachable() {
     let (_app, fake_client, fake) = with_fake(&QUICK).await;
     fake.answers(|_, _| tokens(&json!({})));
     drop(fake_client);
@@ -395,7 +395,7 @@ async fn a_sign_in_that_nobody_was_asked_about_can_be_finished_later() {
 }
 
 #[tokio::test]
-async fn replicas_finish_what_others_have_begun_if_they_share_a_secret() {
+async fn a_replica_finishes_a_sign_in_of_another_that_shares_its_key() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = directory.path().join(name);
@@ -422,7 +422,7 @@ async fn replicas_finish_what_others_have_begun_if_they_share_a_secret() {
 }
 
 #[tokio::test]
-async fn without_a_domain_there_is_none_of_this() {
+async fn without_a_domain_the_oauth_routes_do_not_exist() {
     let (app, client, _fake) = with_fake(&QUICK).await;
     assert_eq!(client.post("/oauth/token", json!({})).await.verdict(), (404, "not_found"));
     let reply = authorize_url(&client, &[], &[("redirectUri", REDIRECT)]).await;

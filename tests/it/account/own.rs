@@ -130,7 +130,7 @@ async fn a_life(emulator: &Emulator, with_secret: bool) {
 }
 
 #[tokio::test]
-async fn accounts_of_their_own_with_and_without_a_client_secret() {
+async fn users_manage_their_accounts_with_and_without_a_client_secret() {
     let emulator = Emulator::start().await;
     for with_secret in [false, true] {
         a_life(&emulator, with_secret).await;
@@ -138,7 +138,7 @@ async fn accounts_of_their_own_with_and_without_a_client_secret() {
 }
 
 #[tokio::test]
-async fn what_is_ones_own_needs_a_token_with_the_scope() {
+async fn the_own_account_needs_a_token_with_the_scope() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     let signed = |token: TokenBuilder| token.sign(SigningKey::shared());
     let narrow = signed(TokenBuilder::access().claim("scope", "openid"));
@@ -174,7 +174,7 @@ async fn what_is_ones_own_needs_a_token_with_the_scope() {
 }
 
 #[tokio::test]
-async fn a_dead_token_is_the_callers_and_a_wrong_code_too() {
+async fn a_revoked_token_and_a_wrong_code_are_errors_of_the_caller() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     let token = TokenBuilder::access().sign(SigningKey::shared());
     for (name, message, path, expected) in [
@@ -217,7 +217,7 @@ async fn a_dead_token_is_the_callers_and_a_wrong_code_too() {
 }
 
 #[tokio::test]
-async fn addresses_are_verified_and_changed_ones_get_a_code() {
+async fn a_changed_address_gets_a_code_and_can_be_verified() {
     let (_app, client, fake) = with_fake(&[&QUICK[..], &["--account-attributes=email"]].concat()).await;
     let token = TokenBuilder::access().sign(SigningKey::shared());
     let details = json!({"Destination": "n***@e***", "DeliveryMedium": "EMAIL", "AttributeName": "email"});
@@ -254,7 +254,7 @@ async fn addresses_are_verified_and_changed_ones_get_a_code() {
 }
 
 #[tokio::test]
-async fn a_second_factor_is_set_up_in_the_middle_of_a_sign_in() {
+async fn a_second_factor_can_be_set_up_during_a_sign_in() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
     std::fs::write(&file, "1exampleclientsecret0123456789abcdefghijklmnopqrstu").unwrap();
@@ -347,7 +347,7 @@ async fn other_second_factors_pass_through() {
 }
 
 #[tokio::test]
-async fn codes_count_against_the_user_of_the_token_and_mail_against_who_gets_it() {
+async fn codes_count_for_the_user_and_messages_for_the_recipient() {
     let flags =
         ["--account-min-failure-time=0s", "--limit-user=3/1h", "--limit-sends=2/1h", "--account-attributes=email"];
     let (_app, client, fake) = with_fake(&flags).await;

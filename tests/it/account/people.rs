@@ -154,7 +154,7 @@ async fn a_life(emulator: &Emulator, pool: &Pool, app: &TestApp) {
 }
 
 #[tokio::test]
-async fn a_life_with_and_without_a_client_secret() {
+async fn users_sign_up_in_and_out_with_and_without_a_client_secret() {
     let emulator = Emulator::start().await;
     for with_secret in [false, true] {
         for use_ in ["access", "id"] {
@@ -196,7 +196,7 @@ async fn a_life_with_and_without_a_client_secret() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_and_a_forbidden_flow_are_the_operators_to_mend() {
+async fn a_wrong_secret_and_a_disabled_flow_are_logged_with_advice() {
     let emulator = Emulator::start().await;
     let mut pool = Pool::create(&emulator, true, json!({})).await;
     pool.secret = Some("1exampleclientsecret0123456789abcdefghijklmnopqrstu".into());
@@ -284,7 +284,7 @@ pub(super) fn totp(secret: &str) -> String {
 }
 
 #[tokio::test]
-async fn nobody_learns_who_has_an_account() {
+async fn responses_do_not_reveal_who_has_an_account() {
     let emulator = Emulator::start().await;
     for setting in ["LEGACY", "ENABLED"] {
         let pool = Pool::create(&emulator, false, json!({"PreventUserExistenceErrors": setting})).await;
@@ -326,7 +326,7 @@ async fn nobody_learns_who_has_an_account() {
 }
 
 #[tokio::test]
-async fn secrets_and_names_are_in_no_log_and_no_metric() {
+async fn logs_and_metrics_contain_no_secrets_and_no_names() {
     let emulator = Emulator::start().await;
     let pool = Pool::create(&emulator, true, json!({})).await;
     let (flags, _directory) = flags(&emulator, &pool);

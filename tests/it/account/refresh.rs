@@ -9,7 +9,7 @@ use crate::support::fake_cognito::{refusal, slowly, tokens};
 use crate::support::{PATIENCE, eventually};
 
 #[tokio::test]
-async fn refreshes_of_one_token_are_one_call() {
+async fn concurrent_refreshes_of_one_token_share_one_call() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     // A token works once, as where Cognito rotates without grace.
     fake.answers(|_, nth| {
@@ -31,7 +31,7 @@ async fn refreshes_of_one_token_are_one_call() {
 }
 
 #[tokio::test]
-async fn a_rotated_token_waits_for_a_client_that_has_gone() {
+async fn a_rotated_token_is_kept_for_a_client_that_disconnected() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     fake.answers(|_, nth| {
         let reply =
@@ -51,7 +51,7 @@ async fn a_rotated_token_waits_for_a_client_that_has_gone() {
 }
 
 #[tokio::test]
-async fn the_older_flow_is_there_and_never_by_itself() {
+async fn the_older_refresh_flow_is_used_only_if_configured() {
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("secret");
     std::fs::write(&secret, "1exampleclientsecret0123456789abcdefghijklmnopqrstu").unwrap();

@@ -15,7 +15,7 @@ use crate::support::{PATIENCE, eventually};
 /// What the account API calls is settled at the start. A file that would have it call another pool than the one whose
 /// tokens it verifies is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_pool_that_the_account_api_calls_does_not_change_under_it() {
+async fn a_reload_does_not_change_the_pool_that_the_account_api_calls() {
     let their_keys = their_keys().await;
     let pool = |members: &str| {
         format!(
@@ -72,7 +72,7 @@ async fn the_pool_that_the_account_api_calls_does_not_change_under_it() {
 
 /// A token that a browser's session is checked by is an access token.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pool_of_browser_sessions_goes_on_accepting_access_tokens() {
+async fn a_pool_of_browser_sessions_must_accept_access_tokens() {
     let their_keys = their_keys().await;
     let pool = |token_use: &str| {
         format!(
@@ -112,7 +112,7 @@ async fn a_pool_of_browser_sessions_goes_on_accepting_access_tokens() {
 
 /// Two pools at two places: who is signed out is signed out where the token is from.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn logout_never_says_so_about_a_pool_that_is_not_called() {
+async fn logout_fails_for_a_token_of_another_pool() {
     let (here, there) = (Emulator::start().await, Emulator::start().await);
     let mut pools = Vec::new();
     for emulator in [&here, &there] {

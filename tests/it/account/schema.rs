@@ -23,7 +23,7 @@ const FLOWS: [&str; 5] = [
 ];
 
 #[tokio::test]
-async fn the_document_is_true() {
+async fn the_openapi_document_is_valid_and_matches_the_server() {
     let emulator = Emulator::start().await;
     let pool = Pool::create(&emulator, false, json!({"ExplicitAuthFlows": FLOWS})).await;
     let of_the_pool = [
@@ -54,7 +54,7 @@ async fn the_document_is_true() {
 }
 
 #[tokio::test]
-async fn the_document_is_true_of_browsers() {
+async fn the_openapi_document_matches_the_server_with_cookies() {
     let emulator = Emulator::start().await;
     let pool = Pool::create(&emulator, false, json!({"ExplicitAuthFlows": FLOWS})).await;
     let cognito = ["--user-pool-id", &pool.id, "--client-id", &pool.client, "--cognito-endpoint", &emulator.url];

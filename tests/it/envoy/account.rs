@@ -6,7 +6,7 @@ use crate::support::http1::send_from;
 
 /// What a client writes into `X-Forwarded-For` changes nothing about what its requests count as.
 #[tokio::test]
-async fn no_byte_in_x_forwarded_for_hides_the_client() {
+async fn no_value_of_x_forwarded_for_hides_the_client() {
     let keys = published_key().await;
     let flags = ["--jwks-url", &keys.url, "--trusted-hops=1", "--limit-address=3/1h"];
     let stage = Stage::start(&flags, |_| {}).await;

@@ -25,7 +25,7 @@ fn token_of_an_unknown_key() -> String {
 }
 
 #[tokio::test]
-async fn grpc_callers_are_answered_in_grpc() {
+async fn a_denied_grpc_call_gets_a_grpc_status() {
     let keys = SeededKey::new().await;
     let upstream = Upstream::start_grpc().await;
     let stage = Stage::start(&keys.flags(), |bootstrap| {
@@ -74,7 +74,7 @@ async fn grpc_callers_are_answered_in_grpc() {
 }
 
 #[tokio::test]
-async fn routes_choose_policies_and_only_what_the_service_allowed_passes() {
+async fn routes_of_envoy_name_policies_and_rbac_rejects_unchecked_requests() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url], |bootstrap| {
         for listener in LISTENERS {
@@ -123,7 +123,7 @@ async fn routes_choose_policies_and_only_what_the_service_allowed_passes() {
 }
 
 #[tokio::test]
-async fn envoy_counts_what_we_count() {
+async fn the_counters_of_envoy_and_the_service_agree() {
     let keys = SeededKey::new().await;
     let stage = Stage::start(&keys.flags(), |_| {}).await;
     let (good, unknown_key) = (bearer(&good_token()), bearer(&token_of_an_unknown_key()));
@@ -157,7 +157,7 @@ async fn envoy_counts_what_we_count() {
 }
 
 #[tokio::test]
-async fn large_tokens_pass_and_larger_ones_are_refused() {
+async fn tokens_pass_up_to_16_kib() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url], |bootstrap| {
         for (listener, raw) in LISTENERS.into_iter().zip([false, true]) {

@@ -84,7 +84,7 @@ fn bad_headers() -> Vec<Vec<Vec<u8>>> {
 }
 
 #[tokio::test]
-async fn a_bad_token_never_fails_open_and_a_dead_service_does() {
+async fn a_bad_token_never_fails_open_but_an_unreachable_service_does() {
     let keys = published_key().await;
     let mut stage = Stage::start(&["--jwks-url", &keys.url], |bootstrap| {
         for (listener, raw) in LISTENERS.into_iter().zip([false, true]) {

@@ -46,7 +46,7 @@ const CONNECTION: [&[u8]; 6] = [
 ];
 
 #[tokio::test]
-async fn no_spelling_of_a_forged_header_gets_through() {
+async fn no_spelling_of_a_forged_header_reaches_upstream() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url], |bootstrap| {
         for (listener, raw) in LISTENERS.into_iter().zip([false, true]) {

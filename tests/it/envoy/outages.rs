@@ -18,7 +18,7 @@ use crate::support::upstream::Upstream;
 use crate::support::{PATIENCE, eventually};
 
 #[tokio::test]
-async fn a_killed_service_is_a_503_until_it_is_back() {
+async fn requests_get_503_until_a_killed_service_is_back() {
     let keys = published_key().await;
     let directory = tempfile::tempdir().unwrap();
     let socket = format!("unix:{}", directory.path().join("authz.sock").display());
@@ -91,7 +91,7 @@ impl Traffic {
 }
 
 #[tokio::test]
-async fn keys_are_rotated_while_requests_flow() {
+async fn a_key_rotation_fails_no_request() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url, "--jwks-refresh-interval", "1s"], |_| {}).await;
     let old = TokenBuilder::access().sign(SigningKey::shared());
@@ -122,7 +122,7 @@ async fn keys_are_rotated_while_requests_flow() {
 }
 
 #[tokio::test]
-async fn a_new_key_does_not_wait_for_the_next_refresh() {
+async fn an_unknown_key_is_fetched_before_the_next_refresh() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url], |_| {}).await;
     let new = bearer(&TokenBuilder::access().sign(SigningKey::other()));
@@ -135,7 +135,7 @@ async fn a_new_key_does_not_wait_for_the_next_refresh() {
 }
 
 #[tokio::test]
-async fn an_outage_of_cognito_is_survived_by_those_who_have_keys() {
+async fn instances_with_keys_survive_an_outage_of_cognito() {
     let mut cognito = Emulator::start().await;
     let pool = cognito.create_pool().await;
     let client = cognito.create_client(&pool).await;

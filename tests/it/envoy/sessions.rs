@@ -13,7 +13,7 @@ use crate::support::token::{SUB, SigningKey, TokenBuilder};
 use crate::support::upstream::Seen;
 
 #[tokio::test]
-async fn a_session_is_a_credential_that_upstream_never_sees() {
+async fn a_session_cookie_is_a_credential_that_upstream_never_sees() {
     let keys = published_key().await;
     let flags = ["--jwks-url", &keys.url, "--account-cookies", "--cors-origins", "https://app.example"];
     let stage = Stage::start(&flags, |_| {}).await;
@@ -70,7 +70,7 @@ async fn a_session_is_a_credential_that_upstream_never_sees() {
 }
 
 #[tokio::test]
-async fn without_the_option_a_cookie_is_a_cookie() {
+async fn without_the_option_a_session_cookie_is_not_a_credential() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url], |_| {}).await;
     let token = TokenBuilder::access().sign(SigningKey::shared());
@@ -99,7 +99,7 @@ async fn fetch_over_http2(address: &str, cookies: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn several_cookie_lines_lose_no_session() {
+async fn several_cookie_headers_leak_no_session() {
     let keys = published_key().await;
     // The second listener is as shipped (`encode_raw_headers`), the first one as Envoy is by default.
     let stage = Stage::start(&["--jwks-url", &keys.url, "--account-cookies"], |bootstrap| {
@@ -143,7 +143,7 @@ async fn several_cookie_lines_lose_no_session() {
 }
 
 #[tokio::test]
-async fn cookies_that_are_no_text() {
+async fn a_cookie_that_is_not_utf_8_is_removed_only_beside_a_session() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url, "--account-cookies"], |bootstrap| {
         bootstrap.ext_authz(LISTENERS[0])["encode_raw_headers"] = false.into();
@@ -162,7 +162,7 @@ async fn cookies_that_are_no_text() {
 }
 
 #[tokio::test]
-async fn the_access_cookie_holds_an_access_token() {
+async fn the_access_cookie_must_hold_an_access_token() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url, "--account-cookies", "--token-use", "any"], |_| {}).await;
     let (access, id) = (TokenBuilder::access(), TokenBuilder::id());

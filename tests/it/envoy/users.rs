@@ -13,7 +13,7 @@ const INVALID_TOKEN: &str = "Bearer realm=\"api\", error=\"invalid_token\", erro
 const INVALID_REQUEST: &str = "Bearer realm=\"api\", error=\"invalid_request\", error_description=\"";
 
 #[tokio::test]
-async fn users_who_signed_in_get_in_and_nobody_else() {
+async fn only_unchanged_tokens_of_signed_in_users_pass() {
     let cognito = Emulator::start().await;
     let pool = cognito.create_pool().await;
     let (client, other_client) = (cognito.create_client(&pool).await, cognito.create_client(&pool).await);
