@@ -11,7 +11,7 @@ use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::claims::Claims;
+use super::token::claims::Claims;
 use crate::jwks::VerifyingKey;
 use crate::metrics::TokenCacheMetrics;
 use crate::user_pool::PoolIndex;

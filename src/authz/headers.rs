@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
-use super::extra_claims::WantedIndex;
 use super::request::{Header, is_token};
+use super::token::extra_claims::WantedIndex;
 use crate::field_value::trim_text;
 use crate::session_cookie;
 
@@ -59,10 +59,10 @@ pub enum HeaderPrefixError {
 }
 
 /// Beginnings of headers that Envoy sets.
-const ENVOYS: [&str; 2] = ["x-envoy-", "x-forwarded-"];
+pub(crate) const ENVOYS: [&str; 2] = ["x-envoy-", "x-forwarded-"];
 
 /// Headers that frame a message, carry a credential, or are somebody else's to set.
-const RESERVED: [&str; 24] = [
+pub(crate) const RESERVED: [&str; 24] = [
     "authorization",
     "connection",
     "content-encoding",

@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-use super::claims::Claims;
 use super::denial::Denial;
 use super::headers::{HeaderIndex, ListEncoding, OwnedHeaders};
+use super::token::claims::Claims;
 
 /// All values together may have this many bytes, encoded; one more is [`Denial::IdentityTooLarge`].
 pub const MAX_IDENTITY_BYTES: usize = 16 * 1024;
@@ -248,8 +248,8 @@ mod tests {
         }
     }
 
-    use crate::authz::extra_claims::{ClaimPath, WantedClaims};
     use crate::authz::headers::ClaimHeader;
+    use crate::authz::token::extra_claims::{ClaimPath, WantedClaims};
     use crate::authz::token::tests::claims_with;
     use crate::table::{codes, table};
     use serde_json::json;

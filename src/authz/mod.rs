@@ -5,21 +5,12 @@
 
 pub mod answer;
 pub mod cache;
-mod claim;
-pub mod claims;
 pub mod credential;
 pub mod denial;
-pub mod extra_claims;
 pub mod headers;
 pub mod identity;
-mod json;
-pub mod opening;
-pub mod path;
-pub mod pattern;
 pub mod policy;
 pub mod request;
-pub mod requirement;
-pub mod route;
 pub mod ruleset;
 pub mod step;
 pub mod token;
@@ -31,16 +22,16 @@ use tokio::time::Instant;
 
 pub use self::answer::Answer;
 pub use self::cache::{TokenCache, Verified};
-pub use self::claims::{Claims, Expected, TokenUse, UnixTime};
 pub use self::credential::Credential;
 pub use self::denial::{Challenge, Denial, Fault};
 pub use self::headers::OwnedHeaders;
 pub use self::identity::{Caller, Identity};
+pub use self::policy::requirement::Requirements;
 pub use self::policy::{Access, Policies, Policy, PolicyIndex};
 pub use self::request::{Header, RequestContext};
-pub use self::requirement::Requirements;
 pub use self::ruleset::Ruleset;
 pub use self::step::Step;
+pub use self::token::claims::{Claims, Expected, TokenUse, UnixTime};
 use self::token::{Decoded, MAX_TOKEN_BYTES, Purpose};
 use crate::jwks::store::KeyMiss;
 use crate::user_pool::PoolIndex;
@@ -217,7 +208,7 @@ impl Authorizer {
             trace.step = Step::TokenUse;
             return Err(Denial::WrongTokenUse);
         }
-        if !claims::is_alive(verified.claims.expires(), now, self.leeway) {
+        if !token::claims::is_alive(verified.claims.expires(), now, self.leeway) {
             trace.step = Step::Expiry;
             self.cache.remove(&digest);
             return Err(Denial::Expired);

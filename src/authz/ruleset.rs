@@ -7,10 +7,10 @@
 use super::cache::PoolStamp;
 use super::credential::{self, BrowserSessions, Credential};
 use super::denial::Denial;
-use super::extra_claims::WantedClaims;
 use super::headers::OwnedHeaders;
 use super::policy::Policies;
 use super::request::RequestContext;
+use super::token::extra_claims::WantedClaims;
 use crate::jwks::store::KeyStore;
 use crate::metrics::CheckCounters;
 use crate::user_pool::UserPools;

@@ -1,7 +1,7 @@
 //! Tests of tokens: form, header, credential, and that nothing but the signature makes claims.
 
 use super::*;
-use crate::authz::extra_claims::ClaimPath;
+use crate::authz::token::extra_claims::ClaimPath;
 use crate::jwks::KeySet;
 use crate::token_builder::{POOL, SigningKey, TokenBuilder, jwks, sign_raw, unix_now};
 use crate::user_pool::Clients;

@@ -4,16 +4,21 @@
 //! against it but its signature) → [`Claims`]. Each step consumes the one before it, so none can be left out.
 //! There is no way around the signature, also not for tests.
 
+mod claim;
+pub mod claims;
+pub mod extra_claims;
+mod json;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::claim::Claim;
-use super::claims::{CheckedClaims, Claims, Expected, RawClaims, UnixTime};
+use self::claim::Claim;
+use self::claims::{CheckedClaims, Claims, Expected, RawClaims, UnixTime};
+use self::extra_claims::WantedClaims;
+use self::json::object;
 use super::denial::Denial;
-use super::extra_claims::WantedClaims;
-use super::json::object;
 use super::step::Step;
 use crate::jwks::VerifyingKey;
 use crate::user_pool::{AcceptedUse, PoolIndex, UserPool, UserPools};

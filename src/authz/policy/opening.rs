@@ -5,9 +5,9 @@
 //! [`openings`].
 
 use super::pattern::{PathPattern, Segment};
-use super::policy::{Access, Policies, Policy};
 use super::requirement::{AnyAll, Requirements};
 use super::route::Route;
+use super::{Access, Policies, Policy};
 
 /// Most openings that are told. More of them would be a list that is not read.
 const MAX_OPENINGS: usize = 20;
@@ -162,7 +162,7 @@ fn names_all_of(one: &AnyAll, other: &AnyAll) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authz::route::Routes;
+    use crate::authz::policy::route::Routes;
 
     /// Policies: 0 is public, 1 optional, 2 a good token, 3 the group `a`, 4 both groups `a` and `b`, 5 the group `c`.
     fn policies() -> Vec<Policy> {

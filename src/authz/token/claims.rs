@@ -8,10 +8,10 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use super::super::denial::Denial;
+use super::super::step::Step;
 use super::claim::Claim;
-use super::denial::Denial;
 use super::extra_claims::ExtraClaims;
-use super::step::Step;
 use crate::jwks::SignatureValid;
 use crate::user_pool::{AcceptedUse, ClientId, Clients, UserPool};
 

@@ -10,10 +10,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
+use super::super::request::RequestContext;
+use super::PolicyIndex;
 use super::path::{PlainPath, fold};
 use super::pattern::{PathPattern, Segment};
-use super::policy::PolicyIndex;
-use super::request::RequestContext;
 
 /// What a route matches, and the policy it chooses.
 #[derive(Debug)]

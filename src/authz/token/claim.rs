@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::denial::Denial;
+use super::super::denial::Denial;
 
 /// A claim of any type: what a member is worth is decided by the check that reads it, not by the parser, because
 /// the first *check* that fails names the reason.

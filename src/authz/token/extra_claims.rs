@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::denial::Denial;
+use super::super::denial::Denial;
 
 /// Where a claim stands: its name or, inside objects, the names on the way to it.
 ///
