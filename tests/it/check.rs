@@ -1,4 +1,4 @@
-//! Checks over a real gRPC connection: every reason has a row, and what upstream learns.
+//! Checks over a real gRPC connection: each reason of a denial, the headers for upstream, the cache, and the metrics.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::service::TestApp;
 use crate::support::token::{CLIENT, ISSUER, SUB, SigningKey, TokenBuilder, jwks, sign_raw};
 use crate::support::{PATIENCE, eventually};
 
-/// A service whose keys are fetched and in force.
+/// Starts a service, and waits until its keys are fetched.
 async fn start(flags: &[&str]) -> (TestApp, JwksServer) {
     let server = JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await;
     let app = TestApp::start(&[flags, &["--jwks-url", &server.url]].concat());
@@ -137,14 +137,14 @@ async fn forged_identity_headers_are_removed() {
         ("x-authority", "not ours"),
     ];
     for _ in 0..2 {
-        // The second time the token comes out of the cache.
+        // The second time, the token is in the cache.
         let answer = check(&channel, request(&forged)).await.unwrap();
         assert_eq!(answer.headers["x-auth-sub"], SUB);
         for name in ["x-auth-email", "x_auth_sub", "x.auth.sub", "x-auth-role"] {
             assert!(answer.removed.contains(&name.to_owned()), "{name} stays: {:?}", answer.removed);
         }
         for name in ["x-auth-sub", "x-authority", "authorization"] {
-            assert!(!answer.removed.contains(&name.to_owned()), "{name} goes");
+            assert!(!answer.removed.contains(&name.to_owned()), "{name} is removed");
         }
     }
 }
@@ -196,7 +196,7 @@ async fn a_check_without_a_request_or_with_an_unknown_policy_is_denied() {
 async fn an_identity_that_is_too_large_for_headers_is_denied() {
     let (app, _server) = start(&[]).await;
     let channel = connect(&app.grpc[0]).await;
-    // Three bytes in a header for each of the two in the token.
+    // The header has three bytes for each of the two bytes of `é` in the token.
     for (letters, status) in [(2_700, 200), (2_800, 403)] {
         let token = TokenBuilder::access().claim("username", "é".repeat(letters)).sign(SigningKey::shared());
         let answer = check(&channel, bearer(&token)).await.unwrap();
@@ -215,7 +215,8 @@ async fn a_cached_token_is_checked_again_for_its_expiry_and_key() {
     }
     assert_eq!(metric(&app.admin, "token_cache_hits_total").await, 2.0);
     assert_eq!(metric(&app.admin, "token_cache_entries").await, 2.0);
-    eventually("expired", PATIENCE, async || verdict(&channel, &short).await == (401, "expired".into())).await;
+    eventually("the token has expired", PATIENCE, async || verdict(&channel, &short).await == (401, "expired".into()))
+        .await;
     assert_eq!(verdict(&channel, &long).await.0, 200);
 
     server.answers(Reply::ok(jwks(&[SigningKey::other()])));
@@ -246,8 +247,8 @@ async fn urls_in_a_token_are_not_fetched() {
     assert_eq!((evil.requests(), server.requests()), (0, before));
 }
 
-/// jsonwebtoken is an independent judge of what we accept. What it lets through by itself, and we must not, has a test
-/// beside the code; here both agree on what is good, and each trap is shown to be one.
+/// Compares our verdicts with those of jsonwebtoken, an independent implementation. Both accept good tokens. The rows in
+/// which only the library accepts a token show what it does not check by itself; unit tests cover why we must.
 #[tokio::test]
 async fn another_library_accepts_good_tokens_and_some_that_we_deny() {
     use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};

@@ -1,5 +1,5 @@
-//! Files that are no files: pipes, devices, holes, and files that are still being written. The program reads what operators
-//! name, and neither hangs nor swells because of it.
+//! Paths that do not name a complete regular file: pipes, devices, sparse files, and files that are being written. They
+//! neither block the program nor fill its memory.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
@@ -18,7 +18,7 @@ use crate::support::service::{Program, run};
 use crate::support::token::{CLIENT, POOL, SigningKey, jwks};
 use crate::support::{PATIENCE, eventually};
 
-/// A file whose version stands in a header of a public route.
+/// Returns a file with a public route `/version` that sets the header `x-version`.
 fn text(version: &str) -> String {
     format!(
         "default: members\npolicies: {{members: {{}}, version: {{public: true, headers: {{x-version: '{version}'}}}}}}\n\
@@ -26,7 +26,7 @@ fn text(version: &str) -> String {
     )
 }
 
-/// Puts something that is no file to read at `path`, by a rename as far as it can be.
+/// Name of a kind, the function that creates it at a path, and the error about it.
 type Kind = (&'static str, fn(&Path), &'static str);
 
 const KINDS: [Kind; 4] = [
@@ -65,15 +65,15 @@ impl Stage {
         eventually(version, PATIENCE, async || self.version().await == version).await;
     }
 
-    /// What `/readyz` says of the policy file.
-    async fn told(&self) -> String {
+    /// Returns the error of `/readyz` about the policy file; empty if there is none.
+    async fn error(&self) -> String {
         let (status, body) = get(&self.program.admin, "/readyz").await;
-        assert_eq!(status, 200, "the rules of before are in effect");
+        assert_eq!(status, 200, "the previous file is in effect");
         let body: Value = serde_json::from_str(&body).unwrap();
         body["policy_file"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Most memory that the process has had so far, in MiB.
+    /// Peak resident memory of the process so far, in MiB.
     fn peak(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.program.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -93,7 +93,7 @@ async fn a_policy_path_that_is_not_a_regular_file_is_reported_and_blocks_no_late
         if number % 2 == 0 {
             stage.program.signal("HUP");
         }
-        eventually(what, PATIENCE, async || stage.told().await.contains(why)).await;
+        eventually(what, PATIENCE, async || stage.error().await.contains(why)).await;
         assert_eq!(metric(&stage.program.admin, "config_last_reload_successful").await, 0.0, "{what}");
         assert_eq!(stage.version().await, version, "{what}");
         if path.is_dir() {
@@ -101,7 +101,7 @@ async fn a_policy_path_that_is_not_a_regular_file_is_reported_and_blocks_no_late
         }
         stage.file.replace(&text(&number.to_string()));
         stage.is_in_effect(&number.to_string()).await;
-        assert_eq!(stage.told().await, "", "{what}");
+        assert_eq!(stage.error().await, "", "{what}");
         assert_eq!(metric(&stage.program.admin, "config_last_reload_successful").await, 1.0, "{what}");
     }
     assert!(stage.peak() < before + 64, "{} MiB, {before} MiB before", stage.peak());
@@ -109,32 +109,30 @@ async fn a_policy_path_that_is_not_a_regular_file_is_reported_and_blocks_no_late
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_is_not_loaded_while_it_is_being_written() {
-    for is_told in [false, true] {
+    for signals in [false, true] {
         let stage = Stage::new().await;
-        // Longer than the half, which is a file of its own.
+        // The first half is a valid file of its own.
         let whole = format!("{}# the end\n", text("whole"));
         let mut file = File::create(stage.file.path()).unwrap();
         file.write_all(text("half").as_bytes()).unwrap();
-        if is_told {
+        if signals {
             stage.program.signal("HUP");
         }
+        // The writer pauses for this time, which is shorter than the program waits for a file to stay unchanged.
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(1500) {
-            assert_eq!(stage.version().await, "1", "half a file is in effect, with SIGHUP: {is_told}");
+            assert_eq!(stage.version().await, "1", "half a file is in effect; SIGHUP: {signals}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         file.seek(SeekFrom::Start(0)).unwrap();
         file.write_all(whole.as_bytes()).unwrap();
         drop(file);
-        loop {
+        eventually("the whole file is in effect", PATIENCE, async || {
             let version = stage.version().await;
-            assert_ne!(version, "half", "with SIGHUP: {is_told}");
-            if version == "whole" {
-                break;
-            }
-            assert!(start.elapsed() < PATIENCE, "the whole file is not taken");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            assert_ne!(version, "half", "SIGHUP: {signals}");
+            version == "whole"
+        })
+        .await;
     }
 }
 
@@ -148,21 +146,23 @@ async fn a_failed_reload_is_retried_and_reported_once() {
         stage.keys.url
     );
     stage.file.replace(&format!("{}{pool}", text("2")));
-    eventually("told", PATIENCE, async || stage.told().await.contains("keys.json: cannot be read")).await;
-    // The policy file itself does not change any more.
-    let told_at = Instant::now();
-    while told_at.elapsed() < Duration::from_secs(12) {
+    eventually("the error is reported", PATIENCE, async || stage.error().await.contains("keys.json: cannot be read"))
+        .await;
+    // The program retries after ten seconds, and must not report the same error again. A retry without a new error has
+    // no effect that the test could wait for, so the test watches for longer than that.
+    let reported = Instant::now();
+    while reported.elapsed() < Duration::from_secs(12) {
         assert_eq!(stage.version().await, "1");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let failures = metric(&stage.program.admin, "config_reloads_total{result=\"failure\"}").await;
-    assert_eq!(failures, 1.0, "an error that is only repeated is told once");
+    assert_eq!(failures, 1.0, "a repeated error is reported once");
     fs::write(&keys, jwks(&[SigningKey::other()])).unwrap();
     stage.is_in_effect("2").await;
-    assert_eq!(stage.told().await, "");
+    assert_eq!(stage.error().await, "");
 }
 
-/// Every option and member that names a file, with the file in it.
+/// Each option and member that names a file rejects a path that is not a regular file.
 #[test]
 fn every_named_file_must_be_a_regular_file_of_limited_size() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
-//! Start and end of the real program: exit codes, health, drain, signals, and what it leaves behind.
+//! Startup and shutdown of the program: exit codes, health, draining, signals, the log.
 //!
-//! Tests have two threads: while one waits for the program to end, the other keeps its clients answering.
+//! Tests have two threads: while one waits for the program to end, the other runs the clients.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixListener;
@@ -20,14 +20,14 @@ use crate::support::service::{Program, run};
 use crate::support::token::{CLIENT, POOL, SigningKey, TokenBuilder, jwks};
 use crate::support::{PATIENCE, eventually};
 
-/// A file with the shared key, for programs that start with keys.
+/// Returns a JWKS file with the shared key.
 fn seed() -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(jwks(&[SigningKey::shared()]).as_bytes()).unwrap();
     file
 }
 
-/// A URL that refuses connections: the program is on its own.
+/// JWKS URL that refuses connections.
 const NOWHERE: [&str; 2] = ["--jwks-url", "http://127.0.0.1:9/"];
 
 fn start(seed: &tempfile::NamedTempFile, more: &[&str]) -> Program {
@@ -94,7 +94,7 @@ async fn grpc_health_agrees_with_readyz() {
     let ask = |service: &str| HealthCheckRequest { service: service.into() };
     for name in NAMES {
         let status = health.check(ask(name)).await.unwrap().into_inner().status;
-        assert_eq!(status, ServingStatus::NotServing as i32, "{name:?} begins without keys");
+        assert_eq!(status, ServingStatus::NotServing as i32, "{name:?} has no keys yet");
     }
     assert_eq!(health.check(ask("nonsense")).await.unwrap_err().code(), tonic::Code::NotFound);
     let admin = format!("http://{}", program.admin);
@@ -133,7 +133,7 @@ async fn reflection_lists_the_services() {
     );
 }
 
-/// A stream of one message.
+/// Returns a stream of one message.
 fn tokio_stream_of<T: Send + 'static>(message: T) -> impl futures_core::Stream<Item = T> + Send + 'static {
     tokio_stream::once(message)
 }
@@ -159,16 +159,16 @@ async fn a_shutdown_reports_not_ready_before_it_closes_connections() {
     let (status, body) = get(&program.admin, "/readyz").await;
     assert_eq!(status, 503);
     assert!(body.contains("shutting down"), "{body}");
-    // The delay: told off, but still serving, also new connections.
+    // During `--shutdown-delay`, the service reports not ready but still serves, also new connections.
     assert_eq!(verdict(&connect(&program.grpc[0]).await, &token).await.0, 200);
     assert_eq!(verdict(&uds, &token).await.0, 200);
 
-    // The watch is ended by the server and so does not hold the drain up.
+    // The server ends the watch, so the watch does not delay the shutdown.
     let ended = watch.message().await;
     assert_eq!(ended.unwrap_err().code(), tonic::Code::Unavailable);
     let begin = Instant::now();
     assert_eq!(program.wait().code(), Some(0), "{:#?}", program.log);
-    assert!(begin.elapsed() < Duration::from_secs(4), "it did not wait for its deadline");
+    assert!(begin.elapsed() < Duration::from_secs(4), "the program ended before the deadline");
     assert!(program.log.iter().any(|line| line.contains("\"stopped\"")), "{:#?}", program.log);
     assert!(!socket.exists());
 }

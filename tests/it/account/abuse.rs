@@ -1,11 +1,11 @@
-//! What an attacker does with the account API: flood somebody with messages, guess by every name of a user, lock a user
-//! out, and find out who has an account.
+//! Attacks on the account API: flooding a user with messages, guessing passwords under every name of a user, locking a
+//! user out, and finding out who has an account.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::people::{flags, ready, sign_in};
+use super::sign_in::{flags, ready, sign_in};
 use super::with_fake;
 use crate::support::account::{AccountClient, PASSWORD, Pool, Reply as Answer};
 use crate::support::emulator::Emulator;
@@ -14,10 +14,10 @@ use crate::support::jwks_server::Reply;
 use crate::support::service::TestApp;
 use crate::support::token::{SigningKey, TokenBuilder};
 
-/// Flags that leave the limits of a test's own to it.
+/// Flags that remove the limits that a test is not about.
 const ROOM: [&str; 2] = ["--account-min-failure-time=0s", "--limit-address=100000/1s"];
 
-/// A pool at the emulator where users choose names, and may sign in with a verified e-mail address, too.
+/// Creates a pool at the emulator whose users choose names, and can also sign in with a verified e-mail address.
 async fn pool_with_aliases(emulator: &Emulator, settings: &Value) -> Pool {
     let pool = json!({"PoolName": "aliases", "AliasAttributes": ["email"], "AutoVerifiedAttributes": ["email"]});
     let id = emulator.call("CreateUserPool", pool).await["UserPool"]["Id"].as_str().unwrap().to_owned();
@@ -28,7 +28,7 @@ async fn pool_with_aliases(emulator: &Emulator, settings: &Value) -> Pool {
     Pool { id, client: client.as_str().unwrap().to_owned(), secret: None }
 }
 
-/// The account API in front of a pool at the emulator.
+/// Starts the account API for a pool at the emulator.
 async fn serve(emulator: &Emulator, pool: &Pool, more: &[&str]) -> (TestApp, AccountClient) {
     let (flags, _) = flags(emulator, pool);
     let app = TestApp::start(&flags.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>());
@@ -37,7 +37,7 @@ async fn serve(emulator: &Emulator, pool: &Pool, more: &[&str]) -> (TestApp, Acc
     (app, client)
 }
 
-/// Messages that the emulator has sent to an address.
+/// Returns the number of messages that the emulator has sent to an address.
 async fn mails(emulator: &Emulator, address: &str) -> usize {
     let url = format!("{}/_ministack/ses/messages", emulator.url);
     let outbox: Value = serde_json::from_str(&reqwest::get(url).await.unwrap().text().await.unwrap()).unwrap();
@@ -67,7 +67,7 @@ async fn messages_to_one_address_are_limited_across_users_and_spellings() {
         }
     }
     assert_eq!(registered.len(), 10);
-    // By the names that were made for it, each of which has messages of its own.
+    // A request under the name of each new user counts for the same address.
     for (name, sub) in &registered {
         for user in [name, sub] {
             let reply = client.post("/resend-code", json!({"username": user})).await;
@@ -77,7 +77,7 @@ async fn messages_to_one_address_are_limited_across_users_and_spellings() {
     assert_eq!(mails(&emulator, "victim@example.com").await, 10);
 }
 
-/// After how many answers of this kind the first 429 comes.
+/// Returns the number of requests before the first 429; `most` if there is none.
 async fn until_limited(most: usize, mut ask: impl AsyncFnMut(usize) -> Answer) -> usize {
     for n in 0..most {
         if ask(n).await.status == 429 {
@@ -107,7 +107,7 @@ async fn every_route_that_sends_a_message_counts_for_the_recipient() {
         client.post("/register", body).await
     };
     assert_eq!(until_limited(20, attribute).await, 0);
-    // A profile is changed by whoever has an account, and they have many.
+    // One attacker can own many accounts, and set the address of each.
     let token = |n: usize| TokenBuilder::access().claim("username", format!("m{n}")).sign(SigningKey::shared());
     let change = async |n: usize| {
         let email = ["Victim@example.test", "victim+a@EXAMPLE.test"][n % 2];
@@ -115,14 +115,14 @@ async fn every_route_that_sends_a_message_counts_for_the_recipient() {
         client.call(reqwest::Method::PATCH, "/me", &token(n), body).await
     };
     assert_eq!(until_limited(20, change).await, 3);
-    // What was put in before is sent to by another route.
+    // Another route sends messages to the same address.
     for n in 0..3 {
         let reply = client.bearer("/verify-attribute/code", &token(n), json!({"attribute": "email"})).await;
         assert_eq!(reply.status, 429, "{n}");
     }
     let removed = json!({"attributes": {"email": ""}});
     let reply = client.call(reqwest::Method::PATCH, "/me", &token(50), removed).await;
-    assert_ne!(reply.status, 429, "what is removed is sent nothing");
+    assert_ne!(reply.status, 429, "removing an address sends no message");
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn a_limit_for_sign_in_codes_does_not_lock_the_user_out() {
     assert_eq!(until_limited(20, async |_| from("192.0.2.66").await).await, 6);
     let forgot = async |_: usize| client.post("/forgot-password", json!({"email": "ada@example.test"})).await;
     assert_eq!(until_limited(20, forgot).await, 6);
-    assert_eq!(from("192.0.2.1").await.status, 200, "the user still gets in");
+    assert_eq!(from("192.0.2.1").await.status, 200, "the user can still sign in");
     let password = json!({"email": "ada@example.test", "password": "p"});
     assert_ne!(client.post("/login", password).await.status, 429, "a password sends nothing");
 }
@@ -158,14 +158,14 @@ async fn all_names_of_a_user_share_one_limit() {
     emulator.call("AdminUpdateUserAttributes", verified).await;
     let login = async |address: &str, body: Value| client.send("/login", &[("x-forwarded-for", address)], body).await;
     let password = |name: &str, password: &str| json!({"username": name, "password": password});
-    // By one name: the tokens say the others.
+    // The tokens of this sign-in reveal the other names of the user.
     assert_eq!(login("192.0.2.1", password("ada", PASSWORD)).await.status, 200);
     let guesses = async |name: &str| {
         until_limited(20, async |_| login("192.0.2.66", password(name, "Wrong-horse-1-battery")).await).await
     };
     let all = guesses(email).await + guesses("ada").await + guesses(&sub).await;
-    assert_eq!(all, 9, "one address has nine guesses at a user, by whatever name");
-    // Names of other users, and of none, have theirs.
+    assert_eq!(all, 9, "one address has nine guesses for a user, under all names together");
+    // A name of another user, or of no user, has its own limit.
     assert_eq!(guesses("nobody@example.com").await, 9);
 }
 
@@ -180,7 +180,7 @@ async fn names_learned_from_a_challenge_share_one_limit() {
     let attributes = json!([{"Name": "email", "Value": email}, {"Name": "email_verified", "Value": "true"}]);
     let update = json!({"UserPoolId": pool.id, "Username": "ada", "UserAttributes": attributes});
     emulator.call("AdminUpdateUserAttributes", update).await;
-    // Half of a guess by SRP names the user; the guess itself is made in that name, or in any other.
+    // The first step of SRP reveals the user name. The attacker can then guess under that name, or under any other.
     let start = json!({"email": email, "authFlow": "USER_SRP_AUTH", "authParameters": {"SRP_A": "a".repeat(512)}});
     let begun = client.post("/login", start).await;
     assert_eq!(begun.body["parameters"]["USER_ID_FOR_SRP"], "ada", "{:?}", begun.body);
@@ -188,7 +188,7 @@ async fn names_learned_from_a_challenge_share_one_limit() {
         let body = json!({"username": name, "password": "Wrong-horse-1-battery"});
         until_limited(20, async |_| client.post("/login", body.clone()).await).await
     };
-    assert_eq!(guesses(email).await + guesses("ada").await, 8, "nine, and one was the challenge");
+    assert_eq!(guesses(email).await + guesses("ada").await, 8, "nine attempts, of which the challenge was one");
 }
 
 #[tokio::test]
@@ -203,13 +203,13 @@ async fn an_attacker_at_one_address_does_not_lock_the_user_out() {
     let (mut tried, mut refused, mut attacks) = (0, 0, [0; 2]);
     while tried < 6 {
         attacks[usize::from(login("192.0.2.66").await == 429)] += 1;
-        // The user, from a fresh address every two seconds.
+        // The user tries every two seconds, each time from a new address.
         if start.elapsed() >= Duration::from_secs(2) * tried {
             tried += 1;
             refused += u32::from(login(&format!("198.51.100.{tried}")).await == 429);
         }
     }
-    assert!(attacks[1] > 100, "the attacker is over the limit nearly always: {attacks:?}");
+    assert!(attacks[1] > 100, "nearly all requests of the attacker are limited: {attacks:?}");
     assert_eq!(refused, 0, "of {tried}");
 }
 
@@ -228,7 +228,7 @@ async fn a_forged_forwarded_header_does_not_raise_a_limit() {
         let headers: &[(&str, &str)] = if n.is_multiple_of(2) { &[] } else { &[("x-forwarded-for", &address)] };
         client.send("/forgot-password", headers, json!({"email": format!("u{n}")})).await
     };
-    assert_eq!(until_limited(40, forgot).await, 1, "per address: four were the sign-ins");
+    assert_eq!(until_limited(40, forgot).await, 1, "per address: four of five requests were sign-ins");
 }
 
 #[tokio::test]
@@ -258,7 +258,7 @@ async fn every_refusal_of_a_hidden_sign_up_looks_like_success() {
     let register = json!({"email": "ada@example.test", "password": "p", "name": "Ada"});
     fake.answers(|_, _| Reply::ok("{}"));
     let good = client.post("/register", register.clone()).await;
-    // Which of these comes first for a taken name is not documented, and not ours to know.
+    // Cognito does not document which of these errors it checks first for a taken name.
     for name in [
         "UsernameExistsException",
         "AliasExistsException",
@@ -282,7 +282,7 @@ async fn every_refusal_of_a_hidden_sign_up_looks_like_success() {
     }
 }
 
-/// Cognito counts wrong codes of users only.
+/// Cognito counts wrong codes only for users that exist.
 #[tokio::test]
 async fn too_many_wrong_codes_do_not_reveal_that_the_user_exists() {
     for hiding in [&[][..], &["--account-hide-users"]] {
@@ -335,7 +335,7 @@ async fn a_challenge_takes_as_long_as_a_refusal() {
             assert!(start.elapsed() >= Duration::from_millis(300), "{path} {flow}: {:?}", start.elapsed());
         }
     }
-    // Nobody waits for tokens, nor for the second step after a password.
+    // Tokens and the second step after a password are returned without the delay.
     for (reply, outcome) in [
         (tokens(&json!({})), "tokenType"),
         (
@@ -344,7 +344,7 @@ async fn a_challenge_takes_as_long_as_a_refusal() {
         ),
     ] {
         fake.answers(move |_, _| reply.clone());
-        // The quickest of five: the machine may be busy.
+        // The fastest of five requests counts, because the machine may be busy.
         let mut quickest = Duration::MAX;
         for _ in 0..5 {
             let start = Instant::now();

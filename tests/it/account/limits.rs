@@ -1,4 +1,4 @@
-//! How often, and from where.
+//! Rate limits: per client address, per user, per recipient, and the address that counts behind proxies.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,8 @@ use crate::support::fake_cognito::tokens;
 use crate::support::jwks_server::Reply;
 use crate::support::token::{SigningKey, TokenBuilder};
 
-/// After how many requests the first one is refused for being too often; each is made by `body` from its number.
+/// Returns the number of requests before the first 429; `most` if there is none. `from` and `body` return the client
+/// address and the body of a request from its number.
 async fn until_limited(
     client: &AccountClient,
     path: &str,
@@ -50,10 +51,10 @@ async fn a_usual_session_passes_and_guesses_are_limited() {
     let attempts = until_limited(&client, "/login", 31, from_here, |_| login("victim")).await;
     assert!(attempts <= 30, "{attempts}");
     let asked = fake.calls().len();
-    assert_eq!(client.post("/login", login(" VICTIM ")).await.status, 429, "by another spelling");
-    assert_eq!(fake.calls().len(), asked, "Cognito was not asked");
+    assert_eq!(client.post("/login", login(" VICTIM ")).await.status, 429, "another spelling is the same user");
+    assert_eq!(fake.calls().len(), asked, "Cognito is not called");
     let unknown = until_limited(&client, "/login", 31, from_here, |_| login("nobody")).await;
-    assert!(unknown <= 30, "known or not");
+    assert!(unknown <= 30, "unknown users are limited, too");
     let attempts = until_limited(&client, "/login", 151, from_here, |n| login(&format!("user{n}"))).await;
     assert!(attempts <= 150, "{attempts}");
     for limit in ["address_user", "address"] {
@@ -66,11 +67,15 @@ async fn the_client_address_is_the_one_that_the_trusted_proxy_added() {
     let flags = [FAST, "--trusted-hops=1", "--limit-address=10/1h", "--limit-user=6/1h", "--limit-sends=3/1h"];
     let (app, client, fake) = with_fake(&flags).await;
     fake.refuses("NotAuthorizedException", "Incorrect username or password.");
-    // What the client wrote stands on the left, and changes nothing.
+    // The client can only set the addresses on the left, which do not count.
     let forged = |n: usize| Some(format!("203.0.113.{n}, 192.0.2.1"));
     assert_eq!(until_limited(&client, "/login", 20, forged, |n| login(&format!("u{n}"))).await, 10);
     let everywhere = |n: usize| Some(format!("198.51.100.{n}"));
-    assert_eq!(until_limited(&client, "/login", 20, everywhere, |_| login("victim")).await, 8, "a third more");
+    assert_eq!(
+        until_limited(&client, "/login", 20, everywhere, |_| login("victim")).await,
+        8,
+        "a third more from many addresses"
+    );
     let one = |_| Some("198.51.101.1".to_owned());
     assert_eq!(until_limited(&client, "/login", 20, one, |_| login("other")).await, 6);
     let challenge = |_: usize| json!({"challenge": "SMS_MFA", "session": "s", "email": "other", "responses": {}});
@@ -106,7 +111,7 @@ async fn requests_from_unknown_addresses_are_counted_and_share_one_limit() {
     fake.answers(|_, _| Reply::ok("{}"));
     let anywhere = |n: usize| Some(format!("198.51.100.{n}"));
     let body = |n: usize| json!({"email": format!("u{n}")});
-    assert_eq!(until_limited(&client, "/forgot-password", 40, anywhere, body).await, 2, "no more than one address");
+    assert_eq!(until_limited(&client, "/forgot-password", 40, anywhere, body).await, 2, "as many as one known address");
     assert!(metric(&app.admin, "account_unknown_addresses_total").await >= 2.0);
     assert!(metric(&app.admin, "rate_limited_total{limit=\"global\"}").await > 0.0);
 }

@@ -1,4 +1,4 @@
-//! Parts that go away and come back, and keys that change, while Envoy goes on asking.
+//! Outages of the service and of Cognito, and changes of keys, while Envoy sends checks.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -48,7 +48,7 @@ async fn requests_get_503_until_a_killed_service_is_back() {
     let _program = Program::start(&flags);
     for listener in LISTENERS {
         let envoy = envoy.address(listener);
-        eventually("service again", PATIENCE, async || match fetch(envoy, "/", &[&good]).await.status {
+        eventually("the service is back", PATIENCE, async || match fetch(envoy, "/", &[&good]).await.status {
             200 => true,
             status => {
                 assert_eq!(status, 503);
@@ -61,7 +61,7 @@ async fn requests_get_503_until_a_killed_service_is_back() {
     assert!(upstream.seen().iter().all(|seen| seen.path == "/" && seen.header("x-auth-sub") == [SUB]));
 }
 
-/// Requests with one token through both listeners, one after the other, until they are told to stop; the statuses.
+/// Task that sends requests with one token through both listeners until it is stopped.
 struct Traffic {
     stop: oneshot::Sender<()>,
     statuses: tokio::task::JoinHandle<BTreeSet<u16>>,
@@ -109,16 +109,16 @@ async fn a_key_rotation_fails_no_request() {
     assert_eq!(verdicts(&new).await, [unknown.clone()].into());
     keys.answers(Reply::ok(jwks(&[SigningKey::shared(), SigningKey::other()])));
     eventually("the new key works", PATIENCE, async || verdicts(&new).await == [allowed.clone()].into()).await;
-    assert_eq!(traffic.stop().await, [200].into(), "the old key works all the time");
+    assert_eq!(traffic.stop().await, [200].into(), "the old key works throughout");
 
     let traffic = Traffic::start(&stage, &new);
     keys.answers(Reply::ok(jwks(&[SigningKey::other()])));
     eventually("the old key is refused", PATIENCE, async || verdicts(&old).await == [unknown.clone()].into()).await;
-    // Cached tokens, and again after the next fetch.
+    // Cached tokens are denied, also after the next fetch.
     let fetches = keys.requests();
     eventually("a fetch", PATIENCE, async || keys.requests() > fetches + 1).await;
     assert_eq!(verdicts(&old).await, [unknown].into());
-    assert_eq!(traffic.stop().await, [200].into(), "the new key works all the time");
+    assert_eq!(traffic.stop().await, [200].into(), "the new key works throughout");
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn an_unknown_key_is_fetched_before_the_next_refresh() {
     keys.answers(Reply::ok(jwks(&[SigningKey::shared(), SigningKey::other()])));
     eventually("the new key works", Duration::from_secs(30), async || fetch(envoy, "/", &[&new]).await.status == 200)
         .await;
-    assert_eq!(keys.requests(), 2, "one fetch at the start, one for everybody who asked since");
+    assert_eq!(keys.requests(), 2, "one fetch at startup, and one for all checks since");
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn instances_with_keys_survive_an_outage_of_cognito() {
     }
 
     cognito.stop().await;
-    // A second service comes up in the outage. Over the Unix socket Envoy follows its health, over TCP it does not.
+    // A second service starts during the outage. Envoy checks its health over the Unix socket, but not over TCP.
     let newcomer = Stage::start_unready(&flags, |bootstrap| {
         assert!(!bootstrap.cluster("cognito_authz_tcp")["health_checks"].take().is_null());
     })
@@ -166,13 +166,13 @@ async fn instances_with_keys_survive_an_outage_of_cognito() {
     }
     for listener in LISTENERS {
         let envoy = informed.envoy.address(listener);
-        // Seen before, and verified now.
+        // One token is in the cache, the other is verified now.
         for token in [&token, &later] {
             assert_eq!(fetch(envoy, "/", &[token]).await.seen().header("x-auth-sub"), [&sub]);
         }
         assert_eq!(fetch(envoy, "/", &[""; 0]).await.verdict(), (401, "missing_credential".into()));
     }
-    assert_eq!(get(&informed.service.admin, "/readyz").await.0, 200, "good keys do not age out");
+    assert_eq!(get(&informed.service.admin, "/readyz").await.0, 200, "keys do not expire");
 
     assert_eq!(get(&newcomer.service.admin, "/readyz").await.0, 503);
     let unhealthy = fetch(newcomer.envoy.address("ingress_uds"), "/", &[&token]).await;
@@ -186,6 +186,6 @@ async fn instances_with_keys_survive_an_outage_of_cognito() {
     eventually("ready", PATIENCE, async || get(&newcomer.service.admin, "/readyz").await.0 == 200).await;
     for listener in LISTENERS {
         let envoy = newcomer.envoy.address(listener);
-        eventually("service", PATIENCE, async || fetch(envoy, "/", &[&token]).await.status == 200).await;
+        eventually("the service responds", PATIENCE, async || fetch(envoy, "/", &[&token]).await.status == 200).await;
     }
 }

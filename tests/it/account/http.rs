@@ -1,4 +1,4 @@
-//! The form of requests and answers: methods, sizes, types, origins, ports.
+//! HTTP form of requests and responses: methods, media types, sizes, CORS, ports.
 
 use std::time::Instant;
 
@@ -62,7 +62,7 @@ async fn requests_of_the_wrong_form_are_rejected() {
     assert_eq!(client.post("/nothing", json!({})).await.verdict(), (404, "not_found"));
     assert_eq!(client.post("/login/", json!({})).await.verdict(), (404, "not_found"));
     assert_eq!(client.raw(Method::GET, "", &[], "").await.verdict(), (404, "not_found"));
-    assert!(fake.calls().is_empty(), "none of this is Cognito's business");
+    assert!(fake.calls().is_empty(), "Cognito is not called");
     assert_eq!(metric(&app.admin, "account_requests_total{operation=\"none\",outcome=\"not_found\"}").await, 3.0);
 }
 
@@ -84,7 +84,7 @@ async fn missing_members_are_named_and_unknown_ones_ignored() {
         "ClientId": "other", "SecretHash": "x", "clientMetadata": {"a": "b"}});
     assert_eq!(client.post("/register", body).await.status, 201);
     let sent = &fake.calls()[0].body;
-    assert_eq!(sent["Password"], "  p  ", "passwords are neither trimmed nor judged");
+    assert_eq!(sent["Password"], "  p  ", "passwords are passed on unchanged");
     for name in ["ForceAliasCreation", "AnalyticsMetadata", "SecretHash", "ClientMetadata"] {
         assert!(sent.get(name).is_none(), "{name} in {sent}");
     }
@@ -162,7 +162,7 @@ async fn the_api_can_have_a_port_of_its_own_or_be_off() {
     for path in ["/metrics", "/config", "/livez", "/readyz", "/", "/auth/login", "/v1/auth/../../metrics"] {
         assert_eq!(status(&account, path).await, 404, "{path}");
     }
-    assert_eq!(status(&program.admin, "/v1/auth/login").await, 404, "it is off the admin port");
+    assert_eq!(status(&program.admin, "/v1/auth/login").await, 404, "the admin port does not serve it");
 
     let off = TestApp::start(&["--account-api=false"]);
     assert_eq!(status(&off.admin, "/auth/login").await, 404);
@@ -200,7 +200,7 @@ async fn other_sign_in_flows_pass_through() {
     client.post("/challenge", answer).await;
     let sent = &fake.calls()[1].body;
     assert_eq!(sent["ChallengeResponses"], json!({"USERNAME": "real", "PASSWORD_CLAIM_SIGNATURE": "s"}));
-    assert!(sent.get("Session").is_none(), "the first answer of SRP has none");
+    assert!(sent.get("Session").is_none(), "the first SRP challenge has no session");
     for flow in ["REFRESH_TOKEN_AUTH", "ADMIN_USER_PASSWORD_AUTH", "USER_PASSWORD_AUTH"] {
         let body = json!({"authFlow": flow, "email": "a", "authParameters": {}});
         assert_eq!(client.post("/login", body).await.verdict(), (400, "invalid_request"), "{flow}");

@@ -1,12 +1,12 @@
-//! What users do with accounts of their own: the profile, its addresses, second factors. At the emulator as far as it
-//! goes; it has no verification of attributes, and never asks for a second factor to be set up.
+//! The own account of a user: the profile, its addresses, second factors. The emulator does not verify attributes and
+//! never requires a second factor; those tests use the fake server.
 
 use std::collections::HashMap;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::people::{flags, ready, sign_in, totp};
+use super::sign_in::{flags, ready, sign_in, totp};
 use super::{QUICK, routes, with_fake};
 use crate::support::account::{AccountClient, PASSWORD, Pool};
 use crate::support::client::metric;
@@ -16,19 +16,19 @@ use crate::support::jwks_server::Reply;
 use crate::support::service::TestApp;
 use crate::support::token::{SigningKey, TokenBuilder};
 
-/// A code of the right form that is not this one.
+/// Returns a code of the right form that differs from `code`.
 fn wrong(code: &str) -> &'static str {
     if code == "000000" { "000001" } else { "000000" }
 }
 
-/// The parameters of a URL for authenticators, and its label.
+/// Returns the label and the parameters of an `otpauth` URL.
 fn otpauth(url: &str) -> (String, HashMap<String, String>) {
     let url = url::Url::parse(url).unwrap();
     assert_eq!((url.scheme(), url.host_str()), ("otpauth", Some("totp")));
     (url.path().to_owned(), url.query_pairs().into_owned().collect())
 }
 
-/// The whole of it, with an app client that has a secret or with one that has none.
+/// Calls each route of the own account, with or without a client secret.
 async fn a_life(emulator: &Emulator, with_secret: bool) {
     let pool = Pool::create(emulator, with_secret, json!({})).await;
     let optional = json!({"UserPoolId": pool.id, "MfaConfiguration": "OPTIONAL",
@@ -70,9 +70,9 @@ async fn a_life(emulator: &Emulator, with_secret: bool) {
             ((400, "invalid_request"), &*format!("attributes.{name} is not allowed"))
         );
     }
-    assert_eq!(ask(Method::GET, "/me", json!({})).await.body, changed.body, "nothing of it was done");
+    assert_eq!(ask(Method::GET, "/me", json!({})).await.body, changed.body, "a refused change has no effect");
 
-    // An authenticator, and from then on a second factor.
+    // An authenticator is set up, and becomes the second factor.
     let setup = ask(Method::POST, "/mfa/totp", json!({})).await;
     assert_eq!(setup.status, 200, "{:?}", setup.body);
     assert!(setup.body.get("session").is_none());
@@ -102,7 +102,7 @@ async fn a_life(emulator: &Emulator, with_secret: bool) {
     let second = client.post("/challenge", answer(&totp(secret))).await;
     assert_eq!(second.status, 200, "{:?}", second.body);
 
-    // What goes on in a sign-in that wants a second factor first; this emulator takes any session for it.
+    // Setting up a second factor during a sign-in. The emulator accepts any session for it.
     let setup = client.post("/mfa/totp", json!({"session": "a-session-of-a-sign-in", "username": "ada"})).await;
     assert_eq!(setup.status, 200, "{:?}", setup.body);
     assert_eq!(otpauth(setup.text("otpauthUrl")).0, "/Big%20Corp:ada");
@@ -170,7 +170,7 @@ async fn the_own_account_needs_a_token_with_the_scope() {
         assert_eq!(client.bearer(path, &token, both.clone()).await.verdict(), (400, "invalid_request"), "{path}");
         assert_eq!(client.bearer(path, "x", both.clone()).await.verdict(), (401, "invalid_token"), "{path}");
     }
-    assert!(fake.calls().is_empty(), "Cognito is not asked");
+    assert!(fake.calls().is_empty(), "Cognito is not called");
 }
 
 #[tokio::test]
@@ -190,11 +190,11 @@ async fn a_revoked_token_and_a_wrong_code_are_errors_of_the_caller() {
         let (method, _, body) = routes().into_iter().find(|(_, other, _)| *other == path).unwrap();
         assert_eq!(client.call(method, path, &token, body).await.verdict(), expected, "{path} {name}");
     }
-    // A 200 that is none.
+    // A response with status 200 that reports a failure.
     fake.answers(|_, _| Reply::ok(json!({"Status": "ERROR"}).to_string()));
     let refused = client.bearer("/mfa/totp/verify", &token, json!({"code": "123456"})).await;
     assert_eq!(refused.verdict(), (400, "invalid_code"));
-    // The change is made once; only the question what has become of it is asked again.
+    // The change is sent once. Only the call that reads the result is retried.
     fake.answers(
         |call, _| {
             if call.operation == "GetUser" { Reply { status: 500, ..Reply::ok("") } } else { Reply::ok("{}") }
@@ -203,7 +203,7 @@ async fn a_revoked_token_and_a_wrong_code_are_errors_of_the_caller() {
     let changed = client.call(Method::PATCH, "/me", &token, json!({"attributes": {"name": "Ada"}})).await;
     assert_eq!(changed.verdict(), (503, "upstream_unavailable"));
     assert_eq!(fake.operations(), ["UpdateUserAttributes", "GetUser", "GetUser"]);
-    // An authenticator is set up also when nobody can tell the user's address now.
+    // If the profile cannot be read, the label is the user name of the token.
     fake.answers(|call, _| match &*call.operation {
         "GetUser" => Reply { status: 500, ..Reply::ok("") },
         _ => Reply::ok(json!({"SecretCode": "JBSWY3DPEHPK3PXP"}).to_string()),
@@ -260,7 +260,7 @@ async fn a_second_factor_can_be_set_up_during_a_sign_in() {
     std::fs::write(&file, "1exampleclientsecret0123456789abcdefghijklmnopqrstu").unwrap();
     let with_secret = ["--client-secret-file", file.to_str().unwrap()];
     let (_app, client, fake) = with_fake(&[&QUICK[..], &with_secret].concat()).await;
-    // As AWS does it: each step takes the session of the one before it, and no other.
+    // As at AWS, each step accepts only the session of the step before it.
     fake.answers(|call, _| {
         let body = &call.body;
         let session = |name: &str| format!("session-of-a-sign-in-{name}");
@@ -298,7 +298,11 @@ async fn a_second_factor_can_be_set_up_during_a_sign_in() {
     let setup = client.post("/mfa/totp", json!({"session": start.body["session"], "email": "ada@example.test"})).await;
     assert_eq!(setup.status, 200, "{:?}", setup.body);
     let (label, parameters) = otpauth(setup.text("otpauthUrl"));
-    assert_eq!((&*label, &*parameters["issuer"]), ("/api:ada%40example.test", "api"), "the realm, if nothing else");
+    assert_eq!(
+        (&*label, &*parameters["issuer"]),
+        ("/api:ada%40example.test", "api"),
+        "the issuer falls back to the realm"
+    );
     let code = totp(setup.text("secret"));
     let verify = |code: &str| json!({"session": setup.body["session"], "code": code});
     assert_eq!(client.post("/mfa/totp/verify", verify(wrong(&code))).await.verdict(), (400, "invalid_code"));
@@ -363,7 +367,11 @@ async fn codes_count_for_the_user_and_messages_for_the_recipient() {
             );
         }
         let code = json!({"code": "000000"});
-        assert_eq!(client.bearer("/mfa/totp/verify", &token(user), code).await.status, 429, "one limit for all codes");
+        assert_eq!(
+            client.bearer("/mfa/totp/verify", &token(user), code).await.status,
+            429,
+            "all codes share one limit"
+        );
     }
     let by_session = |session: &str| json!({"session": session, "code": "000000"});
     for session in ["session-of-a-sign-in-1", "session-of-a-sign-in-2"] {
@@ -379,9 +387,13 @@ async fn codes_count_for_the_user_and_messages_for_the_recipient() {
     assert_eq!(
         client.call(Method::PATCH, "/me", &token("c"), me("email")).await.status,
         429,
-        "a new address gets mail"
+        "a new address gets a message"
     );
     for _ in 0..5 {
-        assert_eq!(client.call(Method::PATCH, "/me", &token("c"), me("name")).await.status, 400, "a name gets none");
+        assert_eq!(
+            client.call(Method::PATCH, "/me", &token("c"), me("name")).await.status,
+            400,
+            "a new name sends no message"
+        );
     }
 }

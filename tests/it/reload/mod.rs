@@ -1,0 +1,143 @@
+//! Reloads of the policy file by the program: changes on disk, and invalid files. [`load`] has reloads under load,
+//! [`pools`] has changes of pools.
+//!
+//! Each version of the file sets a static header of its own, so a response shows which version is in effect.
+
+mod load;
+mod pools;
+
+use serde_json::Value;
+use tonic::transport::Channel;
+
+use crate::support::client::{Answer, Ask, connect, get, metric};
+use crate::support::jwks_server::{JwksServer, Reply};
+use crate::support::policy_file::PolicyFile;
+use crate::support::service::Program;
+use crate::support::token::{OTHER_ISSUER, SigningKey, TokenBuilder, jwks};
+use crate::support::{PATIENCE, eventually};
+
+/// Program with a policy file.
+pub(crate) struct Stage {
+    pub(crate) program: Program,
+    channel: Channel,
+    pub(crate) file: PolicyFile,
+    /// JWKS server of the default pool.
+    pub(crate) keys: JwksServer,
+}
+
+impl Stage {
+    pub(crate) async fn new(file: PolicyFile) -> Self {
+        let keys = JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await;
+        let program = Program::start(&["--config", &file.path(), "--jwks-url", &keys.url]);
+        eventually("ready", PATIENCE, async || get(&program.admin, "/readyz").await.0 == 200).await;
+        let channel = connect(&program.grpc[0]).await;
+        Self { program, channel, file, keys }
+    }
+
+    pub(crate) async fn ask(&self, token: &str) -> Answer {
+        Ask::get("/").bearer(token).of(&self.channel).await
+    }
+
+    async fn metric(&self, series: &str) -> f64 {
+        metric(&self.program.admin, series).await
+    }
+
+    /// Waits until this version of the file is in effect.
+    async fn is_in_effect(&self, version: &str) {
+        eventually(version, PATIENCE, async || self.version().await == version).await;
+    }
+
+    /// Returns the version that is in effect.
+    pub(crate) async fn version(&self) -> String {
+        Ask::get("/version").of(&self.channel).await.headers["x-version"].clone()
+    }
+
+    /// Replaces the file, sends SIGHUP, and waits until the new version is in effect.
+    pub(crate) async fn reload(&self, version: &str, more: &str) {
+        self.file.replace(&text(version, more));
+        self.program.signal("HUP");
+        self.is_in_effect(version).await;
+    }
+}
+
+/// Returns a file with a public route `/version` that sets the header `x-version`.
+pub(crate) fn text(version: &str, more: &str) -> String {
+    format!(
+        "default: members\npolicies: {{members: {{}}, version: {{public: true, headers: {{x-version: '{version}'}}}}}}\n\
+         routes: [{{path: /version, policy: version}}]\n{more}\n"
+    )
+}
+
+fn our_token() -> String {
+    TokenBuilder::access().sign(SigningKey::shared())
+}
+
+pub(crate) fn their_token(client: &str) -> String {
+    TokenBuilder::access().claim("iss", OTHER_ISSUER).claim("client_id", client).sign(SigningKey::other())
+}
+
+pub(crate) async fn their_keys() -> JwksServer {
+    JwksServer::start(Reply::ok(jwks(&[SigningKey::other()]))).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_are_noticed_without_a_signal() {
+    let mounted = Stage::new(PolicyFile::mounted(&text("1", ""))).await;
+    let plain = Stage::new(PolicyFile::new(&text("1", ""))).await;
+    for version in ["2", "3"] {
+        mounted.file.mount(&text(version, ""));
+        if version == "2" {
+            plain.file.write(&text(version, ""));
+        } else {
+            plain.file.replace(&text(version, ""));
+        }
+        mounted.is_in_effect(version).await;
+        plain.is_in_effect(version).await;
+        let (_, config) = get(&mounted.program.admin, "/config").await;
+        let config: Value = serde_json::from_str(&config).unwrap();
+        assert_eq!(config["policy_file"]["content"]["policies"]["version"]["headers"]["x-version"], version);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invalid_file_changes_nothing() {
+    let mut stage = Stage::new(PolicyFile::new(&text("1", ""))).await;
+    let readyz = async |stage: &Stage| {
+        let (status, body) = get(&stage.program.admin, "/readyz").await;
+        (status, serde_json::from_str::<Value>(&body).unwrap()["policy_file"].clone())
+    };
+    assert_eq!(readyz(&stage).await, (200, Value::Null));
+    assert_eq!(stage.metric("config_last_reload_successful").await, 1.0);
+    let breaks: [(&str, &str); 5] = [
+        ("", "the file is empty"),
+        ("policies: {a: {]", "line 1"),
+        ("default: nobody", "there is no policy nobody"),
+        ("polices: {}", "there is no such member"),
+        ("gone", "cannot be read"),
+    ];
+    for (number, (broken, why)) in (1..).zip(breaks) {
+        if broken == "gone" {
+            std::fs::remove_file(stage.file.path()).unwrap();
+        } else {
+            stage.file.replace(broken);
+        }
+        stage.program.signal("HUP");
+        let failures = async || stage.metric("config_reloads_total{result=\"failure\"}").await;
+        let last = async || readyz(&stage).await.1;
+        eventually(why, PATIENCE, async || {
+            failures().await >= f64::from(number) && last().await.to_string().contains(why)
+        })
+        .await;
+        assert_eq!(stage.metric("config_last_reload_successful").await, 0.0);
+        assert_eq!((readyz(&stage).await.0, stage.version().await), (200, "1".to_owned()));
+        assert_eq!(stage.ask(&our_token()).await.status, 200);
+        let line = stage.program.wait_for_line("the policy file is not reloaded");
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["level"], "ERROR");
+        let said = line["fields"]["error"].as_str().unwrap();
+        assert!(said.starts_with(&stage.file.path()) && said.contains(why) && said.lines().count() == 1, "{said}");
+    }
+    stage.reload("2", "").await;
+    assert_eq!(readyz(&stage).await, (200, Value::Null));
+    assert_eq!(stage.metric("config_last_reload_successful").await, 1.0);
+}
