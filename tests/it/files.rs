@@ -8,23 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use tonic::transport::Channel;
-
-use crate::support::client::{Ask, connect, get, metric};
-use crate::support::jwks_server::{JwksServer, Reply};
+use crate::message_memory::{MIB, memory};
+use crate::reload::{Stage, text};
 use crate::support::policy_file::PolicyFile;
-use crate::support::service::{Program, run};
+use crate::support::service::run;
 use crate::support::token::{CLIENT, POOL, SigningKey, jwks};
 use crate::support::{PATIENCE, eventually};
-
-/// Returns a file with a public route `/version` that sets the header `x-version`.
-fn text(version: &str) -> String {
-    format!(
-        "default: members\npolicies: {{members: {{}}, version: {{public: true, headers: {{x-version: '{version}'}}}}}}\n\
-         routes: [{{path: /version, policy: version}}]\n"
-    )
-}
 
 /// Name of a kind, the function that creates it at a path, and the error about it.
 type Kind = (&'static str, fn(&Path), &'static str);
@@ -40,52 +29,16 @@ const KINDS: [Kind; 4] = [
     ("a directory", |path| fs::create_dir(path).unwrap(), "is a directory, not a regular file"),
 ];
 
-struct Stage {
-    program: Program,
-    channel: Channel,
-    file: PolicyFile,
-    keys: JwksServer,
-}
-
-impl Stage {
-    async fn new() -> Self {
-        let keys = JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await;
-        let file = PolicyFile::new(&text("1"));
-        let program = Program::start(&["--config", &file.path(), "--jwks-url", &keys.url]);
-        eventually("ready", PATIENCE, async || get(&program.admin, "/readyz").await.0 == 200).await;
-        let channel = connect(&program.grpc[0]).await;
-        Self { program, channel, file, keys }
-    }
-
-    async fn version(&self) -> String {
-        Ask::get("/version").of(&self.channel).await.headers["x-version"].clone()
-    }
-
-    async fn is_in_effect(&self, version: &str) {
-        eventually(version, PATIENCE, async || self.version().await == version).await;
-    }
-
-    /// Returns the error of `/readyz` about the policy file; empty if there is none.
-    async fn error(&self) -> String {
-        let (status, body) = get(&self.program.admin, "/readyz").await;
-        assert_eq!(status, 200, "the previous file is in effect");
-        let body: Value = serde_json::from_str(&body).unwrap();
-        body["policy_file"].as_str().unwrap_or_default().to_owned()
-    }
-
-    /// Peak resident memory of the process so far, in MiB.
-    fn peak(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.program.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-    }
+/// Returns the peak resident memory of the program so far, in MiB.
+fn peak(stage: &Stage) -> usize {
+    memory(&stage.program, "VmHWM") / MIB
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_policy_path_that_is_not_a_regular_file_is_reported_and_blocks_no_later_reload() {
-    let stage = Stage::new().await;
+    let stage = Stage::new(PolicyFile::new(&text("1", ""))).await;
     let path = PathBuf::from(stage.file.path());
-    let before = stage.peak();
+    let before = peak(&stage);
     for (number, (what, put, why)) in (2..).zip(KINDS) {
         let version = stage.version().await;
         fs::remove_file(&path).unwrap();
@@ -94,27 +47,27 @@ async fn a_policy_path_that_is_not_a_regular_file_is_reported_and_blocks_no_late
             stage.program.signal("HUP");
         }
         eventually(what, PATIENCE, async || stage.error().await.contains(why)).await;
-        assert_eq!(metric(&stage.program.admin, "config_last_reload_successful").await, 0.0, "{what}");
+        assert_eq!(stage.metric("config_last_reload_successful").await, 0.0, "{what}");
         assert_eq!(stage.version().await, version, "{what}");
         if path.is_dir() {
             fs::remove_dir(&path).unwrap();
         }
-        stage.file.replace(&text(&number.to_string()));
+        stage.file.replace(&text(&number.to_string(), ""));
         stage.is_in_effect(&number.to_string()).await;
         assert_eq!(stage.error().await, "", "{what}");
-        assert_eq!(metric(&stage.program.admin, "config_last_reload_successful").await, 1.0, "{what}");
+        assert_eq!(stage.metric("config_last_reload_successful").await, 1.0, "{what}");
     }
-    assert!(stage.peak() < before + 64, "{} MiB, {before} MiB before", stage.peak());
+    assert!(peak(&stage) < before + 64, "{} MiB, {before} MiB before", peak(&stage));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_is_not_loaded_while_it_is_being_written() {
     for signals in [false, true] {
-        let stage = Stage::new().await;
+        let stage = Stage::new(PolicyFile::new(&text("1", ""))).await;
         // The first half is a valid file of its own.
-        let whole = format!("{}# the end\n", text("whole"));
+        let whole = format!("{}# the end\n", text("whole", ""));
         let mut file = File::create(stage.file.path()).unwrap();
-        file.write_all(text("half").as_bytes()).unwrap();
+        file.write_all(text("half", "").as_bytes()).unwrap();
         if signals {
             stage.program.signal("HUP");
         }
@@ -138,14 +91,14 @@ async fn a_file_is_not_loaded_while_it_is_being_written() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_reload_is_retried_and_reported_once() {
-    let stage = Stage::new().await;
+    let stage = Stage::new(PolicyFile::new(&text("1", ""))).await;
     let keys = PathBuf::from(stage.file.path()).with_file_name("keys.json");
     let pool = format!(
         "pools: {{p: {{user_pool_id: eu-central-1_Other0002, client_ids: any, jwks_file: '{}', jwks_url: '{}'}}}}\n",
         keys.display(),
         stage.keys.url
     );
-    stage.file.replace(&format!("{}{pool}", text("2")));
+    stage.file.replace(&text("2", &pool));
     eventually("the error is reported", PATIENCE, async || stage.error().await.contains("keys.json: cannot be read"))
         .await;
     // The program retries after ten seconds, and must not report the same error again. A retry without a new error has
@@ -155,7 +108,7 @@ async fn a_failed_reload_is_retried_and_reported_once() {
         assert_eq!(stage.version().await, "1");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let failures = metric(&stage.program.admin, "config_reloads_total{result=\"failure\"}").await;
+    let failures = stage.metric("config_reloads_total{result=\"failure\"}").await;
     assert_eq!(failures, 1.0, "a repeated error is reported once");
     fs::write(&keys, jwks(&[SigningKey::other()])).unwrap();
     stage.is_in_effect("2").await;

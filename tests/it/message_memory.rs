@@ -15,7 +15,7 @@ use crate::support::service::Program;
 use crate::support::token::{SigningKey, TokenBuilder, jwks};
 use crate::support::{PATIENCE, eventually};
 
-const MIB: usize = 1024 * 1024;
+pub(crate) const MIB: usize = 1024 * 1024;
 /// Time limit for a small check beside large ones. A check takes less than a millisecond; the rest allows for a busy
 /// machine.
 const PROMPT: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ async fn start() -> (Program, JwksServer, String) {
 }
 
 /// Returns a value of `/proc/PID/status`, in bytes.
-fn memory(program: &Program, name: &str) -> usize {
+pub(crate) fn memory(program: &Program, name: &str) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024

@@ -1,10 +1,10 @@
-//! The account API over HTTP. The emulator stands for Cognito, except for faults, which a fake server produces.
+//! The account API over HTTP, in front of the Cognito emulator. A fake server produces the faults.
 //!
-//! - [`sign_in`]: sign-up, sign-in, sign-out; [`profile`]: the own account and second factors; [`refresh`]; [`oauth`]:
+//! - [`sign_in`]: sign-up, sign-in, sign-out; [`profile`]: the account of a signed-in user, and second factors; [`refresh`]; [`oauth`]:
 //!   hosted pages; [`cookies`]: browser sessions.
 //! - [`abuse`], [`limits`]: attacks and rate limits; [`faults`]: failures of Cognito; [`reload`]: changes of the policy
 //!   file.
-//! - [`http`]: methods, media types, sizes, CORS, ports; [`schema`]: the OpenAPI document.
+//! - [`http`]: methods, media types, sizes, CORS, ports; [`schema`]: the `OpenAPI` document.
 
 mod abuse;
 mod cookies;
@@ -56,7 +56,7 @@ fn routes() -> Vec<(Method, &'static str, Value)> {
     posts.chain(own).collect()
 }
 
-/// Returns the routes that need no access token or only end a session, each with a valid body. All of them are POST.
+/// Returns the routes of sign-up, sign-in, sign-out and passwords, each with a valid body. All of them are POST.
 fn bodies() -> Vec<(&'static str, Value)> {
     vec![
         ("/register", json!({"email": "ada@example.test", "password": "p", "name": "Ada"})),

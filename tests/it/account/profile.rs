@@ -1,4 +1,4 @@
-//! The own account of a user: the profile, its addresses, second factors. The emulator does not verify attributes and
+//! The account of a signed-in user: the profile, its addresses, second factors. The emulator does not verify attributes and
 //! never requires a second factor; those tests use the fake server.
 
 use std::collections::HashMap;
@@ -28,8 +28,8 @@ fn otpauth(url: &str) -> (String, HashMap<String, String>) {
     (url.path().to_owned(), url.query_pairs().into_owned().collect())
 }
 
-/// Calls each route of the own account, with or without a client secret.
-async fn a_life(emulator: &Emulator, with_secret: bool) {
+/// Calls each route of the profile and of second factors, with or without a client secret.
+async fn use_the_account(emulator: &Emulator, with_secret: bool) {
     let pool = Pool::create(emulator, with_secret, json!({})).await;
     let optional = json!({"UserPoolId": pool.id, "MfaConfiguration": "OPTIONAL",
         "SoftwareTokenMfaConfiguration": {"Enabled": true}});
@@ -133,12 +133,12 @@ async fn a_life(emulator: &Emulator, with_secret: bool) {
 async fn users_manage_their_accounts_with_and_without_a_client_secret() {
     let emulator = Emulator::start().await;
     for with_secret in [false, true] {
-        a_life(&emulator, with_secret).await;
+        use_the_account(&emulator, with_secret).await;
     }
 }
 
 #[tokio::test]
-async fn the_own_account_needs_a_token_with_the_scope() {
+async fn profile_and_mfa_routes_need_a_token_with_the_scope() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     let signed = |token: TokenBuilder| token.sign(SigningKey::shared());
     let narrow = signed(TokenBuilder::access().claim("scope", "openid"));

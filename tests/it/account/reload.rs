@@ -27,11 +27,6 @@ async fn a_reload_does_not_change_the_pool_that_the_account_api_calls() {
     let account = "account: {pool: partners, client_id: partner}";
     let start = format!("{}{account}", pool(both));
     let stage = Stage::new(PolicyFile::new(&text("1", &start))).await;
-    let refusal = async || {
-        let (_, body) = get(&stage.program.admin, "/readyz").await;
-        let body: Value = serde_json::from_str(&body).unwrap();
-        body["policy_file"].as_str().unwrap_or_default().to_owned()
-    };
     let (_, config) = get(&stage.program.admin, "/config").await;
     let config: Value = serde_json::from_str(&config).unwrap();
     assert_eq!(
@@ -57,13 +52,13 @@ async fn a_reload_does_not_change_the_pool_that_the_account_api_calls() {
     ] {
         stage.file.replace(&text("2", &changed));
         stage.program.signal("HUP");
-        eventually(why, PATIENCE, async || !refusal().await.is_empty()).await;
-        let said = refusal().await;
+        eventually(why, PATIENCE, async || !stage.error().await.is_empty()).await;
+        let said = stage.error().await;
         assert!(said.contains("the account API") && said.contains(why) && said.contains("restart"), "{why}: {said}");
         assert_eq!((stage.version().await, stage.ask(&their_token("partner")).await.status), ("1".to_owned(), 200));
         stage.file.replace(&text("1", &start));
         stage.program.signal("HUP");
-        eventually("the previous file", PATIENCE, async || refusal().await.is_empty()).await;
+        eventually("the previous file", PATIENCE, async || stage.error().await.is_empty()).await;
     }
     // Members that the account API does not use may change.
     stage.reload("3", &format!("{}{account}", pool("client_ids: [partner]"))).await;

@@ -67,7 +67,7 @@ pub(super) async fn sign_in(emulator: &Emulator, client: &AccountClient, email: 
 }
 
 /// Calls each route of sign-up, sign-in and sign-out at least once.
-async fn a_life(emulator: &Emulator, pool: &Pool, app: &TestApp) {
+async fn sign_up_in_and_out(emulator: &Emulator, pool: &Pool, app: &TestApp) {
     let client = AccountClient::new(&app.admin);
     let email = "ada@example.com";
     let register = json!({"email": email, "password": PASSWORD, "name": "Ada"});
@@ -170,7 +170,7 @@ async fn users_sign_up_in_and_out_with_and_without_a_client_secret() {
             let app = TestApp::start(&flags);
             ready(&app.admin).await;
             if use_ == "access" {
-                a_life(&emulator, &pool, &app).await;
+                sign_up_in_and_out(&emulator, &pool, &app).await;
                 let counted = async |series: &str| metric(&app.admin, series).await;
                 assert_eq!(counted("account_requests_total{operation=\"register\",outcome=\"success\"}").await, 1.0);
                 assert_eq!(

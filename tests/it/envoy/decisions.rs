@@ -19,7 +19,7 @@ async fn routes_of_envoy_name_policies_and_rbac_rejects_unchecked_requests() {
                 let settings = json!({"check_settings": {"context_extensions": {"policy": policy, "other": "x"}}});
                 bootstrap.add_route(listener, &format!("/{policy}"), Some(settings), None);
             }
-            // A route that disables ext_authz without allowing it in RBAC. The comments of `envoy.yaml` warn of this.
+            // A route that disables ext_authz but not RBAC. `envoy.yaml` says that a route without a token disables both.
             bootstrap.add_route(listener, "/forgotten", Some(json!({"disabled": true})), None);
         }
     })

@@ -65,13 +65,13 @@ async fn a_denied_grpc_call_gets_a_grpc_status() {
 
 #[tokio::test]
 async fn each_denial_of_a_policy_has_its_grpc_status() {
-    let nobody = JwksServer::start(Reply::status(500)).await;
+    let failing = JwksServer::start(Reply::status(500)).await;
     let keys = published_key().await;
     let file = PolicyFile::new(&format!(
         "default: calls\npools: {{partners: {{user_pool_id: eu-central-1_Other0002, client_ids: any, jwks_url: '{}'}}}}\n\
          policies:\n  calls: {{scopes: {{all: [calls]}}, groups: {{any: [staff]}}, max_auth_age: 5m, claims: [{{claim: level, equals: 7}}]}}\n  \
          open: {{public: true}}\nroutes: [{{path: /grpc.health.v1.Health/Watch, policy: open}}]\n",
-        nobody.url
+        failing.url
     ));
     let upstream = Upstream::start_grpc().await;
     let stage = Stage::start_unready(&["--config", &file.path(), "--jwks-url", &keys.url], |bootstrap| {

@@ -73,7 +73,7 @@ struct Disk {
 
 impl Disk {
     fn new(example: &Value) -> Self {
-        // A file that defines the pool of the flags itself is read without them.
+        // Examples with the pool `main` define all pools themselves, so they are read without the flags.
         let alone = example["pools"].get("main").is_some();
         let flags =
             if alone { vec![] } else { vec!["--user-pool-id", POOL, "--client-id", CLIENT, "--token-use", "any"] };

@@ -38,12 +38,20 @@ impl Stage {
         Ask::get("/").bearer(token).of(&self.channel).await
     }
 
-    async fn metric(&self, series: &str) -> f64 {
+    /// Returns the error of `/readyz` about the policy file; empty if there is none.
+    pub(crate) async fn error(&self) -> String {
+        let (status, body) = get(&self.program.admin, "/readyz").await;
+        assert_eq!(status, 200, "the previous file is in effect");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        body["policy_file"].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
         metric(&self.program.admin, series).await
     }
 
     /// Waits until this version of the file is in effect.
-    async fn is_in_effect(&self, version: &str) {
+    pub(crate) async fn is_in_effect(&self, version: &str) {
         eventually(version, PATIENCE, async || self.version().await == version).await;
     }
 

@@ -1,4 +1,4 @@
-//! Sign-in at the hosted pages: helpers that also [`super::cookies`] uses.
+//! Sign-in at the hosted pages. The helpers in this file are also used by [`super::cookies`].
 
 mod sign_in;
 mod token_endpoint;
