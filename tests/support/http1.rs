@@ -55,7 +55,7 @@ pub(crate) async fn send<L: AsRef<[u8]>>(address: &str, method: &str, path: &str
     timeout(PATIENCE, exchange(stream, &request)).await.unwrap_or_else(|_| panic!("no response"))
 }
 
-/// The same from this address of the machine.
+/// As [`send`], from this address of the machine.
 pub(crate) async fn send_from<L: AsRef<[u8]>>(
     source: &str,
     address: &str,

@@ -113,7 +113,7 @@ impl Program {
         Self::start_under(&format!("ulimit -n {descriptors}"), more)
     }
 
-    /// Starts it from a shell that has run this command.
+    /// As [`Program::start`], from a shell that has run this command.
     pub(crate) fn start_under(shell: &str, more: &[&str]) -> Self {
         let mut command = Command::new("sh");
         let script = format!("{shell}; exec \"$@\"");

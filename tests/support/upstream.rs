@@ -1,17 +1,14 @@
 //! Application behind Envoy. It records every request that reaches it, and returns the request in the response.
 
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+
+use super::server::{serve, serve_http2};
 
 /// Running server. It ends with its runtime.
 pub(crate) struct Upstream {
@@ -53,44 +50,30 @@ impl Seen {
 impl Upstream {
     /// Starts an application that speaks HTTP/1.1 and answers with a [`Seen`] as JSON.
     pub(crate) async fn start() -> Self {
-        Self::serve(|stream, seen| {
-            let echo = move |request: Request<Incoming>| {
-                let body = serde_json::to_string(&remember(&seen, &request)).unwrap();
-                async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(body)))) }
-            };
-            tokio::spawn(http1::Builder::new().serve_connection(stream, service_fn(echo)));
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&seen);
+        let address = serve(move |request| {
+            let body = serde_json::to_string(&remember(&all, &request)).unwrap();
+            std::future::ready(Response::new(Full::new(Bytes::from(body))))
         })
-        .await
+        .await;
+        Self { address, seen }
     }
 
     /// Starts an application that speaks gRPC. Every method returns a message whose field 1 is the number 1.
     pub(crate) async fn start_grpc() -> Self {
-        Self::serve(|stream, seen| {
-            let answer = move |request: Request<Incoming>| {
-                remember(&seen, &request);
-                let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]);
-                let message = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1]));
-                let body = message.with_trailers(std::future::ready(Some(Ok(trailers))));
-                let response = Response::builder().header("content-type", "application/grpc").body(body).unwrap();
-                async { Ok::<_, Infallible>(response) }
-            };
-            tokio::spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service_fn(answer)));
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&seen);
+        let address = serve_http2(move |request| {
+            remember(&all, &request);
+            let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]);
+            let message = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1]));
+            let body = message.with_trailers(std::future::ready(Some(Ok(trailers))));
+            let response = Response::builder().header("content-type", "application/grpc").body(body).unwrap();
+            std::future::ready(response)
         })
-        .await
-    }
-
-    async fn serve(
-        connection: impl Fn(TokioIo<tokio::net::TcpStream>, Arc<Mutex<Vec<Seen>>>) + Send + 'static,
-    ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let upstream = Self { address: listener.local_addr().unwrap().to_string(), seen: Arc::default() };
-        let seen = Arc::clone(&upstream.seen);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                connection(TokioIo::new(stream), Arc::clone(&seen));
-            }
-        });
-        upstream
+        .await;
+        Self { address, seen }
     }
 
     /// Requests so far.

@@ -347,7 +347,7 @@ mod tests {
         }
     }
 
-    /// The rules once more, in the plainest way: what each pattern matches, and the order of the contract.
+    /// Reference implementation: tries each pattern, and ranks the matches in the order of `docs/policy.md`.
     fn by_the_book(rows: &[(&str, &str, String)], method: &str, host: &str, path: &str) -> Option<usize> {
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         let ranks = rows.iter().enumerate().filter_map(|(place, (methods, hosts, pattern))| {

@@ -208,7 +208,7 @@ impl<'t> RawClaims<'t> {
         self.exp.number().ok().flatten()
     }
 
-    /// Every check of the claims but `iss`, in the order of the contract: `token_use`, `sub`, client, `exp`, `nbf`,
+    /// Every check of the claims but `iss`, in this order: `token_use`, `sub`, client, `exp`, `nbf`,
     /// then the types of what remains. `step` is how far it got.
     pub(super) fn check(
         &'t self,

@@ -112,7 +112,7 @@ impl<'t> UnverifiedToken<'t> {
         pools.by_issuer(self.claims.issuer().ok()?)
     }
 
-    /// Every check that needs no key, in the order of the contract: `alg`, `crit`, `kid`, `iss`, `token_use`, `sub`,
+    /// Every check that needs no key, in this order: `alg`, `crit`, `kid`, `iss`, `token_use`, `sub`,
     /// client, `exp`, `nbf`. These may refuse, and that is all they may do. The pool says what its tokens have to be.
     ///
     /// # Errors

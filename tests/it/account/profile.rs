@@ -1,14 +1,14 @@
-//! What users do with accounts of their own: the profile, its addresses, second factors. At the emulator as far as it
-//! goes; it has no verification of attributes, and never asks for a second factor to be set up.
+//! The account of a signed-in user: the profile, its addresses, second factors. The emulator does not verify attributes and
+//! never requires a second factor; those tests use the fake server.
 
 use std::collections::HashMap;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::people::{flags, ready, sign_in, totp};
+use super::sign_in::{flags, ready, sign_in, totp};
 use super::{QUICK, routes, with_fake};
-use crate::support::account::{AccountClient, PASSWORD, Pool, call};
+use crate::support::account::{AccountClient, PASSWORD, Pool};
 use crate::support::client::metric;
 use crate::support::emulator::Emulator;
 use crate::support::fake_cognito::{refusal, tokens};
@@ -16,24 +16,24 @@ use crate::support::jwks_server::Reply;
 use crate::support::service::TestApp;
 use crate::support::token::{SigningKey, TokenBuilder};
 
-/// A code of the right form that is not this one.
+/// Returns a code of the right form that differs from `code`.
 fn wrong(code: &str) -> &'static str {
     if code == "000000" { "000001" } else { "000000" }
 }
 
-/// The parameters of a URL for authenticators, and its label.
+/// Returns the label and the parameters of an `otpauth` URL.
 fn otpauth(url: &str) -> (String, HashMap<String, String>) {
     let url = url::Url::parse(url).unwrap();
     assert_eq!((url.scheme(), url.host_str()), ("otpauth", Some("totp")));
     (url.path().to_owned(), url.query_pairs().into_owned().collect())
 }
 
-/// The whole of it, with an app client that has a secret or with one that has none.
-async fn a_life(emulator: &Emulator, with_secret: bool) {
+/// Calls each route of the profile and of second factors, with or without a client secret.
+async fn use_the_account(emulator: &Emulator, with_secret: bool) {
     let pool = Pool::create(emulator, with_secret, json!({})).await;
     let optional = json!({"UserPoolId": pool.id, "MfaConfiguration": "OPTIONAL",
         "SoftwareTokenMfaConfiguration": {"Enabled": true}});
-    call(emulator, "SetUserPoolMfaConfig", optional).await;
+    emulator.call("SetUserPoolMfaConfig", optional).await;
     let (flags, _directory) = flags(emulator, &pool);
     let own = ["--account-attributes", "locale", "--totp-issuer", "Big Corp"];
     let flags: Vec<&str> = flags.iter().map(String::as_str).chain(QUICK).chain(own).collect();
@@ -70,9 +70,9 @@ async fn a_life(emulator: &Emulator, with_secret: bool) {
             ((400, "invalid_request"), &*format!("attributes.{name} is not allowed"))
         );
     }
-    assert_eq!(ask(Method::GET, "/me", json!({})).await.body, changed.body, "nothing of it was done");
+    assert_eq!(ask(Method::GET, "/me", json!({})).await.body, changed.body, "a refused change has no effect");
 
-    // An authenticator, and from then on a second factor.
+    // An authenticator is set up, and becomes the second factor.
     let setup = ask(Method::POST, "/mfa/totp", json!({})).await;
     assert_eq!(setup.status, 200, "{:?}", setup.body);
     assert!(setup.body.get("session").is_none());
@@ -102,7 +102,7 @@ async fn a_life(emulator: &Emulator, with_secret: bool) {
     let second = client.post("/challenge", answer(&totp(secret))).await;
     assert_eq!(second.status, 200, "{:?}", second.body);
 
-    // What goes on in a sign-in that wants a second factor first; this emulator takes any session for it.
+    // Setting up a second factor during a sign-in. The emulator accepts any session for it.
     let setup = client.post("/mfa/totp", json!({"session": "a-session-of-a-sign-in", "username": "ada"})).await;
     assert_eq!(setup.status, 200, "{:?}", setup.body);
     assert_eq!(otpauth(setup.text("otpauthUrl")).0, "/Big%20Corp:ada");
@@ -130,15 +130,15 @@ async fn a_life(emulator: &Emulator, with_secret: bool) {
 }
 
 #[tokio::test]
-async fn accounts_of_their_own_with_and_without_a_client_secret() {
+async fn users_manage_their_accounts_with_and_without_a_client_secret() {
     let emulator = Emulator::start().await;
     for with_secret in [false, true] {
-        a_life(&emulator, with_secret).await;
+        use_the_account(&emulator, with_secret).await;
     }
 }
 
 #[tokio::test]
-async fn what_is_ones_own_needs_a_token_with_the_scope() {
+async fn profile_and_mfa_routes_need_a_token_with_the_scope() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     let signed = |token: TokenBuilder| token.sign(SigningKey::shared());
     let narrow = signed(TokenBuilder::access().claim("scope", "openid"));
@@ -170,11 +170,11 @@ async fn what_is_ones_own_needs_a_token_with_the_scope() {
         assert_eq!(client.bearer(path, &token, both.clone()).await.verdict(), (400, "invalid_request"), "{path}");
         assert_eq!(client.bearer(path, "x", both.clone()).await.verdict(), (401, "invalid_token"), "{path}");
     }
-    assert!(fake.calls().is_empty(), "Cognito is not asked");
+    assert!(fake.calls().is_empty(), "Cognito is not called");
 }
 
 #[tokio::test]
-async fn a_dead_token_is_the_callers_and_a_wrong_code_too() {
+async fn a_revoked_token_and_a_wrong_code_are_errors_of_the_caller() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     let token = TokenBuilder::access().sign(SigningKey::shared());
     for (name, message, path, expected) in [
@@ -190,11 +190,11 @@ async fn a_dead_token_is_the_callers_and_a_wrong_code_too() {
         let (method, _, body) = routes().into_iter().find(|(_, other, _)| *other == path).unwrap();
         assert_eq!(client.call(method, path, &token, body).await.verdict(), expected, "{path} {name}");
     }
-    // A 200 that is none.
+    // A response with status 200 that reports a failure.
     fake.answers(|_, _| Reply::ok(json!({"Status": "ERROR"}).to_string()));
     let refused = client.bearer("/mfa/totp/verify", &token, json!({"code": "123456"})).await;
     assert_eq!(refused.verdict(), (400, "invalid_code"));
-    // The change is made once; only the question what has become of it is asked again.
+    // The change is sent once. Only the call that reads the result is retried.
     fake.answers(
         |call, _| {
             if call.operation == "GetUser" { Reply { status: 500, ..Reply::ok("") } } else { Reply::ok("{}") }
@@ -203,7 +203,7 @@ async fn a_dead_token_is_the_callers_and_a_wrong_code_too() {
     let changed = client.call(Method::PATCH, "/me", &token, json!({"attributes": {"name": "Ada"}})).await;
     assert_eq!(changed.verdict(), (503, "upstream_unavailable"));
     assert_eq!(fake.operations(), ["UpdateUserAttributes", "GetUser", "GetUser"]);
-    // An authenticator is set up also when nobody can tell the user's address now.
+    // If the profile cannot be read, the label is the user name of the token.
     fake.answers(|call, _| match &*call.operation {
         "GetUser" => Reply { status: 500, ..Reply::ok("") },
         _ => Reply::ok(json!({"SecretCode": "JBSWY3DPEHPK3PXP"}).to_string()),
@@ -217,7 +217,7 @@ async fn a_dead_token_is_the_callers_and_a_wrong_code_too() {
 }
 
 #[tokio::test]
-async fn addresses_are_verified_and_changed_ones_get_a_code() {
+async fn a_changed_address_gets_a_code_and_can_be_verified() {
     let (_app, client, fake) = with_fake(&[&QUICK[..], &["--account-attributes=email"]].concat()).await;
     let token = TokenBuilder::access().sign(SigningKey::shared());
     let details = json!({"Destination": "n***@e***", "DeliveryMedium": "EMAIL", "AttributeName": "email"});
@@ -254,13 +254,13 @@ async fn addresses_are_verified_and_changed_ones_get_a_code() {
 }
 
 #[tokio::test]
-async fn a_second_factor_is_set_up_in_the_middle_of_a_sign_in() {
+async fn a_second_factor_can_be_set_up_during_a_sign_in() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
     std::fs::write(&file, "1exampleclientsecret0123456789abcdefghijklmnopqrstu").unwrap();
     let with_secret = ["--client-secret-file", file.to_str().unwrap()];
     let (_app, client, fake) = with_fake(&[&QUICK[..], &with_secret].concat()).await;
-    // As AWS does it: each step takes the session of the one before it, and no other.
+    // As at AWS, each step accepts only the session of the step before it.
     fake.answers(|call, _| {
         let body = &call.body;
         let session = |name: &str| format!("session-of-a-sign-in-{name}");
@@ -298,7 +298,11 @@ async fn a_second_factor_is_set_up_in_the_middle_of_a_sign_in() {
     let setup = client.post("/mfa/totp", json!({"session": start.body["session"], "email": "ada@example.test"})).await;
     assert_eq!(setup.status, 200, "{:?}", setup.body);
     let (label, parameters) = otpauth(setup.text("otpauthUrl"));
-    assert_eq!((&*label, &*parameters["issuer"]), ("/api:ada%40example.test", "api"), "the realm, if nothing else");
+    assert_eq!(
+        (&*label, &*parameters["issuer"]),
+        ("/api:ada%40example.test", "api"),
+        "the issuer falls back to the realm"
+    );
     let code = totp(setup.text("secret"));
     let verify = |code: &str| json!({"session": setup.body["session"], "code": code});
     assert_eq!(client.post("/mfa/totp/verify", verify(wrong(&code))).await.verdict(), (400, "invalid_code"));
@@ -347,7 +351,7 @@ async fn other_second_factors_pass_through() {
 }
 
 #[tokio::test]
-async fn codes_count_against_the_user_of_the_token_and_mail_against_who_gets_it() {
+async fn codes_count_for_the_user_and_messages_for_the_recipient() {
     let flags =
         ["--account-min-failure-time=0s", "--limit-user=3/1h", "--limit-sends=2/1h", "--account-attributes=email"];
     let (_app, client, fake) = with_fake(&flags).await;
@@ -363,7 +367,11 @@ async fn codes_count_against_the_user_of_the_token_and_mail_against_who_gets_it(
             );
         }
         let code = json!({"code": "000000"});
-        assert_eq!(client.bearer("/mfa/totp/verify", &token(user), code).await.status, 429, "one limit for all codes");
+        assert_eq!(
+            client.bearer("/mfa/totp/verify", &token(user), code).await.status,
+            429,
+            "all codes share one limit"
+        );
     }
     let by_session = |session: &str| json!({"session": session, "code": "000000"});
     for session in ["session-of-a-sign-in-1", "session-of-a-sign-in-2"] {
@@ -379,9 +387,13 @@ async fn codes_count_against_the_user_of_the_token_and_mail_against_who_gets_it(
     assert_eq!(
         client.call(Method::PATCH, "/me", &token("c"), me("email")).await.status,
         429,
-        "a new address gets mail"
+        "a new address gets a message"
     );
     for _ in 0..5 {
-        assert_eq!(client.call(Method::PATCH, "/me", &token("c"), me("name")).await.status, 400, "a name gets none");
+        assert_eq!(
+            client.call(Method::PATCH, "/me", &token("c"), me("name")).await.status,
+            400,
+            "a new name sends no message"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The form of requests and answers: methods, sizes, types, origins, ports.
+//! HTTP form of requests and responses: methods, media types, sizes, CORS, ports.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::support::{PATIENCE, eventually};
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
 #[tokio::test]
-async fn requests_of_the_wrong_form() {
+async fn requests_of_the_wrong_form_are_rejected() {
     let (app, client, fake) = with_fake(&QUICK).await;
     let token = format!("Bearer {}", TokenBuilder::access().sign(SigningKey::shared()));
     for (route, path, body) in routes() {
@@ -62,7 +62,7 @@ async fn requests_of_the_wrong_form() {
     assert_eq!(client.post("/nothing", json!({})).await.verdict(), (404, "not_found"));
     assert_eq!(client.post("/login/", json!({})).await.verdict(), (404, "not_found"));
     assert_eq!(client.raw(Method::GET, "", &[], "").await.verdict(), (404, "not_found"));
-    assert!(fake.calls().is_empty(), "none of this is Cognito's business");
+    assert!(fake.calls().is_empty(), "Cognito is not called");
     assert_eq!(metric(&app.admin, "account_requests_total{operation=\"none\",outcome=\"not_found\"}").await, 3.0);
 }
 
@@ -84,7 +84,7 @@ async fn missing_members_are_named_and_unknown_ones_ignored() {
         "ClientId": "other", "SecretHash": "x", "clientMetadata": {"a": "b"}});
     assert_eq!(client.post("/register", body).await.status, 201);
     let sent = &fake.calls()[0].body;
-    assert_eq!(sent["Password"], "  p  ", "passwords are neither trimmed nor judged");
+    assert_eq!(sent["Password"], "  p  ", "passwords are passed on unchanged");
     for name in ["ForceAliasCreation", "AnalyticsMetadata", "SecretHash", "ClientMetadata"] {
         assert!(sent.get(name).is_none(), "{name} in {sent}");
     }
@@ -92,7 +92,7 @@ async fn missing_members_are_named_and_unknown_ones_ignored() {
 }
 
 #[tokio::test]
-async fn bodies_have_a_bound() {
+async fn the_size_of_a_body_is_limited() {
     let (_app, client, _fake) = with_fake(&QUICK).await;
     let of = |length: usize| {
         let text = json!({"email": "a", "x": ""}).to_string();
@@ -105,7 +105,7 @@ async fn bodies_have_a_bound() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_not_waited_for() {
+async fn a_body_that_does_not_arrive_is_given_up_after_ten_seconds() {
     let (app, _client, fake) = with_fake(&QUICK).await;
     let mut stream = TcpStream::connect(&app.admin).await.unwrap();
     let head = "POST /auth/login HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
@@ -120,7 +120,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn pages_of_listed_origins_may_and_no_others() {
+async fn only_listed_origins_get_cors_headers() {
     let (_app, client, _fake) = with_fake(&[&QUICK[..], &["--cors-origins", "https://app.example.com"]].concat()).await;
     let asks = |origin: &'static str| [("origin", origin), ("access-control-request-method", "POST")];
     let allowed = client.raw(Method::OPTIONS, "/login", &asks("https://app.example.com"), "").await;
@@ -152,7 +152,7 @@ async fn pages_of_listed_origins_may_and_no_others() {
 }
 
 #[tokio::test]
-async fn the_api_has_a_port_of_its_own_or_none() {
+async fn the_api_can_have_a_port_of_its_own_or_be_off() {
     let socket = ["--account-listen", "127.0.0.1:0", "--account-prefix", "/v1/auth"];
     let program = Program::start(&socket);
     let account = program.account.clone();
@@ -162,7 +162,7 @@ async fn the_api_has_a_port_of_its_own_or_none() {
     for path in ["/metrics", "/config", "/livez", "/readyz", "/", "/auth/login", "/v1/auth/../../metrics"] {
         assert_eq!(status(&account, path).await, 404, "{path}");
     }
-    assert_eq!(status(&program.admin, "/v1/auth/login").await, 404, "it is off the admin port");
+    assert_eq!(status(&program.admin, "/v1/auth/login").await, 404, "the admin port does not serve it");
 
     let off = TestApp::start(&["--account-api=false"]);
     assert_eq!(status(&off.admin, "/auth/login").await, 404);
@@ -181,7 +181,7 @@ async fn the_api_has_a_port_of_its_own_or_none() {
 }
 
 #[tokio::test]
-async fn another_way_to_sign_in_passes_through() {
+async fn other_sign_in_flows_pass_through() {
     let (app, client, fake) = with_fake(&QUICK).await;
     fake.answers(|_, _| {
         crate::support::jwks_server::Reply::ok(
@@ -200,7 +200,7 @@ async fn another_way_to_sign_in_passes_through() {
     client.post("/challenge", answer).await;
     let sent = &fake.calls()[1].body;
     assert_eq!(sent["ChallengeResponses"], json!({"USERNAME": "real", "PASSWORD_CLAIM_SIGNATURE": "s"}));
-    assert!(sent.get("Session").is_none(), "the first answer of SRP has none");
+    assert!(sent.get("Session").is_none(), "the first SRP challenge has no session");
     for flow in ["REFRESH_TOKEN_AUTH", "ADMIN_USER_PASSWORD_AUTH", "USER_PASSWORD_AUTH"] {
         let body = json!({"authFlow": flow, "email": "a", "authParameters": {}});
         assert_eq!(client.post("/login", body).await.verdict(), (400, "invalid_request"), "{flow}");

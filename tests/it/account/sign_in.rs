@@ -1,4 +1,4 @@
-//! What people do, at a strict emulator, with an app client that has a secret and one that has none.
+//! Sign-up, sign-in and sign-out at the emulator, with and without a client secret.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -8,14 +8,14 @@ use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 
 use super::QUICK;
-use crate::support::account::{AccountClient, PASSWORD, Pool, call, mailed_code};
+use crate::support::account::{AccountClient, PASSWORD, Pool, mailed_code};
 use crate::support::client::{connect, get, metric, verdict};
 use crate::support::emulator::Emulator;
 use crate::support::service::{Program, TestApp};
 use crate::support::token::unix_now;
 use crate::support::{PATIENCE, eventually, tool};
 
-/// Flags for a pool at the emulator; the file with the client's secret goes with the second.
+/// Returns flags for a pool at the emulator, and the directory of the file with the client secret.
 pub(super) fn flags(emulator: &Emulator, pool: &Pool) -> (Vec<String>, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let mut flags = vec!["--user-pool-id".to_owned(), pool.id.clone(), "--client-id".into(), pool.client.clone()];
@@ -32,7 +32,7 @@ pub(super) async fn ready(admin: &str) {
     eventually("ready", PATIENCE, async || get(admin, "/readyz").await.0 == 200).await;
 }
 
-/// The claims of a token, by `PyJWT` and the keys that the pool publishes.
+/// Verifies a token with `PyJWT` and the JWKS of the pool, and returns its claims.
 pub(super) fn claims_by_pyjwt(emulator: &Emulator, pool: &Pool, token: &str) -> Value {
     const SCRIPT: &str = r#"
 import json, sys, urllib.request, jwt
@@ -55,7 +55,7 @@ print(json.dumps(jwt.decode(given["token"], key, algorithms=["RS256"], issuer=gi
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Signs up, confirms and signs in; the answer to the latter.
+/// Signs up, confirms and signs in. Returns the body of the response to the sign-in.
 pub(super) async fn sign_in(emulator: &Emulator, client: &AccountClient, email: &str) -> Value {
     let body = json!({"email": email, "password": PASSWORD, "name": "Ada"});
     assert_eq!(client.post("/register", body).await.status, 201);
@@ -66,8 +66,8 @@ pub(super) async fn sign_in(emulator: &Emulator, client: &AccountClient, email: 
     reply.body
 }
 
-/// Every route once or more, as people use them.
-async fn a_life(emulator: &Emulator, pool: &Pool, app: &TestApp) {
+/// Calls each route of sign-up, sign-in and sign-out at least once.
+async fn sign_up_in_and_out(emulator: &Emulator, pool: &Pool, app: &TestApp) {
     let client = AccountClient::new(&app.admin);
     let email = "ada@example.com";
     let register = json!({"email": email, "password": PASSWORD, "name": "Ada"});
@@ -84,7 +84,11 @@ async fn a_life(emulator: &Emulator, pool: &Pool, app: &TestApp) {
     let weak = json!({"email": "weak@example.com", "password": "x", "name": "W"});
     let weak = client.post("/register", weak).await;
     assert_eq!(weak.verdict(), (400, "invalid_password"));
-    assert!(weak.text("message").contains("policy"), "the policy is in Cognito's words: {:?}", weak.body);
+    assert!(
+        weak.text("message").contains("policy"),
+        "Cognito's description of the password policy is returned: {:?}",
+        weak.body
+    );
 
     let login = |password: &str| json!({"email": email, "password": password});
     assert_eq!(client.post("/login", login(PASSWORD)).await.verdict(), (401, "user_not_confirmed"));
@@ -107,11 +111,11 @@ async fn a_life(emulator: &Emulator, pool: &Pool, app: &TestApp) {
         );
     }
     let channel = connect(&app.grpc[0]).await;
-    assert_eq!(verdict(&channel, session.text("accessToken")).await.0, 200, "what is handed out passes a check");
+    assert_eq!(verdict(&channel, session.text("accessToken")).await.0, 200, "a returned access token passes a check");
 
     let refreshed = client.post("/refresh", json!({"refreshToken": session.text("refreshToken")})).await;
     assert_eq!(refreshed.status, 200, "{:?}", refreshed.body);
-    assert!(refreshed.body.get("refreshToken").is_none(), "it was not rotated");
+    assert!(refreshed.body.get("refreshToken").is_none(), "the refresh token was not rotated");
     assert_eq!(verdict(&channel, refreshed.text("accessToken")).await.0, 200);
     assert_eq!(client.post("/refresh", json!({"refreshToken": "not-one"})).await.verdict(), (401, "invalid_token"));
 
@@ -121,7 +125,7 @@ async fn a_life(emulator: &Emulator, pool: &Pool, app: &TestApp) {
     let wrong = client.bearer("/change-password", access, change("Wrong-horse-1-battery")).await;
     assert_eq!(wrong.verdict(), (400, "invalid_credentials"));
     assert_eq!(client.bearer("/change-password", access, change(PASSWORD)).await.status, 200);
-    assert_eq!(client.post("/login", login(PASSWORD)).await.status, 401, "the old password has ended");
+    assert_eq!(client.post("/login", login(PASSWORD)).await.status, 401, "the old password is invalid");
 
     let reply = client.post("/forgot-password", json!({"email": email})).await;
     assert_eq!((reply.status, reply.text("message")), (200, "Password reset code sent to your email."));
@@ -131,7 +135,7 @@ async fn a_life(emulator: &Emulator, pool: &Pool, app: &TestApp) {
     let reply = client.post("/reset-password", reset(&code, PASSWORD)).await;
     assert_eq!((reply.status, reply.text("message")), (200, "Password reset successfully."), "{:?}", reply.body);
 
-    // A session that is revoked, and then all of them.
+    // One session is revoked, then all sessions.
     let first = client.post("/login", login(PASSWORD)).await;
     let second = client.post("/login", login(PASSWORD)).await;
     let refresh_of = |session: &Value| json!({"refreshToken": session["refreshToken"]});
@@ -143,30 +147,30 @@ async fn a_life(emulator: &Emulator, pool: &Pool, app: &TestApp) {
     assert_eq!((reply.status, reply.text("message")), (401, "No token provided"));
     assert_eq!(reply.headers["www-authenticate"], "Bearer realm=\"api\"");
     let id = client.bearer("/logout", first.text("idToken"), json!({})).await;
-    assert_eq!(id.verdict(), (401, "invalid_token"), "an ID token signs nobody out");
+    assert_eq!(id.verdict(), (401, "invalid_token"), "an ID token does not sign a user out");
     let bearer = format!("Bearer {access}");
     let reply = client.raw(reqwest::Method::POST, "/logout", &[("authorization", &bearer)], "").await;
     assert_eq!((reply.status, reply.text("message")), (200, "Logged out successfully."), "{:?}", reply.body);
     assert_eq!(reply.text("scope"), "replica");
     assert_eq!(client.post("/refresh", refresh_of(&first.body)).await.verdict(), (401, "invalid_token"));
-    assert_eq!(client.bearer("/logout", access, json!({})).await.status, 200, "signed out is signed out");
+    assert_eq!(client.bearer("/logout", access, json!({})).await.status, 200, "a second sign-out succeeds");
     assert_eq!(client.bearer("/change-password", access, change(PASSWORD)).await.verdict(), (401, "invalid_token"));
 }
 
 #[tokio::test]
-async fn a_life_with_and_without_a_client_secret() {
+async fn users_sign_up_in_and_out_with_and_without_a_client_secret() {
     let emulator = Emulator::start().await;
     for with_secret in [false, true] {
         for use_ in ["access", "id"] {
             let pool = Pool::create(&emulator, with_secret, json!({})).await;
             assert_eq!(pool.secret.is_some(), with_secret);
             let (flags, _directory) = flags(&emulator, &pool);
-            // Checks that want ID tokens refuse access tokens; signing in and out goes on.
+            // Checks that require ID tokens deny access tokens. Signing in and out still works.
             let flags: Vec<&str> = flags.iter().map(String::as_str).chain(QUICK).collect();
             let app = TestApp::start(&flags);
             ready(&app.admin).await;
             if use_ == "access" {
-                a_life(&emulator, &pool, &app).await;
+                sign_up_in_and_out(&emulator, &pool, &app).await;
                 let counted = async |series: &str| metric(&app.admin, series).await;
                 assert_eq!(counted("account_requests_total{operation=\"register\",outcome=\"success\"}").await, 1.0);
                 assert_eq!(
@@ -196,7 +200,7 @@ async fn a_life_with_and_without_a_client_secret() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_and_a_forbidden_flow_are_the_operators_to_mend() {
+async fn a_wrong_secret_and_a_disabled_flow_are_logged_with_advice() {
     let emulator = Emulator::start().await;
     let mut pool = Pool::create(&emulator, true, json!({})).await;
     pool.secret = Some("1exampleclientsecret0123456789abcdefghijklmnopqrstu".into());
@@ -230,7 +234,7 @@ async fn second_factors_and_new_passwords_are_challenges() {
     let (user, first) = ("new@example.com", "Temporary-horse-1");
     let invite = json!({"UserPoolId": pool.id, "Username": user, "TemporaryPassword": first, "MessageAction": "SUPPRESS",
         "UserAttributes": [{"Name": "email", "Value": user}]});
-    call(&emulator, "AdminCreateUser", invite).await;
+    emulator.call("AdminCreateUser", invite).await;
     let challenge = client.post("/login", json!({"email": user, "password": first})).await;
     assert_eq!((challenge.status, challenge.text("challenge")), (200, "NEW_PASSWORD_REQUIRED"), "{:?}", challenge.body);
     assert!(challenge.body["parameters"].is_object() && challenge.body.get("accessToken").is_none());
@@ -241,15 +245,15 @@ async fn second_factors_and_new_passwords_are_challenges() {
     assert_eq!(claims_by_pyjwt(&emulator, &pool, reply.text("accessToken"))["token_use"], "access");
     let bearer = reply.text("accessToken");
 
-    // A second factor, set up at Cognito itself.
+    // A second factor that was set up through Cognito's own API.
     let optional = json!({"UserPoolId": pool.id, "MfaConfiguration": "OPTIONAL", "SoftwareTokenMfaConfiguration": {"Enabled": true}});
-    call(&emulator, "SetUserPoolMfaConfig", optional).await;
-    let secret = call(&emulator, "AssociateSoftwareToken", json!({"AccessToken": bearer})).await;
+    emulator.call("SetUserPoolMfaConfig", optional).await;
+    let secret = emulator.call("AssociateSoftwareToken", json!({"AccessToken": bearer})).await;
     let secret = secret["SecretCode"].as_str().unwrap();
-    call(&emulator, "VerifySoftwareToken", json!({"AccessToken": bearer, "UserCode": totp(secret)})).await;
+    emulator.call("VerifySoftwareToken", json!({"AccessToken": bearer, "UserCode": totp(secret)})).await;
     let preference =
         json!({"AccessToken": bearer, "SoftwareTokenMfaSettings": {"Enabled": true, "PreferredMfa": true}});
-    call(&emulator, "SetUserMFAPreference", preference).await;
+    emulator.call("SetUserMFAPreference", preference).await;
     let challenge = client.post("/login", json!({"email": user, "password": PASSWORD})).await;
     assert_eq!((challenge.status, challenge.text("challenge")), (200, "SOFTWARE_TOKEN_MFA"), "{:?}", challenge.body);
     let answer = |code: &str| {
@@ -264,7 +268,7 @@ async fn second_factors_and_new_passwords_are_challenges() {
     assert_eq!(client.bearer("/logout", reply.text("accessToken"), json!({})).await.status, 200);
 }
 
-/// The code that an authenticator shows now for a secret in base32 (RFC 6238: SHA-1, six digits, 30 seconds).
+/// Returns the current code for a secret in base32 (RFC 6238: SHA-1, six digits, 30 seconds).
 pub(super) fn totp(secret: &str) -> String {
     let mut bits = secret.bytes().filter(|byte| *byte != b'=').flat_map(|byte| {
         let value = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".iter().position(|letter| *letter == byte).unwrap();
@@ -284,7 +288,7 @@ pub(super) fn totp(secret: &str) -> String {
 }
 
 #[tokio::test]
-async fn nobody_learns_who_has_an_account() {
+async fn responses_do_not_reveal_who_has_an_account() {
     let emulator = Emulator::start().await;
     for setting in ["LEGACY", "ENABLED"] {
         let pool = Pool::create(&emulator, false, json!({"PreventUserExistenceErrors": setting})).await;
@@ -326,7 +330,7 @@ async fn nobody_learns_who_has_an_account() {
 }
 
 #[tokio::test]
-async fn secrets_and_names_are_in_no_log_and_no_metric() {
+async fn logs_and_metrics_contain_no_secrets_and_no_names() {
     let emulator = Emulator::start().await;
     let pool = Pool::create(&emulator, true, json!({})).await;
     let (flags, _directory) = flags(&emulator, &pool);

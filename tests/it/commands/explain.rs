@@ -1,36 +1,14 @@
-//! The commands about policy files, as people and their CI run them: `explain`, `test-policy`, `config-schema` and
-//! `check-config`.
-
-use std::process::Command;
+//! `explain`: the steps of a check, the policy, and the headers for upstream.
 
 use serde_json::{Value, json};
 
+use super::FILE;
 use crate::support::jwks_server::{JwksServer, Reply};
 use crate::support::policy_file::PolicyFile;
-use crate::support::service::{run, run_with_input};
+use crate::support::service::run_with_input;
 use crate::support::token::{CLIENT, OTHER_ISSUER, POOL, SUB, SigningKey, TokenBuilder, jwks};
-use crate::support::tool::program;
 
-const FILE: &str = r#"pools:
-  partners: {user_pool_id: eu-central-1_Other0002, client_ids: partner, jwks_url: KEYS}
-default: members
-claim_headers: [{claim: "custom:tenant", header: x-auth-tenant}]
-policies:
-  members: {remove_authorization: true}
-  admin: {groups: {any: [admins]}}
-  orders: {scopes: {all: [orders/read]}, headers: {x-gate: orders}}
-  open: {public: true}
-  guests: {optional: true}
-  pages: {cors_preflight: allow}
-routes:
-- {path_prefix: /admin, policy: admin}
-- {path: "/orders/{id}", method: GET, policy: orders}
-- {host: open.test, policy: open}
-- {path: /guests, policy: guests}
-- {path: /pages, policy: pages}
-"#;
-
-/// Everything that `explain` goes through, in its order.
+/// Steps of the output of `explain`, in order.
 const STEPS: [&str; 19] = [
     "route",
     "credential",
@@ -67,7 +45,8 @@ impl Stage {
         Self { keys, other_keys, file }
     }
 
-    /// Runs `explain` about a request with this on standard input: exit code and output. Nothing of a token is in it.
+    /// Runs `explain` with this standard input, and returns the exit code and the output. Fails if the output contains a
+    /// part of the token.
     fn explain(&self, token: &str, more: &[&str]) -> (Option<i32>, String) {
         let path = self.file.path();
         let common =
@@ -83,14 +62,15 @@ impl Stage {
         (code, stdout + &stderr)
     }
 
-    /// The same as JSON.
+    /// As [`Stage::explain`], with JSON output.
     fn report(&self, token: &str, more: &[&str]) -> (Option<i32>, Value) {
         let (code, output) = self.explain(token, &[more, &["--json"]].concat());
         (code, serde_json::from_str(&output).unwrap_or_else(|_| panic!("{output}")))
     }
 }
 
-/// What became of each step: the name of the last one that was taken, if one failed.
+/// Returns the name of the step that failed, if any. Checks that the steps before it passed and the steps after it were
+/// not reached.
 #[track_caller]
 fn failed_at(report: &Value) -> Option<String> {
     let steps = report["steps"].as_array().unwrap();
@@ -107,7 +87,7 @@ fn sign(token: TokenBuilder) -> String {
     token.sign(SigningKey::shared())
 }
 
-/// A token, options, and the reason, the status and the step that fails.
+/// Token, options, and the expected reason, status, and failed step.
 type Case = (String, &'static [&'static str], &'static str, u16, Option<&'static str>);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,7 +142,7 @@ async fn explain_names_the_step_that_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn explain_says_who_chose_and_what_upstream_gets() {
+async fn explain_shows_what_selected_the_policy_and_what_upstream_gets() {
     let stage = Stage::new().await;
     let token = sign(TokenBuilder::access().claim("custom:tenant", "acme").claim("scope", "orders/read"));
     for input in [token.clone(), format!("Bearer {token}\n"), format!("  bearer {token}\r\n")] {
@@ -218,7 +198,7 @@ async fn explain_says_who_chose_and_what_upstream_gets() {
         let names_someone = report["headers"].to_string().contains(SUB);
         assert_eq!(names_someone, policy != "open", "{report:#}");
     }
-    // Without a token, where none is needed.
+    // Requests that need no token.
     let preflight = [
         "--method",
         "OPTIONS",
@@ -239,11 +219,15 @@ async fn explain_says_who_chose_and_what_upstream_gets() {
         assert!(report["steps"][1]["result"].as_str().unwrap().contains(why), "{report:#}");
         assert_eq!(report["headers"], json!([]));
     }
-    assert_eq!(stage.report("", &preflight[..6]).0, Some(1), "half a preflight");
+    assert_eq!(
+        stage.report("", &preflight[..6]).0,
+        Some(1),
+        "a preflight without `Access-Control-Request-Method` is an ordinary request"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn explain_fetches_the_keys_of_the_tokens_pool_alone() {
+async fn explain_fetches_only_the_keys_of_the_tokens_pool() {
     let stage = Stage::new().await;
     let their =
         TokenBuilder::access().claim("iss", OTHER_ISSUER).claim("client_id", "partner").sign(SigningKey::other());
@@ -255,7 +239,7 @@ async fn explain_fetches_the_keys_of_the_tokens_pool_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn explain_takes_a_session_as_the_check_does() {
+async fn explain_reads_session_cookies_like_a_check() {
     let stage = Stage::new().await;
     let good = sign(TokenBuilder::access());
     let unknown = TokenBuilder::access().sign(SigningKey::other());
@@ -269,7 +253,7 @@ async fn explain_takes_a_session_as_the_check_does() {
         ("", &[cookie("x")], "GET", "malformed_token"),
         ("", &[cookie(&sign(TokenBuilder::id()))], "GET", "wrong_token_use"),
         ("x", &[cookie(&good)], "GET", "malformed_token"),
-        // White space that HTTP does not trim is part of the value.
+        // White space other than spaces and tabs is part of the value.
         ("", &[format!("{}\u{a0}", cookie(&good))], "GET", "malformed_token"),
         ("", &[format!("{}\t ", cookie(&good))], "GET", ""),
     ] {
@@ -280,11 +264,11 @@ async fn explain_takes_a_session_as_the_check_does() {
         assert_eq!(code, Some(i32::from(!reason.is_empty())));
         assert!(!report.to_string().contains("__Host-"), "{report:#}");
     }
-    assert_eq!(stage.other_keys.requests(), 0, "the keys of the token's pool alone");
+    assert_eq!(stage.other_keys.requests(), 0, "only the keys of the token's pool are fetched");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_usage_of_explain_is_one_sentence() {
+async fn explain_reports_a_usage_error_in_one_line() {
     let stage = Stage::new().await;
     for more in [
         &["--nonsense"][..],
@@ -302,200 +286,4 @@ async fn bad_usage_of_explain_is_one_sentence() {
     let args = ["explain", "--user-pool-id", POOL, "--client-id", CLIENT, "--config", &path];
     let (code, _, said) = run_with_input(&args, b"\xff\xfe");
     assert_eq!(code, Some(64), "{said}");
-}
-
-const TABLE: &str = r"
-tests:
-- name: nobody gets to orders
-  request: {path: /orders/7}
-  expect: {decision: deny, reason: missing_credential, status: 401, policy: orders}
-- name: readers do
-  request: {path: /orders/7, method: GET}
-  token: {scope: openid orders/read, claims: {'custom:tenant': acme}}
-  expect: {decision: allow, policy: orders, headers: {x-gate: orders, X-Auth-Tenant: acme, x-auth-groups: null}}
-- name: users are no admins
-  request: {policy: admin}
-  token: {groups: [users]}
-  expect: {decision: deny, reason: insufficient_group, requirement: groups}
-- name: partners are members
-  token: {pool: partners}
-  expect: {decision: allow, headers: {x-auth-client-id: partner}}
-- name: old tokens are refused
-  token: {expires_in: -5m}
-  expect: {decision: deny, reason: expired}
-- name: and forged ones
-  token: {signed: false}
-  expect: {decision: deny, reason: bad_signature}
-";
-
-#[test]
-fn test_policy_says_what_is_not_as_expected() {
-    // No network: nobody answers there.
-    let file = PolicyFile::new(&FILE.replace("KEYS", "http://127.0.0.1:9/"));
-    let table = tempfile::NamedTempFile::new().unwrap();
-    let (config, table_path) = (file.path(), table.path().to_str().unwrap().to_owned());
-    let run_table = |text: &str| {
-        std::fs::write(table.path(), text).unwrap();
-        run(&["test-policy", &table_path, "--user-pool-id", POOL, "--client-id", CLIENT, "--config", &config], &[])
-    };
-    let (code, stdout, stderr) = run_table(TABLE);
-    assert_eq!((code, &*stderr), (Some(0), ""), "{stdout}");
-    assert!(stdout.ends_with("6 passed, 0 failed\n") && stdout.matches("ok   ").count() == 6, "{stdout}");
-
-    for (from, to, said) in [
-        ("reason: expired", "reason: unknown_kid", "reason: expected unknown_kid, got expired"),
-        ("status: 401", "status: 403", "status: expected 403, got 401"),
-        ("policy: orders}", "policy: members}", "policy: expected members, got orders"),
-        ("requirement: groups", "requirement: scopes", "requirement: expected scopes, got groups"),
-        ("x-gate: orders", "x-gate: other", "header x-gate: expected other, got orders"),
-        ("x-auth-groups: null", "x-auth-groups: a", "header x-auth-groups: expected a, got none"),
-        ("X-Auth-Tenant: acme", "X-Auth-Tenant: null", "header X-Auth-Tenant: expected none, got acme"),
-        ("groups: [users]", "groups: [admins]", "decision: expected deny, got allow"),
-        ("scope: openid orders/read", "scope: openid", "decision: expected allow, got deny (insufficient_scope)"),
-        ("{expires_in: -5m}", "{expires_in: -5s}", "decision: expected deny, got allow"),
-    ] {
-        assert_ne!(TABLE.replacen(from, to, 1), TABLE, "{from}");
-        let (code, stdout, stderr) = run_table(&TABLE.replacen(from, to, 1));
-        assert_eq!((code, &*stderr), (Some(1), ""), "{said}\n{stdout}");
-        assert!(stdout.contains(said) && stdout.ends_with("5 passed, 1 failed\n"), "{said} is not in\n{stdout}");
-        assert_eq!(stdout.matches("FAIL ").count(), 1);
-    }
-
-    for (bad, said) in [
-        ("", "missing field `tests`"),
-        ("tests: []", "there are no tests in it"),
-        ("tests:\n- name: a\n  expects: {}\n", "line 3"),
-        ("tests:\n- name: a\n  expect: {decision: maybe}\n", "line 3"),
-        ("tests:\n- name: a\n  expect: {decision: deny, reason: nonsense}\n", "line 3"),
-        (
-            "tests:\n- name: a\n  token: {pool: nobody}\n  expect: {decision: deny}\n",
-            "tests[0] (a): there is no pool nobody",
-        ),
-        ("tests: {]", "line 1"),
-    ] {
-        let (code, stdout, stderr) = run_table(bad);
-        assert_eq!((code, &*stdout), (Some(64), ""), "{bad}: {stderr}");
-        assert!(stderr.contains(said) && stderr.contains(&table_path), "{bad}: {stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    }
-    let (code, _, stderr) =
-        run(&["test-policy", "/nonexistent", "--user-pool-id", POOL, "--client-id", CLIENT, "--config", &config], &[]);
-    assert_eq!(code, Some(64), "{stderr}");
-}
-
-/// Reads the schema on standard input, and says of each YAML file whether it is valid by it.
-const VALIDATE: &str = "
-import json, sys, yaml
-from jsonschema import Draft202012Validator as Validator
-schema = json.load(sys.stdin)
-assert schema['$schema'] == 'https://json-schema.org/draft/2020-12/schema', schema['$schema']
-Validator.check_schema(schema)
-print(*(not list(Validator(schema).iter_errors(yaml.safe_load(open(file)))) for file in sys.argv[1:]))
-";
-
-#[test]
-fn the_schema_is_one_and_says_what_the_program_says() {
-    let (code, schema, stderr) = run(&["config-schema"], &[]);
-    assert_eq!((code, &*stderr), (Some(0), ""));
-    let good = FILE.replace("KEYS", "https://keys.example.com/");
-    let files = [
-        (good.clone(), true),
-        ("policies: {default: {scopes: {any: [a]}}}".into(), true),
-        (good.replace("optional:", "optionl:"), false),
-        (good.replace("optional: true", "optional: sometimes"), false),
-        (good.replace("cors_preflight: allow", "cors_preflight: maybe"), false),
-        (good.replace("policy: open}", "polices: open}"), false),
-        (good.replace("  members:", "  two words:"), false),
-        (good.replace("client_ids: partner, ", ""), false),
-        (good.replace("claim_headers: [", "claim_headers: [7, "), false),
-    ];
-    let directory = tempfile::tempdir().unwrap();
-    let write = |(number, (text, _)): (usize, &(String, bool))| {
-        let path = directory.path().join(format!("{number}.yaml"));
-        std::fs::write(&path, text).unwrap();
-        path
-    };
-    let paths: Vec<_> = files.iter().enumerate().map(write).collect();
-    let expected: Vec<bool> = files.iter().map(|(_, valid)| *valid).collect();
-    let schema_file = directory.path().join("schema.json");
-    std::fs::write(&schema_file, schema).unwrap();
-    let output = Command::new(program("python"))
-        .args(["-c", VALIDATE])
-        .args(&paths)
-        .stdin(std::fs::File::open(schema_file).unwrap())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let found: Vec<bool> =
-        String::from_utf8(output.stdout).unwrap().split_whitespace().map(|word| word == "True").collect();
-    assert_eq!(found, expected);
-    for (path, valid) in paths.iter().zip(expected) {
-        let flags = ["check-config", "--user-pool-id", POOL, "--client-id", CLIENT, "--config", path.to_str().unwrap()];
-        let (code, stdout, stderr) = run(&flags, &[]);
-        assert_eq!(code, Some(if valid { 0 } else { 64 }), "{stdout}{stderr}");
-    }
-}
-
-#[test]
-fn check_config_names_the_place() {
-    let file = PolicyFile::new("");
-    let path = file.path();
-    let check = |text: &str, flags: &[&str]| {
-        file.write(text);
-        run(&[&["check-config", "--config", &path], flags].concat(), &[])
-    };
-    let flags = ["--user-pool-id", POOL, "--client-id", CLIENT];
-    let good = FILE.replace("KEYS", "https://keys.example.com/");
-    assert_eq!(check(&good, &flags), (Some(0), "the configuration is right\n".into(), String::new()));
-    for (text, said) in [
-        (good.replace("policy: open}", "policy: closed}"), "routes[2].policy: there is no policy closed at line 15"),
-        (good.replace("default: members\n", ""), "routes: a file with routes names its `default` policy"),
-        (good.replace("{path: /guests,", "{path: \"/orders/{order}\", method: GET,"), "routes[3]"),
-        (
-            good.replace("x-auth-tenant", "x-auth-sub"),
-            "claim_headers[0].header: x-auth-sub is a standard header at line 4",
-        ),
-        (good.replace("https://keys", "http://keys"), "pools.partners.jwks_url: "),
-        (good.replace("partners:", "default:"), "pools.default: the flags define the pool default, too"),
-        (good.replace("user_pool_id: eu-central-1_Other0002", "user_pool_id: nonsense"), "is not a user pool id"),
-        (format!("{good}\naccount: {{pool: nobody}}"), "account.pool: there is no pool nobody"),
-        (good.replace("members: {", "members: {{"), "line 6"),
-        (String::new(), "the file is empty"),
-    ] {
-        let (code, stdout, stderr) = check(&text, &flags);
-        assert_eq!((code, &*stdout), (Some(64), ""), "{said}: {stderr}");
-        assert!(stderr.starts_with("cognito-authz: ") && stderr.lines().count() == 1, "{stderr}");
-        assert!(stderr.contains(&path) && stderr.contains(said), "{said} is not in {stderr}");
-    }
-    // Pools may stand in the file alone; then the account API has to be told, or off.
-    let alone = "pools: {a: {user_pool_id: eu-west-1_A, client_ids: [b]}}";
-    let (code, _, stderr) = check(alone, &["--account-api=false"]);
-    assert_eq!((code, &*stderr), (Some(0), ""));
-    let (code, _, stderr) = check("policies: {a: {}}", &["--account-api=false"]);
-    assert_eq!(code, Some(64), "a file without a pool: {stderr}");
-    // What is odd is said, and is no error.
-    let odd = good.replace("groups: {any: [admins]}", "claims: [{claim: 'custom:level', equals: 7}]");
-    let (code, _, stderr) = check(&odd, &flags);
-    assert_eq!(code, Some(0));
-    assert!(stderr.starts_with("cognito-authz: warning: claims.custom:level: "), "{stderr}");
-}
-
-#[test]
-fn check_config_warns_where_a_template_opens_what_another_route_protects() {
-    let file = PolicyFile::new("");
-    let path = file.path();
-    let flags = ["check-config", "--config", &path, "--user-pool-id", POOL, "--client-id", CLIENT];
-    let policies = "default: members\npolicies: {members: {}, admin: {groups: {any: [admins]}}, open: {public: true}}\nroutes:\n- {path_prefix: /admin, policy: admin}\n";
-    file.write(&format!("{policies}- {{path: '/{{service}}/health', policy: open}}\n"));
-    let (code, _, stderr) = run(&flags, &[]);
-    assert_eq!(code, Some(0));
-    assert_eq!(
-        stderr,
-        "cognito-authz: warning: routes[1]: * * /{service}/health (policy open) opens part of what routes[0], * * /admin/… \
-         (policy admin), protects: /admin/health. If that is not meant, add a route for /admin/health with the policy admin\n"
-    );
-    file.write(&format!(
-        "{policies}- {{path: '/{{service}}/health', policy: open}}\n- {{path: /admin/health, policy: admin}}\n"
-    ));
-    assert_eq!(run(&flags, &[]).2, "");
 }
