@@ -100,8 +100,8 @@ macro_rules! denials {
 }
 
 denials! {
-    /// The check carries no HTTP request.
-    NoHttpRequest = Row::forbidden("no_http_request", "The authorization check carried no HTTP request.").before_policy();
+    /// The check contains no HTTP request, or one whose host is ambiguous while a route names hosts.
+    NoHttpRequest = Row::forbidden("no_http_request", "The authorization check carried no HTTP request, or one with more than one host.").before_policy();
     /// The route names a policy that is not configured.
     UnknownPolicy = Row::forbidden("unknown_policy", "This route names a policy that does not exist.").before_policy();
     /// The path can be read in more than one way, and the choice of the policy depends on it.

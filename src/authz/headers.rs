@@ -59,10 +59,10 @@ pub enum HeaderPrefixError {
 }
 
 /// Beginnings of headers that Envoy sets.
-const ENVOYS: [&str; 2] = ["x-envoy-", "x-forwarded-"];
+pub(crate) const ENVOYS: [&str; 2] = ["x-envoy-", "x-forwarded-"];
 
 /// Headers that frame a message, carry a credential, or are somebody else's to set.
-const RESERVED: [&str; 24] = [
+pub(crate) const RESERVED: [&str; 24] = [
     "authorization",
     "connection",
     "content-encoding",

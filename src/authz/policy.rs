@@ -59,6 +59,8 @@ pub struct Policies {
     by_name: HashMap<Box<str>, PolicyIndex>,
     default: PolicyIndex,
     routes: Routes,
+    /// Whether a route names hosts.
+    has_hosts: bool,
 }
 
 /// Name under which the default policy can always be asked for.
@@ -95,7 +97,8 @@ impl Policies {
     /// These policies, of which `default` is for requests that no route matches. Without such a policy nobody passes.
     pub fn new(policies: Vec<Policy>, default: PolicyIndex, routes: Routes) -> Self {
         let by_name = policies.iter().enumerate().map(|(index, policy)| (policy.name.clone(), index)).collect();
-        Self { all: policies, by_name, default, routes }
+        let has_hosts = routes.iter().any(|route| !route.hosts.is_empty());
+        Self { all: policies, by_name, default, routes, has_hosts }
     }
 
     /// The policy of a request. The name that Envoy's route gives takes precedence over our own routes; an unknown one is
@@ -105,12 +108,16 @@ impl Policies {
     /// - [`Denial::UnknownPolicy`].
     /// - [`Denial::UnsafePath`] if a path that is not in plain form had a part in the choice. It has one if our routes have
     ///   paths, and it may have one in Envoy's routes if there is more than one policy that they can name.
+    /// - [`Denial::NoHttpRequest`] if the host can be read in more than one way and a route names hosts.
     pub fn choose<'p>(&self, request: &RequestContext<'p>) -> Result<Chosen<'_, 'p>, Denial> {
         if let Some(name) = request.policy {
             let name = std::str::from_utf8(name).map_err(|_| Denial::UnknownPolicy)?;
             let alias = (name == DEFAULT).then_some(self.default);
             let index = self.by_name.get(name).copied().or(alias);
             return self.judged(self.chosen(index, None)?, request);
+        }
+        if self.has_hosts && !request.has_plain_host() {
+            return Err(Denial::NoHttpRequest);
         }
         let found = self.routes.find(request).map_err(|_| Denial::UnsafePath)?;
         let index = found.as_ref().map_or(self.default, |found| found.route.policy);
@@ -250,6 +257,34 @@ mod tests {
         routed.all[1].allows_unsafe_paths = true;
         assert_eq!(choose(&routed, Some(b"objects"), unsafe_path), Ok("objects"));
         assert_eq!(choose(&routed, None, unsafe_path), Err(Denial::UnsafePath));
+    }
+
+    #[test]
+    fn two_hosts_are_none() {
+        let with = |hosts: &[&str]| {
+            let hosts = hosts.iter().map(|host| (*host).into()).collect();
+            let route = Route { hosts, methods: vec!["GET".into()], path: None, policy: 1 };
+            let names = ["members", "admin"].map(|name| Policy { name: name.into(), ..Policy::default() });
+            Policies::new(names.into(), 0, Routes::new(vec![route], false).unwrap())
+        };
+        let choose = |policies: &Policies, host: &str, named: Option<&'static [u8]>| {
+            let request = RequestContext {
+                host: host.as_bytes(),
+                method: b"GET",
+                path: b"/",
+                policy: named,
+                ..Default::default()
+            };
+            policies.choose(&request).map(|chosen| chosen.index)
+        };
+        let by_host = with(&["admin.test"]);
+        assert_eq!(choose(&by_host, "admin.test", None), Ok(1));
+        assert_eq!(choose(&by_host, "other.test", None), Ok(0));
+        for two in ["other.test,admin.test", "admin.test,admin.test", "other.test, admin.test"] {
+            assert_eq!(choose(&by_host, two, None), Err(Denial::NoHttpRequest), "{two}");
+            assert_eq!(choose(&by_host, two, Some(b"members")), Ok(0), "{two}: Envoy's route needs no host");
+            assert_eq!(choose(&with(&[]), two, None), Ok(1), "{two}: nothing depends on it");
+        }
     }
 
     #[test]

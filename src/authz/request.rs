@@ -1,6 +1,7 @@
 //! Parts of a request that a decision may depend on.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 /// Request, borrowed from the message that contained it. All fields except `policy` are under the caller's control.
 #[derive(Default)]
@@ -42,6 +43,23 @@ impl<'r> RequestContext<'r> {
             .map(|header| header.value)
     }
 
+    /// `true` if the host can be read in one way only: a DNS name or an address, with or without a port.
+    ///
+    /// Envoy joins two `Host` lines with a comma, and an application may take either for the host. An IPv6 address has
+    /// many spellings, and a route names one of them (RFC 5952).
+    pub(crate) fn has_plain_host(&self) -> bool {
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte);
+        let address = self.host.strip_prefix(b"[").and_then(|rest| rest.split(|byte| *byte == b']').next());
+        let is_canonical = |address: &[u8]| {
+            let text = std::str::from_utf8(address).unwrap_or_default();
+            text.parse::<Ipv6Addr>().is_ok_and(|address| address.to_string().eq_ignore_ascii_case(text))
+        };
+        let mut named = [":authority", "host"].into_iter().flat_map(|name| self.header_values(name));
+        self.host.iter().all(is_plain)
+            && address.is_none_or(is_canonical)
+            && named.all(|named| named.eq_ignore_ascii_case(self.host))
+    }
+
     /// `true` for a CORS preflight request, which a browser sends before a request to another origin (Fetch standard
     /// section 4.8): `OPTIONS` with one `Origin`, one `Access-Control-Request-Method` and no credentials. Browsers
     /// never send credentials with a preflight.
@@ -68,6 +86,36 @@ pub(crate) fn is_token(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_host_is_told_from_two() {
+        for (host, others, expected) in [
+            ("a.example", &[][..], true),
+            ("A.example:8443", &[":authority"], true),
+            ("a.example.", &["Host"], true),
+            ("", &[], true),
+            ("10.0.0.1:80", &[], true),
+            ("[::1]:80", &[], true),
+            ("[2001:DB8::1]", &[], true),
+            ("[0:0:0:0:0:0:0:1]", &[], false),
+            ("[::0001]:80", &[], false),
+            ("a.example,b.example", &[], false),
+            ("a.example, a.example", &[], false),
+            ("a.example b.example", &[], false),
+            ("user@a.example", &[], false),
+            ("a.example/b", &[], false),
+            ("a.example\t", &[], false),
+            ("b.example", &["host", "x-host"], true),
+        ] {
+            let mut headers: Vec<Header> =
+                others.iter().map(|name| Header { name: name.as_bytes(), value: host.as_bytes() }).collect();
+            let context = RequestContext { host: host.as_bytes(), headers: headers.clone(), ..Default::default() };
+            assert_eq!(context.has_plain_host(), expected, "{host} {others:?}");
+            headers.push(Header { name: b"host", value: b"other.example" });
+            let two = RequestContext { host: host.as_bytes(), headers, ..Default::default() };
+            assert!(!two.has_plain_host(), "{host} {others:?}");
+        }
+    }
 
     #[test]
     fn only_well_formed_preflights_are_recognized() {

@@ -3,7 +3,9 @@
 //! Pure: claims, captured path segments and the time in, the first requirement that is not met out. Start from
 //! [`Requirements::judge`].
 
-use serde_json::Value;
+use std::cmp::Ordering;
+
+use serde_json::{Number, Value};
 
 use super::cache::Verified;
 use super::claims::{TokenUse, UnixTime};
@@ -160,8 +162,8 @@ impl Requirements {
             mismatch(is_met, &claim.label)?;
         }
         if let Some((auth_time, most)) = self.max_auth_age {
-            // Whole seconds; without the claim (client credentials) nobody has signed in at all.
-            let since = extra.get(auth_time).and_then(Value::as_i64);
+            // Without the claim (client credentials) nobody has signed in at all.
+            let since = extra.get(auth_time).and_then(whole_seconds);
             let is_met = since.is_some_and(|since| now.saturating_sub(since) <= most);
             ask(is_met, Denial::AuthTooOld, "max_auth_age")?;
         }
@@ -181,6 +183,32 @@ impl Requirements {
 /// The members of a list; a single value is a list of one (`aud`, RFC 7519 section 4.1.3).
 fn members(value: &Value) -> &[Value] {
     value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
+}
+
+/// A time in whole seconds, floored as every other time of a token. `None` if it is no time or out of range.
+fn whole_seconds(time: &Value) -> Option<i64> {
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be exact")]
+    let floored = || time.as_f64().map(f64::floor).filter(|time| is_exact(*time)).map(|time| time as i64);
+    time.as_i64().or_else(|| if time.is_f64() { floored() } else { None })
+}
+
+/// `true` if no other integer has the same double. From 2^53 on, neighbours share one.
+pub(crate) fn is_exact(number: f64) -> bool {
+    number.abs() < 9_007_199_254_740_992.0
+}
+
+/// Compares two numbers by value: 5 equals 5.0. Integers are compared as integers. A double equals nothing from 2^53 on,
+/// because it may stand for several integers.
+fn same_number(one: &Number, other: &Number) -> bool {
+    match (one.is_f64(), other.is_f64()) {
+        (false, false) => one == other,
+        _ => match (one.as_f64(), other.as_f64()) {
+            (Some(one), Some(other)) => {
+                is_exact(one) && is_exact(other) && one.partial_cmp(&other) == Some(Ordering::Equal)
+            }
+            _ => false,
+        },
+    }
 }
 
 impl ClaimTest {
@@ -210,10 +238,7 @@ impl ClaimTest {
 impl Operand {
     fn equals<'s>(&self, claim: &Value, segment: &impl Fn(&str) -> Option<&'s str>) -> bool {
         match self {
-            // Numbers are numbers, however they are written: 5 and 5.0.
-            Self::Value(Value::Number(number)) => {
-                claim.as_number() == Some(number) || claim.as_f64().is_some_and(|claim| number.as_f64() == Some(claim))
-            }
+            Self::Value(Value::Number(number)) => claim.as_number().is_some_and(|claim| same_number(claim, number)),
             Self::Value(value) => claim == value,
             // A segment that the route has not, as when Envoy chose the policy by name, equals nothing.
             Self::Segment(name) => segment(name).is_some_and(|segment| claim.as_str() == Some(segment)),
@@ -320,6 +345,20 @@ mod tests {
             (ClaimTest::Equals(value(&json!(5))), json!(5.0), true),
             (ClaimTest::Equals(value(&json!(5))), json!("5"), false),
             (ClaimTest::Equals(value(&json!(u64::MAX))), json!(u64::MAX), true),
+            // Neighbours that one float stands for.
+            (ClaimTest::Equals(value(&json!(9_007_199_254_740_993_u64))), json!(9_007_199_254_740_992_u64), false),
+            (ClaimTest::Equals(value(&json!(9_007_199_254_740_993_u64))), json!(9_007_199_254_740_993_u64), true),
+            (ClaimTest::Equals(value(&json!(9_007_199_254_740_992_u64))), json!(9_007_199_254_740_992.0), false),
+            (ClaimTest::Equals(value(&json!(90_071_992_547_409_u64))), json!(90_071_992_547_409.0), true),
+            (ClaimTest::Equals(value(&json!(u64::MAX))), json!(18_446_744_073_709_551_616.0), false),
+            (ClaimTest::Equals(value(&json!(i64::MIN))), json!(i64::MIN + 1), false),
+            (ClaimTest::Equals(value(&json!(i64::MIN))), json!(i64::MIN), true),
+            (ClaimTest::Equals(value(&json!(-1))), json!(u64::MAX), false),
+            (ClaimTest::OneOf(vec![value(&json!(9_007_199_254_740_993_u64))]), json!(9_007_199_254_740_994_u64), false),
+            (ClaimTest::Contains(value(&json!(9_007_199_254_740_993_u64))), json!([9_007_199_254_740_992_u64]), false),
+            (ClaimTest::Equals(value(&json!(1.5))), json!(1.5), true),
+            (ClaimTest::Equals(value(&json!(5.0))), json!(5), true),
+            (ClaimTest::Equals(value(&json!(0))), json!(-0.0), true),
             (ClaimTest::Equals(value(&json!(true))), json!(true), true),
             (ClaimTest::Equals(value(&json!(true))), json!("true"), false),
             (ClaimTest::Equals(value(&json!(false))), json!("ABSENT"), false),
@@ -353,6 +392,13 @@ mod tests {
             (json!("ABSENT"), false),
             (json!(NOW.to_string()), false),
             (json!(i64::MIN), false),
+            // Floored, as `exp` and `nbf` are.
+            (json!(1_799_999_700.9), true),
+            (json!(1_799_999_699.9), false),
+            (json!(1_800_000_000.0), true),
+            (json!(u64::MAX), false),
+            (json!(1e300), false),
+            (json!(-1e300), false),
         ] {
             recent.check(
                 &json!({ "auth_time": auth_time }),

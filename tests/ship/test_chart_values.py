@@ -62,7 +62,7 @@ def test_the_schema_refuses(path: str, value: Any) -> None:
 @pytest.mark.parametrize(("values", "said"), [
     ({}, "userPool.id: needed"),
     ({"userPool": {"id": POOL}}, "userPool.clientIds: name the app clients"),
-    (merged(NEEDED, {"config": {"policies": {}}, "existingConfigMap": {"name": "a"}}), "give one of the two"),
+    (merged(NEEDED, {"config": {"policies": {"a": {}}}, "existingConfigMap": {"name": "a"}}), "give one of the two"),
     (merged(NEEDED, {"userPool": {"clientIds": ["a", "b"]}, "account": {"enabled": True}}), "account.clientId: name the app client"),
     (merged(NEEDED, {"userPool": {"clientIds": ["any"]}, "account": {"enabled": True}}), "account.clientId: name the app client"),
     (merged(NEEDED, {"account": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]}}}), "need account.enabled"),

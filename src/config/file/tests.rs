@@ -1,3 +1,5 @@
+mod strictness;
+
 use serde_json::json;
 
 use super::PolicyFile;
@@ -49,7 +51,7 @@ fn what_is_wrong_is_said_with_its_place() {
         ("policies:\n  m: {}\n  m: {}", "policies: two members have the same name at line 2 column 3"),
         (
             "policies: {\"a b\": {}}",
-            "policies: \"a b\" is not a name of 1 to 63 letters, digits, '.', '_' and '-' at line 1 column 11",
+            "policies: \"a b\" is not a name of 1 to 63 letters, digits, '.', '_' and '-' at line 1 column 12",
         ),
         (
             "policies: {m: {public: true, optional: true}}",
@@ -69,11 +71,11 @@ fn what_is_wrong_is_said_with_its_place() {
         ),
         (
             "policies: {m: {groups: {any: [a, '']}}}",
-            "policies.m.groups.any[1]: a group's name is empty at line 1 column 34",
+            "policies.m.groups.any[1]: the text is empty: remove the member, or give it a value at line 1 column 34",
         ),
         (
             "policies: {m: {scopes: {all: ['a b']}}}",
-            "policies.m.scopes.all[0]: not a text of printable ASCII characters without spaces, quotes and backslashes at line 1 column 31",
+            "policies.m.scopes.all[0]: \"a b\" is not a text of printable ASCII characters without spaces, quotes and backslashes at line 1 column 31",
         ),
         ("policies: {m: {pools: [other]}}", "policies.m.pools[0]: there is no pool other at line 1 column 24"),
         (
@@ -94,11 +96,11 @@ fn what_is_wrong_is_said_with_its_place() {
         ),
         (
             "policies: {m: {claims: [{claim: [a, ''], equals: 1}]}}",
-            "policies.m.claims[0].claim: a claim's name is empty at line 1 column 33",
+            "policies.m.claims[0].claim[1]: the text is empty: remove the member, or give it a value at line 1 column 37",
         ),
         (
             "policies: {m: {claims: [{claim: a, one_of: []}]}}",
-            "policies.m.claims[0].one_of: the list is empty: nothing would pass at line 1 column 44",
+            "policies.m.claims[0].one_of: the list is empty: remove the member, or give it a value at line 1 column 44",
         ),
         (
             "policies: {m: {claims: [{claim: a, equals: .nan}]}}",
@@ -110,13 +112,16 @@ fn what_is_wrong_is_said_with_its_place() {
         ),
         (
             "policies: {m: {max_auth_age: 5}}",
-            "policies.m: \"5\" is not a duration such as 250ms, 30s or 1h at line 1 column 15",
+            "policies.m.max_auth_age: 5 is a number, not a text: a text that looks like one is written in quotes, '5' at line 1 column 30",
         ),
         (
             "policies: {m: {max_auth_age: 500ms}}",
-            "policies.m: \"500ms\" is not a whole number of seconds at line 1 column 15",
+            "policies.m.max_auth_age: \"500ms\" is not a whole number of seconds such as 30s, 5m, 12h or 30d at line 1 column 30",
         ),
-        ("policies: {m: {max_auth_age: 3651d}}", "policies.m: \"3651d\" is more than 3650 days at line 1 column 15"),
+        (
+            "policies: {m: {max_auth_age: 3651d}}",
+            "policies.m.max_auth_age: \"3651d\" is more than 3650 days at line 1 column 30",
+        ),
         (
             "policies: {m: {resource_metadata: 'http://api.example/'}}",
             "policies.m.resource_metadata: plain http to another host needs --allow-insecure-endpoints at line 1 column 35",
@@ -127,11 +132,11 @@ fn what_is_wrong_is_said_with_its_place() {
         ),
         (
             "policies: {m: {headers: {x-a: ' b'}}}",
-            "policies.m.headers.x-a: not 1 to 1024 printable ASCII characters without spaces at the edges at line 1 column 31",
+            "policies.m.headers.x-a: \" b\" is not 1 to 1024 printable ASCII characters without spaces at the edges at line 1 column 31",
         ),
         (
             "policies: {m: {headers: {host: b}}}",
-            "policies.m.headers: \"host\" is a header that is not ours to set at line 1 column 25",
+            "policies.m.headers: \"host\" is a header that is not ours to set at line 1 column 26",
         ),
         (
             "claim_headers: [{claim: a, header: x-auth-sub}]",
@@ -185,7 +190,7 @@ fn routes_are_judged_when_they_are_read() {
             "- {path: /a, path_prefix: /a, policy: m}",
             "routes[0].path_prefix: `path` is the whole path: choose one of the two at line 4 column 27",
         ),
-        ("- {path: a, policy: m}", "routes[0].path: \"a\" does not begin with / at line 4 column 10"),
+        ("- {path: a, policy: m}", "routes[0].path: \"a\" is not a path: it does not begin with / at line 4 column 10"),
         (
             "- {path: /a/../b, policy: m}",
             "routes[0].path: \"/a/../b\" is not in plain form: such a request is refused before any route is looked at at line 4 column 10",
@@ -210,17 +215,20 @@ fn routes_are_judged_when_they_are_read() {
             "- {path_prefix: /a/, policy: m}",
             "routes[0].path_prefix: \"/a/\" ends with /: a prefix matches whole segments, with and without what follows at line 4 column 17",
         ),
-        ("- {host: 'a b', policy: m}", "routes[0].host: \"a b\": not a host name at line 4 column 10"),
+        ("- {host: 'a b', policy: m}", "routes[0].host: \"a b\" is not a host name at line 4 column 10"),
         (
             "- {host: [A.example, 'b:80'], policy: m}",
-            "routes[0].host: \"b:80\": hosts are compared without port and trailing dot: write b at line 4 column 10",
+            "routes[0].host[1]: \"b:80\" is not how hosts are compared, without port and trailing dot: write b at line 4 column 22",
         ),
-        ("- {host: [], policy: m}", "routes[0].host: the list is empty: nothing would match at line 4 column 10"),
+        (
+            "- {host: [], policy: m}",
+            "routes[0].host: the list is empty: remove the member, or give it a value at line 4 column 10",
+        ),
         (
             "- {method: get, policy: m}",
-            "routes[0].method: \"get\": methods are compared as they are: write GET at line 4 column 12",
+            "routes[0].method: \"get\" is not how methods are compared, as they are: write GET at line 4 column 12",
         ),
-        ("- {method: 'A B', policy: m}", "routes[0].method: \"A B\": not a method at line 4 column 12"),
+        ("- {method: 'A B', policy: m}", "routes[0].method: \"A B\" is not a method at line 4 column 12"),
         (
             "- {path: '/{x}', policy: t}",
             "routes[0].policy: the policy t compares with the segment {s}, which this path has not at line 4 column 26",
@@ -313,7 +321,7 @@ fn pools_that_cannot_work_are_refused() {
     for (text, expected) in [
         (
             pool("client_ids: []"),
-            "pools.p.client_ids: the list is empty; skipping the check is typed out: any at line 2 column 46",
+            "pools.p.client_ids: the list is empty: remove the member, or give it a value at line 2 column 46",
         ),
         (pool("client_ids: [a, any]"), "pools.p.client_ids: `any` stands beside app clients at line 2 column 46"),
         (pool("token_use: id"), "pools.p: missing field `client_ids` at line 2 column 6"),
@@ -321,7 +329,10 @@ fn pools_that_cannot_work_are_refused() {
             pool("client_ids: a, endpoint: 'http://idp.test'"),
             "pools.p.endpoint: plain http to another host needs --allow-insecure-endpoints at line 2 column 59",
         ),
-        (pool("client_ids: a, jwks_url: 'ftp://idp.test'"), "pools.p.jwks_url: ftp is not https at line 2 column 59"),
+        (
+            pool("client_ids: a, jwks_url: 'ftp://idp.test'"),
+            "pools.p.jwks_url: \"ftp://idp.test\" is not an https:// URL at line 2 column 59",
+        ),
         (
             pool("client_ids: a, issuers: [x], replica_regions: [us-east-1]"),
             "pools.p.issuers: `issuers` names all of them; `replica_regions` would add to those of the pool's id at line 2 column 58",

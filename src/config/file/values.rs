@@ -4,47 +4,19 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::strict::MEND;
+use super::text::SegmentName;
+pub use super::text::{Parsed, Plain};
+use crate::authz::requirement::is_exact;
 use crate::config::options::long_duration;
-
-/// A text that parses into `T`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Parsed<T>(pub T);
-
-impl<'de, T: FromStr> Deserialize<'de> for Parsed<T>
-where
-    T::Err: fmt::Display,
-{
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(|why| D::Error::custom(format!("{text:?} is {}", article(&why.to_string()))))
-    }
-}
-
-/// Errors of `FromStr` say what a value is not, or what is wrong with it.
-fn article(why: &str) -> String {
-    if why.starts_with("not ") || why.starts_with("a ") { why.to_owned() } else { format!("not valid: {why}") }
-}
-
-impl<T> JsonSchema for Parsed<T> {
-    fn schema_name() -> Cow<'static, str> {
-        "Text".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string"})
-    }
-}
 
 /// Name of a pool or a policy: a metric label, and what Envoy's routes say. 1 to 63 letters, digits, `.`, `_` and `-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,19 +72,125 @@ impl JsonSchema for Name {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seconds(pub i64);
 
-impl<'de> Deserialize<'de> for Seconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let error = |why: &str| D::Error::custom(format!("{text:?} is {why}"));
-        let duration = long_duration(&text).map_err(|why| error(&why))?;
-        if duration.subsec_nanos() != 0 || duration.is_zero() {
-            return Err(error("not a whole number of seconds"));
+/// Units of a [`Seconds`].
+const UNITS: [&str; 5] = ["s", "m", "h", "d", "w"];
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let duration = long_duration(text)?;
+        let mut words = text.split(|c: char| c.is_ascii_digit() || c == ' ').filter(|word| !word.is_empty());
+        if !words.all(|word| UNITS.contains(&word))
+            || text.starts_with(' ')
+            || text.ends_with(' ')
+            || duration.is_zero()
+        {
+            return Err("not a whole number of seconds such as 30s, 5m, 12h or 30d".into());
         }
-        i64::try_from(duration.as_secs()).map(Self).map_err(|_| error("too long"))
+        i64::try_from(duration.as_secs()).map(Self).map_err(|_| "too long".into())
     }
 }
 
-/// Members by name, each name once. The standard maps would take the last of two without a word.
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Parsed::deserialize(deserializer).map(|Parsed(seconds)| seconds)
+    }
+}
+
+impl JsonSchema for Seconds {
+    fn schema_name() -> Cow<'static, str> {
+        "Seconds".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // Without a look-ahead, which Helm's regular expressions do not have.
+        let units = UNITS.concat();
+        json_schema!({
+            "description": "A whole number of seconds, minutes, hours, days or weeks: `30s`, `5m`, `12h`, `30d`. At most 3650 days.",
+            "type": "string",
+            "pattern": format!("^[0-9]+ *[{units}]( *[0-9]+ *[{units}])*$"),
+            "not": {"pattern": format!("^[0 {units}]*$")},
+        })
+    }
+}
+
+/// A list that is never empty where it is present: an empty list of requirements would require nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List<T>(Vec<T>);
+
+impl<T> Default for List<T> {
+    /// The value of an absent member.
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Deref for List<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Items { what: "a list", alone: None }).map(Self)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for List<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("List_of_{}", T::schema_name()).into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "array", "items": generator.subschema_for::<T>(), "minItems": 1})
+    }
+}
+
+/// Reads one item from a text.
+type ReadOne<T> = fn(&str) -> Result<T, serde::de::value::Error>;
+
+/// Reads a list that is not empty. With `alone`, a text is a list of one.
+struct Items<T> {
+    what: &'static str,
+    alone: Option<ReadOne<T>>,
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Vec<T>, E> {
+        match self.alone {
+            Some(read) => read(text).map(|one| vec![one]).map_err(E::custom),
+            None => Err(E::invalid_type(serde::de::Unexpected::Str(text), &self)),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        if list.is_empty() {
+            return Err(A::Error::custom(format!("the list is empty: {MEND}")));
+        }
+        Ok(list)
+    }
+}
+
+/// Members by name, each name once, and at least one where the map is given. The standard maps would take the last of
+/// two without a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named<K, V>(pub BTreeMap<K, V>);
 
@@ -141,6 +219,9 @@ impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for N
                         return Err(A::Error::custom("two members have the same name"));
                     }
                 }
+                if map.is_empty() {
+                    return Err(A::Error::custom(format!("the map is empty: {MEND}")));
+                }
                 Ok(map)
             }
         }
@@ -163,51 +244,34 @@ impl<K: JsonSchema, V: JsonSchema> JsonSchema for Named<K, V> {
             "type": "object",
             "propertyNames": generator.subschema_for::<K>(),
             "additionalProperties": generator.subschema_for::<V>(),
+            "minProperties": 1,
         })
     }
 }
 
-/// One value, or a list of values.
+/// One value, or a list of values that is not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OneOrMany<T>(pub Vec<T>);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+impl<'de, T: for<'t> Deserialize<'t>> Deserialize<'de> for OneOrMany<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
-            type Value = Vec<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text or a list of texts")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Vec<T>, E> {
-                T::deserialize(serde::de::value::StrDeserializer::new(text)).map(|one| vec![one])
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, members: A) -> Result<Vec<T>, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(members))
-            }
-        }
-
-        deserializer.deserialize_any(Either(PhantomData)).map(Self)
+        let alone = |text: &str| T::deserialize(serde::de::value::StrDeserializer::new(text));
+        deserializer.deserialize_any(Items { what: "a text or a list of texts", alone: Some(alone) }).map(Self)
     }
 }
 
-impl<T> JsonSchema for OneOrMany<T> {
+impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     fn schema_name() -> Cow<'static, str> {
-        "OneOrMany".into()
+        format!("OneOrMany_of_{}", T::schema_name()).into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "description": "A text, or a list of texts.",
-            "anyOf": [
-                {"type": "string", "minLength": 1},
-                {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
-            ],
-        })
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<T>();
+        json_schema!({"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]})
     }
 }
 
@@ -217,14 +281,14 @@ pub enum Operand {
     /// This value.
     Value(Value),
     /// The segment that the route's pattern calls so.
-    Segment(String),
+    Segment(Plain<SegmentName>),
 }
 
 /// `{segment: tenant}`
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SegmentReference {
-    segment: String,
+    segment: Plain<SegmentName>,
 }
 
 impl<'de> Deserialize<'de> for Operand {
@@ -235,6 +299,9 @@ impl<'de> Deserialize<'de> for Operand {
 
 struct OperandVisitor;
 
+/// Error for a number that a double cannot tell from its neighbours.
+const TOO_LARGE: &str = "the number cannot be compared exactly: it is not an integer of 64 bits (or, with a point or an exponent, below 2^53)";
+
 impl<'de> Visitor<'de> for OperandVisitor {
     type Value = Operand;
 
@@ -243,6 +310,9 @@ impl<'de> Visitor<'de> for OperandVisitor {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Operand, E> {
+        if text.is_empty() {
+            return Err(E::custom(format!("the text is empty: {MEND}")));
+        }
         Ok(Operand::Value(text.into()))
     }
 
@@ -258,9 +328,17 @@ impl<'de> Visitor<'de> for OperandVisitor {
         Ok(Operand::Value(number.into()))
     }
 
+    fn visit_i128<E: Error>(self, _: i128) -> Result<Operand, E> {
+        Err(E::custom(TOO_LARGE))
+    }
+
+    fn visit_u128<E: Error>(self, _: u128) -> Result<Operand, E> {
+        Err(E::custom(TOO_LARGE))
+    }
+
     fn visit_f64<E: Error>(self, number: f64) -> Result<Operand, E> {
-        let number = serde_json::Number::from_f64(number).ok_or_else(|| E::custom("not a number that JSON has"))?;
-        Ok(Operand::Value(Value::Number(number)))
+        let value = serde_json::Number::from_f64(number).ok_or_else(|| E::custom("not a number that JSON has"))?;
+        if is_exact(number) { Ok(Operand::Value(Value::Number(value))) } else { Err(E::custom(TOO_LARGE)) }
     }
 
     fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Operand, A::Error> {
@@ -274,15 +352,17 @@ impl JsonSchema for Operand {
         "Operand".into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "description": "What a claim is compared with. Types count: Cognito's custom attributes are texts.",
             "anyOf": [
-                {"type": ["string", "number", "boolean"]},
+                {"type": "string", "minLength": 1},
+                {"type": "boolean"},
+                {"type": "number", "minimum": i64::MIN, "maximum": u64::MAX},
                 {
                     "description": "The segment of the path that the route's pattern calls so.",
                     "type": "object",
-                    "properties": {"segment": {"type": "string"}},
+                    "properties": {"segment": generator.subschema_for::<Plain<SegmentName>>()},
                     "required": ["segment"],
                     "additionalProperties": false,
                 },

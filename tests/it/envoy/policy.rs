@@ -134,6 +134,24 @@ async fn envoys_routes_and_those_of_the_file_choose() {
     }
 }
 
+/// Envoy joins two `Host` lines; an application may take either of them for the host.
+#[tokio::test]
+async fn two_host_lines_do_not_pass_by_a_route_of_one() {
+    let file = "default: open\npolicies: {open: {public: true}, admin: {groups: {any: [admins]}}}\n\
+                routes: [{host: api.test, policy: admin}, {host: admin.test, policy: admin}]\n";
+    let (file, keys) = (PolicyFile::new(file), published_key().await);
+    let stage = Stage::as_shipped(&file, &keys, |_| ()).await;
+    for listener in LISTENERS {
+        let envoy = stage.envoy.address(listener);
+        assert_eq!(fetch(envoy, "/", &[""; 0]).await.verdict(), (401, "missing_credential".into()));
+        for host in ["admin.test", "other.test", "api.test"] {
+            let response = fetch(envoy, "/", &[format!("Host: {host}")]).await;
+            assert_eq!(response.verdict(), (403, "no_http_request".into()), "{listener} {host}: {response:?}");
+        }
+    }
+    assert!(stage.upstream.seen().is_empty(), "{:?}", stage.upstream.seen());
+}
+
 /// One line for each header that a client would like to be believed, in the spellings of applications.
 const FORGED: [&str; 18] = [
     "x-auth-sub: root",

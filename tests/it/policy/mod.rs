@@ -1,5 +1,6 @@
 //! Policy files over a real gRPC connection: pools, policies and routes, what upstream learns, and what is counted.
 
+mod form;
 mod headers;
 mod metadata;
 mod payloads;
@@ -15,7 +16,7 @@ use crate::support::{PATIENCE, eventually};
 use tonic::transport::Channel;
 
 /// A file with two pools and something of everything. `KEYS` is where the second one's are.
-const FILE: &str = r#"
+pub(super) const FILE: &str = r#"
 pools:
   partners:
     user_pool_id: eu-central-1_Other0002

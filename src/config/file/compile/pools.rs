@@ -1,10 +1,12 @@
 //! The pools of the file, and the app client that the account API speaks for.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use super::{Compiler, SecretFiles};
 use crate::config::file::locate::{Fault, Place};
-use crate::config::file::values::{Name, Parsed};
+use crate::config::file::text::{Parsed, WebUrl};
+use crate::config::file::values::Name;
 use crate::config::file::{AccountEntry, PoolEntry};
 use crate::config::rules::{AccountClient, RulesSource};
 use crate::config::{check_endpoint, clients};
@@ -30,7 +32,7 @@ impl Compiler {
             if source.pool.as_ref().is_some_and(|pool| *pool.name == *name.as_str()) {
                 return Err(at.fault(format!("the flags define the pool {name}, too (--user-pool-id)")));
             }
-            secrets.extend(entry.client_secret_file.clone().map(|file| (name.as_str().into(), file)));
+            secrets.extend(entry.client_secret_file.as_deref().map(|file| (name.as_str().into(), file.into())));
             let (pool, seed) = self.pool(&name, entry, source.allow_insecure_endpoints, &at)?;
             for issuer in &pool.issuers {
                 if let Some(other) = issuers.insert(issuer.clone(), pool.name.clone()) {
@@ -47,9 +49,6 @@ impl Compiler {
     fn pool(&mut self, name: &Name, entry: PoolEntry, insecure: bool, at: &Place) -> Result<(UserPool, KeySet), Fault> {
         let at_clients = at.member("client_ids");
         let accepted: Vec<_> = entry.client_ids.0.into_iter().map(|Parsed(client)| client).collect();
-        if accepted.is_empty() {
-            return Err(at_clients.fault("the list is empty; skipping the check is typed out: any"));
-        }
         let clients = clients(accepted).ok_or_else(|| at_clients.fault("`any` stands beside app clients"))?;
         if clients == Clients::Any {
             self.warnings.push(format!("tokens of every app client of the pool {name} are accepted (client_ids: any)"));
@@ -61,7 +60,7 @@ impl Compiler {
             let at = at.member("replica_regions").item(index);
             pool = pool.with_replica(region).map_err(|error| at.fault(error.to_string()))?;
         }
-        if let Some(Parsed(url)) = entry.endpoint {
+        if let Some(Parsed(WebUrl(url))) = entry.endpoint {
             let at = at.member("endpoint");
             check_endpoint(&url, insecure).map_err(|why| at.fault(why))?;
             if url.query().is_some() {
@@ -69,7 +68,7 @@ impl Compiler {
             }
             pool = pool.with_endpoint(&url).map_err(|error| at.fault(error.to_string()))?;
         }
-        if let Some(Parsed(url)) = entry.jwks_url {
+        if let Some(Parsed(WebUrl(url))) = entry.jwks_url {
             check_endpoint(&url, insecure).map_err(|why| at.member("jwks_url").fault(why))?;
             pool.jwks_urls = vec![url];
         }
@@ -80,17 +79,14 @@ impl Compiler {
                     at.fault("`issuers` names all of them; `replica_regions` would add to those of the pool's id")
                 );
             }
-            if let Some(index) = entry.issuers.iter().position(String::is_empty) {
-                return Err(at.item(index).fault("an issuer is empty"));
-            }
-            pool.issuers = entry.issuers;
+            pool.issuers = entry.issuers.iter().map(|issuer| (**issuer).to_owned()).collect();
         }
         let seed = match &entry.jwks_file {
             None => KeySet::default(),
             Some(path) => {
-                let fault = |why: String| at.member("jwks_file").fault(format!("{}: {why}", path.display()));
-                let document =
-                    file_read::read(path, MAX_DOCUMENT_BYTES as u64).map_err(|why| fault(why.to_string()))?;
+                let fault = |why: String| at.member("jwks_file").fault(format!("{}: {why}", &**path));
+                let document = file_read::read(Path::new(&**path), MAX_DOCUMENT_BYTES as u64)
+                    .map_err(|why| fault(why.to_string()))?;
                 KeySet::parse(&document, &KeySet::default()).map_err(|why| fault(why.to_string()))?
             }
         };
@@ -118,7 +114,8 @@ impl Compiler {
             }
             (None, _) => return Err(at.fault("client_id is needed, because the pool accepts several app clients")),
         };
-        let secret_file = entry.client_secret_file.or_else(|| secrets.get(entry.pool.as_str()).cloned());
+        let secret_file = entry.client_secret_file.as_deref().map(Into::into);
+        let secret_file = secret_file.or_else(|| secrets.get(entry.pool.as_str()).cloned());
         Ok(AccountClient { pool: entry.pool.as_str().into(), client_id, secret_file })
     }
 }

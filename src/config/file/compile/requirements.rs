@@ -5,7 +5,9 @@ use crate::authz::extra_claims::ClaimPath;
 use crate::authz::requirement::{AnyAll, ClaimRequirement, ClaimTest, Operand};
 use crate::authz::{Requirements, TokenUse};
 use crate::config::file::locate::{Fault, Place};
-use crate::config::file::values::{self, Parsed};
+use crate::config::file::schema::DEMANDING;
+use crate::config::file::text::{Kind, Parsed, Plain};
+use crate::config::file::values;
 use crate::config::file::{AnyAllEntry, ClaimEntry, PolicyEntry};
 use crate::user_pool::{AcceptedUse, ClientId, UserPool};
 
@@ -43,8 +45,8 @@ impl Compiler {
 
         let wanted = &mut self.wanted;
         let mut want = |claim: &str| ClaimPath::new([claim]).map(|path| wanted.want(path)).unwrap_or_default();
-        let audiences = texts(&entry.audiences, &at.member("audiences"))?;
-        let acr = texts(&entry.acr, &at.member("acr"))?;
+        let audiences = texts(&entry.audiences);
+        let acr = texts(&entry.acr);
         let amr = any_all(entry.amr.as_ref(), &at.member("amr"))?;
         let requirements = Requirements {
             token_use,
@@ -53,7 +55,7 @@ impl Compiler {
             audiences: (!audiences.is_empty()).then(|| (want("aud"), audiences)),
             no_actor: (entry.allow_delegated == Some(false)).then(|| want("act")),
             scopes: any_all(entry.scopes.as_ref(), &at.member("scopes"))?,
-            groups: groups(entry.groups.as_ref(), &at.member("groups"))?,
+            groups: any_all(entry.groups.as_ref(), &at.member("groups"))?,
             claims: Vec::new(),
             max_auth_age: entry.max_auth_age.map(|seconds| (want("auth_time"), seconds.0)),
             acr: (!acr.is_empty()).then(|| (want("acr"), acr)),
@@ -71,7 +73,7 @@ impl Compiler {
         let label = format!("claims.{path}");
         let is_custom = path.claim().starts_with("custom:");
         let mut operand = |operand: &values::Operand| match operand {
-            values::Operand::Segment(name) => Operand::Segment(name.as_str().into()),
+            values::Operand::Segment(name) => Operand::Segment((**name).into()),
             values::Operand::Value(value) => {
                 if is_custom && !value.is_string() {
                     self.warnings.push(format!(
@@ -83,9 +85,6 @@ impl Compiler {
         };
         let test = match (&entry.equals, &entry.one_of, &entry.contains) {
             (Some(value), None, None) => ClaimTest::Equals(operand(value)),
-            (None, Some(list), None) if list.is_empty() => {
-                return Err(at.member("one_of").fault("the list is empty: nothing would pass"));
-            }
             (None, Some(list), None) => ClaimTest::OneOf(list.iter().map(operand).collect()),
             (None, None, Some(value)) => ClaimTest::Contains(operand(value)),
             _ => return Err(at.fault("a claim has one of `equals`, `one_of` and `contains`")),
@@ -97,52 +96,29 @@ impl Compiler {
 /// A member that asks for something, if there is one.
 pub(super) fn demanding_member(entry: &PolicyEntry) -> Option<&'static str> {
     let asks = [
-        ("token_use", entry.token_use.is_some()),
-        ("pools", !entry.pools.is_empty()),
-        ("clients", !entry.clients.is_empty()),
-        ("audiences", !entry.audiences.is_empty()),
-        ("allow_delegated", entry.allow_delegated.is_some()),
-        ("scopes", entry.scopes.is_some()),
-        ("groups", entry.groups.is_some()),
-        ("claims", !entry.claims.is_empty()),
-        ("max_auth_age", entry.max_auth_age.is_some()),
-        ("acr", !entry.acr.is_empty()),
-        ("amr", entry.amr.is_some()),
+        entry.token_use.is_some(),
+        !entry.pools.is_empty(),
+        !entry.clients.is_empty(),
+        !entry.audiences.is_empty(),
+        entry.allow_delegated.is_some(),
+        entry.scopes.is_some(),
+        entry.groups.is_some(),
+        !entry.claims.is_empty(),
+        entry.max_auth_age.is_some(),
+        !entry.acr.is_empty(),
+        entry.amr.is_some(),
     ];
-    asks.into_iter().find(|(_, asks)| *asks).map(|(member, _)| member)
+    DEMANDING.into_iter().zip(asks).find(|(_, asks)| *asks).map(|(member, _)| member)
 }
 
-/// Texts that can stand in a challenge as they are: `NQCHAR` (RFC 6749 appendix A), which is what scopes consist of.
-fn texts(list: &[String], at: &Place) -> Result<Vec<Box<str>>, Fault> {
-    let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\');
-    if let Some(index) = list.iter().position(|text| !plain(text)) {
-        return Err(at
-            .item(index)
-            .fault("not a text of printable ASCII characters without spaces, quotes and backslashes"));
-    }
-    Ok(list.iter().map(|text| text.as_str().into()).collect())
+fn texts<K>(list: &[Plain<K>]) -> Vec<Box<str>> {
+    list.iter().map(|text| (**text).into()).collect()
 }
 
-fn any_all(entry: Option<&AnyAllEntry>, at: &Place) -> Result<AnyAll, Fault> {
-    let Some(entry) = entry else { return Ok(AnyAll::default()) };
-    named(entry, at)?;
-    Ok(AnyAll { any: texts(&entry.any, &at.member("any"))?, all: texts(&entry.all, &at.member("all"))? })
-}
-
-/// Groups stand in no challenge, and Cognito allows all of Unicode in their names.
-fn groups(entry: Option<&AnyAllEntry>, at: &Place) -> Result<AnyAll, Fault> {
-    let Some(entry) = entry else { return Ok(AnyAll::default()) };
-    named(entry, at)?;
-    let read = |list: &[String], member: &str| match list.iter().position(String::is_empty) {
-        Some(index) => Err(at.member(member).item(index).fault("a group's name is empty")),
-        None => Ok(list.iter().map(|name| name.as_str().into()).collect()),
-    };
-    Ok(AnyAll { any: read(&entry.any, "any")?, all: read(&entry.all, "all")? })
-}
-
-fn named(entry: &AnyAllEntry, at: &Place) -> Result<(), Fault> {
-    if entry.any.is_empty() && entry.all.is_empty() {
+fn any_all<K: Kind>(entry: Option<&AnyAllEntry<K>>, at: &Place) -> Result<AnyAll, Fault> {
+    let Some(AnyAllEntry { any, all }) = entry else { return Ok(AnyAll::default()) };
+    if any.is_empty() && all.is_empty() {
         return Err(at.fault("neither `any` nor `all` names anything"));
     }
-    Ok(())
+    Ok(AnyAll { any: texts(any), all: texts(all) })
 }

@@ -3,10 +3,10 @@
 use super::{Compiler, segments};
 use crate::authz::Policy;
 use crate::authz::pattern::PathPattern;
-use crate::authz::request::is_token;
-use crate::authz::route::{Route, Routes, host_name};
+use crate::authz::route::{Route, Routes};
 use crate::config::file::RouteEntry;
 use crate::config::file::locate::{Fault, Place};
+use crate::config::file::text::Plain;
 use crate::config::file::values::OneOrMany;
 
 impl Compiler {
@@ -33,26 +33,8 @@ impl Compiler {
     }
 
     fn route(&mut self, entry: RouteEntry, policies: &[Policy], at: &Place) -> Result<Route, Fault> {
-        let hosts = list(entry.host, &at.member("host"), |host| {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':' | b'[' | b']');
-            let name = host_name(host.as_bytes());
-            if host.is_empty() || !host.bytes().all(plain) {
-                return Err("not a host name".to_owned());
-            }
-            if !host.eq_ignore_ascii_case(&name) {
-                return Err(format!("hosts are compared without port and trailing dot: write {name}"));
-            }
-            Ok(name.into())
-        })?;
-        let methods = list(entry.method, &at.member("method"), |method| {
-            if !is_token(method.as_bytes()) {
-                return Err("not a method".into());
-            }
-            if method.bytes().any(|b| b.is_ascii_lowercase()) {
-                return Err(format!("methods are compared as they are: write {}", method.to_uppercase()));
-            }
-            Ok(method.into())
-        })?;
+        let hosts: Vec<Box<str>> = names(entry.host).map(|host| host.to_ascii_lowercase().into()).collect();
+        let methods: Vec<Box<str>> = names(entry.method).map(|method| (*method).into()).collect();
         let path = match (&entry.path, &entry.path_prefix) {
             (Some(_), Some(_)) => {
                 return Err(at.member("path_prefix").fault("`path` is the whole path: choose one of the two"));
@@ -76,6 +58,11 @@ impl Compiler {
             return Err(at_policy.fault(why));
         }
         let route = Route { hosts, methods, path, policy: index };
+        if let Some(method) = route.methods.iter().find(|method| !KNOWN_METHODS.contains(&&***method)) {
+            self.warnings.push(format!(
+                "the route {route} is for the method {method}, which is not a registered HTTP method: the route matches no other"
+            ));
+        }
         if policy.allows_preflight
             && !route.methods.is_empty()
             && !route.methods.iter().any(|method| **method == *"OPTIONS")
@@ -89,15 +76,53 @@ impl Compiler {
     }
 }
 
-/// A list that may be left out, but not empty.
-fn list(
-    entry: Option<OneOrMany<String>>,
-    at: &Place,
-    read: impl Fn(&str) -> Result<Box<str>, String>,
-) -> Result<Vec<Box<str>>, Fault> {
-    let Some(OneOrMany(texts)) = entry else { return Ok(Vec::new()) };
-    if texts.is_empty() {
-        return Err(at.fault("the list is empty: nothing would match"));
-    }
-    texts.iter().map(|text| read(text).map_err(|why| at.fault(format!("{text:?}: {why}")))).collect()
+/// Names of an optional list.
+fn names<K>(entry: Option<OneOrMany<Plain<K>>>) -> impl Iterator<Item = Plain<K>> {
+    entry.into_iter().flat_map(|OneOrMany(names)| names)
 }
+
+/// Registered methods (IANA "HTTP Method Registry"), and those of caches and event subscriptions.
+const KNOWN_METHODS: [&str; 42] = [
+    "ACL",
+    "BAN",
+    "BASELINE-CONTROL",
+    "BIND",
+    "CHECKIN",
+    "CHECKOUT",
+    "CONNECT",
+    "COPY",
+    "DELETE",
+    "GET",
+    "HEAD",
+    "LABEL",
+    "LINK",
+    "LOCK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MKREDIRECTREF",
+    "MKWORKSPACE",
+    "MOVE",
+    "OPTIONS",
+    "ORDERPATCH",
+    "PATCH",
+    "POST",
+    "PROPFIND",
+    "PROPPATCH",
+    "PURGE",
+    "PUT",
+    "QUERY",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "TRACE",
+    "UNBIND",
+    "UNCHECKOUT",
+    "UNLINK",
+    "UNLOCK",
+    "UPDATE",
+    "UPDATEREDIRECTREF",
+    "VERSION-CONTROL",
+    "SUBSCRIBE",
+];

@@ -1,0 +1,101 @@
+//! Parts of the JSON Schema that types do not express: members that exclude or require each other, and no null anywhere.
+
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema};
+use serde_json::{Value, json};
+
+/// The schema of a form (draft 2020-12).
+pub(super) fn of<T: JsonSchema>() -> Schema {
+    let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(without_null));
+    settings.into_generator().into_root_schema_for::<T>()
+}
+
+/// Removes null from a schema: an optional member may be absent, but [`Strict`](super::strict::Strict) rejects null.
+fn without_null(schema: &mut Schema) {
+    if schema.get("default").is_some_and(Value::is_null) {
+        schema.remove("default");
+    }
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [name] = types.as_slice() {
+            let name = name.clone();
+            schema.insert("type".into(), name);
+        }
+    }
+    if let Some(Value::Array(choices)) = schema.get_mut("anyOf") {
+        choices.retain(|choice| *choice != json!({"type": "null"}));
+        if let [Value::Object(only)] = choices.as_slice() {
+            let only = only.clone();
+            schema.remove("anyOf");
+            for (keyword, value) in only {
+                schema.ensure_object().entry(keyword).or_insert(value);
+            }
+        }
+    }
+}
+
+/// A file is not empty, and one with routes names its default policy.
+pub(super) fn file(schema: &mut Schema) {
+    schema.insert("minProperties".into(), json!(1));
+    schema.insert("if".into(), json!({"properties": {"routes": {"minItems": 1}}, "required": ["routes"]}));
+    schema.insert("then".into(), json!({"required": ["default"]}));
+}
+
+/// `any` is the only client, and `issuers` excludes `replica_regions`.
+pub(super) fn pool(schema: &mut Schema) {
+    let mixed = json!([{"type": "array", "contains": {"const": "any"}}, {"contains": {"not": {"const": "any"}}}]);
+    schema.insert(
+        "not".into(),
+        json!({"anyOf": [
+            {"required": ["issuers", "replica_regions"]},
+            {"properties": {"client_ids": {"allOf": mixed}}, "required": ["client_ids"]},
+        ]}),
+    );
+}
+
+/// Members of a policy that are requirements.
+pub(super) const DEMANDING: [&str; 11] = [
+    "token_use",
+    "pools",
+    "clients",
+    "audiences",
+    "allow_delegated",
+    "scopes",
+    "groups",
+    "claims",
+    "max_auth_age",
+    "acr",
+    "amr",
+];
+
+/// A public or optional policy has no requirements, and is not both.
+pub(super) fn policy(schema: &mut Schema) {
+    let demanding: Vec<Value> = DEMANDING.iter().map(|member| json!({"required": [member]})).collect();
+    let is = |member: &str| json!({"properties": {member: {"const": true}}, "required": [member]});
+    schema.insert(
+        "not".into(),
+        json!({"anyOf": [
+            {"allOf": [is("public"), is("optional")]},
+            {"allOf": [{"anyOf": [is("public"), is("optional")]}, {"anyOf": demanding}]},
+        ]}),
+    );
+}
+
+/// At least one of `any` and `all`.
+pub(super) fn any_all(schema: &mut Schema) {
+    schema.insert("minProperties".into(), json!(1));
+}
+
+/// Exactly one test.
+pub(super) fn claim(schema: &mut Schema) {
+    let tests = ["equals", "one_of", "contains"].map(|test| json!({"required": [test]}));
+    schema.insert("oneOf".into(), json!(tests));
+}
+
+/// At least one member to match, and at most one of `path` and `path_prefix`.
+pub(super) fn route(schema: &mut Schema) {
+    let members = ["host", "method", "path", "path_prefix"].map(|member| json!({"required": [member]}));
+    schema.insert("anyOf".into(), json!(members));
+    schema.insert("not".into(), json!({"required": ["path", "path_prefix"]}));
+}
