@@ -54,8 +54,8 @@ pub fn read_token(input: impl Read) -> std::io::Result<Option<String>> {
 pub fn decider(config: Config) -> anyhow::Result<(Rulebook, Authorizer)> {
     let metrics = Arc::new(Metrics::new()?);
     let (rulebook, rules) = Rulebook::open(
-        config.rules,
-        config.rules_source,
+        config.policy,
+        config.policy_source,
         config.jwks_refresh_interval,
         Arc::clone(&metrics),
         &Readiness::default(),

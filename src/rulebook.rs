@@ -22,7 +22,7 @@ use crate::authz::extra_claims::WantedClaims;
 use crate::authz::{Authorizer, Ruleset};
 use crate::check::denial_labels;
 use crate::config::ConfigError;
-use crate::config::rules::{AccountClient, Rules, RulesSource};
+use crate::config::policy::{AccountClient, CompiledPolicy, PolicySource};
 use crate::file_read::Fingerprint;
 use crate::file_watch::{FileWatch, KeepsChanging};
 use crate::jwks::KeySet;
@@ -40,7 +40,7 @@ const RETRY: Duration = Duration::from_secs(10);
 /// Builds rulesets and keeps their keys.
 #[derive(Debug)]
 pub struct Rulebook {
-    source: RulesSource,
+    source: PolicySource,
     metrics: Arc<Metrics>,
     refresh_interval: Duration,
     client: Arc<JwksClient>,
@@ -84,8 +84,8 @@ impl Rulebook {
     /// # Errors
     /// When two pools share an issuer.
     pub fn open(
-        rules: Rules,
-        source: RulesSource,
+        rules: CompiledPolicy,
+        source: PolicySource,
         refresh_interval: Duration,
         metrics: Arc<Metrics>,
         readiness: &Readiness,
@@ -127,8 +127,8 @@ impl Rulebook {
     }
 
     /// Takes `rules` over, pool by pool, and makes the ruleset that goes with them.
-    fn adopt(&mut self, rules: Rules, readiness: Option<&Readiness>) -> anyhow::Result<Ruleset> {
-        let Rules { pools, policies, headers, wanted, .. } = rules;
+    fn adopt(&mut self, rules: CompiledPolicy, readiness: Option<&Readiness>) -> anyhow::Result<Ruleset> {
+        let CompiledPolicy { pools, policies, headers, wanted, .. } = rules;
         let by_issuer = UserPools::new(pools.iter().map(|(pool, _)| pool.clone()).collect())?;
         let keeps_claims = wanted == self.wanted;
         let mut known = std::mem::take(&mut self.pools);

@@ -2,7 +2,7 @@
 //! once. Tokens are verified by the rules in effect, so a reload that changed the pool under the same name would verify
 //! the tokens of one pool and sign their users out at another. Such a reload is refused.
 
-use super::{AccountClient, Rules};
+use super::{AccountClient, CompiledPolicy};
 use crate::user_pool::{ClientId, UserPool};
 
 /// What the account API calls.
@@ -18,7 +18,7 @@ pub(super) struct AccountPool {
 
 impl AccountPool {
     /// The reason why `rules` need a restart; none if the account API goes on calling what they name.
-    pub(super) fn needs_restart(&self, rules: &Rules) -> Option<String> {
+    pub(super) fn needs_restart(&self, rules: &CompiledPolicy) -> Option<String> {
         let change = self.change(rules)?;
         Some(format!(
             "the account API speaks for the pool {} with the app client {}, and {change}: restart to put the file in effect",
@@ -27,7 +27,7 @@ impl AccountPool {
         ))
     }
 
-    fn change(&self, rules: &Rules) -> Option<&'static str> {
+    fn change(&self, rules: &CompiledPolicy) -> Option<&'static str> {
         let flags =
             || AccountClient { pool: self.pool.name.clone(), client_id: self.client_id.clone(), secret_file: None };
         if let Some(new) = &rules.account {
