@@ -17,7 +17,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cognito_authz::authz::token::Decoded;
 use cognito_authz::authz::token::extra_claims::WantedClaims;
 use cognito_authz::authz::{Answer, Authorizer, TokenCache};
-use cognito_authz::config::rules::RulesSource;
+use cognito_authz::config::policy::PolicySource;
 use cognito_authz::ext_authz::{request, response};
 use cognito_authz::jwks::KeySet;
 use cognito_authz::lifecycle::Readiness;
@@ -105,7 +105,7 @@ fn main() {
 
 /// Creates an authorizer with this pool and those of the policy file, if there is one.
 fn authorizer(pool: &UserPool, jwks: &str, file: Option<PathBuf>) -> Authorizer {
-    let source = RulesSource {
+    let source = PolicySource {
         pool: Some(pool.clone()),
         header_prefix: "x-auth-".parse().unwrap(),
         allow_insecure_endpoints: false,

@@ -49,8 +49,8 @@ pub fn read_token(input: impl Read) -> std::io::Result<Option<String>> {
 pub(crate) fn authorizer(config: Config) -> anyhow::Result<(Reloader, Authorizer)> {
     let metrics = Arc::new(Metrics::new()?);
     let (reloader, rules) = Reloader::open(
-        config.rules,
-        config.rules_source,
+        config.policy,
+        config.policy_source,
         config.jwks_refresh_interval,
         Arc::clone(&metrics),
         &Readiness::default(),

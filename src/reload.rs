@@ -23,7 +23,7 @@ use crate::authz::token::extra_claims::WantedClaims;
 use crate::authz::{Authorizer, Ruleset};
 use crate::check::denial_labels;
 use crate::config::ConfigError;
-use crate::config::rules::{AccountClient, Rules as CompiledPolicy, RulesSource as PolicySource};
+use crate::config::policy::{AccountClient, CompiledPolicy, PolicySource};
 use crate::files::{FileWatch, Fingerprint, KeepsChanging};
 use crate::jwks::KeySet;
 use crate::jwks::fetch::{FetchError, JwksClient};

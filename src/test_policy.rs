@@ -22,8 +22,9 @@ use crate::authz::denial::Realm;
 use crate::authz::headers::Mutation;
 use crate::authz::{Answer, Authorizer, Denial, Ruleset, UnixTime};
 use crate::check::TIME_LIMIT;
-use crate::config::file::values::{Name, Parsed};
-use crate::config::options::{TokenUseOption, long_duration};
+use crate::config::file::text::Parsed;
+use crate::config::file::values::Name;
+use crate::config::parse::{TokenUseOption, long_duration};
 use crate::config::{Config, Request};
 use crate::explain;
 use crate::files::{self, MAX_TEXT_BYTES};
@@ -180,7 +181,7 @@ pub async fn run(mut config: Config, table: &Path, now: UnixTime) -> anyhow::Res
     let Table { tests } = yaml_serde::from_str(&text).with_context(of_table)?;
     anyhow::ensure!(!tests.is_empty(), "{}: there are no tests in it", of_table());
     let signer = Signer::new()?;
-    for (_, seed) in &mut config.rules.pools {
+    for (_, seed) in &mut config.policy.pools {
         *seed = signer.keys()?;
     }
     let realm = config.realm.clone();

@@ -192,7 +192,7 @@ fn jwks_url(base: &str) -> Result<Url, UserPoolError> {
 }
 
 /// All pools, indexed by issuer. A token selects its pool by the claim `iss` alone.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct UserPools {
     pools: Vec<UserPool>,
     by_issuer: HashMap<Box<str>, PoolIndex>,
@@ -207,15 +207,25 @@ impl UserPools {
     /// # Errors
     /// [`UserPoolError::SharedIssuer`] if two pools have the same issuer.
     pub fn new(pools: Vec<UserPool>) -> Result<Self, UserPoolError> {
-        let mut by_issuer = HashMap::new();
-        for (index, pool) in pools.iter().enumerate() {
-            for issuer in &pool.issuers {
-                if by_issuer.insert(issuer.as_str().into(), index).is_some_and(|other| other != index) {
-                    return Err(UserPoolError::SharedIssuer(issuer.clone()));
-                }
-            }
+        let mut all = Self::default();
+        pools.into_iter().try_for_each(|pool| all.add(pool))?;
+        Ok(all)
+    }
+
+    /// Adds a pool, whose index is the number of pools before.
+    ///
+    /// # Errors
+    /// [`UserPoolError::SharedIssuer`] if another pool has one of its issuers.
+    pub(crate) fn add(&mut self, pool: UserPool) -> Result<(), UserPoolError> {
+        if let Some((issuer, (_, other))) =
+            pool.issuers.iter().find_map(|issuer| Some((issuer, self.by_issuer(issuer)?)))
+        {
+            return Err(UserPoolError::SharedIssuer { issuer: issuer.clone(), pool: other.name.clone() });
         }
-        Ok(Self { pools, by_issuer })
+        let index = self.pools.len();
+        self.by_issuer.extend(pool.issuers.iter().map(|issuer| (issuer.as_str().into(), index)));
+        self.pools.push(pool);
+        Ok(())
     }
 
     /// Returns the pool that has this issuer. The comparison is byte for byte.
@@ -234,8 +244,13 @@ impl UserPools {
     }
 
     /// All pools, in the order of their [`PoolIndex`].
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &UserPool> {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &UserPool> + Clone {
         self.pools.iter()
+    }
+
+    /// All pools, in the order of their [`PoolIndex`].
+    pub(crate) fn into_inner(self) -> Vec<UserPool> {
+        self.pools
     }
 }
 
@@ -254,9 +269,14 @@ pub enum UserPoolError {
     /// The pool's URLs would not be valid.
     #[error("the region or the endpoint does not give a valid URL for this pool")]
     Url,
-    /// Two pools have the same issuer.
-    #[error("two pools have the issuer {0}; each issuer can belong to one pool")]
-    SharedIssuer(String),
+    /// Another pool has the same issuer.
+    #[error("the pool {pool} has the issuer {issuer}, too; an issuer can belong to one pool only")]
+    SharedIssuer {
+        /// Issuer that both pools have.
+        issuer: String,
+        /// Name of the pool that was added first.
+        pool: Box<str>,
+    },
 }
 
 #[cfg(test)]
@@ -352,7 +372,7 @@ mod tests {
         }
         assert!(matches!(
             UserPools::new(vec![pool("us-east-1_A"), pool("us-east-1_A")]),
-            Err(UserPoolError::SharedIssuer(_))
+            Err(UserPoolError::SharedIssuer { .. })
         ));
     }
 }

@@ -74,7 +74,10 @@ fn check_config_names_the_position_of_an_error() {
     assert_eq!(check(&good, &flags), (Some(0), "the configuration is right\n".into(), String::new()));
     for (text, said) in [
         (good.replace("policy: open}", "policy: closed}"), "routes[2].policy: there is no policy closed at line 15"),
-        (good.replace("default: members\n", ""), "routes: a file with routes names its `default` policy"),
+        (
+            good.replace("default: members\n", ""),
+            "routes: a file with `routes` needs the member `default`, which names a policy",
+        ),
         (good.replace("{path: /guests,", "{path: \"/orders/{order}\", method: GET,"), "routes[3]"),
         (
             good.replace("x-auth-tenant", "x-auth-sub"),
@@ -117,7 +120,7 @@ fn check_config_warns_if_a_template_opens_a_protected_path() {
     assert_eq!(
         stderr,
         "cognito-authz: warning: routes[1]: * * /{service}/health (policy open) opens part of what routes[0], * * /admin/… \
-         (policy admin), protects: /admin/health. If that is not meant, add a route for /admin/health with the policy admin\n"
+         (policy admin), protects: /admin/health. If that is not intended, add a route for /admin/health with the policy admin\n"
     );
     file.write(&format!(
         "{policies}- {{path: '/{{service}}/health', policy: open}}\n- {{path: /admin/health, policy: admin}}\n"

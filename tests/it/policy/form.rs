@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cognito_authz::config::rules::RulesSource;
+use cognito_authz::config::policy::PolicySource;
 use cognito_authz::config::{self, Config, Invocation};
 use cognito_authz::test_policy;
 use serde_json::{Map, Value, json};
@@ -68,7 +68,7 @@ fn everything() -> Value {
 struct Disk {
     directory: TempDir,
     flags: Vec<&'static str>,
-    source: RulesSource,
+    source: PolicySource,
 }
 
 impl Disk {
@@ -79,7 +79,7 @@ impl Disk {
             if alone { vec![] } else { vec!["--user-pool-id", POOL, "--client-id", CLIENT, "--token-use", "any"] };
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("policy.json"), example.to_string()).unwrap();
-        let source = config(directory.path(), &flags).rules_source;
+        let source = config(directory.path(), &flags).policy_source;
         Self { directory, flags, source }
     }
 

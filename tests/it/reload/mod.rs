@@ -120,7 +120,7 @@ async fn an_invalid_file_changes_nothing() {
         ("", "the file is empty"),
         ("policies: {a: {]", "line 1"),
         ("default: nobody", "there is no policy nobody"),
-        ("polices: {}", "there is no such member"),
+        ("polices: {}", "unknown member"),
         ("gone", "cannot be read"),
     ];
     for (number, (broken, why)) in (1..).zip(breaks) {
