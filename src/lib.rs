@@ -9,7 +9,7 @@
 //! - [`user_pool`]: names of a user pool: ids, issuers, JWKS URLs.
 //! - [`reload`]: the rules in effect: pools with their keys, and policies; reloads the policy file when it changes.
 //! - [`ext_authz`]: Envoy's protocol and the gRPC port.
-//! - [`account`]: the account API: sign-up, sign-in, sign-out, profile. [`account::table`] lists the operations.
+//! - [`account`]: the account API: sign-up, sign-in, sign-out, profile. `account/table.rs` lists the operations.
 //! - [`cognito`]: the only module that calls Cognito's user-pool API.
 //! - [`session_cookie`]: browser sessions in cookies, for the account API and the check.
 //! - `admin`: the admin port.

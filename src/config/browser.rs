@@ -6,9 +6,8 @@ use super::endpoint::check_endpoint;
 use super::error::ConfigError;
 use super::options::{BrowserOptions, Options};
 use super::source::Sources;
-use crate::account::carrier::Cookies;
-use crate::account::oauth::HostedUi;
 use crate::account::oauth::state::StateKey;
+use crate::account::{Cookies, HostedUi};
 use crate::files::{self, MAX_SECRET_BYTES};
 use crate::user_pool::ClientId;
 

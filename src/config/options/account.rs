@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::browser::BrowserOptions;
+use crate::account::Issuer;
 use crate::account::cors::Origin;
 use crate::account::rate_limit::Rate;
-use crate::account::totp::Issuer;
 use crate::account::{Prefix, RefreshFlow};
 use crate::config::parse::duration_between;
 use crate::net::listen::ListenAddress;

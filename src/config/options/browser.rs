@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::account::oauth::{AppUri, HostedUiDomain, Scope};
+use crate::account::{AppUri, HostedUiDomain, Scope};
 
 /// Options for browsers.
 #[derive(Args, Debug)]
