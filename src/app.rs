@@ -13,8 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::rate_limit;
-use crate::account::totp::Issuer;
-use crate::account::{self, Account, Settings};
+use crate::account::{self, Account, Issuer, Settings};
 use crate::admin::Admin;
 use crate::authz::{Authorizer, TokenCache};
 use crate::check::Checks;

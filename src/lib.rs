@@ -9,7 +9,7 @@
 //! - [`user_pool`]: what a pool is called: issuers, JWKS URLs.
 //! - [`rulebook`]: the rules in force: pools with their keys, policies; reloaded when the policy file changes.
 //! - [`ext_authz`]: Envoy's protocol and the gRPC port.
-//! - [`account`]: the clients' door: sign-up, sign-in, sign-out, one's own account. [`account::table`] is what there is.
+//! - [`account`]: the account API: sign-up, sign-in, sign-out, a user's own account. `account/table.rs` lists the operations.
 //! - [`cognito`]: the one caller of the user-pool API.
 //! - [`session_cookie`]: browser sessions in cookies, for the account API and the check.
 //! - [`admin`]: the operators' port.

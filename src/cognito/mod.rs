@@ -159,6 +159,27 @@ pub struct Call {
     pub(crate) members: Map<String, Value>,
 }
 
+impl Call {
+    /// `GetUser`: the profile of the access token's user.
+    pub(crate) fn get_user(access_token: &str) -> Self {
+        Self::with_member(Operation::GetUser, "AccessToken", access_token)
+    }
+
+    /// `GlobalSignOut`: ends all sessions of the access token's user.
+    pub(crate) fn global_sign_out(access_token: &str) -> Self {
+        Self::with_member(Operation::GlobalSignOut, "AccessToken", access_token)
+    }
+
+    /// `RevokeToken`: ends the session of a refresh token.
+    pub(crate) fn revoke_token(refresh_token: &str) -> Self {
+        Self::with_member(Operation::RevokeToken, "Token", refresh_token)
+    }
+
+    fn with_member(operation: Operation, name: &str, value: &str) -> Self {
+        Self { operation, user: None, members: Map::from_iter([(name.to_owned(), Value::from(value))]) }
+    }
+}
+
 /// HTTP client for the API of one pool, on behalf of one app client.
 #[derive(Debug)]
 pub struct CognitoClient {

@@ -7,9 +7,8 @@ use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{ConfigError, check_endpoint};
-use crate::account::carrier::Cookies;
 use crate::account::oauth::state::StateKey;
-use crate::account::oauth::{AppUri, HostedUi, HostedUiDomain, Scope};
+use crate::account::{AppUri, Cookies, HostedUi, HostedUiDomain, Scope};
 use crate::file_read::{self, MAX_SECRET_BYTES};
 use crate::user_pool::ClientId;
 

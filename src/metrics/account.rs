@@ -24,7 +24,7 @@ pub(crate) struct Labels<'l> {
 
 /// Metrics of the account API.
 #[derive(Clone, Debug)]
-pub struct AccountMetrics {
+pub(crate) struct AccountMetrics {
     requests: IntCounterVec,
     durations: HistogramVec,
     rate_limited: IntCounterVec,

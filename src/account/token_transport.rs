@@ -1,9 +1,9 @@
-//! How a request and its answer carry tokens: in the body and the `Authorization` header, or, with `--account-cookies`, in
-//! cookies that scripts cannot read.
+//! Transport of tokens in a request and its response: in the body and the `Authorization` header, or, with
+//! `--account-cookies`, in cookies that scripts cannot read.
 //!
-//! What the cookies are and who may use them is for [`crate::session_cookie`] to say; here is when. A client that is no
-//! browser asks for tokens in the body with a header, [`TOKENS`]: then its cookies are neither read nor written, so that
-//! a script in a page gets no token out of a cookie by it. A request with a Bearer token has no cookies read, either.
+//! [`crate::session_cookie`] defines the cookies and which requests may use them. A client that is not a browser asks for
+//! tokens in the body with the header [`TOKENS`]; its cookies are neither read nor written, so that a script in a page
+//! cannot use the header to get a token out of a cookie. The cookies of a request with a Bearer token are not read either.
 
 use std::borrow::Cow;
 
@@ -13,33 +13,27 @@ use http::Method;
 use http::header::{self, AsHeaderName, HeaderMap, HeaderValue};
 use serde_json::Value;
 
+use super::answer::Reply;
+use super::cors::Cors;
 use super::error::{AccountError, Code};
-use super::oauth::{random, state::LIFETIME};
-use super::table::{Flow, Row};
-use super::{Account, Reply};
+use super::oauth::state::{LIFETIME, random};
+use super::settings::Cookies;
+use super::table::{EndsSession, Row};
 use crate::authz::{Denial, credential};
-use crate::cognito::Operation;
 use crate::session_cookie::{self as session, Provenance, Sent, SessionCookie};
 
-/// The header with which a client asks for tokens in the body: `X-Account-Tokens: body`.
-pub const TOKENS: &str = "x-account-tokens";
+/// Header with which a client asks for tokens in the body: `X-Account-Tokens: body`.
+const TOKENS: &str = "x-account-tokens";
 
 const FETCH_SITE: &str = "sec-fetch-site";
 
-/// Settings of browser sessions.
+/// Transport of tokens in one request and its response.
 #[derive(Clone, Copy, Debug)]
-pub struct Cookies {
-    /// Seconds that the refresh cookie stays; as long as the browser if that is not set.
-    pub max_age: Option<u64>,
-}
-
-/// How one request and its answer carry tokens.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Carrier<'h> {
+pub(super) struct TokenTransport<'h> {
     headers: &'h HeaderMap,
-    /// Whether the answer has its tokens in cookies.
-    writes: bool,
-    /// Whether the cookies of the request count.
+    /// Settings of the cookies in the response; `None` if its tokens are in the body.
+    writes: Option<Cookies>,
+    /// `true` if the cookies of the request count.
     reads: bool,
 }
 
@@ -47,15 +41,16 @@ fn values(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = 
     headers.get_all(name).iter().map(HeaderValue::as_bytes)
 }
 
-impl<'h> Carrier<'h> {
-    fn new(headers: &'h HeaderMap, cookies: bool) -> Self {
+impl<'h> TokenTransport<'h> {
+    /// Determines the transport of a request. `cookies` are the settings of browser sessions, if they are enabled.
+    pub(super) fn new(headers: &'h HeaderMap, cookies: Option<Cookies>) -> Self {
         let asks_for_body = Sent::of(values(headers, TOKENS)) == Sent::Once(b"body");
         let bearer = credential::bearer(values(headers, header::AUTHORIZATION));
-        let writes = cookies && !asks_for_body;
-        Self { headers, writes, reads: writes && bearer == Ok(None) }
+        let writes = cookies.filter(|_| !asks_for_body);
+        Self { headers, writes, reads: writes.is_some() && bearer == Ok(None) }
     }
 
-    /// Whether the cookies of the request count.
+    /// `true` if the cookies of the request count.
     pub(super) fn reads(&self) -> bool {
         self.reads
     }
@@ -68,7 +63,7 @@ impl<'h> Carrier<'h> {
         if self.reads { Ok(session::read(cookie, self.cookies())?) } else { Ok(None) }
     }
 
-    /// The access token in the request's cookies.
+    /// Returns the access token in the request's cookies.
     ///
     /// # Errors
     /// [`Denial`] for cookies that do not hold exactly one token.
@@ -76,55 +71,56 @@ impl<'h> Carrier<'h> {
         self.read(SessionCookie::Access)
     }
 
-    /// The refresh token in the request's cookies.
+    /// Returns the refresh token in the request's cookies.
     ///
     /// # Errors
-    /// [`AccountError`] 401 for cookies that make no sense.
+    /// [`AccountError`] 401 for cookies that do not hold exactly one token.
     pub(super) fn refresh_token(&self) -> Result<Option<Cow<'h, str>>, AccountError> {
         self.read(SessionCookie::Refresh).map_err(|_| AccountError::new(401, Code::InvalidToken))
     }
 
-    /// Which browser began a sign-in, as its cookie says: empty where no cookies are used, `None` if it has none.
+    /// Returns the identifier of the browser that started a sign-in, from its cookie. It is empty if no cookies are used,
+    /// and `None` if the browser has none.
     ///
     /// # Errors
-    /// [`AccountError`] 401 for cookies that make no sense.
+    /// [`AccountError`] 401 for cookies that are damaged or repeated.
     pub(super) fn browser(&self) -> Result<Option<Cow<'h, str>>, AccountError> {
-        if !self.writes {
+        if self.writes.is_none() {
             return Ok(Some(Cow::Borrowed("")));
         }
         let cookie = session::read(SessionCookie::Browser, self.cookies());
         cookie.map_err(|_| AccountError::new(401, Code::InvalidToken))
     }
 
-    /// The same at the beginning of a sign-in, with the cookies to set. A browser that has begun one before, in another
-    /// tab, keeps its number, so that both can be finished.
+    /// Returns the browser's identifier at the start of a sign-in, and the cookies to set. A browser that has started
+    /// another sign-in before, in another tab, keeps its identifier, so that both can be completed.
     ///
     /// # Errors
-    /// [`AccountError`] 503: the system has no random numbers at the moment.
+    /// [`AccountError`] 503 if the system has no random numbers at the moment.
     pub(super) fn begin_in_browser(&self) -> Result<(String, Vec<String>), AccountError> {
         let browser = match self.browser() {
             Ok(Some(browser)) => browser.into_owned(),
             Ok(None) | Err(_) => URL_SAFE_NO_PAD.encode(random::<16>()?),
         };
-        if !self.writes {
+        if self.writes.is_none() {
             return Ok((browser, Vec::new()));
         }
         let cookies = session::set(SessionCookie::Browser, &browser, Some(LIFETIME.unsigned_abs()), self.cookies());
         Ok((browser, cookies.map_err(|_| AccountError::unavailable())?))
     }
 
-    /// Cookies instead of the tokens in an answer.
+    /// Moves the tokens of a response from its body to cookies.
     ///
     /// # Errors
-    /// [`AccountError`] 502 for a token that no cookie can hold.
-    fn pack(&self, reply: &mut Reply, settings: Cookies) -> Result<(), AccountError> {
+    /// [`AccountError`] 502 for a token that does not fit into cookies.
+    fn move_tokens(&self, reply: &mut Reply, settings: Cookies) -> Result<(), AccountError> {
         let Some(body) = reply.body.as_object_mut() else { return Ok(()) };
         let Some(access) = body.remove("accessToken") else { return Ok(()) };
-        let lives = body.get("expiresIn").and_then(Value::as_u64);
+        let lifetime = body.get("expiresIn").and_then(Value::as_u64);
         body.remove("idToken");
         let refresh = body.remove("refreshToken");
         let tokens =
-            [(SessionCookie::Access, Some(access), lives), (SessionCookie::Refresh, refresh, settings.max_age)];
+            [(SessionCookie::Access, Some(access), lifetime), (SessionCookie::Refresh, refresh, settings.max_age)];
         for (cookie, token, max_age) in tokens {
             let Some(token) = token else { continue };
             let set = session::set(cookie, token.as_str().unwrap_or_default(), max_age, self.cookies());
@@ -136,74 +132,64 @@ impl<'h> Carrier<'h> {
         Ok(())
     }
 
-    /// Takes both tokens away.
+    /// Deletes the cookies of both tokens.
     fn clear(&self) -> impl Iterator<Item = String> {
         [SessionCookie::Access, SessionCookie::Refresh]
             .into_iter()
             .flat_map(|cookie| session::clear(cookie, self.cookies()))
     }
-}
 
-impl Account {
-    /// How this request carries tokens.
-    pub(super) fn carrier<'h>(&self, headers: &'h HeaderMap) -> Carrier<'h> {
-        Carrier::new(headers, self.settings.cookies.is_some())
-    }
-
-    /// Refuses a request with cookies that may be the doing of another site's page.
+    /// Rejects a request with cookies that a page of another site may have caused.
     ///
     /// # Errors
     /// [`AccountError`] 403.
-    pub(super) fn guard(&self, carrier: &Carrier<'_>, method: &Method) -> Result<(), AccountError> {
-        let of = |name| Sent::of(values(carrier.headers, name));
+    pub(super) fn reject_cross_site(&self, method: &Method, cors: &Cors) -> Result<(), AccountError> {
+        let of = |name| Sent::of(values(self.headers, name));
         let request = Provenance {
             method: method.as_str().as_bytes(),
             is_upgrade: false,
             host: of(header::HOST),
             origin: of(header::ORIGIN),
-            fetch_site: Sent::of(values(carrier.headers, FETCH_SITE)),
+            fetch_site: Sent::of(values(self.headers, FETCH_SITE)),
         };
-        if carrier.reads && session::is_cross_site(&request, self.settings.cors.origins()) {
+        if self.reads && session::is_cross_site(&request, cors.origins()) {
             return Err(AccountError::new(403, Code::CrossSite));
         }
         Ok(())
     }
 
-    /// The same for a GET that sets a cookie: a browser says where such a request comes from, and has to say something
-    /// good. Who says nothing is none, and has no cookies that another site could change.
+    /// The same for a GET that sets a cookie. Browsers send the origin of such a request, and it has to be allowed. A
+    /// client that sends none is not a browser, and has no cookies that another site could change.
     ///
     /// # Errors
     /// [`AccountError`] 403.
-    pub(super) fn guard_beginning(&self, carrier: &Carrier<'_>) -> Result<(), AccountError> {
-        let is_browser = [header::ORIGIN.as_str(), FETCH_SITE].iter().any(|name| carrier.headers.contains_key(*name));
-        if is_browser { self.guard(carrier, &Method::POST) } else { Ok(()) }
+    pub(super) fn reject_cross_site_start(&self, cors: &Cors) -> Result<(), AccountError> {
+        let is_browser = [header::ORIGIN.as_str(), FETCH_SITE].iter().any(|name| self.headers.contains_key(*name));
+        if is_browser { self.reject_cross_site(&Method::POST, cors) } else { Ok(()) }
     }
 
-    /// Puts the tokens of an answer into cookies, or takes them away when somebody has signed out; what to set.
+    /// Moves the tokens of a response to cookies, or deletes the cookies if the session has ended. Returns the values of
+    /// `Set-Cookie`.
     ///
-    /// What is over is taken away when Cognito has said so, or when there is nothing in the cookies that could be signed
-    /// out. It stays while Cognito does not answer: who tries again needs it.
-    pub(super) fn pack(
-        &self,
-        carrier: &Carrier<'_>,
-        row: Option<&'static Row>,
-        result: &mut Result<Reply, AccountError>,
-    ) -> Vec<String> {
-        let Some(settings) = self.settings.cookies.filter(|_| carrier.writes) else { return Vec::new() };
+    /// The cookies are deleted once Cognito has confirmed the end, or if they hold nothing that could be signed out. They
+    /// stay while Cognito is unavailable, because the browser needs them to try again.
+    pub(super) fn pack(&self, row: Option<&'static Row>, result: &mut Result<Reply, AccountError>) -> Vec<String> {
+        let Some(settings) = self.writes else { return Vec::new() };
         if let Ok(reply) = result
-            && let Err(error) = carrier.pack(reply, settings)
+            && let Err(error) = self.move_tokens(reply, settings)
         {
             *result = Err(error);
         }
-        let is_over = match result {
-            Ok(_) if row.is_some_and(|row| row.operation == Operation::DeleteUser) => true,
-            _ if row.is_none_or(|row| row.flow != Flow::Logout) => false,
-            Ok(_) => true,
-            Err(error) => carrier.reads && matches!(error.code, Code::InvalidToken | Code::ScopeMissing),
+        let has_ended = match (row.map_or(EndsSession::Never, |row| row.ends_session), &*result) {
+            (EndsSession::Never, _) | (EndsSession::OnSuccess, Err(_)) => false,
+            (EndsSession::OnSuccess | EndsSession::OnSuccessOrDeadToken, Ok(_)) => true,
+            (EndsSession::OnSuccessOrDeadToken, Err(error)) => {
+                self.reads && matches!(error.code, Code::InvalidToken | Code::ScopeMissing)
+            }
         };
         let mut cookies = result.as_mut().map(|reply| std::mem::take(&mut reply.cookies)).unwrap_or_default();
-        if is_over {
-            cookies.extend(carrier.clear());
+        if has_ended {
+            cookies.extend(self.clear());
         }
         cookies
     }
@@ -215,14 +201,14 @@ mod tests {
     use http::HeaderName;
 
     #[test]
-    fn cookies_count_when_nothing_else_does() {
+    fn cookies_are_used_unless_another_transport_is() {
         for (cookies, headers, expected) in [
             (false, &[][..], (false, false)),
             (true, &[], (true, true)),
             (true, &[("authorization", "Bearer t")], (true, false)),
             (true, &[("authorization", "Bearer")], (true, false)),
             (true, &[("authorization", "")], (true, true)),
-            // Browsers add these by themselves, for pages of any site.
+            // Browsers add these on their own, for pages of any site.
             (true, &[("authorization", "Basic dTpw")], (true, true)),
             (true, &[("authorization", "Negotiate x")], (true, true)),
             (true, &[("x-account-tokens", "body")], (false, false)),
@@ -233,8 +219,8 @@ mod tests {
             for (name, value) in headers {
                 sent.append(HeaderName::from_static(name), HeaderValue::from_static(value));
             }
-            let carrier = Carrier::new(&sent, cookies);
-            assert_eq!((carrier.writes, carrier.reads), expected, "{headers:?}");
+            let transport = TokenTransport::new(&sent, cookies.then_some(Cookies { max_age: None }));
+            assert_eq!((transport.writes.is_some(), transport.reads), expected, "{headers:?}");
         }
     }
 }
