@@ -1,8 +1,8 @@
 //! White space and control characters in values of HTTP header fields.
 //!
-//! Only spaces and tabs are optional white space (`OWS`, RFC 9110 section 5.6.3). All code that trims a value from a client
-//! uses these functions. `str::trim` also removes line breaks, form feeds, vertical tabs and Unicode white space, which
-//! other parsers of the same value keep.
+//! Only spaces and tabs are optional white space (`OWS`, RFC 9110 section 5.6.3). All code that trims a value from a
+//! client uses these functions. `str::trim` also removes line breaks, form feeds, vertical tabs and Unicode white
+//! space, which other parsers of the same value keep.
 
 /// Removes spaces and tabs at both ends of a value.
 pub fn trim(mut value: &[u8]) -> &[u8] {

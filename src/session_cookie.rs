@@ -1,19 +1,20 @@
 //! Browser sessions in cookies: their names, writing and reading tokens, removing them from a request, and the requests
 //! that may use them.
 //!
-//! The account API sets these cookies and the check reads them, both with these functions. Nothing here depends on accounts,
-//! contents of tokens or HTTP libraries; values are the bytes that were sent. Start with [`read`], [`cut`] and
+//! The account API sets these cookies and the check reads them, both with these functions. Nothing here depends on
+//! accounts, contents of tokens or HTTP libraries; values are the bytes that were sent. Start with [`read`], [`cut`]
+//! and
 //! [`is_cross_site`].
 //!
 //! - The names start with `__Host-`, so that browsers accept them only with `Secure`, `Path=/` and without `Domain`. No
 //!   other host of the same site can set or shadow them (RFC 6265bis section 4.1.3).
-//! - A cookie holds about 4 KiB (RFC 6265bis section 5.6: name and value together). A longer token is split into pieces,
-//!   `NAME`, `NAME.1`, `NAME.2`, ... The first piece starts with the number of pieces (`3~`), so that pieces of an earlier,
-//!   longer token are never read as part of this one.
+//! - A cookie holds about 4 KiB (RFC 6265bis section 5.6: name and value together). A longer token is split into
+//!   pieces, `NAME`, `NAME.1`, `NAME.2`, ... The first piece starts with the number of pieces (`3~`), so that pieces of
+//!   an earlier, longer token are never read as part of this one.
 //! - A request that uses them has to come from a page of the same origin or of a listed one ([`is_cross_site`]).
 //!   `SameSite=Strict` is not enough, because a site can have several origins.
-//! - In a request with a Bearer token, the cookies are not read, because the token takes precedence: a page of another site
-//!   cannot make a browser send one. The cookies are removed all the same.
+//! - In a request with a Bearer token, the cookies are not read, because the token takes precedence: a page of another
+//!   site cannot make a browser send one. The cookies are removed all the same.
 
 mod provenance;
 
@@ -73,8 +74,8 @@ pub enum CookieError {
     TooLarge,
 }
 
-/// Reads the token in `cookie`, if there is one. `headers` are the values of all `Cookie` headers of a request. An empty
-/// cookie counts as absent.
+/// Reads the token in `cookie`, if there is one. `headers` are the values of all `Cookie` headers of a request. An
+/// empty cookie counts as absent.
 ///
 /// # Errors
 /// [`CookieError`]. Such a request must not be treated like one without a cookie.
@@ -134,7 +135,8 @@ pub fn is_any_in<'h>(mut headers: impl Iterator<Item = &'h [u8]>) -> bool {
 /// Removes our cookies, in any spelling and state, from the value of one `Cookie` header. Returns `None` if it contains
 /// none. If the result is empty, the whole header has to be removed. Other cookies keep their bytes and their order.
 ///
-/// This also works for several headers that were joined with commas, as Envoy does for a check unless it sends raw headers.
+/// This also works for several headers that were joined with commas, as Envoy does for a check unless it sends raw
+/// headers.
 pub fn cut(header: &[u8]) -> Option<Vec<u8>> {
     if !is_any_in(iter::once(header)) {
         return None;
@@ -146,9 +148,9 @@ pub fn cut(header: &[u8]) -> Option<Vec<u8>> {
     Some(kept.filter(|pair| !pair.is_empty()).collect::<Vec<_>>().join(&b"; "[..]))
 }
 
-/// Returns the `Set-Cookie` values that write `token` to `cookie`. It expires after `max_age` seconds; without `max_age` the
-/// browser deletes it when it closes. Pieces of an earlier token that are in the request's `Cookie` headers (`sent`) and
-/// that this token does not overwrite are deleted.
+/// Returns the `Set-Cookie` values that write `token` to `cookie`. It expires after `max_age` seconds; without
+/// `max_age` the browser deletes it when it closes. Pieces of an earlier token that are in the request's `Cookie`
+/// headers (`sent`) and that this token does not overwrite are deleted.
 ///
 /// # Errors
 /// [`CookieError::Malformed`] for a string that is not a token, and [`CookieError::TooLarge`].
@@ -179,8 +181,8 @@ pub fn set<'h>(
     Ok(written.chain(gone).collect())
 }
 
-/// Returns the `Set-Cookie` values that delete `cookie` and those of its pieces that are in the request's `Cookie` headers
-/// (`sent`).
+/// Returns the `Set-Cookie` values that delete `cookie` and those of its pieces that are in the request's `Cookie`
+/// headers (`sent`).
 pub fn clear<'h>(cookie: SessionCookie, sent: impl Iterator<Item = &'h [u8]>) -> Vec<String> {
     let left = names_in(cookie, sent);
     let is_there = |name: &String| name == cookie.name() || left.contains(&name.as_bytes());
@@ -214,9 +216,9 @@ fn pairs(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 
 /// Splits the text between two semicolons at a comma, if two `Cookie` headers were joined there.
 ///
-/// That is certain only after a cookie of ours, because no token contains a comma. In another cookie, the comma can be part
-/// of the value, and every host of the site can set such a cookie. So text after it that looks like a cookie of ours must
-/// not count.
+/// That is certain only after a cookie of ours, because no token contains a comma. In another cookie, the comma can be
+/// part of the value, and every host of the site can set such a cookie. So text after it that looks like a cookie of
+/// ours must not count.
 fn lines(part: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(part);
     iter::from_fn(move || {
@@ -261,8 +263,8 @@ fn is_our_pair(pair: &[u8]) -> bool {
     })
 }
 
-/// `true` for characters of Bearer tokens (RFC 6750 `b64token`), which include those of JWTs and JWEs. Cookies may contain
-/// all of them.
+/// `true` for characters of Bearer tokens (RFC 6750 `b64token`), which include those of JWTs and JWEs. Cookies may
+/// contain all of them.
 fn is_of_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)
 }

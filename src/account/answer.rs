@@ -170,8 +170,8 @@ impl Context {
         Ok(Reply { has_refresh_token, ..Reply::success(200, body) })
     }
 
-    /// Verifies a token that Cognito has just issued. Returns `None` if its key is not available, or newer than the last
-    /// fetch: that says nothing against the token, and a check will look for the key again.
+    /// Verifies a token that Cognito has just issued. Returns `None` if its key is not available, or newer than the
+    /// last fetch: that says nothing against the token, and a check will look for the key again.
     async fn verify_issued(
         &self,
         token: &str,
@@ -221,8 +221,8 @@ fn challenge(answer: &Map<String, Value>) -> Option<Reply> {
     Some(Reply { outcome: CHALLENGE, ..Reply::success(200, body) })
 }
 
-/// Makes a profile from the response of `GetUser`. Names of attributes and of second factors are Cognito's, and any can be
-/// added.
+/// Makes a profile from the response of `GetUser`. Names of attributes and of second factors are Cognito's, and any can
+/// be added.
 pub(super) fn profile(answer: &Map<String, Value>) -> Result<Map<String, Value>, AccountError> {
     let text = |name: &str| text(answer, name);
     let mut attributes = attributes(answer);

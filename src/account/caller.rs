@@ -1,8 +1,8 @@
 //! The caller of a request: its network address and its access token.
 //!
 //! Behind proxies the connection's address is a proxy's. `X-Forwarded-For` has the client's, but only the entries that
-//! trusted proxies appended can be believed. So it is read from the right, and only as far as `--trusted-hops` says. The
-//! rest of the header is the client's text and is not read, so that no header raises a client's limits.
+//! trusted proxies appended can be believed. So it is read from the right, and only as far as `--trusted-hops` says.
+//! The rest of the header is the client's text and is not read, so that no header raises a client's limits.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -117,8 +117,8 @@ pub(super) enum Address {
 }
 
 impl Address {
-    /// Returns the address of a request over a connection from `peer` (`None` for a Unix socket). `hops` is the number of
-    /// proxies in front, `None` if `--trusted-hops` is unset.
+    /// Returns the address of a request over a connection from `peer` (`None` for a Unix socket). `hops` is the number
+    /// of proxies in front, `None` if `--trusted-hops` is unset.
     fn of(headers: &HeaderMap, peer: Option<IpAddr>, hops: Option<usize>) -> Self {
         let peer = peer.map(|peer| peer.to_canonical());
         let hops = match (hops, peer) {

@@ -1,5 +1,5 @@
-//! The parts that all handlers of operations share. Handlers are methods of [`Context`], each group in its own file; none
-//! of them imports the service that calls them.
+//! The parts that all handlers of operations share. Handlers are methods of [`Context`], each group in its own file;
+//! none of them imports the service that calls them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

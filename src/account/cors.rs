@@ -1,5 +1,5 @@
-//! CORS: the other origins whose pages may use the account API. They are listed and compared exactly. By default there are
-//! none, and `*` is not accepted, because these routes handle passwords.
+//! CORS: the other origins whose pages may use the account API. They are listed and compared exactly. By default there
+//! are none, and `*` is not accepted, because these routes handle passwords.
 
 use std::str::FromStr;
 

@@ -1,5 +1,5 @@
-//! Rate limits of operations: the keys that a request counts for in addition to its address, and the knowledge about users'
-//! names that responses of Cognito bring.
+//! Rate limits of operations: the keys that a request counts for in addition to its address, and the knowledge about
+//! users' names that responses of Cognito bring.
 //!
 //! An attempt at a password or a code counts for the name in the request; a message counts for every recipient in the
 //! request. [`rate_limit`](super::rate_limit) keeps the counts.

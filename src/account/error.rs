@@ -173,8 +173,8 @@ pub(super) fn judge(row: &Row, error: &CognitoError, context: ErrorContext) -> J
     }
 }
 
-/// `true` for errors that depend on the user's state: the user does not exist, is disabled or confirmed, has no address,
-/// or has been sent too many messages.
+/// `true` for errors that depend on the user's state: the user does not exist, is disabled or confirmed, has no
+/// address, or has been sent too many messages.
 fn is_about_the_user(refusal: &Refusal) -> bool {
     use ErrorName::{
         CodeDeliveryFailure, InvalidParameter, LimitExceeded, NotAuthorized, PasswordResetRequired,

@@ -1,5 +1,5 @@
-//! HTTP side of the account API: routes, CORS, cookies, responses, and the metrics and log line of a request. It knows no
-//! operation: [`Service`] runs them.
+//! HTTP side of the account API: routes, CORS, cookies, responses, and the metrics and log line of a request. It knows
+//! no operation: [`Service`] runs them.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,13 +1,13 @@
-//! The account API: the auth routes that applications usually write themselves (sign up, sign in, sign out, ...). It takes
-//! and returns JSON and calls Cognito's user-pool API.
+//! The account API: the auth routes that applications usually write themselves (sign up, sign in, sign out, ...). It
+//! takes and returns JSON and calls Cognito's user-pool API.
 //!
 //! Operations are rows of one table ([`table`]). Reading order: `http.rs` routes a request and writes the response;
 //! [`Service`] runs one operation: address limit, access token, body, user limit, handler. Handlers are methods of
-//! [`context::Context`], in `session.rs`, `own_account.rs` and `oauth.rs`; most operations need none, only `call.rs` and
-//! `answer.rs`.
+//! [`context::Context`], in `session.rs`, `own_account.rs` and `oauth.rs`; most operations need none, only `call.rs`
+//! and `answer.rs`.
 //!
-//! Responses do not reveal who has an account: see [`error::judge`] and `--account-min-failure-time`. Nothing from a request
-//! or a response is logged except names of operations and of Cognito's errors.
+//! Responses do not reveal who has an account: see [`error::judge`] and `--account-min-failure-time`. Nothing from a
+//! request or a response is logged except names of operations and of Cognito's errors.
 
 mod answer;
 mod body;

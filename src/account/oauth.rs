@@ -1,9 +1,9 @@
 //! Sign-in at Cognito's hosted pages, and through them at Google, Facebook, Apple, SAML and OIDC providers: the
 //! authorization code grant with PKCE (RFC 6749 section 4.1, RFC 7636), following RFC 9700.
 //!
-//! `GET /oauth/authorize-url` returns the URL to send the browser to, with a state ([`state`]) and the challenge of a new
-//! verifier. `POST /oauth/token` takes the parameters of the redirect, checks the state, and exchanges the code; the
-//! app client's secret is added here. Redirect URIs are compared exactly with a list.
+//! `GET /oauth/authorize-url` returns the URL to send the browser to, with a state ([`state`]) and the challenge of a
+//! new verifier. `POST /oauth/token` takes the parameters of the redirect, checks the state, and exchanges the code;
+//! the app client's secret is added here. Redirect URIs are compared exactly with a list.
 
 pub(crate) mod state;
 
@@ -123,7 +123,8 @@ impl Oauth {
     /// Exchanges a code for tokens.
     ///
     /// # Errors
-    /// [`AccountError`]: 400 for a state, a URI or a code that is not valid; otherwise the translation of Cognito's error.
+    /// [`AccountError`]: 400 for a state, a URI or a code that is not valid; otherwise the translation of Cognito's
+    /// error.
     pub(super) async fn exchange(
         &self,
         context: &Context,
@@ -138,8 +139,8 @@ impl Oauth {
         let refused = || AccountError::new(row.refusal, Code::InvalidState);
         let browser = transport.browser()?.ok_or_else(refused)?;
         let binding = Binding { challenge: &challenge(verifier), redirect_uri, browser: &browser };
-        // The state is used up before the call of Cognito, so that a second request with it makes no call. Only a client
-        // that knows the verifier can use it up.
+        // The state is used up before the call of Cognito, so that a second request with it makes no call. Only a
+        // client that knows the verifier can use it up.
         let used = self.states.redeem(text("state"), &binding, unix_now()).ok_or_else(refused)?;
         let grant = CodeGrant { code: text("code"), verifier, redirect_uri };
         match context.client.exchange_code(&self.settings.domain.0, &grant, deadline).await {

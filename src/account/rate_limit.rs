@@ -1,9 +1,10 @@
 //! Rate limits: requests per address, attempts per user and address, attempts per user from all addresses, and messages
 //! per recipient.
 //!
-//! A limit `N/duration` is a bucket of N that refills within the duration (GCRA, from `governor`); the limit of a user is a
-//! pair of buckets ([`bucket::Guard`]). Buckets are stored under a keyed hash, so that no address and no name is stored, in
-//! a cache of fixed size. When it is full, the least used bucket is evicted, which is not the one of an attacker.
+//! A limit `N/duration` is a bucket of N that refills within the duration (GCRA, from `governor`); the limit of a user
+//! is a pair of buckets ([`bucket::Guard`]). Buckets are stored under a keyed hash, so that no address and no name is
+//! stored, in a cache of fixed size. When it is full, the least used bucket is evicted, which is not the one of an
+//! attacker.
 //! [`names`] maps the names of a user to each other.
 
 mod bucket;
@@ -99,8 +100,8 @@ impl RateLimits {
         self.judge("sends", recipients.iter().try_for_each(|recipient| self.sends.take(recipient)))
     }
 
-    /// Counts the message of a sign-in, in addition to the attempt. It has buckets of its own, of the same kind as those for
-    /// attempts: an attacker who uses up a user's messages must not keep the user from signing in.
+    /// Counts the message of a sign-in, in addition to the attempt. It has buckets of its own, of the same kind as
+    /// those for attempts: an attacker who uses up a user's messages must not keep the user from signing in.
     ///
     /// # Errors
     /// Seconds to wait.
@@ -109,8 +110,8 @@ impl RateLimits {
         self.judge("sends", taken.map_err(|(_, wait)| wait))
     }
 
-    /// Learns that `name` belongs to `user`, after an attempt from `address` that was counted for the name only. If that is
-    /// new, the attempt counts for the user, too.
+    /// Learns that `name` belongs to `user`, after an attempt from `address` that was counted for the name only. If
+    /// that is new, the attempt counts for the user, too.
     pub(super) fn names_user(&self, address: &Address, name: &str, user: &str) {
         if let Some(user) = self.names.learn(name, user) {
             // The attempt is over, so an exceeded limit affects only later attempts.
@@ -136,8 +137,8 @@ impl RateLimits {
     }
 }
 
-/// Returns the network that a request counts for: the one of its address, or one for all requests whose address cannot be
-/// read. `None` for Unix sockets.
+/// Returns the network that a request counts for: the one of its address, or one for all requests whose address cannot
+/// be read. `None` for Unix sockets.
 fn network(address: &Address) -> Option<Network> {
     match address {
         Address::Client(address) | Address::Peer(address) => Some(Some(prefix(*address))),

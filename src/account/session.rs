@@ -1,14 +1,14 @@
 //! Refreshing and ending a session.
 //!
-//! If the app client rotates refresh tokens, a refresh has an effect: the old token stops working, and only the response
-//! has the new one. So there is one call at a time for each refresh token, two tabs that refresh at once share it, and it
-//! continues when its client disconnects. The result of such a call is kept for a while, for the client that retries with
-//! the old token.
+//! If the app client rotates refresh tokens, a refresh has an effect: the old token stops working, and only the
+//! response has the new one. So there is one call at a time for each refresh token, two tabs that refresh at once share
+//! it, and it continues when its client disconnects. The result of such a call is kept for a while, for the client that
+//! retries with the old token.
 //!
-//! Signing out calls `GlobalSignOut` with the access token, `RevokeToken` with the refresh token, or both. The session at
-//! the hosted sign-in pages is a cookie of their domain: only the browser can end it, and the response has the URL. A
-//! sign-out succeeds only once Cognito has confirmed it. `NotAuthorized` is a confirmation for a verified token with the
-//! required scope, because such a token can only have been revoked before; for other tokens it is not.
+//! Signing out calls `GlobalSignOut` with the access token, `RevokeToken` with the refresh token, or both. The session
+//! at the hosted sign-in pages is a cookie of their domain: only the browser can end it, and the response has the URL.
+//! A sign-out succeeds only once Cognito has confirmed it. `NotAuthorized` is a confirmation for a verified token with
+//! the required scope, because such a token can only have been revoked before; for other tokens it is not.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -180,7 +180,8 @@ impl Context {
             None => {}
             Some(refresh) => match self.client.call(Call::revoke_token(refresh), deadline).await {
                 Ok(_) => {}
-                // `GlobalSignOut` has ended all sessions of the user, so a token that cannot be revoked does not matter.
+                // `GlobalSignOut` has ended all sessions of the user, so a token that cannot be revoked does not
+                // matter.
                 Err(_) if manager.is_some() => {}
                 Err(error) => return self.settle(row, &error, false),
             },

@@ -117,8 +117,8 @@ impl Issuer {
         issuer.unwrap_or_else(|| Self(other.chars().filter(|c| *c != ':').take(64).collect()))
     }
 
-    /// Returns `otpauth://totp/…` for a secret, in the Key Uri Format of Google Authenticator, which all authenticator apps
-    /// read. Algorithm, digits and period are the format's defaults, which Cognito
+    /// Returns `otpauth://totp/…` for a secret, in the Key Uri Format of Google Authenticator, which all authenticator
+    /// apps read. Algorithm, digits and period are the format's defaults, which Cognito
     /// uses.
     pub(super) fn url(&self, account: Option<&str>, secret: &str) -> String {
         let encoded = |text| utf8_percent_encode(text, ENCODED).to_string();

@@ -1,8 +1,8 @@
 //! The operations of the account API, as rows of one table.
 //!
 //! A row is a route. Its columns say what a request may contain, which operation of Cognito is called, what Cognito's
-//! errors mean, and what the response is. A new operation is a new row; the compiler demands every column. The `OpenAPI`
-//! document (`openapi.rs`) is made from the same rows.
+//! errors mean, and what the response is. A new operation is a new row; the compiler demands every column. The
+//! `OpenAPI` document (`openapi.rs`) is made from the same rows.
 //!
 //! Rows for signing up, in and out are in `table/entry.rs`, rows for a signed-in user's own account in `table/own.rs`.
 //! `table/meaning.rs` describes the meaning of Cognito's errors.

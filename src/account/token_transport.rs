@@ -1,9 +1,10 @@
 //! Transport of tokens in a request and its response: in the body and the `Authorization` header, or, with
 //! `--account-cookies`, in cookies that scripts cannot read.
 //!
-//! [`crate::session_cookie`] defines the cookies and which requests may use them. A client that is not a browser asks for
-//! tokens in the body with the header [`TOKENS`]; its cookies are neither read nor written, so that a script in a page
-//! cannot use the header to get a token out of a cookie. The cookies of a request with a Bearer token are not read either.
+//! [`crate::session_cookie`] defines the cookies and which requests may use them. A client that is not a browser asks
+//! for tokens in the body with the header [`TOKENS`]; its cookies are neither read nor written, so that a script in a
+//! page cannot use the header to get a token out of a cookie. The cookies of a request with a Bearer token are not read
+//! either.
 
 use std::borrow::Cow;
 
@@ -79,8 +80,8 @@ impl<'h> TokenTransport<'h> {
         self.read(SessionCookie::Refresh).map_err(|_| AccountError::new(401, Code::InvalidToken))
     }
 
-    /// Returns the identifier of the browser that started a sign-in, from its cookie. It is empty if no cookies are used,
-    /// and `None` if the browser has none.
+    /// Returns the identifier of the browser that started a sign-in, from its cookie. It is empty if no cookies are
+    /// used, and `None` if the browser has none.
     ///
     /// # Errors
     /// [`AccountError`] 401 for cookies that are damaged or repeated.
@@ -168,11 +169,11 @@ impl<'h> TokenTransport<'h> {
         if is_browser { self.reject_cross_site(&Method::POST, cors) } else { Ok(()) }
     }
 
-    /// Moves the tokens of a response to cookies, or deletes the cookies if the session has ended. Returns the values of
-    /// `Set-Cookie`.
+    /// Moves the tokens of a response to cookies, or deletes the cookies if the session has ended. Returns the values
+    /// of `Set-Cookie`.
     ///
-    /// The cookies are deleted once Cognito has confirmed the end, or if they hold nothing that could be signed out. They
-    /// stay while Cognito is unavailable, because the browser needs them to try again.
+    /// The cookies are deleted once Cognito has confirmed the end, or if they hold nothing that could be signed out.
+    /// They stay while Cognito is unavailable, because the browser needs them to try again.
     pub(super) fn pack(&self, row: Option<&'static Row>, result: &mut Result<Reply, AccountError>) -> Vec<String> {
         let Some(settings) = self.writes else { return Vec::new() };
         if let Ok(reply) = result

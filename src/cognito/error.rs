@@ -1,7 +1,7 @@
 //! Errors of Cognito. They are distinguished by *name*, because nearly all of them have status 400 (AWS JSON 1.1).
 //!
-//! Messages are read only here, for the few distinctions that names do not make, and are not stored, because some of them
-//! repeat the caller's input. The only exception is the message about the pool's password policy.
+//! Messages are read only here, for the few distinctions that names do not make, and are not stored, because some of
+//! them repeat the caller's input. The only exception is the message about the pool's password policy.
 
 use serde_json::Value;
 
@@ -228,8 +228,8 @@ impl ErrorAnswer {
     }
 }
 
-/// Parses an error of the token endpoint (RFC 6749 section 5.2): a name in JSON, with status 400 or 401. The description
-/// is not read.
+/// Parses an error of the token endpoint (RFC 6749 section 5.2): a name in JSON, with status 400 or 401. The
+/// description is not read.
 pub(super) fn read_oauth(status: u16, body: &[u8]) -> ErrorAnswer {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let name = body.get("error").and_then(Value::as_str).unwrap_or_default();

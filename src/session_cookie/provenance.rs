@@ -39,14 +39,14 @@ pub struct Provenance<'r> {
 
 /// `true` if a page of another site may have caused the request, so that it must not use cookies.
 ///
-/// GET, HEAD and OPTIONS may use cookies: they are safe (RFC 9110 section 9.2.1), and pages of other origins cannot read the
-/// response. TRACE may not, although it is safe by that section, because its response repeats the request with its cookies.
-/// Other methods need an `Origin` that is the host's own or one of `listed`. Without an `Origin`, they need a
-/// `Sec-Fetch-Site` of `same-origin` or `none` (the user caused the request). With neither header they must not use
-/// cookies: browsers send one of them, and other clients do not need cookies.
+/// GET, HEAD and OPTIONS may use cookies: they are safe (RFC 9110 section 9.2.1), and pages of other origins cannot
+/// read the response. TRACE may not, although it is safe by that section, because its response repeats the request with
+/// its cookies. Other methods need an `Origin` that is the host's own or one of `listed`. Without an `Origin`, they
+/// need a `Sec-Fetch-Site` of `same-origin` or `none` (the user caused the request). With neither header they must not
+/// use cookies: browsers send one of them, and other clients do not need cookies.
 ///
-/// The host's own origin is `https` with the same host and port. Plain `http` is accepted for this machine only, because
-/// elsewhere anyone on the network path can forge a page of it.
+/// The host's own origin is `https` with the same host and port. Plain `http` is accepted for this machine only,
+/// because elsewhere anyone on the network path can forge a page of it.
 pub fn is_cross_site<'l>(request: &Provenance<'_>, listed: impl IntoIterator<Item = &'l [u8]>) -> bool {
     if !request.is_upgrade && [&b"GET"[..], b"HEAD", b"OPTIONS"].contains(&request.method) {
         return false;

@@ -1,13 +1,14 @@
-//! The `state` of a sign-in at the hosted pages (RFC 6749 section 10.12): made here, bound to one request, usable once, and
-//! not stored.
+//! The `state` of a sign-in at the hosted pages (RFC 6749 section 10.12): made here, bound to one request, usable once,
+//! and not stored.
 //!
 //! A state consists of a random number, its expiry, and an HMAC over both and over its binding: the challenge of the
-//! code verifier, the redirect URI, and, with cookies, the browser. So a state cannot be forged, moved to another request,
-//! or used with another verifier, and replicas do not have to share a store. Used states are remembered until they expire.
+//! code verifier, the redirect URI, and, with cookies, the browser. So a state cannot be forged, moved to another
+//! request, or used with another verifier, and replicas do not have to share a store. Used states are remembered until
+//! they expire.
 //!
 //! Replicas accept each other's states if they have the same key, which is derived from a file or from the app client's
-//! secret. Without either, the key is random and belongs to one process. Only the replica that redeemed a state knows that
-//! it was used; Cognito makes sure that the code is used once.
+//! secret. Without either, the key is random and belongs to one process. Only the replica that redeemed a state knows
+//! that it was used; Cognito makes sure that the code is used once.
 
 use std::time::Duration;
 
@@ -91,8 +92,8 @@ impl States {
         Ok(URL_SAFE_NO_PAD.encode(state))
     }
 
-    /// Uses up a state. Returns `None` if it was not issued here, is bound to another request, has expired at `now`, or was
-    /// used before.
+    /// Uses up a state. Returns `None` if it was not issued here, is bound to another request, has expired at `now`, or
+    /// was used before.
     pub(super) fn redeem(&self, state: &str, binding: &Binding<'_>, now: UnixTime) -> Option<Used> {
         let bytes = URL_SAFE_NO_PAD.decode(state).ok()?;
         let (head, tag) = bytes.split_at_checked(HEAD_BYTES)?;

@@ -1,4 +1,5 @@
-//! Token buckets: a rate, buckets by key in a cache of fixed size, and the pair of buckets that limits attempts at a user.
+//! Token buckets: a rate, buckets by key in a cache of fixed size, and the pair of buckets that limits attempts at a
+//! user.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroU32;
@@ -136,9 +137,9 @@ pub(super) type Network = Option<u128>;
 
 /// Limits of attempts at one user for a rate `N/duration`, from each address and from all addresses.
 ///
-/// One address has N at once, and a third of N in each later duration. All addresses together have 4/3 N at once, and two
-/// thirds of N in each later duration, which is twice N in the first duration. One address can use up its own bucket and at
-/// most half of what the user's bucket refills, so it never locks the user out from all other addresses.
+/// One address has N at once, and then a third of N per duration. All addresses together have 4/3 N at once, and then two
+/// thirds of N per duration: twice N in the first duration. One address can use up its own bucket and at most half of what
+/// the user's bucket refills, so it never locks the user out from all other addresses.
 #[derive(Debug)]
 pub(super) struct Guard {
     by_address: Buckets,

@@ -1,9 +1,10 @@
 //! Names of users for the rate limits: which names belong to the same user, and which addresses get its messages.
 //!
-//! A user has several names (user name, `sub`, e-mail address, phone number, preferred name). A request uses one of them,
-//! and only Cognito knows the user behind it. It reveals the user when a sign-in makes progress: in the parameters of a
-//! challenge, in tokens, in a profile. From then on, everything that is counted for one of these names is *also* counted
-//! for the user. Failures do not identify a user, so names that were never used successfully are counted separately.
+//! A user has several names (user name, `sub`, e-mail address, phone number, preferred name). A request uses one of
+//! them, and only Cognito knows the user behind it. It reveals the user when a sign-in makes progress: in the
+//! parameters of a challenge, in tokens, in a profile. From then on, everything that is counted for one of these names
+//! is *also* counted for the user. Failures do not identify a user, so names that were never used successfully are
+//! counted separately.
 //!
 //! A name also keeps its own count, so what is learnt here can only make a limit stricter. Names are stored as keyed
 //! hashes, in caches of fixed size.
@@ -21,7 +22,8 @@ pub(super) type Key = u64;
 const MAX_NAMES: u64 = 50_000;
 /// Time after which an unused name is forgotten.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
-/// Maximum length of a chain of names, the first included: the name in the request, the user name, and one for a rename.
+/// Maximum length of a chain of names, the first included: the name in the request, the user name, and one for a
+/// rename.
 const MAX_LINKS: usize = 3;
 /// Maximum number of destinations of one user: an e-mail address, a phone number, and the previous ones.
 const MAX_DESTINATIONS: usize = 4;
@@ -89,8 +91,8 @@ impl Names {
         }
     }
 
-    /// Returns the keys to count for a message to these names: each name as an address, the user behind it, and the known
-    /// destinations of that user.
+    /// Returns the keys to count for a message to these names: each name as an address, the user behind it, and the
+    /// known destinations of that user.
     pub(super) fn recipients(&self, names: &[&str]) -> Vec<Key> {
         let mut keys = Vec::new();
         for name in names {
@@ -112,8 +114,9 @@ fn distinct(keys: impl Iterator<Item = Key>) -> impl Iterator<Item = Key> {
     })
 }
 
-/// Normalizes an address, so that all spellings of one mailbox or phone number are equal: an e-mail address in lower case
-/// without white space and sub-address (`ada+x@`, RFC 5233), the digits of a phone number, anything else in lower case.
+/// Normalizes an address, so that all spellings of one mailbox or phone number are equal: an e-mail address in lower
+/// case without white space and sub-address (`ada+x@`, RFC 5233), the digits of a phone number, anything else in lower
+/// case.
 fn destination(address: &str) -> String {
     let plain: String = address.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect();
     let plain = plain.to_lowercase();

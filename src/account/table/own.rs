@@ -1,5 +1,5 @@
-//! Rows for a signed-in user's own account: the profile, its addresses, and second factors. All of them call Cognito with
-//! the user's access token, or with the session of a sign-in that requires a second factor.
+//! Rows for a signed-in user's own account: the profile, its addresses, and second factors. All of them call Cognito
+//! with the user's access token, or with the session of a sign-in that requires a second factor.
 
 use http::Method;
 
