@@ -22,7 +22,7 @@
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
 //! - Only `ext_authz/` and `app` know tonic and Envoy's types; only `admin`, `account`, `http_server`,
 //!   `ext_authz/server` and `healthcheck` speak HTTP; only `jwks/fetch` and `cognito` make calls.
-//! - Everything in `authz/` but its `mod.rs`, the cache and the ruleset has no `async`, no clock and no logging, and neither
+//! - Everything in `authz/` but its `mod.rs` and the cache has no `async`, no clock and no logging, and neither
 //!   has `session_cookie`: the same input gives the same answer.
 //! - A check goes by one `Ruleset` from its beginning to its answer, whatever is reloaded meanwhile.
 //! - `Claims` is made by one function, the one that has verified the signature. There is no way around it, also not

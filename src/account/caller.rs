@@ -11,7 +11,7 @@ use super::carrier::Carrier;
 use super::error::{AccountError, Code};
 use super::table::{Credential, Row};
 use super::{Account, CLIENT_PATIENCE, unix_now};
-use crate::authz::{Denial, Expected, Fault, credential};
+use crate::authz::{Denial, Expected, Fault, Purpose, Trace, credential};
 use crate::user_pool::AcceptedUse;
 
 /// What an access token needs for its user to be changed or signed out with it.
@@ -64,7 +64,9 @@ impl Account {
         // Only an access token can do anything here, whatever checks accept.
         let expected = Expected { pool: &pool.name, token_use: AcceptedUse::Access, clients: &pool.clients };
         let deadline = Instant::now() + CLIENT_PATIENCE;
-        let verified = self.authorizer.verify_token(&token, expected, unix_now(), deadline).await.map_err(refused)?;
+        let (purpose, mut trace) = (Purpose::Account(expected), Trace::default());
+        let verified = self.authorizer.verify(&rules, &token, purpose, unix_now(), deadline, &mut trace).await;
+        let verified = verified.map_err(refused)?;
         let claims = &verified.claims;
         self.signed_in(None, claims);
         let scope = claims.scope().unwrap_or_default();

@@ -3,14 +3,15 @@
 //! Tokens are verified before they are handed out, by the same steps as those of a check: a token that we would
 //! refuse a moment later is worth nothing to its user, and its being issued is worth a line in the log.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::counted::Attempt;
 use super::error::AccountError;
 use super::{Account, CHALLENGE, Reply, unix_now};
-use crate::authz::token::Decoded;
-use crate::authz::{Denial, Expected, Verified};
+use crate::authz::{Decoded, Denial, Expected, Purpose, Trace, Verified};
 use crate::user_pool::AcceptedUse;
 
 impl Account {
@@ -78,9 +79,10 @@ impl Account {
         token: &str,
         kind: AcceptedUse,
         deadline: Instant,
-    ) -> Result<Option<Verified>, AccountError> {
+    ) -> Result<Option<Arc<Verified>>, AccountError> {
         let expected = Expected { pool: &self.settings.pool, token_use: kind, clients: &self.own_client };
-        match self.authorizer.verify_token(token, expected, unix_now(), deadline).await {
+        let (rules, purpose) = (self.authorizer.rules(), Purpose::Account(expected));
+        match self.authorizer.verify(&rules, token, purpose, unix_now(), deadline, &mut Trace::default()).await {
             Ok(verified) => Ok(Some(verified)),
             Err(Denial::KeysUnavailable | Denial::UnknownKid) => Ok(None),
             Err(denial) => {

@@ -9,7 +9,7 @@ use super::file::compile::compile;
 use super::file::{PolicyFile, located};
 use crate::authz::credential::BrowserSessions;
 use crate::authz::headers::HeaderPrefix;
-use crate::authz::token::extra_claims::WantedClaims;
+use crate::authz::token::claims::WantedClaims;
 use crate::authz::{OwnedHeaders, Policies};
 use crate::file_read::{self, Fingerprint, MAX_TEXT_BYTES};
 use crate::jwks::KeySet;

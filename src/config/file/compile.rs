@@ -18,7 +18,7 @@ use crate::authz::denial::ChallengeDetails;
 use crate::authz::headers::{ClaimHeader, HeaderIndex, HeaderName, ListEncoding, STANDARD};
 use crate::authz::policy::DEFAULT;
 use crate::authz::policy::opening::openings;
-use crate::authz::token::extra_claims::{ClaimPath, WantedClaims};
+use crate::authz::token::claims::{ClaimPath, WantedClaims};
 use crate::authz::{Access, OwnedHeaders, Policies, Policy};
 use crate::config::check_endpoint;
 use crate::config::rules::{Rules, RulesSource};

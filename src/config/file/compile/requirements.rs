@@ -2,7 +2,7 @@
 
 use super::{Compiler, claim_path};
 use crate::authz::policy::requirement::{AnyAll, ClaimRequirement, ClaimTest, Operand};
-use crate::authz::token::extra_claims::ClaimPath;
+use crate::authz::token::claims::ClaimPath;
 use crate::authz::{Requirements, TokenUse};
 use crate::config::file::locate::{Fault, Place};
 use crate::config::file::schema::DEMANDING;
