@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cognito_authz::authz::token::Decoded;
-use cognito_authz::authz::token::extra_claims::WantedClaims;
-use cognito_authz::authz::{Answer, Authorizer, TokenCache};
+use cognito_authz::authz::{Answer, Authorizer, Decoded, Purpose, Step, TokenCache, WantedClaims};
 use cognito_authz::config::policy::PolicySource;
 use cognito_authz::ext_authz::{request, response};
 use cognito_authz::jwks::KeySet;
@@ -69,7 +67,7 @@ fn main() {
         for token in &tokens {
             let decoded = Decoded::new(token).ok().unwrap();
             let unverified = decoded.read().ok().unwrap();
-            let candidate = unverified.check(&pools_for_verify, now, 0).ok().unwrap();
+            let candidate = unverified.check(&pools_for_verify, Purpose::Check, now, 0, &mut Step::Form).ok().unwrap();
             let key = keys.get(candidate.kid()).unwrap();
             black_box(candidate.verify(key, &wanted).unwrap());
         }

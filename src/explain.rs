@@ -9,9 +9,10 @@ use tokio::time::Instant;
 
 use crate::authz::denial::Realm;
 use crate::authz::headers::Mutation;
-use crate::authz::token::{Decoded, MAX_TOKEN_BYTES};
+use crate::authz::token::MAX_TOKEN_BYTES;
 use crate::authz::{
-    Access, Allowed, Answer, Authorizer, Decision, Header, RequestContext, Ruleset, Step, TokenCache, UnixTime, Verdict,
+    Access, Allowed, Answer, Authorizer, Decision, Decoded, Header, RequestContext, Ruleset, Step, TokenCache,
+    UnixTime, Verdict,
 };
 use crate::check::TIME_LIMIT;
 use crate::config::{Config, Request};

@@ -26,7 +26,7 @@
 //!   calls.
 //! - Only `main` handles signals. `authz`, `check` and `reload` use no signal and no listening socket, so they can run
 //!   inside another process.
-//! - Except for its `mod.rs`, the cache and the ruleset, `authz/` has no `async`, no clock and no logging, and neither
+//! - Except for its `mod.rs` and the cache, `authz/` has no `async`, no clock and no logging, and neither
 //!   has `session_cookie`: the same input gives the same result.
 //! - A check uses one `Ruleset` from its start to its answer, even if a reload happens in between.
 //! - `Claims` is created by one function, the one that has verified the signature. Tests sign real tokens as well.

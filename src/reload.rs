@@ -19,7 +19,7 @@ use tokio::time;
 
 use self::account_pool::AccountPool;
 use crate::authz::cache::PoolStamp;
-use crate::authz::token::extra_claims::WantedClaims;
+use crate::authz::token::claims::WantedClaims;
 use crate::authz::{Authorizer, Ruleset};
 use crate::check::denial_labels;
 use crate::config::ConfigError;

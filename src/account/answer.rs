@@ -3,6 +3,8 @@
 //! Tokens are verified before a client gets them, by the same steps as in a check: a token that a check would reject a
 //! moment later is of no use to its user, and the operator should know that it was issued.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -10,8 +12,7 @@ use super::context::{Context, unix_now};
 use super::counted::Attempt;
 use super::error::{AccountError, Code, ErrorContext, Judgement, advice, judge};
 use super::table::{Hides, Row, Success};
-use crate::authz::token::Decoded;
-use crate::authz::{Denial, Expected, Verified};
+use crate::authz::{Decoded, Denial, Expected, Purpose, Trace, Verified};
 use crate::cognito::error::CognitoError;
 use crate::user_pool::AcceptedUse;
 
@@ -177,9 +178,10 @@ impl Context {
         token: &str,
         kind: AcceptedUse,
         deadline: Instant,
-    ) -> Result<Option<Verified>, AccountError> {
+    ) -> Result<Option<Arc<Verified>>, AccountError> {
         let expected = Expected { pool: &self.settings.pool, token_use: kind, clients: &self.own_client };
-        match self.authorizer.verify_token(token, expected, unix_now(), deadline).await {
+        let (rules, purpose) = (self.authorizer.rules(), Purpose::Account(expected));
+        match self.authorizer.verify(&rules, token, purpose, unix_now(), deadline, &mut Trace::default()).await {
             Ok(verified) => Ok(Some(verified)),
             Err(Denial::KeysUnavailable | Denial::UnknownKid) => Ok(None),
             Err(denial) => {

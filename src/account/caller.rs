@@ -13,7 +13,7 @@ use super::context::{CLIENT_PATIENCE, Context, unix_now};
 use super::error::{AccountError, Code};
 use super::table::{Credential, Row};
 use super::token_transport::TokenTransport;
-use crate::authz::{Denial, Expected, Fault, credential};
+use crate::authz::{Denial, Expected, Fault, Purpose, Trace, credential};
 use crate::field_value::trim_text;
 use crate::user_pool::AcceptedUse;
 
@@ -69,7 +69,9 @@ impl Context {
         // Cognito accepts access tokens only, whatever checks accept.
         let expected = Expected { pool: &pool.name, token_use: AcceptedUse::Access, clients: &pool.clients };
         let deadline = Instant::now() + CLIENT_PATIENCE;
-        let verified = self.authorizer.verify_token(&token, expected, unix_now(), deadline).await.map_err(refused)?;
+        let (purpose, mut trace) = (Purpose::Account(expected), Trace::default());
+        let verified = self.authorizer.verify(&rules, &token, purpose, unix_now(), deadline, &mut trace).await;
+        let verified = verified.map_err(refused)?;
         let claims = &verified.claims;
         self.signed_in(None, claims);
         let scope = claims.scope().unwrap_or_default();

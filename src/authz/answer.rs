@@ -5,12 +5,12 @@
 
 use serde::Serialize;
 
+use super::Ruleset;
 use super::denial::{Denial, Fault, Realm};
 use super::headers::{Mutation, OwnedHeaders};
 use super::policy::Policy;
 use super::request::{Header, RequestContext};
-use super::ruleset::Ruleset;
-use super::{Allowed, Decision, Verdict};
+use super::verdict::{Allowed, Decision, Verdict};
 
 /// Seconds after which a caller should retry if the service could not decide (`Retry-After`).
 const RETRY_AFTER: &str = "5";

@@ -18,7 +18,7 @@ use crate::user_pool::PoolIndex;
 
 /// Verified token.
 #[derive(Debug)]
-pub struct Verified {
+pub(crate) struct Verified {
     /// Claims that later steps of a check read.
     pub(crate) claims: Claims,
     /// Pool that issued the token.

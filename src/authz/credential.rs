@@ -1,7 +1,7 @@
-//! The credential of a request: its Bearer token, else the access token of a browser's session.
+//! Finds the credential of a request: a Bearer token or, without one, the access token in session cookies.
 //!
-//! The check and the account API find credentials with these functions and with no others. Values are bytes: HTTP does not
-//! promise text (RFC 9110 section 5.5). Start from [`find`].
+//! The check and the account API both use [`find`]. Header values are bytes, because HTTP allows values that are not text
+//! (RFC 9110 section 5.5).
 
 use std::borrow::Cow;
 
@@ -10,20 +10,22 @@ use super::request::{RequestContext, is_token};
 use crate::field_value::{has_controls, trim, trim_text};
 use crate::session_cookie::{self, CookieError, Provenance, Sent, SessionCookie};
 
-/// The credential of a request.
-pub struct Credential<'r> {
-    /// The token.
-    pub token: Cow<'r, str>,
-    /// `true` if it was in a browser's session.
-    pub is_session: bool,
+/// Credential of a request.
+pub(crate) struct Credential<'r> {
+    /// Token, not verified.
+    pub(crate) token: Cow<'r, str>,
+    /// `true` if the token was in session cookies.
+    pub(crate) is_session: bool,
 }
 
-/// Finds the credential of a request that has these `Authorization` values. `session` reads the access token of its browser
-/// session; it is only called without a Bearer token, because a Bearer token takes precedence, also a bad one.
+/// Finds the credential of a request with these `Authorization` values.
+///
+/// A Bearer token takes precedence, even if it is not valid. `session` reads the access token in session cookies; it is
+/// called only if there is no Bearer token.
 ///
 /// # Errors
 /// Those of [`bearer`] and of `session`.
-pub fn find<'r>(
+pub(crate) fn find<'r>(
     authorization: impl Iterator<Item = &'r [u8]>,
     session: impl FnOnce() -> Result<Option<Cow<'r, str>>, Denial>,
 ) -> Result<Option<Credential<'r>>, Denial> {
@@ -33,17 +35,17 @@ pub fn find<'r>(
     })
 }
 
-/// The one Bearer token among the `Authorization` values of a request (RFC 6750 section 2.1). `None` without a value, and for
-/// other schemes.
+/// Returns the Bearer token in the `Authorization` values of a request (RFC 6750 section 2.1). `None` if there is no value,
+/// and for other schemes.
 ///
-/// Envoy joins repeated headers with commas, other callers repeat them: both count as several credentials.
+/// Several values count as several credentials, whether the header is repeated or, as by Envoy, joined with commas.
 ///
 /// # Errors
 /// - [`Denial::MultipleCredentials`]
-/// - [`Denial::MalformedToken`] for a value of any scheme that is not text or holds a control character other than a tab,
-///   and for a Bearer value with a comma and nothing behind it. [`Decoded::new`](super::token::Decoded::new) judges the
+/// - [`Denial::MalformedToken`] for a value of any scheme that is not UTF-8 or contains a control character other than a
+///   tab, and for a Bearer value with only one part between commas. [`Decoded::new`](super::token::Decoded::new) checks the
 ///   token itself.
-pub fn bearer<'r>(authorization: impl Iterator<Item = &'r [u8]>) -> Result<Option<&'r str>, Denial> {
+pub(crate) fn bearer<'r>(authorization: impl Iterator<Item = &'r [u8]>) -> Result<Option<&'r str>, Denial> {
     let mut present = authorization.map(trim).filter(|value| !value.is_empty());
     let Some(value) = present.next() else { return Ok(None) };
     if present.next().is_some() {
@@ -55,7 +57,7 @@ pub fn bearer<'r>(authorization: impl Iterator<Item = &'r [u8]>) -> Result<Optio
     }
     if value.contains(',') {
         let mut parts = value.split(',').map(trim_text).filter(|part| !part.is_empty());
-        // Other schemes have commas between their parameters (Digest); they are not credentials for us.
+        // Other schemes, such as Digest, separate parameters by commas. They are not credentials for this service.
         let has_bearer = parts.clone().any(|part| bearer_token(part).is_some());
         let several = parts.nth(1).is_some();
         return match (has_bearer, several) {
@@ -67,8 +69,8 @@ pub fn bearer<'r>(authorization: impl Iterator<Item = &'r [u8]>) -> Result<Optio
     Ok(bearer_token(value))
 }
 
-/// What follows the scheme `Bearer`, in any case, and the spaces after it. Anything else that ends the scheme's name is left
-/// in front of the token, which is malformed by it.
+/// Returns the text after the scheme `Bearer`, which is compared without regard to case, and the spaces after it. Any other
+/// character that ends the name of the scheme counts as part of the token, which is then malformed.
 fn bearer_token(value: &str) -> Option<&str> {
     let (scheme, rest) = value.split_at_checked("bearer".len())?;
     if !scheme.eq_ignore_ascii_case("bearer") {
@@ -82,23 +84,24 @@ fn bearer_token(value: &str) -> Option<&str> {
     }
 }
 
-/// Browser sessions as credentials (`--account-cookies`): the access token in the cookies that the account API sets.
+/// Settings for session cookies as credentials (`--account-cookies`). The account API sets these cookies.
 ///
-/// A browser sends its cookies with requests that any page causes, so a session counts only if no page of another site can
-/// have caused the request.
+/// A browser sends cookies with a request regardless of the page that caused it. A session is therefore accepted only if no
+/// page of another site can have caused the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrowserSessions {
-    /// Other origins whose pages may use sessions, as browsers write them (`--cors-origins`).
-    pub origins: Vec<Box<[u8]>>,
+    /// Other origins whose pages may use sessions, as browsers send them in `Origin` (`--cors-origins`).
+    pub(crate) origins: Vec<Box<[u8]>>,
 }
 
 impl BrowserSessions {
-    /// The access token in a request's cookies, if there is one.
+    /// Returns the access token in the cookies of a request, if there is one.
     ///
     /// # Errors
-    /// [`Denial::CrossSite`]; [`Denial::MultipleCredentials`], [`Denial::MalformedToken`] and [`Denial::TokenTooLarge`] for
-    /// cookies that do not hold exactly one token.
-    pub fn access_token<'r>(&self, request: &RequestContext<'r>) -> Result<Option<Cow<'r, str>>, Denial> {
+    /// - [`Denial::CrossSite`]
+    /// - [`Denial::MultipleCredentials`], [`Denial::MalformedToken`] or [`Denial::TokenTooLarge`] if the cookies do not
+    ///   contain exactly one token.
+    pub(crate) fn access_token<'r>(&self, request: &RequestContext<'r>) -> Result<Option<Cow<'r, str>>, Denial> {
         let token = session_cookie::read(SessionCookie::Access, request.header_values("cookie"))?;
         if token.is_some() && self.is_cross_site(request) {
             return Err(Denial::CrossSite);
@@ -134,7 +137,7 @@ mod tests {
     use crate::authz::request::Header;
 
     #[test]
-    fn exactly_one_bearer_credential() {
+    fn a_request_has_at_most_one_bearer_token() {
         use Denial::{MalformedToken, MultipleCredentials};
         for (values, expected) in [
             (&[][..], Ok(None)),
@@ -179,7 +182,7 @@ mod tests {
             (&["Bearer a,\n"], Err(MalformedToken)),
             (&["\u{a0}Bearer a"], Ok(None)),
             (&["Bearer a\u{a0}"], Ok(Some("a\u{a0}"))),
-            // What follows the scheme but is no part of its name makes a bad token, not another scheme.
+            // A character that cannot be part of a scheme's name makes a malformed token, not another scheme.
             (&["Bearer\ta"], Ok(Some("\ta"))),
             (&["Bearer:a"], Ok(Some(":a"))),
         ] {
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_counts_only_where_no_other_site_can_use_it() {
+    fn a_session_is_rejected_if_another_site_can_have_caused_the_request() {
         let sessions = BrowserSessions { origins: vec![(*b"https://app.example").into()] };
         let cookie = ("cookie", "theme=dark; __Host-access_token=a.b.c");
         for (method, headers, expected) in [

@@ -23,7 +23,7 @@ pub enum Challenge {
 /// Parameters of `WWW-Authenticate` that depend on the policy. None contains characters that need escaping in a
 /// quoted-string.
 #[derive(Debug, Default)]
-pub struct ChallengeDetails {
+pub(crate) struct ChallengeDetails {
     /// Required scopes, separated by spaces (RFC 6750 section 3).
     pub(crate) scope: Box<str>,
     /// Longest accepted time since the sign-in, in seconds (RFC 9470 section 3).

@@ -1,19 +1,18 @@
-//! The decision: may this request pass? No gRPC, no HTTP, no clock: callers hand over a [`RequestContext`] and the
-//! time, and get a [`Verdict`].
+//! Decides whether a request may reach the upstream. Independent of protocols: no gRPC, no HTTP, no clock.
 //!
-//! Start from [`Authorizer::authorize`]: the order of the checks stands there on one screen.
+//! The caller passes a [`RequestContext`] and the current time to [`Authorizer::authorize`] and gets a [`Verdict`].
+//! `Authorizer::decide` shows the order of the checks on one screen.
 
-pub mod answer;
-pub mod cache;
-pub mod credential;
-pub mod denial;
-pub mod headers;
-pub mod identity;
-pub mod policy;
-pub mod request;
-pub mod ruleset;
-pub mod step;
-pub mod token;
+pub(crate) mod answer;
+pub(crate) mod cache;
+pub(crate) mod credential;
+pub(crate) mod denial;
+pub(crate) mod headers;
+mod identity;
+pub(crate) mod policy;
+pub(crate) mod request;
+pub(crate) mod token;
+mod verdict;
 
 use std::sync::Arc;
 
@@ -21,73 +20,63 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 pub use self::answer::Answer;
-pub use self::cache::{TokenCache, Verified};
-pub use self::credential::Credential;
+use self::cache::PoolStamp;
+pub use self::cache::TokenCache;
+pub(crate) use self::cache::Verified;
+use self::credential::{BrowserSessions, Credential};
 pub use self::denial::{Challenge, Denial, Fault};
-pub use self::headers::OwnedHeaders;
-pub use self::identity::{Caller, Identity};
-pub use self::policy::requirement::Requirements;
-pub use self::policy::{Access, Policies, Policy, PolicyIndex};
-pub use self::request::{Header, RequestContext};
-pub use self::ruleset::Ruleset;
-pub use self::step::Step;
-pub use self::token::claims::{Claims, Expected, TokenUse, UnixTime};
-use self::token::{Decoded, MAX_TOKEN_BYTES, Purpose};
-use crate::jwks::store::KeyMiss;
-use crate::user_pool::PoolIndex;
+pub(crate) use self::headers::OwnedHeaders;
+pub(crate) use self::identity::{Caller, Identity};
+pub(crate) use self::policy::requirement::Requirements;
+pub(crate) use self::policy::{Access, Policies, Policy};
+pub(crate) use self::request::Header;
+pub use self::request::RequestContext;
+pub(crate) use self::token::Expected;
+use self::token::MAX_TOKEN_BYTES;
+pub(crate) use self::token::claims::TokenUse;
+pub use self::token::claims::{Claims, UnixTime, WantedClaims};
+pub use self::token::{Decoded, Purpose};
+pub(crate) use self::verdict::{Allowed, Decision, Trace};
+pub use self::verdict::{Step, Verdict};
+use crate::jwks::store::{KeyMiss, KeyStore};
+use crate::metrics::CheckCounters;
+use crate::user_pool::UserPools;
 
-/// The decision about one request.
-pub enum Decision<'r> {
-    /// The request may reach the upstream.
-    Allow(Allowed<'r>),
-    /// It may not.
-    Deny(Denial),
+/// Configuration that decisions depend on: pools, keys and policies.
+///
+/// A check loads the current ruleset once, when it starts, and uses it to the end, for the answer and the metrics as well.
+/// A reload replaces the ruleset as a whole. Both rulesets share what has not changed, such as the keys of an unchanged
+/// pool.
+#[derive(Debug)]
+pub struct Ruleset {
+    /// User pools whose tokens are accepted.
+    pub(crate) pools: UserPools,
+    /// Keys of the pools, in the same order.
+    pub(crate) keys: KeyStore,
+    /// Versions of the pools, in the same order.
+    pub(crate) stamps: Vec<PoolStamp>,
+    /// Policies, and the routes that choose them.
+    pub(crate) policies: Policies,
+    /// Identity headers, which only this service may set.
+    pub(crate) headers: OwnedHeaders,
+    /// Claims that policies and identity headers need in addition to the standard ones.
+    pub(crate) wanted: WantedClaims,
+    /// Settings for session cookies; `None` if they are not accepted as a credential.
+    pub(crate) browser_sessions: Option<BrowserSessions>,
+    /// Counters of checks, by pool and policy.
+    pub(crate) counters: CheckCounters,
 }
 
-/// A request that may reach the upstream.
-pub struct Allowed<'r> {
-    /// The policy by which it passes.
-    pub policy: &'r Policy,
-    /// The verified token; `None` where the policy lets requests pass without one.
-    pub token: Option<Arc<Verified>>,
-    /// Values of the identity headers.
-    pub identity: Identity,
-}
-
-impl<'r> Allowed<'r> {
-    /// A request that passes without a token.
-    fn anonymous(rules: &Ruleset, policy: &'r Policy) -> Result<Self, Denial> {
-        Ok(Self { policy, token: None, identity: Identity::new(&rules.headers, None, &policy.headers)? })
+impl Ruleset {
+    /// Finds the credential of a request. Without browser sessions, only a Bearer token is one.
+    ///
+    /// # Errors
+    /// Those of [`credential::bearer`] and [`BrowserSessions::access_token`].
+    pub(crate) fn credential<'r>(&self, request: &RequestContext<'r>) -> Result<Option<Credential<'r>>, Denial> {
+        let session = || self.browser_sessions.as_ref().map_or(Ok(None), |sessions| sessions.access_token(request));
+        credential::find(request.header_values("authorization"), session)
     }
 }
-
-/// Findings on the way to a decision, for counting, logging and explaining it.
-#[derive(Default)]
-pub struct Trace {
-    /// The pool, once the token's issuer has named one.
-    pub pool: Option<PoolIndex>,
-    /// The policy, once the request has one.
-    pub policy: Option<PolicyIndex>,
-    /// Position in the file, from 0, of the route that chose the policy.
-    pub route: Option<usize>,
-    /// The last step that was taken. If the request is denied, the step that failed.
-    pub step: Step,
-    /// The requirement of the policy that the token does not meet.
-    pub requirement: Option<Box<str>>,
-    /// `kid` of a token whose key or signature failed, cut to [`LOGGED_KID_CHARS`]. The caller wrote it: escape it.
-    pub kid: Option<String>,
-}
-
-/// A decision, and how it was reached.
-pub struct Verdict<'r> {
-    /// The decision.
-    pub decision: Decision<'r>,
-    /// How it was reached.
-    pub trace: Trace,
-}
-
-/// Characters of a `kid` that are kept for the log.
-pub const LOGGED_KID_CHARS: usize = 64;
 
 /// Decides whether a request may reach the upstream.
 #[derive(Debug)]
@@ -103,18 +92,23 @@ impl Authorizer {
         Self { rules: ArcSwap::from_pointee(rules), cache, leeway }
     }
 
-    /// The rules in effect.
+    /// Rules in effect.
     pub fn rules(&self) -> Arc<Ruleset> {
         self.rules.load_full()
     }
 
-    /// Puts other rules into effect. Checks that are running finish by the rules with which they began.
-    pub fn replace_rules(&self, rules: Ruleset) {
+    /// Replaces the rules. Checks that are running finish with the rules they started with.
+    pub(crate) fn replace_rules(&self, rules: Ruleset) {
         self.rules.store(Arc::new(rules));
     }
 
-    /// Decides about one request by `rules`, at the time `now` and before `deadline`. `None` is a check that carries no
-    /// HTTP request.
+    /// Cache of verified tokens.
+    pub(crate) fn cache(&self) -> &TokenCache {
+        &self.cache
+    }
+
+    /// Decides about one request according to `rules`, at the Unix time `now` and before `deadline`. A `request` of `None`
+    /// stands for a check without an HTTP request.
     pub async fn authorize<'r>(
         &self,
         rules: &'r Ruleset,
@@ -134,7 +128,7 @@ impl Authorizer {
         Verdict { decision, trace }
     }
 
-    /// The order of the checks. The first one that fails names the reason.
+    /// Runs the checks in order. The first one that fails determines the denial.
     async fn decide<'r>(
         &self,
         rules: &'r Ruleset,
@@ -148,94 +142,90 @@ impl Authorizer {
         trace.policy = Some(chosen.index);
         trace.route = chosen.route.map(|(position, _)| position);
         if policy.allows_preflight && request.is_cors_preflight() {
-            return Allowed::anonymous(rules, policy);
+            return Allowed::anonymous(&rules.headers, policy);
         }
 
         trace.step = Step::Credential;
         let requirements = match &policy.access {
-            Access::Public => return Allowed::anonymous(rules, policy),
+            Access::Public => return Allowed::anonymous(&rules.headers, policy),
             Access::Optional => None,
             Access::Required(requirements) => Some(requirements),
         };
-        let credential = match rules.credential(request)? {
+        let Credential { token, is_session } = match rules.credential(request)? {
             Some(credential) => credential,
-            None if requirements.is_none() => return Allowed::anonymous(rules, policy),
+            None if requirements.is_none() => return Allowed::anonymous(&rules.headers, policy),
             None => return Err(Denial::MissingCredential),
         };
-        let verified = self.verified(rules, &credential, now, deadline, trace).await?;
+        let purpose = if is_session { Purpose::Session } else { Purpose::Check };
+        let verified = self.verify(rules, &token, purpose, now, deadline, trace).await?;
 
         trace.step = Step::Policy;
         if let Some(requirements) = requirements {
-            requirements.judge(&verified, |name| chosen.segment(name), now).map_err(|unmet| {
+            requirements.check(&verified, |name| chosen.segment(name), now).map_err(|unmet| {
                 trace.requirement = Some(unmet.requirement.into());
                 unmet.denial
             })?;
         }
         trace.step = Step::Identity;
-        let caller = Caller { claims: &verified.claims, token: &credential.token };
+        let caller = Caller { claims: &verified.claims, token: &token };
         let identity = Identity::new(&rules.headers, Some(caller), &policy.headers)?;
         Ok(Allowed { policy, token: Some(verified), identity })
     }
 
-    /// The verified token behind a credential: from the cache, or verified now. A cached one is checked again for its key,
-    /// its pool and `exp`.
-    async fn verified(
+    /// Verifies a token for `purpose`, or takes it from the cache. A cached token is checked again for its key, its pool,
+    /// `token_use` and `exp`.
+    ///
+    /// Only tokens of checks are cached: an ID token of the account API would otherwise pass a check that requires access
+    /// tokens.
+    ///
+    /// # Errors
+    /// The [`Denial`] of the first step that fails; `trace.step` names the step.
+    pub(crate) async fn verify(
         &self,
         rules: &Ruleset,
-        credential: &Credential<'_>,
+        token: &str,
+        purpose: Purpose<'_>,
         now: UnixTime,
         deadline: Instant,
         trace: &mut Trace,
     ) -> Result<Arc<Verified>, Denial> {
-        let Credential { token, is_session } = credential;
         trace.step = Step::Size;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Denial::TokenTooLarge);
         }
-        let digest = TokenCache::digest(token);
-        let verified = if let Some(seen) = self.cache.get(&digest, &rules.stamps) {
-            seen
+        let digest = match purpose {
+            Purpose::Check | Purpose::Session => Some(TokenCache::digest(token)),
+            Purpose::Account(_) => None,
+        };
+        let cached = digest.as_ref().and_then(|digest| self.cache.get(digest, &rules.stamps));
+        let verified = if let Some(cached) = cached {
+            cached
         } else {
-            // Boxed, so that checks that are answered from the cache do not carry room for it.
-            let purpose = if *is_session { Purpose::Session } else { Purpose::Check };
-            let verified = Arc::new(Box::pin(self.verify(rules, token, purpose, now, deadline, trace)).await?);
-            self.cache.insert(digest, Arc::clone(&verified));
+            // Boxed, so that the future of a check that hits the cache stays small.
+            let verified = Arc::new(Box::pin(self.verify_uncached(rules, token, purpose, now, deadline, trace)).await?);
+            if let Some(digest) = digest {
+                self.cache.insert(digest, Arc::clone(&verified));
+            }
             verified
         };
         trace.pool = Some(verified.pool);
-        // The cache holds every token that checks accept, whether it came in a cookie or not.
-        if *is_session && verified.claims.token_use() != TokenUse::Access {
+        // An ID token that a check accepted as a Bearer token is cached as well; a session must be an access token.
+        if matches!(purpose, Purpose::Session) && verified.claims.token_use() != TokenUse::Access {
             trace.step = Step::TokenUse;
             return Err(Denial::WrongTokenUse);
         }
         if !token::claims::is_alive(verified.claims.expires(), now, self.leeway) {
             trace.step = Step::Expiry;
-            self.cache.remove(&digest);
+            if let Some(digest) = &digest {
+                self.cache.remove(digest);
+            }
             return Err(Denial::Expired);
         }
         Ok(verified)
     }
 
-    /// Verifies a token that is not the credential of a check, with every step that a check takes; what it has to be is
-    /// `expected`, whatever the pool expects of checks.
-    ///
-    /// The cache is left out: what stands in it are tokens that checks accept.
-    ///
-    /// # Errors
-    /// The [`Denial`] of the first step that fails.
-    pub async fn verify_token(
-        &self,
-        token: &str,
-        expected: Expected<'_>,
-        now: UnixTime,
-        deadline: Instant,
-    ) -> Result<Verified, Denial> {
-        let purpose = Purpose::Other(expected);
-        self.verify(&self.rules(), token, purpose, now, deadline, &mut Trace::default()).await
-    }
-
-    /// From text to claims: form, header, claims, key, signature.
-    async fn verify(
+    /// Verifies the form, the header, the claims and the signature of a token.
+    async fn verify_uncached(
         &self,
         rules: &Ruleset,
         token: &str,
@@ -247,8 +237,8 @@ impl Authorizer {
         trace.step = Step::Form;
         let decoded = Decoded::new(token)?;
         let unverified = decoded.read()?;
-        let checked = unverified.check_as(&rules.pools, purpose, now, self.leeway, &mut trace.step);
-        // Steps up to the issuer fail without a pool, whatever the token says.
+        let checked = unverified.check(&rules.pools, purpose, now, self.leeway, &mut trace.step);
+        // A denial up to the step `iss` is counted without a pool, whatever the token claims.
         if checked.is_ok() || trace.step > Step::Issuer {
             trace.pool = unverified.pool(&rules.pools).map(|(pool, _)| pool);
         }
@@ -265,13 +255,8 @@ impl Authorizer {
             Err(KeyMiss::Unavailable) => Err(Denial::KeysUnavailable),
         };
         if verified.is_err() {
-            trace.kid = unverified.kid().map(|kid| kid.chars().take(LOGGED_KID_CHARS).collect());
+            trace.kid = unverified.kid().map(|kid| kid.chars().take(verdict::LOGGED_KID_CHARS).collect());
         }
         verified
-    }
-
-    /// The cache of verified tokens.
-    pub fn cache(&self) -> &TokenCache {
-        &self.cache
     }
 }

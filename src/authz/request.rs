@@ -20,7 +20,7 @@ pub struct RequestContext<'r> {
 
 /// Header of a request. The value is bytes, because HTTP allows values that are not text (RFC 9110 section 5.5).
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Header<'r> {
+pub(crate) struct Header<'r> {
     /// Field name, in any case.
     pub(crate) name: &'r [u8],
     /// Field value, not decoded.

@@ -24,7 +24,7 @@ use crate::authz::headers::{ClaimHeader, HeaderIndex, HeaderName, ListEncoding, 
 use crate::authz::policy::DEFAULT;
 use crate::authz::policy::PolicyIndex;
 use crate::authz::policy::opening::openings;
-use crate::authz::token::extra_claims::WantedClaims;
+use crate::authz::token::claims::WantedClaims;
 use crate::authz::{Access, OwnedHeaders, Policies, Policy};
 use crate::files::{self, MAX_TEXT_BYTES};
 

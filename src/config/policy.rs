@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::authz::credential::BrowserSessions;
 use crate::authz::headers::HeaderPrefix;
-use crate::authz::token::extra_claims::WantedClaims;
+use crate::authz::token::claims::WantedClaims;
 use crate::authz::{OwnedHeaders, Policies};
 use crate::files::Fingerprint;
 use crate::jwks::KeySet;

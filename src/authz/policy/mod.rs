@@ -1,14 +1,18 @@
-//! Policies: what a route asks for beyond a verified token, by name, and which of them a request chooses.
+//! Policies: named sets of requirements, and the choice of the policy for a request ([`Policies::choose`]).
 //!
-//! Envoy chooses a policy with the context extension `policy` (`ExtAuthzPerRoute.check_settings.context_extensions`);
-//! otherwise the file's routes do, and where none matches, the default. As soon as there are two policies to choose from, a
-//! path that can be read in two ways is refused. Start from [`Policies::choose`].
+//! The policy of a request is the first of these that exists:
+//! 1. the policy that Envoy's route names in the context extension `policy`
+//!    (`ExtAuthzPerRoute.check_settings.context_extensions`),
+//! 2. the policy of the matching route in the policy file,
+//! 3. the default policy.
+//!
+//! With more than one policy, a request whose path can be read in more than one way is denied.
 
-pub mod opening;
-pub mod path;
-pub mod pattern;
-pub mod requirement;
-pub mod route;
+pub(crate) mod opening;
+mod path;
+pub(crate) mod pattern;
+pub(crate) mod requirement;
+pub(crate) mod route;
 
 use std::collections::HashMap;
 
@@ -19,36 +23,36 @@ use super::denial::{ChallengeDetails, Denial};
 use super::headers::HeaderIndex;
 use super::request::RequestContext;
 
-/// Position of a policy in [`Policies`].
-pub type PolicyIndex = usize;
+/// Index of a policy in [`Policies`].
+pub(crate) type PolicyIndex = usize;
 
-/// What a route asks for.
+/// Requirements and settings for the requests of a route.
 #[derive(Debug, Default)]
-pub struct Policy {
-    /// Its name, a metric label and a member of the metadata.
-    pub name: Box<str>,
-    /// Who may pass.
-    pub access: Access,
-    /// Whether CORS preflights pass unasked.
-    pub allows_preflight: bool,
-    /// Headers that upstream gets from this policy, whoever calls.
-    pub headers: Vec<(HeaderIndex, Box<str>)>,
-    /// Whether upstream does not get the credential.
-    pub removes_authorization: bool,
-    /// What its challenges say.
-    pub challenge: ChallengeDetails,
-    /// `true` if a path that can be read in more than one way is no reason to refuse, unless routes with paths choose.
-    pub allows_unsafe_paths: bool,
+pub(crate) struct Policy {
+    /// Name; also a metric label and part of the metadata.
+    pub(crate) name: Box<str>,
+    /// Requests that the policy allows.
+    pub(crate) access: Access,
+    /// `true` if CORS preflight requests are allowed without a credential.
+    pub(crate) allows_preflight: bool,
+    /// Headers with fixed values, which are set for every caller.
+    pub(crate) headers: Vec<(HeaderIndex, Box<str>)>,
+    /// `true` if `Authorization` is removed before the request is forwarded.
+    pub(crate) removes_authorization: bool,
+    /// Parameters of `WWW-Authenticate`.
+    pub(crate) challenge: ChallengeDetails,
+    /// `true` if a path that can be read in more than one way is accepted. Has no effect on routes of the file with paths.
+    pub(crate) allows_unsafe_paths: bool,
 }
 
-/// Who may pass.
+/// Requests that a policy allows.
 #[derive(Debug)]
-pub enum Access {
-    /// Everybody. A credential is not even looked at.
+pub(crate) enum Access {
+    /// All. Credentials are ignored.
     Public,
-    /// Everybody, but a credential that is there has to be good.
+    /// Those without a credential, and those with a valid token.
     Optional,
-    /// Whoever has a good token and meets the requirements.
+    /// Those with a valid token that meets the requirements.
     Required(Box<Requirements>),
 }
 
@@ -58,82 +62,87 @@ impl Default for Access {
     }
 }
 
-/// The policies by name, and the routes to them.
+/// All policies, and the routes that choose them.
 #[derive(Debug)]
 pub struct Policies {
     all: Vec<Policy>,
     by_name: HashMap<Box<str>, PolicyIndex>,
     default: PolicyIndex,
     routes: Routes,
-    /// Whether a route names hosts.
+    /// `true` if at least one route names hosts.
     has_hosts: bool,
 }
 
-/// Name under which the default policy can always be asked for.
-pub const DEFAULT: &str = "default";
+/// Alias of the default policy, whatever its name.
+pub(crate) const DEFAULT: &str = "default";
 
 impl Default for Policies {
-    /// The one policy there is without a policy file.
+    /// The only policy if there is no policy file. It requires a valid token.
     fn default() -> Self {
         Self::new(vec![Policy { name: DEFAULT.into(), ..Policy::default() }], 0, Routes::default())
     }
 }
 
-/// The policy of a request.
-pub struct Chosen<'r, 'p> {
-    /// Its position.
-    pub index: PolicyIndex,
-    /// The policy.
-    pub policy: &'r Policy,
-    /// The route that chose it and its place in the file, from 0.
-    pub route: Option<(usize, &'r Route)>,
+/// Policy that was chosen for a request.
+pub(crate) struct Chosen<'r, 'p> {
+    /// Index of the policy.
+    pub(crate) index: PolicyIndex,
+    /// Policy.
+    pub(crate) policy: &'r Policy,
+    /// Route that chose the policy, with its position in the file, from 0. `None` if no route of the file did.
+    pub(crate) route: Option<(usize, &'r Route)>,
     path: Option<PlainPath<'p>>,
 }
 
 impl Chosen<'_, '_> {
-    /// The segment of the request's path that the route's pattern calls `name`.
-    pub fn segment(&self, name: &str) -> Option<&str> {
+    /// Returns the segment of the request's path that the route's pattern calls `name`.
+    pub(crate) fn segment(&self, name: &str) -> Option<&str> {
         let (_, route) = self.route?;
-        let (_, place) = route.path.as_ref()?.variables().find(|(known, _)| *known == name)?;
-        self.path.as_ref()?.segment(place)
+        let (_, position) = route.path.as_ref()?.variables().find(|(known, _)| *known == name)?;
+        self.path.as_ref()?.segment(position)
     }
 }
 
 impl Policies {
-    /// These policies, of which `default` is for requests that no route matches. Without such a policy nobody passes.
-    pub fn new(policies: Vec<Policy>, default: PolicyIndex, routes: Routes) -> Self {
+    /// Creates the set. `default` is the policy of requests that no route matches; if it does not exist, they are denied.
+    pub(crate) fn new(policies: Vec<Policy>, default: PolicyIndex, routes: Routes) -> Self {
         let by_name = policies.iter().enumerate().map(|(index, policy)| (policy.name.clone(), index)).collect();
         let has_hosts = routes.iter().any(|route| !route.hosts.is_empty());
         Self { all: policies, by_name, default, routes, has_hosts }
     }
 
-    /// The policy of a request. The name that Envoy's route gives takes precedence over our own routes; an unknown one is
-    /// no policy: a typo can only make a route stricter.
+    /// Chooses the policy of a request. A name from Envoy's route takes precedence over the routes of the file.
     ///
     /// # Errors
-    /// - [`Denial::UnknownPolicy`].
-    /// - [`Denial::UnsafePath`] if a path that is not in plain form had a part in the choice. It has one if our routes have
-    ///   paths, and it may have one in Envoy's routes if there is more than one policy that they can name.
+    /// - [`Denial::UnknownPolicy`] if Envoy's route names a policy that does not exist. There is no fallback, so that a typo
+    ///   can only make a route stricter.
+    /// - [`Denial::UnsafePath`] if the path is not in plain form and the choice can depend on it. It does if routes of the
+    ///   file have paths. It may if Envoy's routes can name more than one policy.
     /// - [`Denial::NoHttpRequest`] if the host can be read in more than one way and a route names hosts.
-    pub fn choose<'p>(&self, request: &RequestContext<'p>) -> Result<Chosen<'_, 'p>, Denial> {
+    pub(crate) fn choose<'p>(&self, request: &RequestContext<'p>) -> Result<Chosen<'_, 'p>, Denial> {
         if let Some(name) = request.policy {
             let name = std::str::from_utf8(name).map_err(|_| Denial::UnknownPolicy)?;
             let alias = (name == DEFAULT).then_some(self.default);
             let index = self.by_name.get(name).copied().or(alias);
-            return self.judged(self.chosen(index, None)?, request);
+            return self.with_safe_path(self.chosen(index, None)?, request);
         }
         if self.has_hosts && !request.has_plain_host() {
             return Err(Denial::NoHttpRequest);
         }
         let found = self.routes.find(request).map_err(|_| Denial::UnsafePath)?;
         let index = found.as_ref().map_or(self.default, |found| found.route.policy);
-        self.judged(self.chosen(Some(index), found)?, request)
+        self.with_safe_path(self.chosen(Some(index), found)?, request)
     }
 
-    /// Which policy Envoy names, and whether it names one, may depend on the path as Envoy reads it.
-    fn judged<'r, 'p>(&self, chosen: Chosen<'r, 'p>, request: &RequestContext<'p>) -> Result<Chosen<'r, 'p>, Denial> {
-        let is_judged = self.all.len() > 1 && !chosen.policy.allows_unsafe_paths && chosen.path.is_none();
-        if is_judged && PlainPath::new(request.path).is_none() { Err(Denial::UnsafePath) } else { Ok(chosen) }
+    /// Denies a path that is not in plain form, because Envoy's choice of a route, and so of the policy, can depend on how
+    /// Envoy reads the path.
+    fn with_safe_path<'r, 'p>(
+        &self,
+        chosen: Chosen<'r, 'p>,
+        request: &RequestContext<'p>,
+    ) -> Result<Chosen<'r, 'p>, Denial> {
+        let is_checked = self.all.len() > 1 && !chosen.policy.allows_unsafe_paths && chosen.path.is_none();
+        if is_checked && PlainPath::new(request.path).is_none() { Err(Denial::UnsafePath) } else { Ok(chosen) }
     }
 
     fn chosen<'r, 'p>(
@@ -143,29 +152,29 @@ impl Policies {
     ) -> Result<Chosen<'r, 'p>, Denial> {
         let (index, policy) =
             index.and_then(|index| Some((index, self.all.get(index)?))).ok_or(Denial::UnknownPolicy)?;
-        let (route, path) = found.map(|found| ((found.place, found.route), found.path)).unzip();
+        let (route, path) = found.map(|found| ((found.position, found.route), found.path)).unzip();
         Ok(Chosen { index, policy, route, path: path.flatten() })
     }
 
-    /// The policy at this position.
-    pub fn get(&self, index: PolicyIndex) -> Option<&Policy> {
+    /// Returns the policy with this index.
+    pub(crate) fn get(&self, index: PolicyIndex) -> Option<&Policy> {
         self.all.get(index)
     }
 
-    /// Name for the metadata of a request for which no policy has been chosen: the one that Envoy's route gives, if it has
-    /// the form of a policy's name; else that of the default policy.
-    pub fn name_without_choice<'n>(&'n self, given: Option<&'n [u8]>) -> &'n str {
+    /// Policy name for the metadata of a request that has no policy: the name that Envoy's route gave, if it has the form of
+    /// a policy name; otherwise the name of the default policy.
+    pub(crate) fn name_without_choice<'n>(&'n self, given: Option<&'n [u8]>) -> &'n str {
         let given = given.and_then(|name| std::str::from_utf8(name).ok()).filter(|name| is_name(name));
         given.or_else(|| self.get(self.default).map(|policy| &*policy.name)).unwrap_or(DEFAULT)
     }
 
     /// All policies, in the order of their [`PolicyIndex`].
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Policy> {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Policy> {
         self.all.iter()
     }
 
-    /// The routes.
-    pub fn routes(&self) -> &Routes {
+    /// Routes of the file.
+    pub(crate) fn routes(&self) -> &Routes {
         &self.routes
     }
 }
@@ -181,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_could_be_a_policys_name_is_passed_on() {
+    fn metadata_only_contains_well_formed_policy_names() {
         let policies = policies(&["members"], 0, &[]);
         let long = "a".repeat(64);
         for text in ["a", "A-b_c.9", &long[1..], &long, "", "a b", "a\n", "é", "a,b", "{a}"] {
@@ -211,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_file_there_is_the_default() {
+    fn without_a_file_there_is_only_the_default_policy() {
         let policies = Policies::default();
         for path in ["/", "/a/../b", ""] {
             assert_eq!(choose(&policies, None, path), Ok("default"));
@@ -223,22 +232,26 @@ mod tests {
     }
 
     #[test]
-    fn envoys_word_goes_before_the_routes() {
+    fn the_name_from_envoy_takes_precedence_over_the_routes() {
         let policies = policies(&["members", "admin"], 0, &[("/admin", 1)]);
         assert_eq!(choose(&policies, None, "/admin"), Ok("admin"));
         assert_eq!(choose(&policies, None, "/other"), Ok("members"));
         assert_eq!(choose(&policies, None, "/x/../admin"), Err(Denial::UnsafePath));
         assert_eq!(choose(&policies, Some(b"members"), "/admin"), Ok("members"));
-        assert_eq!(choose(&policies, Some(b"admin"), "/x/../y"), Err(Denial::UnsafePath), "Envoy reads it in one way");
-        assert_eq!(choose(&policies, Some(b"other"), "/x/../y"), Err(Denial::UnknownPolicy), "said first");
+        assert_eq!(
+            choose(&policies, Some(b"admin"), "/x/../y"),
+            Err(Denial::UnsafePath),
+            "Envoy may read the path in another way"
+        );
+        assert_eq!(choose(&policies, Some(b"other"), "/x/../y"), Err(Denial::UnknownPolicy), "is checked first");
         assert_eq!(choose(&policies, Some(b"default"), "/admin"), Ok("members"), "the default has two names");
         assert_eq!(choose(&policies, Some(b"other"), "/admin"), Err(Denial::UnknownPolicy));
     }
 
     #[test]
-    fn paths_are_judged_as_soon_as_there_is_a_choice() {
+    fn paths_must_be_plain_if_there_is_more_than_one_policy() {
         let unsafe_path = "/admin;x";
-        // One policy: whatever the path means, the same is asked for.
+        // With one policy, the requirements do not depend on the path.
         for named in [None, Some(&b"members"[..]), Some(b"default")] {
             assert_eq!(choose(&policies(&["members"], 0, &[]), named, unsafe_path), Ok("members"));
         }
@@ -252,7 +265,7 @@ mod tests {
                 assert_eq!(choose(&two(), named, path), Err(Denial::UnsafePath), "{named:?} {path}");
             }
         }
-        // A policy that takes them does so by name and without our routes, not where our routes read the path.
+        // `allows_unsafe_paths` works for a policy that Envoy names and for the default, but not with paths in routes.
         let mut allowing = two();
         allowing.all[1].allows_unsafe_paths = true;
         assert_eq!(choose(&allowing, Some(b"objects"), unsafe_path), Ok("objects"));
@@ -266,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn two_hosts_are_none() {
+    fn a_request_with_two_hosts_is_denied_if_routes_name_hosts() {
         let with = |hosts: &[&str]| {
             let hosts = hosts.iter().map(|host| (*host).into()).collect();
             let route = Route { hosts, methods: vec!["GET".into()], path: None, policy: 1 };
@@ -288,13 +301,13 @@ mod tests {
         assert_eq!(choose(&by_host, "other.test", None), Ok(0));
         for two in ["other.test,admin.test", "admin.test,admin.test", "other.test, admin.test"] {
             assert_eq!(choose(&by_host, two, None), Err(Denial::NoHttpRequest), "{two}");
-            assert_eq!(choose(&by_host, two, Some(b"members")), Ok(0), "{two}: Envoy's route needs no host");
-            assert_eq!(choose(&with(&[]), two, None), Ok(1), "{two}: nothing depends on it");
+            assert_eq!(choose(&by_host, two, Some(b"members")), Ok(0), "{two}: Envoy names the policy");
+            assert_eq!(choose(&with(&[]), two, None), Ok(1), "{two}: no route names hosts");
         }
     }
 
     #[test]
-    fn a_route_gives_names_to_segments() {
+    fn segments_are_found_by_the_names_of_the_pattern() {
         let policies = policies(&["tenant"], 0, &[("/tenants/{tenant}/x/{id}", 0)]);
         let request = RequestContext { path: b"/tenants/a%20b/x/7?tenant=z", ..Default::default() };
         let chosen = policies.choose(&request).unwrap();

@@ -1,44 +1,43 @@
-//! Templates that open part of what another route protects: beside `path_prefix: /admin`, `/{service}/health` is also
-//! `/admin/health`.
+//! Finds templates that open part of an area that another route protects ([`openings`]).
 //!
-//! Such a route is no error, because it may be meant; `check-config` and each reload warn of it. Start from
-//! [`openings`].
+//! For example, `/{service}/health` also matches `/admin/health`, which `path_prefix: /admin` protects. This is not an
+//! error, because it can be intended. `check-config` and each reload log a warning.
 
 use super::pattern::{PathPattern, Segment};
 use super::requirement::{AnyAll, Requirements};
 use super::route::Route;
 use super::{Access, Policies, Policy};
 
-/// Most openings that are told. More of them would be a list that is not read.
+/// Maximum number of openings that are reported. Operators do not read longer lists.
 const MAX_OPENINGS: usize = 20;
-/// Most pairs of routes that are compared: all pairs of two thousand routes, in a fraction of a second.
+/// Maximum number of pairs of routes that are compared: all pairs of 2000 routes, which takes a fraction of a second.
 const MAX_COMPARED: usize = 4_000_000;
 
-/// A route that opens part of what another one protects.
+/// Route that opens part of what another route protects.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Opening {
-    /// Place of the template in the file, from 0.
-    pub opener: usize,
-    /// Place of the route that protects.
-    pub protected: usize,
-    /// Paths that both match, as a pattern.
-    pub path: PathPattern,
+pub(crate) struct Opening {
+    /// Position of the template in the file, from 0.
+    pub(crate) opener: usize,
+    /// Position of the protecting route in the file, from 0.
+    pub(crate) protected: usize,
+    /// Pattern of the paths that both routes match.
+    pub(crate) path: PathPattern,
 }
 
-/// The openings of a file.
+/// Openings in a policy file.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Openings {
-    /// The first ones, at most 20.
-    pub found: Vec<Opening>,
-    /// `true` if there may be more: the list is full, or the file has too many routes to compare each with each.
-    pub is_cut: bool,
+pub(crate) struct Openings {
+    /// First openings, at most [`MAX_OPENINGS`].
+    pub(crate) found: Vec<Opening>,
+    /// `true` if there may be more: the list is full, or the file has too many routes to compare all pairs.
+    pub(crate) is_cut: bool,
 }
 
-/// Finds the routes that take precedence over another one, match some of its requests only because a `{name}` of theirs
-/// stands where the other names a segment, and have a weaker policy.
-///
-/// A policy is weaker than another if it does not ask for all that the other asks for.
-pub fn openings(policies: &Policies) -> Openings {
+/// Finds the routes that open part of what another route protects. A route does so if
+/// - it takes precedence over the other route,
+/// - it matches some of its requests only because it has a `{name}` where the other route has a literal segment, and
+/// - its policy is weaker: it does not require everything that the policy of the other route requires.
+pub(crate) fn openings(policies: &Policies) -> Openings {
     let (mut openings, mut compared) = (Openings::default(), 0);
     let policy = |route: &Route| policies.get(route.policy);
     let templates = policies
@@ -58,7 +57,7 @@ pub fn openings(policies: &Policies) -> Openings {
                 continue;
             }
             let Some(path) = common(template, other) else { continue };
-            if counts(policies, opener, template, other, &path) {
+            if is_effective(policies, opener, template, other, &path) {
                 if openings.found.len() == MAX_OPENINGS {
                     openings.is_cut = true;
                     return openings;
@@ -70,8 +69,8 @@ pub fn openings(policies: &Policies) -> Openings {
     openings
 }
 
-/// The paths that both match, if a `{name}` of the first is what makes it match a segment that the second names. The first
-/// takes precedence, so it has at least as many segments.
+/// Returns the pattern of the paths that both match, if a `{name}` of `template` matches a literal segment of `other`.
+/// `template` takes precedence, so it has at least as many segments.
 fn common(template: &Route, other: &Route) -> Option<PathPattern> {
     let (template, other) = (template.path.as_ref()?, other.path.as_ref()?);
     if template.segments.len() < other.segments.len()
@@ -79,26 +78,27 @@ fn common(template: &Route, other: &Route) -> Option<PathPattern> {
     {
         return None;
     }
-    let mut by_name = false;
+    let mut has_opening = false;
     let mut segments = Vec::with_capacity(template.segments.len());
-    for (place, ours) in template.segments.iter().enumerate() {
-        segments.push(match (ours, other.segments.get(place)) {
+    for (position, ours) in template.segments.iter().enumerate() {
+        segments.push(match (ours, other.segments.get(position)) {
             (Segment::Literal(one), Some(Segment::Literal(other))) if one != other => return None,
             (Segment::Literal(text), Some(Segment::Variable(_))) if text.is_empty() => return None,
             (Segment::Variable(_), Some(Segment::Literal(text))) if text.is_empty() => return None,
             (Segment::Variable(_), Some(literal @ Segment::Literal(_))) => {
-                by_name = true;
+                has_opening = true;
                 literal.clone()
             }
             _ => ours.clone(),
         });
     }
-    by_name.then_some(PathPattern { segments, is_prefix: template.is_prefix })
+    has_opening.then_some(PathPattern { segments, is_prefix: template.is_prefix })
 }
 
-/// `true` if the template is the route that counts for some request that both match: a third route may protect them again.
-fn counts(policies: &Policies, opener: usize, template: &Route, other: &Route, path: &PathPattern) -> bool {
-    // No literal segment has a `/`, so that only a `{name}` matches this.
+/// `true` if `template` is chosen for some request that both routes match. A third route may take precedence and protect
+/// them again.
+fn is_effective(policies: &Policies, opener: usize, template: &Route, other: &Route, path: &PathPattern) -> bool {
+    // A literal segment never contains `/`, so only a `{name}` matches this segment.
     let segments = path.segments.iter().map(|segment| match segment {
         Segment::Literal(text) => &**text,
         Segment::Variable(_) => "/",
@@ -110,7 +110,8 @@ fn counts(policies: &Policies, opener: usize, template: &Route, other: &Route, p
     })
 }
 
-/// The names that stand in both lists, where an empty list is every name; the empty name stands for those that no list has.
+/// Returns the names that are in both lists. An empty list stands for every name; if both are empty, the result is the empty
+/// name, which stands for names that no list contains.
 fn shared<'n>(one: &'n [Box<str>], other: &'n [Box<str>]) -> Vec<&'n str> {
     match (one, other) {
         ([], []) => vec![""],
@@ -119,17 +120,17 @@ fn shared<'n>(one: &'n [Box<str>], other: &'n [Box<str>]) -> Vec<&'n str> {
     }
 }
 
-/// `true` if the first policy does not ask for all that the second asks for.
+/// `true` if `one` does not require everything that `other` requires.
 fn is_weaker(one: &Policy, other: &Policy) -> bool {
     match (&one.access, &other.access) {
         (_, Access::Public) | (Access::Optional | Access::Required(_), Access::Optional) => false,
         (Access::Public, _) | (Access::Optional, Access::Required(_)) => true,
-        (Access::Required(one), Access::Required(other)) => !asks_for_all_of(one, other),
+        (Access::Required(one), Access::Required(other)) => !requires_all_of(one, other),
     }
 }
 
-/// `true` if all that `other` asks for is asked for by `one`, too, as far as that can be told from what is written.
-fn asks_for_all_of(one: &Requirements, other: &Requirements) -> bool {
+/// `true` if `one` evidently requires everything that `other` requires. Only compares what is written in the policy file.
+fn requires_all_of(one: &Requirements, other: &Requirements) -> bool {
     let Requirements { token_use, pools, clients, audiences, no_actor, scopes, groups, claims, max_auth_age, acr, amr } =
         other;
     (token_use.is_none() || *token_use == one.token_use)
@@ -137,24 +138,25 @@ fn asks_for_all_of(one: &Requirements, other: &Requirements) -> bool {
         && is_narrower(&one.clients, clients)
         && is_narrower(values(one.audiences.as_ref()), values(audiences.as_ref()))
         && (no_actor.is_none() || one.no_actor.is_some())
-        && names_all_of(&one.scopes, scopes)
-        && names_all_of(&one.groups, groups)
+        && implies(&one.scopes, scopes)
+        && implies(&one.groups, groups)
         && claims.iter().all(|claim| one.claims.contains(claim))
         && max_auth_age.is_none_or(|(_, most)| one.max_auth_age.is_some_and(|(_, ours)| ours <= most))
         && is_narrower(values(one.acr.as_ref()), values(acr.as_ref()))
-        && amr.as_ref().is_none_or(|(_, names)| one.amr.as_ref().is_some_and(|(_, ours)| names_all_of(ours, names)))
+        && amr.as_ref().is_none_or(|(_, names)| one.amr.as_ref().is_some_and(|(_, ours)| implies(ours, names)))
 }
 
 fn values<I, V>(requirement: Option<&(I, Vec<V>)>) -> &[V] {
     requirement.map_or(&[], |(_, values)| values)
 }
 
-/// Of two lists of which one value has to be there, and where an empty list asks for nothing.
+/// `true` if every token that has a value of `one` has a value of `other`. An empty list requires nothing.
 fn is_narrower<V: PartialEq>(one: &[V], other: &[V]) -> bool {
     other.is_empty() || (!one.is_empty() && one.iter().all(|value| other.contains(value)))
 }
 
-fn names_all_of(one: &AnyAll, other: &AnyAll) -> bool {
+/// `true` if every token that meets `one` evidently meets `other`.
+fn implies(one: &AnyAll, other: &AnyAll) -> bool {
     other.all.iter().all(|name| one.all.contains(name))
         && (is_narrower(&one.any, &other.any) || one.all.iter().any(|name| other.any.contains(name)))
 }
@@ -164,7 +166,7 @@ mod tests {
     use super::*;
     use crate::authz::policy::route::Routes;
 
-    /// Policies: 0 is public, 1 optional, 2 a good token, 3 the group `a`, 4 both groups `a` and `b`, 5 the group `c`.
+    /// Returns these policies: 0 public, 1 optional, 2 any valid token, 3 group `a`, 4 groups `a` and `b`, 5 group `c`.
     fn policies() -> Vec<Policy> {
         let groups = |names: &[&str]| {
             let all = names.iter().map(|name| (*name).into()).collect();
@@ -178,8 +180,8 @@ mod tests {
         access.into_iter().map(|access| Policy { access, ..Policy::default() }).collect()
     }
 
-    /// The openings between routes of `METHOD HOST PATH` and a policy.
-    fn told(rows: &[(&str, usize)]) -> Vec<String> {
+    /// Returns the openings between routes, each given as `METHOD HOST PATH` and a policy.
+    fn found(rows: &[(&str, usize)]) -> Vec<String> {
         let route = |(row, policy): &(&str, usize)| {
             let [method, host, path] = row.split(' ').collect::<Vec<_>>()[..] else { panic!("{row}") };
             let list = |text: &str| text.split(',').filter(|name| *name != "*").map(Into::into).collect();
@@ -202,12 +204,12 @@ mod tests {
     const ADMIN: (&str, usize) = ("* * /admin/\u{2026}", 3);
 
     #[test]
-    fn a_name_that_reaches_into_a_protected_area_is_told() {
+    fn a_template_that_matches_a_protected_path_is_found() {
         for (rows, expected) in [
             (&[ADMIN, ("* * /{s}/health", 0)][..], &["1 0 /admin/health"][..]),
             (&[ADMIN, ("* * /{s}/{t}/c", 1)], &["1 0 /admin/{t}/c"]),
             (&[ADMIN, ("* * /{s}", 2)], &["1 0 /admin"]),
-            // Prefixes and templates with fewer literal segments are protected areas, too.
+            // A prefix, or a template with fewer literal segments, can protect an area as well.
             (&[ADMIN, ("* * /{s}/open/\u{2026}", 0)], &["1 0 /admin/open/\u{2026}"]),
             (&[("* * /admin/{x}/{y}", 3), ("* * /{s}/b/c", 0)], &["1 0 /admin/b/c"]),
             (
@@ -217,41 +219,41 @@ mod tests {
             (&[("* a,b /admin/\u{2026}", 3), ("GET b,c /{s}/health", 0)], &["1 0 /admin/health"]),
             (&[("PUT,GET * /admin/\u{2026}", 3), ("* c /{s}/health", 0)], &["1 0 /admin/health"]),
         ] {
-            assert_eq!(told(rows), expected, "{rows:?}");
+            assert_eq!(found(rows), expected, "{rows:?}");
         }
     }
 
     #[test]
-    fn what_opens_nothing_is_not_told() {
+    fn a_route_that_opens_nothing_is_not_found() {
         for rows in [
-            // The area is named, so that it is meant.
+            // The route names the area, so it is intended.
             &[ADMIN, ("* * /admin/{x}", 0)][..],
             &[ADMIN, ("* * /admin/{x}/health", 0), ("* * /admin/health", 0)],
-            // Nothing that both match.
+            // No request matches both.
             &[ADMIN, ("* * /b/{x}", 0)],
             &[("* a /admin/\u{2026}", 3), ("* b /{s}/health", 0)],
             &[("PUT * /admin/\u{2026}", 3), ("GET * /{s}/health", 0)],
             &[("* * /admin/health/x/\u{2026}", 3), ("* * /{s}/health", 0)],
-            // The other one takes precedence.
+            // The other route takes precedence.
             &[("* * /admin/health", 3), ("* * /{s}/health", 0)],
             &[("* * /admin/a/\u{2026}", 3), ("* * /{s}/\u{2026}", 0)],
-            // As strict, or stricter.
+            // The policy is as strict, or stricter.
             &[ADMIN, ("* * /{s}/health", 3)],
             &[ADMIN, ("* * /{s}/health", 4)],
             &[("* * /open/\u{2026}", 0), ("* * /{s}/health", 1)],
             &[("* * /open/\u{2026}", 1), ("* * /{s}/health", 5)],
-            // A third route protects it again, for all that both match.
+            // A third route protects all requests that both match.
             &[ADMIN, ("* * /{s}/health", 0), ("* * /admin/health", 3)],
             &[ADMIN, ("GET * /{s}/health", 0), ("GET,PUT * /admin/health", 3)],
         ] {
-            assert_eq!(told(rows), [""; 0], "{rows:?}");
+            assert_eq!(found(rows), [""; 0], "{rows:?}");
         }
-        // Not for all: the host of the third route is one of many.
-        assert_eq!(told(&[ADMIN, ("* * /{s}/health", 0), ("* h /admin/health", 3)]), ["1 0 /admin/health"]);
+        // The third route protects only one host.
+        assert_eq!(found(&[ADMIN, ("* * /{s}/health", 0), ("* h /admin/health", 3)]), ["1 0 /admin/health"]);
     }
 
     #[test]
-    fn weaker_is_to_ask_for_less() {
+    fn a_policy_that_requires_less_is_weaker() {
         let policies = policies();
         let weaker: Vec<Vec<usize>> = policies
             .iter()
@@ -269,14 +271,14 @@ mod tests {
             (any(&["a"], &[]), any(&[], &["a"]), false),
             (any(&[], &[]), any(&["a"], &[]), false),
         ] {
-            assert_eq!(names_all_of(&one, &other), narrower, "{one:?} {other:?}");
+            assert_eq!(implies(&one, &other), narrower, "{one:?} {other:?}");
         }
     }
 
     #[test]
-    fn a_file_full_of_them_is_told_in_part() {
+    fn the_number_of_openings_is_limited() {
         let areas: Vec<String> = (0..30).map(|number| format!("* * /area{number}/\u{2026}")).collect();
         let rows: Vec<_> = areas.iter().map(|row| (&**row, 3)).chain([("* * /{s}/health", 0)]).collect();
-        assert_eq!(told(&rows).len(), MAX_OPENINGS);
+        assert_eq!(found(&rows).len(), MAX_OPENINGS);
     }
 }

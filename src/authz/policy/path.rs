@@ -1,29 +1,29 @@
-//! Request paths that mean one thing only.
+//! Request paths in plain form, which every upstream reads in the same way ([`PlainPath::new`]).
 //!
-//! A rule that protects `/admin` is worth nothing if `/%61dmin`, `/x/../admin` or `//admin` reach the same resource and
-//! another rule. Upstreams disagree about what such paths mean, so nothing is guessed here: a path is in plain
-//! form, or it is refused. Start from [`PlainPath::new`].
+//! A rule that protects `/admin` is useless if `/%61dmin`, `/x/../admin` or `//admin` reach the same resource under another
+//! rule. Upstreams disagree about the meaning of such paths. They are therefore rejected, not normalized.
 
 use std::borrow::Cow;
 
-/// A path in plain form, percent-decoded, without its query.
+/// Path in plain form, percent-decoded, without its query.
 ///
-/// Decoding is safe because nothing that could change the meaning (`/`, `.`, `\`, another escape) may be encoded.
-pub struct PlainPath<'p> {
+/// Decoding does not change the meaning, because `/`, `.`, `\` and other characters with a meaning must not be encoded.
+pub(crate) struct PlainPath<'p> {
     decoded: Cow<'p, str>,
 }
 
 impl<'p> PlainPath<'p> {
-    /// Reads the target of a request: a path and perhaps a query (RFC 9112 section 3.2.1). `None` if the path is not
-    /// in plain form:
-    /// - it does not begin with `/` (`*`, an authority, a whole URL), or has a `#`,
-    /// - it has a segment `.` or `..`, or an empty one (`//`) that is not the last,
-    /// - it has a `\`, a `;`, a space, a control character, or bytes outside ASCII,
-    /// - an escape is not two hexadecimal digits; or stands for a `/`, `\`, `;`, `?`, `#`, an unreserved character
-    ///   (RFC 3986 section 2.3), or for the `%` of what would be an escape again (`%2541`, `%25u0041`),
-    /// - its escapes do not decode to UTF-8 (overlong forms are none), or decode to a control character or the end of a
-    ///   line (U+0000 to U+001F, U+007F to U+009F, U+2028, U+2029).
-    pub fn new(target: &'p [u8]) -> Option<Self> {
+    /// Parses the target of a request: a path, and a query, which is ignored (RFC 9112 section 3.2.1). `None` if the path is
+    /// not in plain form:
+    /// - It does not begin with `/` (`*`, an authority, a whole URL), or it contains `#`.
+    /// - It has a segment `.` or `..`, or an empty segment (`//`) other than the last.
+    /// - It contains `\`, `;`, a space, a control character, or bytes outside ASCII.
+    /// - An escape is not two hexadecimal digits.
+    /// - An escape stands for `/`, `\`, `;`, `?`, `#`, an unreserved character (RFC 3986 section 2.3), or a `%` that begins
+    ///   another escape (`%2541`, `%25u0041`).
+    /// - Its escapes do not decode to UTF-8 (overlong forms are not UTF-8), or they decode to a control character or a line
+    ///   separator (U+0000 to U+001F, U+007F to U+009F, U+2028, U+2029).
+    pub(crate) fn new(target: &'p [u8]) -> Option<Self> {
         let path = target.split(|byte| *byte == b'?').next()?;
         let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b';' | b'#');
         if path.first() != Some(&b'/') || !path.iter().all(plain) {
@@ -41,18 +41,18 @@ impl<'p> PlainPath<'p> {
         Some(Self { decoded })
     }
 
-    /// The segments: what stands behind each `/`. `/` has one, which is empty; `/a/` has two.
-    pub fn segments(&self) -> impl Iterator<Item = &str> + Clone {
+    /// Segments: the text after each `/`. `/` has one segment, which is empty; `/a/` has two.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = &str> + Clone {
         self.decoded.split('/').skip(1)
     }
 
-    /// The segment at this place, from 0.
-    pub fn segment(&self, place: usize) -> Option<&str> {
-        self.segments().nth(place)
+    /// Returns the segment at this position, from 0.
+    pub(crate) fn segment(&self, position: usize) -> Option<&str> {
+        self.segments().nth(position)
     }
 }
 
-/// Decodes escapes, none of which may hide anything.
+/// Decodes the escapes. `None` if one of them is not allowed in plain form.
 fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut parts = text.split('%');
@@ -73,20 +73,20 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok().filter(|decoded| !decoded.contains(ends))
 }
 
-/// `true` if an upstream that decodes a second time reads an escape in a `%` and what follows it: `%41`; or `%u0041`, which
-/// IIS and JavaScript's `unescape` decode. (In `%25%34%31` the digits are encoded, and refused for that.)
+/// `true` if a `%` followed by `rest` is an escape to an upstream that decodes twice: `%41`, or `%u0041`, which IIS and
+/// JavaScript's `unescape` decode. `%25%34%31` is rejected elsewhere, because its digits are encoded.
 fn decodes_again(rest: &str) -> bool {
     let is_hex = |text: &str, digits: usize| text.get(..digits).is_some_and(|digits| hex(digits).is_some());
     is_hex(rest, 2) || rest.strip_prefix(['u', 'U']).is_some_and(|rest| is_hex(rest, 1))
 }
 
 fn hex(digits: &str) -> Option<u8> {
-    // `from_str_radix` takes a sign.
+    // `from_str_radix` would accept a sign.
     digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
-/// A text as it is compared where upper and lower case are the same.
-pub fn fold(text: &str) -> Cow<'_, str> {
+/// Folds text to lower case, for comparison without regard to case.
+pub(crate) fn fold(text: &str) -> Cow<'_, str> {
     if text.chars().any(|c| c.to_lowercase().ne([c])) { Cow::Owned(text.to_lowercase()) } else { Cow::Borrowed(text) }
 }
 
@@ -97,7 +97,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn plain_paths_are_read() {
+    fn plain_paths_are_accepted() {
         for (target, segments) in [
             ("/", &[""][..]),
             ("/a", &["a"]),
@@ -122,9 +122,9 @@ mod tests {
         }
     }
 
-    /// The table of `docs/security.md`, where pictures stand for characters that cannot be shown.
+    /// Reads the table in `docs/security.md`, in which symbols stand for control characters.
     #[test]
-    fn whatever_could_mean_two_things_is_refused() {
+    fn ambiguous_paths_are_rejected() {
         let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/security.md")).unwrap();
         let shown = |text: &str| text.replace('\u{2400}', "\0").replace('\u{2409}', "\t").replace('\u{2421}', "\u{7f}");
         let rows = table(&page, "### Paths that are refused");
@@ -137,7 +137,7 @@ mod tests {
         assert!(PlainPath::new(b"/\xff").is_none());
     }
 
-    /// What an upstream that decodes, cuts and resolves as browsers and servers do makes of a path.
+    /// Resolves a path as browsers and servers do: without query, parameters, empty and dot segments.
     fn resolved(path: &str) -> String {
         let path = path.split(['?', '#']).next().unwrap_or_default();
         let mut resolved: Vec<&str> = Vec::new();
@@ -151,12 +151,13 @@ mod tests {
         resolved.join("/")
     }
 
-    fn decoded_by_anybody(path: &str) -> String {
+    /// Decodes all escapes once, as lenient upstreams do.
+    fn decoded_leniently(path: &str) -> String {
         let mut bytes = Vec::new();
         let mut rest = path.as_bytes();
         while let Some((first, tail)) = rest.split_first() {
             let digits = tail.get(..2).and_then(|digits| hex(std::str::from_utf8(digits).ok()?));
-            // As IIS and `unescape` of JavaScript do.
+            // IIS and JavaScript's `unescape` decode this form.
             let wide = tail.get(..5).and_then(|escape| std::str::from_utf8(escape).ok());
             let wide = wide.and_then(|escape| u32::from_str_radix(escape.strip_prefix(['u', 'U'])?, 16).ok());
             (bytes, rest) = match (first, digits) {
@@ -173,27 +174,27 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4000))]
 
-        /// However often an upstream decodes, and whenever it resolves dots: it sees what we saw.
+        /// An upstream that decodes twice, or resolves dots before or after decoding, sees the same segments.
         #[test]
-        fn a_plain_path_means_the_same_to_everybody(path in "(/|\\.|%2[eEfF5]|%5[cC]|%6[1-3]|%3[bBfF]|%23|%C3%A9|%25|%|u002[ef]|u00|[a-c2-6]|;|\\\\){1,10}") {
+        fn every_upstream_reads_a_plain_path_in_the_same_way(path in "(/|\\.|%2[eEfF5]|%5[cC]|%6[1-3]|%3[bBfF]|%23|%C3%A9|%25|%|u002[ef]|u00|[a-c2-6]|;|\\\\){1,10}") {
             let path = format!("/{path}");
             if let Some(plain) = PlainPath::new(path.as_bytes()) {
                 let ours: Vec<&str> = plain.segments().filter(|segment| !segment.is_empty()).collect();
-                let once = decoded_by_anybody(&path);
+                let once = decoded_leniently(&path);
                 prop_assert_eq!(&resolved(&once), &ours.join("/"));
-                prop_assert_eq!(&decoded_by_anybody(&resolved(&path)), &ours.join("/"));
-                prop_assert_eq!(&resolved(&decoded_by_anybody(&once)), &ours.join("/"));
+                prop_assert_eq!(&decoded_leniently(&resolved(&path)), &ours.join("/"));
+                prop_assert_eq!(&resolved(&decoded_leniently(&once)), &ours.join("/"));
             }
         }
 
         #[test]
-        fn no_bytes_are_too_strange(target in prop::collection::vec(any::<u8>(), 0..30)) {
+        fn any_bytes_can_be_parsed(target in prop::collection::vec(any::<u8>(), 0..30)) {
             drop(PlainPath::new(&target));
         }
     }
 
     #[test]
-    fn folding() {
+    fn text_is_folded_to_lower_case() {
         for (text, folded) in [("admin", "admin"), ("Admin", "admin"), ("\u{c9}", "\u{e9}"), ("\u{212a}", "k")] {
             assert_eq!(fold(text), folded);
         }

@@ -1,4 +1,4 @@
-//! The paths that a route matches: exact, with named segments, or by their first segments.
+//! Path patterns of routes: exact paths, templates with named segments, and prefixes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,48 +7,48 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::path::{PlainPath, fold};
 
-/// Most segments of a pattern.
+/// Maximum number of segments.
 const MAX_SEGMENTS: usize = 64;
-/// Characters of globs and regular expressions, and others that no URL has unencoded (RFC 3986 section 3.3). As literal
-/// text they would protect next to nothing.
+/// Characters of globs and regular expressions, and others that a URL never contains unencoded (RFC 3986 section 3.3). They
+/// are errors in a pattern, because as literal text they would match almost no request.
 const SIGNS: [char; 12] = ['*', '?', '[', ']', '^', '|', '\\', '<', '>', '"', '`', '\u{2026}'];
 
-/// The paths that a route matches, segment by segment.
+/// Pattern of the paths that a route matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PathPattern {
+pub(crate) struct PathPattern {
     pub(super) segments: Vec<Segment>,
     pub(super) is_prefix: bool,
 }
 
-/// A segment of a pattern.
+/// Segment of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Segment {
-    /// This text, decoded.
+    /// Matches this decoded text.
     Literal(Box<str>),
-    /// Any text but the empty one: `{name}`.
+    /// Matches any text that is not empty: `{name}`.
     Variable(Box<str>),
 }
 
-/// What is wrong with a pattern.
+/// Error in a pattern.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum PatternError {
+pub(crate) enum PatternError {
     /// No `/` at the start.
     #[error("does not begin with /")]
     Slash,
-    /// A wildcard or part of a regular expression, as other tools have them.
+    /// Wildcard or part of a regular expression, as in the patterns of other tools.
     #[error(
         "has `{sign}`, and paths have no wildcards and no regular expressions: `path_prefix: {prefix}` is {prefix} and \
          everything below, {{name}} is any one segment{literally}"
     )]
     Sign {
-        /// The characters.
+        /// Characters that were found.
         sign: Box<str>,
-        /// The prefix that may have been meant.
+        /// Prefix that is probably meant.
         prefix: Box<str>,
-        /// How to write the character itself, if requests with it pass at all.
+        /// Hint how to write the literal character; empty if requests with it are always denied.
         literally: Box<str>,
     },
-    /// No request with such a path would be let in.
+    /// Path that is not in plain form: a request with it is always denied.
     #[error("is not in plain form: such a request is refused before any route is looked at")]
     Plain,
     /// `{` or `}` within a segment.
@@ -56,16 +56,16 @@ pub enum PatternError {
         "has a brace within a segment: a {{name}} stands for a whole segment, and other braces are written %7B and %7D"
     )]
     Brace,
-    /// `{}`, or other characters than a name has.
+    /// `{}`, or a name with other characters than letters, digits and `_`.
     #[error("has a {{segment}} whose name is not of letters, digits and _")]
     Name,
-    /// One name for two segments.
+    /// Two segments with the same name.
     #[error("names two segments alike")]
     TwiceNamed,
-    /// `/admin/` as a prefix.
+    /// Prefix that ends with `/`, such as `/admin/`.
     #[error("ends with /: a prefix matches whole segments, with and without what follows")]
     TrailingSlash,
-    /// Too many segments.
+    /// More than [`MAX_SEGMENTS`] segments.
     #[error("has more than 64 segments")]
     Length,
 }
@@ -73,7 +73,7 @@ pub enum PatternError {
 impl FromStr for PathPattern {
     type Err = PatternError;
 
-    /// An exact path, or a template if it has a `{segment}`.
+    /// Parses an exact path or, if it has a `{segment}`, a template.
     fn from_str(text: &str) -> Result<Self, PatternError> {
         let rest = text.strip_prefix('/').ok_or(PatternError::Slash)?;
         if let Some(error) = foreign(text) {
@@ -108,7 +108,7 @@ impl FromStr for Segment {
         if text.contains(['{', '}']) {
             return Err(PatternError::Brace);
         }
-        // As requests are read, so that the two compare; `é` may stand as it is, and only here.
+        // Parsed like the path of a request, so that both compare. Only a pattern may contain unencoded text such as `é`.
         let mut encoded = String::from("/");
         for c in text.chars() {
             if c.is_ascii() {
@@ -122,7 +122,7 @@ impl FromStr for Segment {
     }
 }
 
-/// The first sign of another tool's patterns in a segment, and where it begins.
+/// Finds the first sign of another tool's patterns in a segment, and its offset.
 fn sign(segment: &str) -> Option<(usize, &str)> {
     let (at, length) = if let Some((at, sign)) = segment.char_indices().find(|(_, c)| SIGNS.contains(c)) {
         (at, sign.len_utf8())
@@ -140,12 +140,12 @@ fn sign(segment: &str) -> Option<(usize, &str)> {
     Some((at, segment.get(at..at + length)?))
 }
 
-/// The error about the first sign of another tool's patterns in a whole pattern.
+/// Returns the error for the first sign of another tool's patterns in a pattern.
 fn foreign(text: &str) -> Option<PatternError> {
     let mut start = 0;
     for segment in text.split('/') {
         if let Some((at, sign)) = sign(segment) {
-            // `/admin*`, `/admin?x` and `/admin$` mean something that begins with the whole of `/admin`.
+            // In `/admin*`, `/admin?x` and `/admin$`, the text before the sign is part of what is meant.
             let end = if ["*", "?", "$"].contains(&sign) { start + at } else { start };
             let meant = |end| text.get(..end).map(|text| text.trim_end_matches(['/', '.']));
             let mut prefixes = [end, start].into_iter().filter_map(meant);
@@ -165,7 +165,7 @@ fn escaped(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// A decoded segment as it is written in a pattern.
+/// Encodes a decoded segment as a pattern writes it.
 fn written(segment: &str) -> String {
     let mut text = String::with_capacity(segment.len());
     for c in segment.chars() {
@@ -175,7 +175,7 @@ fn written(segment: &str) -> String {
             text.push(c);
         }
     }
-    // What is a sign only where it stands: `:`, `+`, `$`.
+    // Signs that depend on their position: `:`, `+`, `$`.
     while let Some((at, found)) = sign(&text) {
         let escape = escaped(found);
         text.replace_range(at..at + found.len(), &escape);
@@ -184,11 +184,11 @@ fn written(segment: &str) -> String {
 }
 
 impl PathPattern {
-    /// A pattern of all paths that begin with these segments; `/` is every path.
+    /// Parses a prefix: the pattern of all paths that begin with these segments. `/` matches every path.
     ///
     /// # Errors
     /// [`PatternError`].
-    pub fn prefix(text: &str) -> Result<Self, PatternError> {
+    pub(crate) fn prefix(text: &str) -> Result<Self, PatternError> {
         if text == "/" {
             return Ok(Self { segments: Vec::new(), is_prefix: true });
         }
@@ -198,15 +198,15 @@ impl PathPattern {
         text.parse().map(|pattern| Self { is_prefix: true, ..pattern })
     }
 
-    /// The named segments and their places.
-    pub fn variables(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.segments.iter().enumerate().filter_map(|(place, segment)| match segment {
-            Segment::Variable(name) => Some((&**name, place)),
+    /// Names of the variable segments, with their positions.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.segments.iter().enumerate().filter_map(|(position, segment)| match segment {
+            Segment::Variable(name) => Some((&**name, position)),
             Segment::Literal(_) => None,
         })
     }
 
-    /// Whether upper and lower case will be the same.
+    /// Folds literal segments to lower case, for comparison without regard to case.
     pub(super) fn folded(mut self) -> Self {
         for segment in &mut self.segments {
             if let Segment::Literal(text) = segment {
@@ -220,7 +220,7 @@ impl PathPattern {
         self.segments.iter().filter(|segment| matches!(segment, Segment::Literal(_))).count()
     }
 
-    /// What goes before what, as far as paths are concerned.
+    /// Precedence of the pattern. The greater value takes precedence.
     pub(super) fn rank(&self) -> (u8, usize, usize) {
         match (self.is_prefix, self.literals()) {
             (false, literals) if literals == self.segments.len() => (3, 0, 0),
@@ -229,11 +229,11 @@ impl PathPattern {
         }
     }
 
-    /// Whether some path matches both, of two patterns of one rank.
+    /// `true` if some path matches both patterns, which must have the same rank.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         let compatible = |pair: (&Segment, &Segment)| match pair {
             (Segment::Literal(one), Segment::Literal(other)) => one == other,
-            // A variable is never the empty segment after a slash at the end.
+            // A variable does not match the empty segment after a trailing slash.
             (Segment::Literal(text), Segment::Variable(_)) | (Segment::Variable(_), Segment::Literal(text)) => {
                 !text.is_empty()
             }
@@ -244,7 +244,7 @@ impl PathPattern {
 }
 
 impl fmt::Display for PathPattern {
-    /// As in the file, with `/…` at the end of a prefix.
+    /// Writes the pattern as in the file, and `/…` after a prefix.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for segment in &self.segments {
             match segment {
@@ -297,7 +297,7 @@ mod tests {
             };
             assert_eq!((&*found, &*meant), (sign, prefix), "{pattern}");
             assert!(PathPattern::prefix(pattern).is_err(), "{pattern}");
-            // What is advised is accepted, and means the character.
+            // The suggested spelling is accepted and matches the character.
             if let Some((_, escape)) = literally.split_once("is written ") {
                 let pattern: PathPattern = format!("/{escape}").parse().unwrap();
                 assert_eq!(pattern.segments, [Segment::Literal(sign.into())], "{escape}");
@@ -316,9 +316,9 @@ mod tests {
         );
     }
 
-    /// Sub-delimiters and others that URLs have (RFC 3986 section 3.3), where they mean nothing to other tools.
+    /// Sub-delimiters and other characters of URLs (RFC 3986 section 3.3), where they have no meaning in other tools.
     #[test]
-    fn plain_characters_stay_plain() {
+    fn characters_without_a_meaning_are_literal() {
         for pattern in
             ["/Products(7)", "/$metadata", "/things:batchGet", "/c++", "/a!b'c,d=e&f@g~h", "/.well-known", "/a.b", "/:"]
         {
@@ -328,7 +328,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_can_be_written(text in "(/(\\{[ab]\\}|([a.+$:(){}*?^|<>\" %é]|%[2357][0-9A-F]){1,4})){1,3}") {
+        fn a_displayed_pattern_can_be_parsed(text in "(/(\\{[ab]\\}|([a.+$:(){}*?^|<>\" %é]|%[2357][0-9A-F]){1,4})){1,3}") {
             let unique = text.split('/').enumerate().map(|(place, segment)| segment.replace("{a}", &format!("{{v{place}}}")));
             if let Ok(pattern) = unique.collect::<Vec<_>>().join("/").parse::<PathPattern>() {
                 prop_assert_eq!(pattern.to_string().parse(), Ok(pattern));

@@ -1,7 +1,6 @@
-//! What a policy asks of a caller whose token is good.
+//! Requirements of a policy for a verified token.
 //!
-//! Pure: claims, captured path segments and the time in, the first requirement that is not met out. Start from
-//! [`Requirements::judge`].
+//! [`Requirements::check`] is pure: it depends on the claims, the named segments of the path, and the time.
 
 use std::cmp::Ordering;
 
@@ -9,54 +8,53 @@ use serde_json::{Number, Value};
 
 use super::super::cache::Verified;
 use super::super::denial::Denial;
-use super::super::token::claims::{TokenUse, UnixTime};
-use super::super::token::extra_claims::WantedIndex;
+use super::super::token::claims::{TokenUse, UnixTime, WantedIndex};
 use crate::user_pool::{ClientId, PoolIndex};
 
-/// The requirements of a policy; each has to be met.
-#[derive(Debug, Default)]
-pub struct Requirements {
-    /// The kind of token.
-    pub token_use: Option<TokenUse>,
-    /// Pools, one of which has to have issued it; none is every pool.
-    pub pools: Vec<PoolIndex>,
-    /// App clients, one of which it has to have been issued to; none is every client that its pool accepts.
-    pub clients: Vec<ClientId>,
-    /// Values of `aud`, one of which it has to carry (resource-bound access tokens).
-    pub audiences: Option<(WantedIndex, Vec<Box<str>>)>,
-    /// `act`, where a token that somebody else uses for its subject is refused (RFC 8693 section 4.1).
-    pub no_actor: Option<WantedIndex>,
-    /// Scopes.
-    pub scopes: AnyAll,
+/// Requirements of a policy. A token must meet all of them. The default requires nothing.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Requirements {
+    /// Kind of token. `None` for every kind that its pool accepts.
+    pub(crate) token_use: Option<TokenUse>,
+    /// Pools, of which one must have issued the token. Empty for every pool.
+    pub(crate) pools: Vec<PoolIndex>,
+    /// App clients, to one of which the token must have been issued. Empty for every client that its pool accepts.
+    pub(crate) clients: Vec<ClientId>,
+    /// Claim `aud`, and its accepted values, of which the token must have one (resource-bound access tokens).
+    pub(crate) audiences: Option<(WantedIndex, Vec<Box<str>>)>,
+    /// Claim `act`, if tokens with it are denied: another party acts on behalf of the subject (RFC 8693 section 4.1).
+    pub(crate) no_actor: Option<WantedIndex>,
+    /// Scopes (`scope`).
+    pub(crate) scopes: AnyAll,
     /// Groups (`cognito:groups`).
-    pub groups: AnyAll,
-    /// Other claims.
-    pub claims: Vec<ClaimRequirement>,
-    /// `auth_time`, and the most seconds that may have passed since (RFC 9470).
-    pub max_auth_age: Option<(WantedIndex, i64)>,
-    /// `acr`, and the values of which it has to be one.
-    pub acr: Option<(WantedIndex, Vec<Box<str>>)>,
-    /// `amr`, and the methods that have to be among its members.
-    pub amr: Option<(WantedIndex, AnyAll)>,
+    pub(crate) groups: AnyAll,
+    /// Requirements for other claims.
+    pub(crate) claims: Vec<ClaimRequirement>,
+    /// Claim `auth_time`, and the maximum number of seconds since then (RFC 9470).
+    pub(crate) max_auth_age: Option<(WantedIndex, i64)>,
+    /// Claim `acr`, and its accepted values.
+    pub(crate) acr: Option<(WantedIndex, Vec<Box<str>>)>,
+    /// Claim `amr`, and the required authentication methods.
+    pub(crate) amr: Option<(WantedIndex, AnyAll)>,
 }
 
-/// Names of which one has to be there, and names of which all have to be. An empty list asks for nothing.
+/// Names of which a token must have at least one, and names of which it must have all. An empty list requires nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AnyAll {
-    /// One of these.
-    pub any: Vec<Box<str>>,
-    /// Each of these.
-    pub all: Vec<Box<str>>,
+pub(crate) struct AnyAll {
+    /// At least one of these is required.
+    pub(crate) any: Vec<Box<str>>,
+    /// All of these are required.
+    pub(crate) all: Vec<Box<str>>,
 }
 
 impl AnyAll {
-    /// Whether nothing is asked for.
-    pub fn is_empty(&self) -> bool {
+    /// `true` if nothing is required.
+    pub(crate) fn is_empty(&self) -> bool {
         self.any.is_empty() && self.all.is_empty()
     }
 
-    /// Every name, the needed ones first.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    /// All names, those of `all` first.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.all.iter().chain(&self.any).map(|name| &**name)
     }
 
@@ -65,69 +63,53 @@ impl AnyAll {
     }
 }
 
-/// What one claim has to be.
+/// Requirement for one claim.
 #[derive(Debug, PartialEq)]
-pub struct ClaimRequirement {
-    /// Its name in metadata: `claims.custom:tenant`.
-    pub label: Box<str>,
-    /// The claim.
-    pub claim: WantedIndex,
-    /// The test.
-    pub test: ClaimTest,
+pub(crate) struct ClaimRequirement {
+    /// Name in the metadata, such as `claims.custom:tenant`.
+    pub(crate) label: Box<str>,
+    /// Claim to test.
+    pub(crate) claim: WantedIndex,
+    /// Test of its value.
+    pub(crate) test: ClaimTest,
 }
 
-/// How a claim is compared. Types count: the text `"5"` is not the number 5.
+/// Test of a claim. Values of different types are never equal: the text `"5"` is not the number 5.
 #[derive(Debug, PartialEq)]
-pub enum ClaimTest {
-    /// It is this.
+pub(crate) enum ClaimTest {
+    /// Equals this value.
     Equals(Operand),
-    /// It is one of these.
+    /// Equals one of these values.
     OneOf(Vec<Operand>),
-    /// It is a list with this among its members.
+    /// Is a list with this member.
     Contains(Operand),
 }
 
-/// What a claim is compared with.
+/// Value to compare a claim with.
 #[derive(Debug, PartialEq)]
-pub enum Operand {
-    /// A text, number or boolean.
+pub(crate) enum Operand {
+    /// Text, number or boolean.
     Value(Value),
-    /// The segment of the request's path that the route's pattern gives this name.
+    /// Segment of the request's path that has this name in the route's pattern.
     Segment(Box<str>),
 }
 
-/// The requirement that is not met.
+/// Requirement that a token does not meet.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Unmet<'r> {
-    /// What it means.
-    pub denial: Denial,
-    /// Its name, as the policy file calls it.
-    pub requirement: &'r str,
+pub(crate) struct Unmet<'r> {
+    /// Reason for denying the request.
+    pub(crate) denial: Denial,
+    /// Name of the requirement in the policy file.
+    pub(crate) requirement: &'r str,
 }
 
 impl Requirements {
-    /// Whether nothing is asked for.
-    pub fn is_empty(&self) -> bool {
-        let Self { token_use, pools, clients, audiences, no_actor, scopes, groups, claims, max_auth_age, acr, amr } =
-            self;
-        token_use.is_none()
-            && pools.is_empty()
-            && clients.is_empty()
-            && audiences.is_none()
-            && no_actor.is_none()
-            && scopes.is_empty()
-            && groups.is_empty()
-            && claims.is_empty()
-            && max_auth_age.is_none()
-            && acr.is_none()
-            && amr.is_none()
-    }
-
-    /// Judges a caller at the time `now`. `segment` gives the path's segments by the names of the route's pattern.
+    /// Checks the requirements at the Unix time `now`. `segment` returns the segment of the path that has a name in the
+    /// route's pattern.
     ///
     /// # Errors
     /// The first requirement that is not met, in the order of the fields.
-    pub fn judge<'r, 's>(
+    pub(crate) fn check<'r, 's>(
         &'r self,
         caller: &Verified,
         segment: impl Fn(&str) -> Option<&'s str>,
@@ -135,10 +117,10 @@ impl Requirements {
     ) -> Result<(), Unmet<'r>> {
         let claims = &caller.claims;
         let extra = claims.extra();
-        let ask = |is_met: bool, denial: Denial, requirement: &'r str| {
+        let require = |is_met: bool, denial: Denial, requirement: &'r str| {
             if is_met { Ok(()) } else { Err(Unmet { denial, requirement }) }
         };
-        let mismatch = |is_met: bool, requirement: &'r str| ask(is_met, Denial::ClaimMismatch, requirement);
+        let mismatch = |is_met: bool, requirement: &'r str| require(is_met, Denial::ClaimMismatch, requirement);
 
         mismatch(self.token_use.is_none_or(|token_use| token_use == claims.token_use()), "token_use")?;
         mismatch(self.pools.is_empty() || self.pools.contains(&caller.pool), "pools")?;
@@ -154,51 +136,51 @@ impl Requirements {
             mismatch(extra.get(act).is_none(), "allow_delegated")?;
         }
         let has_scope = |scope: &str| claims.scope().is_some_and(|held| held.split(' ').any(|held| held == scope));
-        ask(self.scopes.is_met(has_scope), Denial::InsufficientScope, "scopes")?;
+        require(self.scopes.is_met(has_scope), Denial::InsufficientScope, "scopes")?;
         let has_group = |group: &str| claims.groups().any(|held| held == group);
-        ask(self.groups.is_met(has_group), Denial::InsufficientGroup, "groups")?;
+        require(self.groups.is_met(has_group), Denial::InsufficientGroup, "groups")?;
         for claim in &self.claims {
             let is_met = extra.get(claim.claim).is_some_and(|value| claim.test.is_met(value, &segment));
             mismatch(is_met, &claim.label)?;
         }
         if let Some((auth_time, most)) = self.max_auth_age {
-            // Without the claim (client credentials) nobody has signed in at all.
+            // A token without the claim (client credentials) is not from a sign-in.
             let since = extra.get(auth_time).and_then(whole_seconds);
             let is_met = since.is_some_and(|since| now.saturating_sub(since) <= most);
-            ask(is_met, Denial::AuthTooOld, "max_auth_age")?;
+            require(is_met, Denial::AuthTooOld, "max_auth_age")?;
         }
         if let Some((acr, accepted)) = &self.acr {
             let held = extra.get(*acr).and_then(Value::as_str);
-            ask(held.is_some_and(|held| accepted.iter().any(|acr| **acr == *held)), Denial::AuthTooOld, "acr")?;
+            require(held.is_some_and(|held| accepted.iter().any(|acr| **acr == *held)), Denial::AuthTooOld, "acr")?;
         }
         if let Some((amr, methods)) = &self.amr {
             let held = extra.get(*amr).map(members).unwrap_or_default();
             let has = |method: &str| held.iter().any(|held| held.as_str() == Some(method));
-            ask(methods.is_met(has), Denial::AuthTooOld, "amr")?;
+            require(methods.is_met(has), Denial::AuthTooOld, "amr")?;
         }
         Ok(())
     }
 }
 
-/// The members of a list; a single value is a list of one (`aud`, RFC 7519 section 4.1.3).
+/// Returns the members of a list. A single value counts as a list of one (`aud`, RFC 7519 section 4.1.3).
 fn members(value: &Value) -> &[Value] {
     value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
 }
 
-/// A time in whole seconds, floored as every other time of a token. `None` if it is no time or out of range.
+/// Converts a time to whole seconds. Rounds down, as for all times in a token. `None` if it is not a number, or out of range.
 fn whole_seconds(time: &Value) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "checked to be exact")]
     let floored = || time.as_f64().map(f64::floor).filter(|time| is_exact(*time)).map(|time| time as i64);
     time.as_i64().or_else(|| if time.is_f64() { floored() } else { None })
 }
 
-/// `true` if no other integer has the same double. From 2^53 on, neighbours share one.
+/// `true` if `number` is in the range in which every integer has a double of its own: less than 2^53.
 pub(crate) fn is_exact(number: f64) -> bool {
     number.abs() < 9_007_199_254_740_992.0
 }
 
-/// Compares two numbers by value: 5 equals 5.0. Integers are compared as integers. A double equals nothing from 2^53 on,
-/// because it may stand for several integers.
+/// Compares two numbers by value: 5 equals 5.0. Two integers are compared exactly. A double from 2^53 on equals no number,
+/// because it can stand for several integers.
 fn same_number(one: &Number, other: &Number) -> bool {
     match (one.is_f64(), other.is_f64()) {
         (false, false) => one == other,
@@ -222,8 +204,8 @@ impl ClaimTest {
         }
     }
 
-    /// The segments that are compared with.
-    pub fn segments(&self) -> impl Iterator<Item = &str> {
+    /// Names of the path segments that the test uses.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = &str> {
         let operands = match self {
             Self::Equals(operand) | Self::Contains(operand) => std::slice::from_ref(operand),
             Self::OneOf(operands) => operands,
@@ -240,7 +222,7 @@ impl Operand {
         match self {
             Self::Value(Value::Number(number)) => claim.as_number().is_some_and(|claim| same_number(claim, number)),
             Self::Value(value) => claim == value,
-            // A segment that the route has not, as when Envoy chose the policy by name, equals nothing.
+            // If the route has no such segment, for example because Envoy named the policy, the test fails.
             Self::Segment(name) => segment(name).is_some_and(|segment| claim.as_str() == Some(segment)),
         }
     }
@@ -251,7 +233,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::authz::token::extra_claims::{ClaimPath, WantedClaims};
+    use crate::authz::token::claims::{ClaimPath, WantedClaims};
     use crate::authz::token::tests::{claims_with, shared_key};
     use Denial::{AuthTooOld, ClaimMismatch, InsufficientGroup, InsufficientScope};
     use serde_json::json;
@@ -270,14 +252,14 @@ mod tests {
             Self { wanted, requirements }
         }
 
-        /// The one place that judges a token with these claims.
+        /// Checks a token with these claims against the requirements.
         #[track_caller]
         fn check(&self, changes: &Value, expected: Result<(), (Denial, &str)>) {
-            assert!(!self.requirements.is_empty());
+            assert_ne!(self.requirements, Requirements::default());
             let claims = claims_with(changes, &self.wanted);
             let caller = Verified { claims, pool: 1, stamp: 0, key: Arc::clone(&shared_key()) };
             let segment = |name: &str| (name == "tenant").then_some("acme");
-            let result = self.requirements.judge(&caller, segment, NOW);
+            let result = self.requirements.check(&caller, segment, NOW);
             assert_eq!(result.map_err(|unmet| (unmet.denial, unmet.requirement)), expected, "{changes}");
         }
     }
@@ -287,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn token_pool_and_client() {
+    fn kind_of_token_pool_and_client_are_required() {
         let token_use = Case::new(|r, _| r.token_use = Some(TokenUse::Id));
         token_use.check(&json!({}), Err((ClaimMismatch, "token_use")));
         Case::new(|r, _| r.token_use = Some(TokenUse::Access)).check(&json!({}), Ok(()));
@@ -298,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn audiences_and_actors() {
+    fn audiences_are_required_and_actors_denied() {
         let audiences = Case::new(|r, want| r.audiences = Some((want("aud"), names(&["https://a", "b"]))));
         audiences.check(&json!({"aud": "https://a"}), Ok(()));
         audiences.check(&json!({"aud": ["x", "b"]}), Ok(()));
@@ -312,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_and_groups() {
+    fn scopes_and_groups_are_required() {
         for (any, all, scope, met) in [
             (&["a", "b"][..], &[][..], "b c", true),
             (&["a", "b"], &[], "c", false),
@@ -334,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_compared_with_their_types() {
+    fn claims_are_compared_by_type_and_value() {
         let value = |value: &Value| Operand::Value(value.clone());
         for (test, claim, met) in [
             (ClaimTest::Equals(value(&json!("a"))), json!("a"), true),
@@ -345,7 +327,7 @@ mod tests {
             (ClaimTest::Equals(value(&json!(5))), json!(5.0), true),
             (ClaimTest::Equals(value(&json!(5))), json!("5"), false),
             (ClaimTest::Equals(value(&json!(u64::MAX))), json!(u64::MAX), true),
-            // Neighbours that one float stands for.
+            // Different integers with the same double.
             (ClaimTest::Equals(value(&json!(9_007_199_254_740_993_u64))), json!(9_007_199_254_740_992_u64), false),
             (ClaimTest::Equals(value(&json!(9_007_199_254_740_993_u64))), json!(9_007_199_254_740_993_u64), true),
             (ClaimTest::Equals(value(&json!(9_007_199_254_740_992_u64))), json!(9_007_199_254_740_992.0), false),
@@ -382,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn how_and_when_somebody_signed_in() {
+    fn a_recent_and_strong_sign_in_is_required() {
         let recent = Case::new(|r, want| r.max_auth_age = Some((want("auth_time"), 300)));
         for (auth_time, met) in [
             (json!(NOW), true),
@@ -392,7 +374,7 @@ mod tests {
             (json!("ABSENT"), false),
             (json!(NOW.to_string()), false),
             (json!(i64::MIN), false),
-            // Floored, as `exp` and `nbf` are.
+            // Rounded down, like `exp` and `nbf`.
             (json!(1_799_999_700.9), true),
             (json!(1_799_999_699.9), false),
             (json!(1_800_000_000.0), true),
@@ -419,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_is_not_met_is_named() {
+    fn the_first_unmet_requirement_is_reported() {
         let case = Case::new(|r, _| {
             r.scopes = AnyAll { any: names(&["a"]), all: Vec::new() };
             r.groups = AnyAll { any: names(&["g"]), all: Vec::new() };

@@ -1,10 +1,11 @@
-//! Routes: which policy a request's host, method and path choose.
+//! Routes of the policy file: find the policy for the host, the method and the path of a request ([`Routes::find`]).
 //!
-//! Which of several routes counts does not depend on their order in the file: an exact path goes before a template, a
-//! template with more literal segments before one with fewer, a template before a prefix, a longer prefix before a
-//! shorter one, a route with a path before one without; then one that names hosts before one that does not; then one
-//! that names methods. Two routes that could both match with nothing to choose between them are an error when they
-//! are read. Start from [`Routes::find`].
+//! If several routes match, their order in the file does not matter. Precedence, from high to low:
+//! 1. an exact path; a template, more literal segments first; a prefix, the longer one first; no path,
+//! 2. a route that names hosts,
+//! 3. a route that names methods.
+//!
+//! Two routes of equal precedence that can match the same request are an error when the file is loaded.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,33 +16,33 @@ use super::PolicyIndex;
 use super::path::{PlainPath, fold};
 use super::pattern::{PathPattern, Segment};
 
-/// What a route matches, and the policy it chooses.
+/// Condition on a request, and the policy of the requests that meet it.
 #[derive(Debug)]
-pub struct Route {
-    /// Hosts, in lower case, without port and trailing dot; none is every host.
-    pub hosts: Vec<Box<str>>,
-    /// Methods, compared as they are (RFC 9110 section 9.1); none is every method.
-    pub methods: Vec<Box<str>>,
-    /// Paths; none is every path.
-    pub path: Option<PathPattern>,
-    /// The policy.
-    pub policy: PolicyIndex,
+pub(crate) struct Route {
+    /// Hosts, in lower case, without port and trailing dot. Empty for every host.
+    pub(crate) hosts: Vec<Box<str>>,
+    /// Methods, case-sensitive (RFC 9110 section 9.1). Empty for every method.
+    pub(crate) methods: Vec<Box<str>>,
+    /// Paths. `None` for every path.
+    pub(crate) path: Option<PathPattern>,
+    /// Policy of the requests that match.
+    pub(crate) policy: PolicyIndex,
 }
 
 impl Route {
-    /// What goes before what: by path, then hosts, then methods.
+    /// Precedence: by path, then hosts, then methods. The greater value takes precedence.
     pub(super) fn rank(&self) -> ((u8, usize, usize), bool, bool) {
         let path = self.path.as_ref().map_or((0, 0, 0), PathPattern::rank);
         (path, !self.hosts.is_empty(), !self.methods.is_empty())
     }
 
-    /// Whether some request matches both routes, and nothing says which counts.
+    /// `true` if the routes have equal precedence and some request matches both.
     fn ties_with(&self, other: &Self) -> bool {
         let share =
             |one: &[Box<str>], other: &[Box<str>]| one.is_empty() || one.iter().any(|name| other.contains(name));
         let paths_overlap = match (&self.path, &other.path) {
             (Some(one), Some(other)) => one.overlaps(other),
-            _ => true, // of one rank: neither has one
+            _ => true, // The ranks are equal, so neither has a path.
         };
         self.rank() == other.rank()
             && paths_overlap
@@ -55,7 +56,7 @@ impl Route {
 }
 
 impl fmt::Display for Route {
-    /// `GET,HEAD api.example /orders/{id}`; `*` for what is not named.
+    /// `GET,HEAD api.example /orders/{id}`. `*` stands for every method, host or path.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |names: &[Box<str>]| if names.is_empty() { "*".to_owned() } else { names.join(",") };
         write!(f, "{} {} ", list(&self.methods), list(&self.hosts))?;
@@ -66,9 +67,9 @@ impl fmt::Display for Route {
     }
 }
 
-/// All routes, to be searched by host and by segments.
+/// All routes, indexed by host and by path segments.
 #[derive(Debug, Default)]
-pub struct Routes {
+pub(crate) struct Routes {
     all: Vec<Route>,
     any_host: Tree,
     by_host: HashMap<Box<str>, Tree>,
@@ -76,7 +77,7 @@ pub struct Routes {
     case_insensitive: bool,
 }
 
-/// The routes of a host, or those that name none.
+/// Routes for one host, or those for every host.
 #[derive(Debug, Default)]
 struct Tree {
     root: Node,
@@ -84,7 +85,7 @@ struct Tree {
     pathless: Vec<usize>,
 }
 
-/// A place in the tree of segments, and the routes whose patterns end there.
+/// Node of the tree of segments, with the positions of the routes whose patterns end there.
 #[derive(Debug, Default)]
 struct Node {
     literals: HashMap<Box<str>, Node>,
@@ -93,70 +94,71 @@ struct Node {
     prefix: Vec<usize>,
 }
 
-/// A request's path is not in plain form, and there are routes with paths.
+/// Error: the path of a request is not in plain form, and there are routes with paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnsafePath;
+pub(crate) struct UnsafePath;
 
-/// The route that counts.
-pub struct Found<'r, 'p> {
-    /// Its place in the file, from 0.
-    pub place: usize,
-    /// The route.
-    pub route: &'r Route,
-    /// The request's path, if routes have paths at all.
-    pub path: Option<PlainPath<'p>>,
+/// Route that was found for a request.
+pub(crate) struct Found<'r, 'p> {
+    /// Position of the route in the file, from 0.
+    pub(crate) position: usize,
+    /// Route.
+    pub(crate) route: &'r Route,
+    /// Path of the request; `None` if no route has a path.
+    pub(crate) path: Option<PlainPath<'p>>,
 }
 
 impl Routes {
-    /// Indexes the routes, in the order of the file.
+    /// Indexes the routes, which must be in the order of the file.
     ///
     /// # Errors
-    /// The places of two routes of which nothing says which one counts.
-    pub fn new(given: Vec<Route>, case_insensitive: bool) -> Result<Self, (usize, usize)> {
+    /// Positions of two routes of equal precedence that can match the same request.
+    pub(crate) fn new(given: Vec<Route>, case_insensitive: bool) -> Result<Self, (usize, usize)> {
         let mut routes = Self { case_insensitive, ..Self::default() };
         let mut by_rank: HashMap<_, Vec<usize>> = HashMap::new();
-        for (place, mut route) in given.into_iter().enumerate() {
+        for (position, mut route) in given.into_iter().enumerate() {
             if case_insensitive {
                 route.path = route.path.map(PathPattern::folded);
             }
             let rivals = by_rank.entry(route.rank()).or_default();
             let ties = |rival: &&usize| routes.all.get(**rival).is_some_and(|rival| rival.ties_with(&route));
             if let Some(rival) = rivals.iter().find(ties) {
-                return Err((*rival, place));
+                return Err((*rival, position));
             }
-            rivals.push(place);
+            rivals.push(position);
             routes.has_paths |= route.path.is_some();
             if route.hosts.is_empty() {
-                routes.any_host.insert(&route, place);
+                routes.any_host.insert(&route, position);
             }
             for host in &route.hosts {
-                routes.by_host.entry(host.clone()).or_default().insert(&route, place);
+                routes.by_host.entry(host.clone()).or_default().insert(&route, position);
             }
             routes.all.push(route);
         }
         Ok(routes)
     }
 
-    /// The routes, in the order of the file.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Route> {
+    /// Routes, in the order of the file.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Route> {
         self.all.iter()
     }
 
-    /// The route that counts for a request, if one matches.
+    /// Finds the matching route with the highest precedence.
     ///
     /// # Errors
-    /// [`UnsafePath`], whatever else there is to match: what it means is anybody's guess.
-    pub fn find<'p>(&self, request: &RequestContext<'p>) -> Result<Option<Found<'_, 'p>>, UnsafePath> {
+    /// [`UnsafePath`], even if a route without a path would match: upstreams disagree about the meaning of such a path.
+    pub(crate) fn find<'p>(&self, request: &RequestContext<'p>) -> Result<Option<Found<'_, 'p>>, UnsafePath> {
         if self.all.is_empty() {
             return Ok(None);
         }
         let path = if self.has_paths { Some(PlainPath::new(request.path).ok_or(UnsafePath)?) } else { None };
         let host = if self.by_host.is_empty() { Cow::Borrowed("") } else { host_name(request.host) };
         let best = self.best(request.method, &host, path.as_ref().map(PlainPath::segments).as_ref());
-        Ok(best.and_then(|place| self.all.get(place).map(|route| Found { place, route, path })))
+        Ok(best.and_then(|position| self.all.get(position).map(|route| Found { position, route, path })))
     }
 
-    /// The place of the route that counts for a method, a host name and the segments of a path.
+    /// Returns the position of the matching route with the highest precedence for a method, a host name and the segments of a
+    /// path.
     pub(super) fn best<'s>(
         &self,
         method: &[u8],
@@ -173,7 +175,7 @@ impl Routes {
         best
     }
 
-    /// Looks at every pattern that the segments match from here on. Visits no node twice.
+    /// Considers every pattern below `node` that the segments match. Visits no node twice.
     fn walk<'s>(
         &self,
         node: &Node,
@@ -195,29 +197,29 @@ impl Routes {
         }
     }
 
-    fn consider(&self, places: &[usize], method: &[u8], best: &mut Option<usize>) {
-        let route = |place: usize| self.all.get(place);
-        for place in places.iter().copied() {
-            let accepts = route(place).is_some_and(|route| route.accepts(method));
-            let rank = |place| route(place).map(Route::rank);
-            if accepts && best.is_none_or(|best| rank(best) < rank(place)) {
-                *best = Some(place);
+    fn consider(&self, positions: &[usize], method: &[u8], best: &mut Option<usize>) {
+        let route = |position: usize| self.all.get(position);
+        for position in positions.iter().copied() {
+            let accepts = route(position).is_some_and(|route| route.accepts(method));
+            let rank = |position| route(position).map(Route::rank);
+            if accepts && best.is_none_or(|best| rank(best) < rank(position)) {
+                *best = Some(position);
             }
         }
     }
 }
 
 impl Tree {
-    fn insert(&mut self, route: &Route, place: usize) {
+    fn insert(&mut self, route: &Route, position: usize) {
         match &route.path {
-            Some(pattern) => self.root.insert(pattern, place),
-            None => self.pathless.push(place),
+            Some(pattern) => self.root.insert(pattern, position),
+            None => self.pathless.push(position),
         }
     }
 }
 
 impl Node {
-    fn insert(&mut self, pattern: &PathPattern, place: usize) {
+    fn insert(&mut self, pattern: &PathPattern, position: usize) {
         let mut node = self;
         for segment in &pattern.segments {
             node = match segment {
@@ -225,16 +227,16 @@ impl Node {
                 Segment::Variable(_) => node.variable.get_or_insert_default(),
             };
         }
-        if pattern.is_prefix { node.prefix.push(place) } else { node.whole.push(place) }
+        if pattern.is_prefix { node.prefix.push(position) } else { node.whole.push(position) }
     }
 }
 
-/// `:authority` as hosts are compared: in lower case, without port and trailing dot.
-pub fn host_name(authority: &[u8]) -> Cow<'_, str> {
+/// Normalizes `:authority` for comparison: lower case, without port and trailing dot.
+pub(crate) fn host_name(authority: &[u8]) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(authority);
     let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
     let host = match text.rsplit_once(':') {
-        // `[::1]` has colons of its own.
+        // An IPv6 address such as `[::1]` contains colons.
         Some((host, port)) if is_port(port) && (!host.contains(':') || host.ends_with(']')) => host,
         _ => &text,
     };
@@ -251,7 +253,7 @@ mod tests {
     use crate::table::{codes, table};
     use proptest::prelude::*;
 
-    /// Its tables are the data of tests here.
+    /// Returns `docs/policy.md`, whose tables are the data of tests.
     fn page() -> String {
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/policy.md")).unwrap()
     }
@@ -272,7 +274,7 @@ mod tests {
             .unwrap()
     }
 
-    /// The place of the route that counts.
+    /// Returns the position of the route that is found.
     fn find(routes: &Routes, method: &str, host: &str, path: &str) -> Result<Option<usize>, UnsafePath> {
         let request = RequestContext {
             method: method.as_bytes(),
@@ -280,12 +282,12 @@ mod tests {
             path: path.as_bytes(),
             ..RequestContext::default()
         };
-        routes.find(&request).map(|found| found.map(|found| found.place))
+        routes.find(&request).map(|found| found.map(|found| found.position))
     }
 
     #[test]
-    fn what_goes_before_what_does_not_depend_on_the_order() {
-        // Each goes before all that stand below it.
+    fn precedence_does_not_depend_on_the_order_of_routes() {
+        // Each row takes precedence over all rows below it.
         let table = table(&page(), "### Which route counts");
         assert!(table.len() >= 18, "{table:?}");
         let cells = |row| <[&str; 3]>::try_from(codes(row).collect::<Vec<_>>()).unwrap();
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matches_what() {
+    fn patterns_match_the_paths_in_the_documentation() {
         let rows = table(&page(), "### What a path matches");
         assert!(rows.len() >= 12, "{rows:?}");
         for row in rows {
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_methods_and_case() {
+    fn hosts_methods_and_case_are_compared() {
         for (method, host, request, matches) in [
             ("*", "a.example", ("GET", "A.EXAMPLE:8443"), true),
             ("*", "a.example", ("GET", "a.example."), true),
@@ -328,7 +330,7 @@ mod tests {
             ("GET", "*", ("HEAD", ""), false),
             ("GET", "*", ("get", ""), false),
         ] {
-            let found = find(&routes(&[(method, host, "*")], false), request.0, request.1, "not looked at");
+            let found = find(&routes(&[(method, host, "*")], false), request.0, request.1, "ignored");
             assert_eq!(found, Ok(matches.then_some(0)), "{method} {host} {request:?}");
         }
         let folded = routes(&[("*", "*", "/Admin/{x}"), ("*", "*", "/É/…")], true);
@@ -338,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unsafe_path_falls_through_to_nothing() {
+    fn an_unsafe_path_matches_no_route() {
         let with_paths = routes(&[("*", "*", "/a"), ("*", "*", "/…"), ("*", "h", "*")], false);
         for path in ["/a/../b", "//a", "/%61", "/a;b", "", "*", "/a%2fb"] {
             assert_eq!(find(&with_paths, "GET", "h", path), Err(UnsafePath), "{path}");
@@ -347,8 +349,8 @@ mod tests {
         }
     }
 
-    /// Reference implementation: tries each pattern, and ranks the matches in the order of `docs/policy.md`.
-    fn by_the_book(rows: &[(&str, &str, String)], method: &str, host: &str, path: &str) -> Option<usize> {
+    /// Second implementation, as simple as possible: tries every route, and compares ranks.
+    fn by_exhaustive_search(rows: &[(&str, &str, String)], method: &str, host: &str, path: &str) -> Option<usize> {
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         let ranks = rows.iter().enumerate().filter_map(|(place, (methods, hosts, pattern))| {
             let named = |list: &str, name: &str| (list == "*" || list == name).then_some(list != "*");
@@ -372,13 +374,13 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(3000))]
 
         #[test]
-        fn searching_finds_what_the_book_says(
+        fn the_tree_finds_the_same_route_as_an_exhaustive_search(
             rows in prop::collection::vec((prop_oneof![Just("*"), Just("GET")], prop_oneof![Just("*"), Just("h")], "(/(a|b|\\{[xy]\\})){1,3}(/…)?"), 0..8),
             path in "(/(a|b|c)){1,4}/?",
             method in prop_oneof![Just("GET"), Just("PUT")],
             host in prop_oneof![Just("h"), Just("other")],
         ) {
-            // Names of variables are the test's own: they only have to differ within a pattern.
+            // Variable names only have to be unique within a pattern.
             let unique = |pattern: &str| {
                 let named = pattern.split('/').enumerate().map(|(place, segment)| {
                     if segment.starts_with('{') { format!("{{v{place}}}") } else { segment.to_owned() }
@@ -390,9 +392,9 @@ mod tests {
             match Routes::new(given, false) {
                 Ok(routes) => {
                     let found = find(&routes, method, host, &path).unwrap();
-                    prop_assert_eq!(found, by_the_book(&rows, method, host, &path), "{:?}", rows);
+                    prop_assert_eq!(found, by_exhaustive_search(&rows, method, host, &path), "{:?}", rows);
                 }
-                // Two that are refused are refused for themselves, whatever stands beside them.
+                // Two routes that tie also tie without the others.
                 Err((first, second)) => {
                     let row = |place: usize| route(rows[place].0, rows[place].1, &rows[place].2);
                     prop_assert!(Routes::new(vec![row(first), row(second)], false).is_err());
@@ -401,9 +403,9 @@ mod tests {
             }
         }
 
-        /// Whatever is let in can be decided: of two routes that match one request, one goes before the other.
+        /// Of two routes without a tie that match the same request, one takes precedence.
         #[test]
-        fn routes_without_a_tie_are_never_equal(
+        fn routes_without_a_tie_differ_in_rank(
             one in "(/(a|\\{x\\})){1,3}(/…)?", other in "(/(a|\\{x\\})){1,3}(/…)?", path in "(/(a|c)){1,4}",
         ) {
             let unique = |pattern: &str| {

@@ -1,8 +1,8 @@
-//! JSON objects of a token: read only if every reader reads them alike.
+//! Parses the JSON objects of a token, and rejects those that two parsers could read differently.
 //!
-//! Readers differ about the parts that they skip: a number that no `f64` holds, half a surrogate pair, deep nesting, a
-//! member that is there twice. If such a part made one reader fail and not another, a claim could count for one check and
-//! be absent for the next. So the whole text is judged first, whoever wants what of it. Start from [`object`].
+//! Parsers differ in the parts that they skip: a number that no `f64` holds, half a surrogate pair, deep nesting, a
+//! duplicate member. If one parser rejects such a part and another does not, a claim could be present for one check and
+//! absent for the next. [`object`] therefore validates the whole text first, including the members that nothing reads.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -11,18 +11,18 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Reads an object into a struct.
+/// Parses an object into a struct.
 ///
 /// # Errors
-/// For anything but one object, and for an object in which something is ambiguous or cannot be read, be it wanted or not:
-/// a member that is there twice (RFC 7519 section 4, RFC 7515 section 4), a number that is out of range, text that is not
-/// Unicode, more than 127 levels.
+/// - `json` is not exactly one object.
+/// - A member is a duplicate (RFC 7519 section 4, RFC 7515 section 4), at any level.
+/// - A number is out of range, text is not Unicode, or the nesting is deeper than 127 levels.
 pub(super) fn object<'j, T: Deserialize<'j>>(json: &'j str) -> Result<T, serde_json::Error> {
     serde_json::from_str::<Object>(json)?;
     serde_json::from_str(json)
 }
 
-/// An object, judged and forgotten. (Left to itself, serde would also read an array as a struct.)
+/// Valid object; its content is dropped. Without it, serde would also accept an array for a struct.
 struct Object;
 
 impl<'de> Deserialize<'de> for Object {
@@ -31,7 +31,7 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// Any value, judged and forgotten.
+/// Valid value of any type; its content is dropped.
 struct Any;
 
 impl<'de> Deserialize<'de> for Any {
@@ -40,7 +40,7 @@ impl<'de> Deserialize<'de> for Any {
     }
 }
 
-/// The name of a member, without its escapes.
+/// Name of a member, unescaped.
 #[derive(Deserialize, PartialEq, Eq, Hash)]
 struct Name<'j>(#[serde(borrow)] Cow<'j, str>);
 
@@ -57,7 +57,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         let mut names = HashSet::new();
         while let Some((name, Any)) = members.next_entry::<Name<'de>, Any>()? {
             if !names.insert(name) {
-                return Err(A::Error::custom("a member is there twice"));
+                return Err(A::Error::custom("duplicate member"));
             }
         }
         Ok(())

@@ -1,32 +1,30 @@
-//! A bearer token on its way from text to [`Claims`]: size, form, header, claims, signature.
+//! Verifies a token: form, header, claims, signature.
 //!
-//! [`Decoded`] → [`UnverifiedToken`] (trusted for nothing) → [`CandidateToken`] (nothing speaks
-//! against it but its signature) → [`Claims`]. Each step consumes the one before it, so none can be left out.
-//! There is no way around the signature, also not for tests.
+//! Each state of a token is a type: [`Decoded`], then [`UnverifiedToken`], then [`CandidateToken`] (only the signature is
+//! left to verify), then [`Claims`]. Each type can only be created from the one before, so no check can be left out. Tests
+//! have no other way either: they sign real tokens.
 
-mod claim;
-pub mod claims;
-pub mod extra_claims;
+pub(crate) mod claims;
 mod json;
+mod raw_claims;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use self::claim::Claim;
-use self::claims::{CheckedClaims, Claims, Expected, RawClaims, UnixTime};
-use self::extra_claims::WantedClaims;
+use self::claims::{Claims, UnixTime, WantedClaims};
 use self::json::object;
+use self::raw_claims::{CheckedClaims, Claim, RawClaims};
 use super::denial::Denial;
-use super::step::Step;
+use super::verdict::Step;
 use crate::jwks::VerifyingKey;
-use crate::user_pool::{AcceptedUse, PoolIndex, UserPool, UserPools};
+use crate::user_pool::{AcceptedUse, Clients, PoolIndex, UserPool, UserPools};
 
-/// A token of this many bytes is read, one byte more is [`Denial::TokenTooLarge`].
-pub const MAX_TOKEN_BYTES: usize = 16_384;
+/// Maximum length of a token, in bytes. A longer one is [`Denial::TokenTooLarge`].
+pub(crate) const MAX_TOKEN_BYTES: usize = 16_384;
 
-/// The segments of a compact JWS (RFC 7515 section 7.1), decoded. Like all of a token it has no `Debug`.
+/// Decoded segments of a compact JWS (RFC 7515 section 7.1). Not `Debug`, because a token must not be logged.
 pub struct Decoded<'t> {
     signing_input: &'t str,
     header: String,
@@ -35,10 +33,10 @@ pub struct Decoded<'t> {
 }
 
 impl<'t> Decoded<'t> {
-    /// Three segments of unpadded, canonical base64url, of which the first two are text.
+    /// Decodes a token: three segments of unpadded, canonical base64url, of which the first two are UTF-8.
     ///
     /// # Errors
-    /// [`Denial::TokenTooLarge`] before anything is decoded, else [`Denial::MalformedToken`].
+    /// [`Denial::TokenTooLarge`], which is checked before decoding; [`Denial::MalformedToken`].
     pub fn new(token: &'t str) -> Result<Self, Denial> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Denial::TokenTooLarge);
@@ -46,16 +44,16 @@ impl<'t> Decoded<'t> {
         let malformed = Denial::MalformedToken;
         let (signing_input, signature) = token.rsplit_once('.').ok_or(malformed)?;
         let (header, payload) = signing_input.split_once('.').ok_or(malformed)?;
-        // A fourth segment would leave a dot in one of the three, which base64url has not.
+        // With a fourth segment, one of the three contains a dot, which is not a character of base64url.
         let bytes = |segment: &str| URL_SAFE_NO_PAD.decode(segment).map_err(|_| malformed);
         let text = |segment: &str| String::from_utf8(bytes(segment)?).map_err(|_| malformed);
         Ok(Self { signing_input, header: text(header)?, payload: text(payload)?, signature: bytes(signature)? })
     }
 
-    /// Reads both JSON objects. One that not every reader reads alike is malformed, whatever is wanted of it.
+    /// Parses both JSON objects.
     ///
     /// # Errors
-    /// [`Denial::MalformedToken`].
+    /// [`Denial::MalformedToken`], also for an object that two parsers could read differently (see `token/json.rs`).
     pub fn read(&self) -> Result<UnverifiedToken<'_>, Denial> {
         let malformed = |_| Denial::MalformedToken;
         Ok(UnverifiedToken {
@@ -66,15 +64,15 @@ impl<'t> Decoded<'t> {
     }
 }
 
-/// A token that has been read and is trusted for nothing.
+/// Parsed token. Any client can choose its content: trust none of it.
 pub struct UnverifiedToken<'t> {
     decoded: &'t Decoded<'t>,
     header: Header<'t>,
     claims: RawClaims<'t>,
 }
 
-/// The members of a JOSE header that can refuse a token. `jku`, `jwk`, `x5u` and `x5c` are not read at all: keys
-/// come from the configured pool and from nowhere else.
+/// Members of a JOSE header that checks use. `jku`, `jwk`, `x5u` and `x5c` are not read: all keys come from the configured
+/// pool.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Header<'t> {
@@ -86,7 +84,7 @@ struct Header<'t> {
     b64: Presence,
 }
 
-/// Whether a member stands there, be it `null`.
+/// `true` if a member is present, even if it is `null`.
 #[derive(Default)]
 struct Presence(bool);
 
@@ -97,35 +95,28 @@ impl<'de> Deserialize<'de> for Presence {
 }
 
 impl<'t> UnverifiedToken<'t> {
-    /// The `kid`, as text of the caller's: for a log it has to be escaped and cut.
-    pub fn kid(&self) -> Option<&str> {
+    /// `kid`, not verified. To log it, escape it and limit its length.
+    pub(crate) fn kid(&self) -> Option<&str> {
         self.header.kid.as_text()
     }
 
-    /// `exp`, for what only depends on it by courtesy. Its being there proves nothing.
-    pub fn expires(&self) -> Option<UnixTime> {
+    /// `exp`, not verified. Only for uses that need no proof, such as `expiresIn` of the account API.
+    pub(crate) fn expires(&self) -> Option<UnixTime> {
         self.claims.expires()
     }
 
-    /// The pool whose issuer the token names. Its being named proves nothing.
-    pub fn pool<'p>(&self, pools: &'p UserPools) -> Option<(PoolIndex, &'p UserPool)> {
+    /// Pool that `iss` belongs to, not verified.
+    pub(crate) fn pool<'p>(&self, pools: &'p UserPools) -> Option<(PoolIndex, &'p UserPool)> {
         pools.by_issuer(self.claims.issuer().ok()?)
     }
 
-    /// Every check that needs no key, in this order: `alg`, `crit`, `kid`, `iss`, `token_use`, `sub`,
-    /// client, `exp`, `nbf`. These may refuse, and that is all they may do. The pool says what its tokens have to be.
+    /// Runs every check that needs no key, in this order: `alg`, `crit`, `kid`, `iss`, `token_use`, `sub`, app client,
+    /// `exp`, `nbf`, types. Sets `step` to the step that runs. A passed check proves nothing before the signature is
+    /// verified.
     ///
     /// # Errors
     /// The [`Denial`] of the first check that fails.
-    pub fn check(&'t self, pools: &'t UserPools, now: UnixTime, leeway: i64) -> Result<CandidateToken<'t>, Denial> {
-        self.check_as(pools, Purpose::Check, now, leeway, &mut Step::Form)
-    }
-
-    /// The same for a token with any purpose. `step` is how far it got.
-    ///
-    /// # Errors
-    /// The [`Denial`] of the first check that fails.
-    pub fn check_as(
+    pub fn check(
         &'t self,
         pools: &'t UserPools,
         purpose: Purpose<'t>,
@@ -146,8 +137,10 @@ impl<'t> UnverifiedToken<'t> {
         *step = Step::Issuer;
         let (pool_index, pool) = pools.by_issuer(self.claims.issuer()?).ok_or(Denial::UnknownIssuer)?;
         let expected = match purpose {
-            Purpose::Check | Purpose::Session => Expected::by_checks(pool),
-            Purpose::Other(expected) => expected,
+            Purpose::Check | Purpose::Session => {
+                Expected { pool: &pool.name, token_use: pool.token_use, clients: &pool.clients }
+            }
+            Purpose::Account(expected) => expected,
         };
         if expected.pool != &*pool.name {
             return Err(Denial::UnknownIssuer);
@@ -161,18 +154,30 @@ impl<'t> UnverifiedToken<'t> {
     }
 }
 
-/// What a token is presented for, which decides what it has to be.
+/// Use of a token, which determines the accepted tokens.
 #[derive(Clone, Copy, Debug)]
 pub enum Purpose<'e> {
-    /// The credential of a check: what its pool accepts.
+    /// Bearer token of a check. The settings of its pool apply.
     Check,
-    /// The same out of a browser's session: an access token, also where its pool accepts ID tokens.
+    /// Session cookie of a check. Must be an access token, even if the pool accepts ID tokens.
     Session,
-    /// Something else, such as a token that the account API hands out.
-    Other(Expected<'e>),
+    /// Token of the account API: the caller's access token, or a token that it returns. The settings of the pool for checks
+    /// do not apply.
+    Account(Expected<'e>),
 }
 
-/// A token against which nothing speaks but, perhaps, its signature.
+/// Tokens that the account API accepts for one use.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'e> {
+    /// Name of the pool.
+    pub(crate) pool: &'e str,
+    /// Accepted kinds of token.
+    pub(crate) token_use: AcceptedUse,
+    /// Accepted app clients.
+    pub(crate) clients: &'e Clients,
+}
+
+/// Token that has passed every check but that of its signature.
 pub struct CandidateToken<'t> {
     decoded: &'t Decoded<'t>,
     pool: PoolIndex,
@@ -181,25 +186,25 @@ pub struct CandidateToken<'t> {
 }
 
 impl CandidateToken<'_> {
-    /// The pool that has to have signed it.
-    pub fn pool(&self) -> PoolIndex {
+    /// Pool whose key must verify the signature.
+    pub(crate) fn pool(&self) -> PoolIndex {
         self.pool
     }
 
-    /// The key it names.
+    /// `kid` of the key that must verify the signature, never empty.
     pub fn kid(&self) -> &str {
         self.kid
     }
 
-    /// Verifies the signature. Of the claims beside the usual ones, the `wanted` ones are kept.
+    /// Verifies the signature and returns the standard claims and the `wanted` ones.
     ///
     /// # Errors
-    /// [`Denial::BadSignature`]; [`Denial::MalformedToken`] if the wanted claims cannot be read, which [`Decoded::read`] has
+    /// [`Denial::BadSignature`]. [`Denial::MalformedToken`] if the payload cannot be parsed, which [`Decoded::read`] has
     /// ruled out.
     pub fn verify(self, key: &VerifyingKey, wanted: &WantedClaims) -> Result<Claims, Denial> {
         let proof = key.verify(self.decoded.signing_input.as_bytes(), &self.decoded.signature);
         let proof = proof.ok_or(Denial::BadSignature)?;
-        Ok(self.claims.into_verified(proof, wanted.pick(&self.decoded.payload)?))
+        Ok(Claims::new(&self.claims, proof, wanted.pick(&self.decoded.payload)?))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::pools::Pools;
 use crate::authz::policy::requirement::{AnyAll, ClaimRequirement, ClaimTest, Operand};
-use crate::authz::token::extra_claims::{ClaimPath, WantedClaims};
+use crate::authz::token::claims::{ClaimPath, WantedClaims};
 use crate::authz::{Requirements, TokenUse};
 use crate::config::file::locate::{Fault, YamlPath};
 use crate::config::file::schema::DEMANDING;

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::PolicyFile;
 use super::locate::locate;
-use crate::authz::{Access, RequestContext};
+use crate::authz::{Access, RequestContext, Requirements};
 use crate::config::compile::compile;
 use crate::config::policy::{CompiledPolicy, PolicySource};
 use crate::user_pool::{AcceptedUse, Clients, UserPool};
@@ -378,7 +378,10 @@ fn the_default_policy_has_a_name_and_asks_for_a_token() {
         let rules = read(text).unwrap();
         let chosen = rules.policies.choose(&RequestContext { path: b"/", ..RequestContext::default() }).unwrap();
         assert_eq!(&*chosen.policy.name, name, "{text}");
-        assert!(matches!(&chosen.policy.access, Access::Required(requirements) if requirements.is_empty()), "{text}");
+        assert!(
+            matches!(&chosen.policy.access, Access::Required(requirements) if **requirements == Requirements::default()),
+            "{text}"
+        );
     }
 }
 
