@@ -116,7 +116,7 @@ denials! {
     /// The request has more than one credential; the same one twice counts as two.
     MultipleCredentials = Row::new("multiple_credentials", 401, "invalid_request", "More than one credential was sent.")
         .challenge(Challenge::Error);
-    /// The token is longer than [`MAX_TOKEN_BYTES`](super::token::MAX_TOKEN_BYTES).
+    /// The token is longer than 16 KiB (`token::MAX_TOKEN_BYTES`).
     TokenTooLarge = Row::bad_token("token_too_large", "The token is too large.");
     /// The token is not a compact JWS, or a claim has the wrong type.
     MalformedToken = Row::bad_token("malformed_token", "The token is malformed.");
