@@ -1,12 +1,12 @@
-//! The operators' port: `/livez`, `/readyz`, `/metrics`, `/config`. It only reads. Unless it has a port of its own, the
-//! account API is served here, too, below its prefix; what it does is none of this room's business.
+//! The admin port, for operators. It is read-only. The account API is also served here, below its prefix, unless it has
+//! a port of its own.
 //!
-//! | path | answer |
+//! | path | response |
 //! |---|---|
-//! | `/livez` | 200 while the process can answer at all; nothing outside the process changes it |
-//! | `/readyz` | 200 when ready, else 503; JSON with what is pending |
-//! | `/metrics` | Prometheus text format |
-//! | `/config` | the configuration in force, where each value comes from, secrets redacted |
+//! | `/livez` | 200 as long as the process responds; independent of anything outside the process |
+//! | `/readyz` | 200 if the service is ready, else 503; JSON with the pending parts |
+//! | `/metrics` | metrics in the Prometheus text format |
+//! | `/config` | configuration in effect and the source of each value, with secrets redacted |
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,39 +20,35 @@ use url::Url;
 
 use crate::account::Account;
 use crate::authz::Authorizer;
-use crate::http_server::{self, Answer, Limits, RequestBody};
 use crate::lifecycle::{Readiness, Shutdown};
-use crate::listen::Listener;
 use crate::metrics::{self, Metrics};
-use crate::rulebook::Status;
+use crate::net::http_server::{self, Answer, Limits, RequestBody};
+use crate::net::listen::Listener;
+use crate::reload::Status;
 use crate::user_pool::UserPool;
 
-/// What the port shows.
+/// State that the port shows.
 #[derive(Debug)]
-pub struct Admin {
-    /// What is pending.
-    pub readiness: Readiness,
-    /// Whether the end has been announced.
-    pub shutdown: Shutdown,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// Who knows how full the cache is.
-    pub authorizer: Arc<Authorizer>,
-    /// Every option.
-    pub options: Value,
-    /// The policy file in force.
-    pub rules: Arc<Status>,
-    /// Pool, endpoint and app client that the account API calls, also where it has a port of its own; null if it is off.
-    pub account_target: Value,
-    /// The account API, unless it has a port of its own or is off.
-    pub account: Option<Arc<Account>>,
-    /// Limits of the port.
-    pub limits: Limits,
+pub(crate) struct Admin {
+    pub(crate) readiness: Readiness,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Source of the pools in effect and of the size of the token cache.
+    pub(crate) authorizer: Arc<Authorizer>,
+    /// Value and source of each option.
+    pub(crate) options: Value,
+    /// State of the policy file.
+    pub(crate) rules: Arc<Status>,
+    /// Pool, endpoint and app client of the account API, even if it has a port of its own; null if it is disabled.
+    pub(crate) account_target: Value,
+    /// The account API, if it is enabled and has no port of its own.
+    pub(crate) account: Option<Arc<Account>>,
+    pub(crate) limits: Limits,
 }
 
 impl Admin {
-    /// Serves the port until `closing`; running requests finish.
-    pub async fn serve(self: Arc<Self>, listener: Listener, closing: CancellationToken) {
+    /// Serves the port until `closing` is cancelled, and then finishes running requests.
+    pub(crate) async fn serve(self: Arc<Self>, listener: Listener, closing: CancellationToken) {
         http_server::serve(listener, self.limits, closing, move |request, peer| {
             let admin = Arc::clone(&self);
             async move { admin.answer(request, peer).await }
@@ -87,14 +83,14 @@ impl Admin {
         let (status, word) =
             if pending.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
         let mut detail = json!({"status": word, "pending": pending});
-        // Still ready: the rules of before are in force.
+        // A failed reload does not affect readiness, because the previous rules stay in effect.
         if let (Some(error), Some(detail)) = (&*self.rules.error.load(), detail.as_object_mut()) {
             detail.insert("policy_file".into(), format!("not reloaded: {error}").into());
         }
         json(status, &detail)
     }
 
-    /// Options, pools, what the account API calls, and the policy file in force.
+    /// Returns the options, the pools, the target of the account API, and the policy file in effect.
     fn config(&self) -> Value {
         let rules = self.authorizer.rules();
         let pool = |pool: &UserPool| {

@@ -1,72 +1,72 @@
-//! The composition root: builds the parts, binds the sockets, runs everything, and takes it down in order.
+//! Composition root: builds the parts, binds the sockets, runs the service, and shuts it down in order.
 //!
-//! [`bind`] builds and binds; [`Bound::run`] runs. Between the two the real addresses are known and nothing has
-//! been promised to anyone yet.
+//! [`bind`] builds and binds; [`BoundService::run`] serves. In between, the addresses are known and no request has been
+//! accepted.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde_json::json;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::rate_limit;
-use crate::account::totp::Issuer;
-use crate::account::{self, Account, Settings};
+use crate::account::{self, Account};
 use crate::admin::Admin;
 use crate::authz::{Authorizer, TokenCache};
+use crate::check::Checks;
 use crate::cognito::error::CognitoError;
 use crate::cognito::{CognitoClient, Operation};
 use crate::config::Config;
 use crate::config::account::AccountConfig;
-use crate::descriptors::{self, Shares, Wanted};
 use crate::ext_authz::grpc::CheckService;
 use crate::ext_authz::health::Health;
-use crate::ext_authz::response::Answers;
-use crate::ext_authz::server::{Limits, Services, Threads, Workers};
-use crate::http_server;
+use crate::ext_authz::services::Services;
+use crate::ext_authz::workers::{Limits, WorkerThreads, Workers};
 use crate::lifecycle::{Readiness, Shutdown};
-use crate::listen::{BindError, Listener};
 use crate::metrics::Metrics;
 use crate::metrics::account::Labels;
-use crate::rulebook::Rulebook;
+use crate::net::descriptors::{self, Shares, Wanted};
+use crate::net::http_server;
+use crate::net::listen::{BindError, Listener};
+use crate::reload::Reloader;
 
-/// A service that listens and does not answer yet.
-pub struct Bound {
+/// Service whose sockets are bound, and that accepts no connections yet.
+pub struct BoundService {
     grpc: Vec<Listener>,
     admin_listener: Listener,
     admin: Arc<Admin>,
     account: Option<(Listener, Arc<Account>)>,
     account_limits: http_server::Limits,
     workers: Workers,
-    threads: Threads,
+    threads: WorkerThreads,
     health: Health,
-    rulebook: Rulebook,
+    reloader: Reloader,
     authorizer: Arc<Authorizer>,
     shutdown: Shutdown,
     shutdown_delay: Duration,
     shutdown_deadline: Duration,
 }
 
-/// Why the service does not start.
+/// Error at startup.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address cannot be listened on.
+    /// Bind failure: the address is in use or not local.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// Anything else.
+    /// Other failure.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
 }
 
-/// Builds all parts and binds all sockets. Must run inside a runtime, the one that is to run the rest.
+/// Builds all parts and binds all sockets. The caller runs it in the runtime that later runs the service.
 ///
 /// # Errors
-/// [`StartError`].
-pub async fn bind(config: Config) -> Result<Bound, StartError> {
-    // First of all: what cannot be bound should not cost anything.
+/// A socket cannot be bound, or a part cannot be built.
+pub async fn bind(config: Config) -> Result<BoundService, StartError> {
+    // Sockets first: a bind failure is the most likely error, and costs nothing yet.
     let grpc = config
         .grpc
         .listen
@@ -80,33 +80,22 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
     let readiness = Readiness::default();
     let shutdown = Shutdown::default();
     let metrics = Arc::new(Metrics::new().context("metrics")?);
-    let endpoint = |name: &str| {
-        let pool = config.rules.pools.iter().map(|(pool, _)| pool).find(|pool| *pool.name == *name);
-        pool.map(|pool| pool.endpoint.clone()).context("the account API's pool")
-    };
-    let account_endpoint = config.account.as_ref().map(|account| endpoint(&account.pool)).transpose()?;
     let interval = config.jwks_refresh_interval;
-    let pools = config.rules.pools.len();
-    let (mut rulebook, rules) =
-        Rulebook::open(config.rules, config.rules_source, interval, Arc::clone(&metrics), &readiness)?;
+    let pools = config.policy.pools.len();
+    let (mut reloader, rules) =
+        Reloader::open(config.policy, config.policy_source, interval, Arc::clone(&metrics), &readiness)?;
     let cache = TokenCache::new(config.token_cache_capacity, config.token_cache_max_bytes, metrics.token_cache.clone());
     let authorizer = Arc::new(Authorizer::new(rules, cache, config.leeway));
-    let account_target = config.account.as_ref().and_then(|account| {
-        let rules = authorizer.rules();
-        let pool = rules.pools.named(&account.pool)?;
-        Some(json!({"pool": pool.name, "user_pool_id": pool.id.as_str(), "endpoint": pool.endpoint.as_str(),
-            "client_id": account.client_id.as_str()}))
-    });
-    let account = match (config.account, account_endpoint) {
-        (Some(settings), Some(endpoint)) => {
-            rulebook.keep_pool(&settings.pool, &settings.client_id);
-            Some(account(settings, config.realm.as_str(), endpoint, Arc::clone(&authorizer), &metrics)?)
+    let account_target = config.account.as_ref().map(AccountConfig::target).unwrap_or_default();
+    let account = match config.account {
+        Some(config) => {
+            reloader.keep_pool(&config.settings.pool, &config.settings.client_id);
+            Some(account(config, Arc::clone(&authorizer), &metrics)?)
         }
-        _ => None,
+        None => None,
     };
-    let answers = Answers::new(config.realm);
-    let check =
-        CheckService::new(Arc::clone(&authorizer), answers, Arc::clone(&metrics), config.grpc.max_message_bytes);
+    let checks = Checks::new(Arc::clone(&authorizer), Arc::clone(&metrics), config.realm);
+    let check = CheckService::new(Arc::new(checks), config.grpc.max_message_bytes);
     let (health, health_service) = Health::new().await;
     let services = Services::new(check, health_service, shutdown.closing.clone()).context("gRPC reflection")?;
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -118,10 +107,9 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         account: account.is_some(),
     });
     let limits = Limits { connections: ports.grpc, streams: config.grpc.max_streams };
-    let (workers, threads) =
-        Workers::start(threads, limits, &services, &shutdown).context("threads that serve checks")?;
+    let (workers, threads) = Workers::start(threads, limits, &services, &shutdown).context("worker threads")?;
 
-    // On one of the two ports.
+    // The account API has a port of its own, or shares the admin port.
     let (account, shared) = match (account_listener, account) {
         (Some(listener), Some(account)) => (Some((listener, account)), None),
         (_, shared) => (None, shared),
@@ -133,12 +121,12 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         metrics,
         authorizer: Arc::clone(&authorizer),
         options: config.effective,
-        rules: rulebook.status(),
-        account_target: account_target.unwrap_or_default(),
+        rules: reloader.status(),
+        account_target,
         account: shared,
         limits: http_server::Limits::of(admin_connections, ADMIN_HEAD_TIMEOUT),
     };
-    Ok(Bound {
+    Ok(BoundService {
         grpc,
         admin_listener,
         admin: Arc::new(admin),
@@ -147,7 +135,7 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
         workers,
         threads,
         health,
-        rulebook,
+        reloader,
         authorizer,
         shutdown,
         shutdown_delay: config.shutdown_delay,
@@ -155,13 +143,8 @@ pub async fn bind(config: Config) -> Result<Bound, StartError> {
     })
 }
 
-fn account(
-    config: AccountConfig,
-    realm: &str,
-    endpoint: url::Url,
-    authorizer: Arc<Authorizer>,
-    metrics: &Metrics,
-) -> anyhow::Result<Arc<Account>> {
+/// Builds the account API over its own client of Cognito.
+fn account(config: AccountConfig, authorizer: Arc<Authorizer>, metrics: &Metrics) -> anyhow::Result<Arc<Account>> {
     let operations: Vec<_> = Operation::ALL.iter().map(|operation| operation.as_str()).collect();
     let labels = Labels {
         routes: &account::route_labels(),
@@ -171,57 +154,38 @@ fn account(
         results: &CognitoError::LABELS,
     };
     let metrics = metrics.account(&labels).context("metrics")?;
-    let client = CognitoClient::new(
-        endpoint,
-        config.client_id.clone(),
-        config.client_secret,
-        config.cognito_timeout,
-        metrics.cognito.clone(),
-    );
-    let settings = Settings {
-        pool: config.pool,
-        prefix: config.prefix,
-        client_id: config.client_id,
-        trusted_hops: config.trusted_hops,
-        cors: config.cors,
-        allowed: config.allowed,
-        totp_issuer: Issuer::or(config.totp_issuer, realm),
-        refresh_flow: config.refresh_flow,
-        rates: config.rates,
-        min_failure_time: config.min_failure_time,
-        hide_users: config.hide_users,
-        realm: realm.into(),
-        hosted_ui: config.hosted_ui,
-        cookies: config.cookies,
-    };
+    let AccountConfig { settings, pool, client_secret, cognito_timeout, .. } = config;
+    let client_id = settings.client_id.clone();
+    let client = CognitoClient::new(pool.endpoint, client_id, client_secret, cognito_timeout, metrics.cognito.clone());
     Ok(Account::new(settings, client, authorizer, metrics))
 }
 
-/// Divides the descriptors that there are between the ports, and logs what each port gets.
+/// Divides the available file descriptors between the ports, and logs the result.
 fn divide_descriptors(wanted: Wanted) -> Shares {
     let limit = descriptors::limit();
     let shares = descriptors::share(limit, wanted);
     let Shares { grpc, admin, account, is_enough } = shares;
-    tracing::info!(limit, grpc, admin, account, "connections at a time, by the limit on open files");
+    tracing::info!(limit, grpc, admin, account, "maximum number of open connections, by the limit on open files");
     if !is_enough {
-        tracing::warn!(limit, "the limit on open files is too low for the program; raise its hard limit");
+        tracing::warn!(limit, "the limit on open files is too low; raise the hard limit");
     } else if grpc < wanted.grpc {
         let configured = wanted.grpc;
         tracing::warn!(
             limit,
             configured,
             grpc,
-            "the limit on open files leaves fewer gRPC connections than --grpc-max-connections; raise its hard limit"
+            "the limit on open files allows fewer gRPC connections than --grpc-max-connections; raise the hard limit"
         );
     }
     shares
 }
 
-/// Time for a request's head on the account API's own port, which strangers reach, and on the admin port.
+/// Time limit for the head of a request on the account API's own port, which is open to clients.
 const ACCOUNT_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time limit for the head of a request on the admin port.
 const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-impl Bound {
+impl BoundService {
     /// Addresses of the gRPC port, in the order in which they were configured.
     pub fn grpc_addresses(&self) -> Vec<String> {
         self.grpc.iter().map(Listener::address).collect()
@@ -237,12 +201,15 @@ impl Bound {
         self.account.as_ref().map(|(listener, _)| listener.address())
     }
 
-    /// Serves until `stop`, then ends in order: not ready, delay, listeners close, running checks finish, and at the
-    /// deadline whatever is left is cut. The admin port closes last.
+    /// Serves until `stop`, then shuts down in order: reports "not ready", waits for the delay, closes the listeners, and
+    /// waits for in-flight requests until the deadline, when it closes the remaining connections. The admin port closes
+    /// last. Each
+    /// notification of `reload_requests` reloads the policy file.
     ///
     /// # Errors
-    /// When a part that should live as long as the process has died: a process that is half alive helps nobody.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    /// A task or thread has ended that should run as long as the process. The process then exits, so that a supervisor
+    /// restarts it.
+    pub async fn run(self, stop: impl Future<Output = ()>, reload_requests: Arc<Notify>) -> anyhow::Result<()> {
         for listener in &self.grpc {
             tracing::info!(listener = "grpc", address = listener.address(), "listening");
         }
@@ -251,8 +218,8 @@ impl Bound {
             tracing::info!(listener = "account", address = listener.address(), "listening");
         }
 
-        // Each of these lives until it is told to end; one that ends by itself has died.
-        let mut rulebook = tokio::spawn(self.rulebook.run(self.authorizer));
+        // Each of these tasks runs until it is told to stop. One that ends by itself has failed.
+        let mut reloader = tokio::spawn(self.reloader.run(self.authorizer, reload_requests));
         let mut accepting = JoinSet::new();
         let workers = Arc::new(self.workers);
         for listener in self.grpc {
@@ -272,11 +239,11 @@ impl Bound {
         let mut admin = tokio::spawn(self.admin.serve(self.admin_listener, admin_closing.clone()));
         let mut threads = self.threads;
         tokio::spawn(self.health.follow(readiness.clone(), self.shutdown.clone()));
-        tokio::spawn(say_when_ready(readiness));
+        tokio::spawn(log_when_ready(readiness));
 
         let dead = tokio::select! {
             () = stop => None,
-            _ = &mut rulebook => Some("the task that fetches keys"),
+            _ = &mut reloader => Some("the task that fetches keys"),
             Some(_) = accepting.join_next() => Some("the task that accepts connections"),
             _ = &mut admin => Some("the admin port"),
             () = threads.one_dies() => Some("a thread that serves checks"),
@@ -299,18 +266,19 @@ impl Bound {
         match finished {
             Ok(Ok(())) => tracing::info!("stopped"),
             Ok(Err(_)) => anyhow::bail!("a thread that serves checks has died"),
-            Err(_) => tracing::warn!("stopped with calls still running"),
+            Err(_) => tracing::warn!("stopped with requests in flight"),
         }
-        // Whoever is reading metrics just now may finish.
+        // In-flight requests for metrics can finish.
         drop(tokio::time::timeout(ADMIN_GRACE, admin).await);
         Ok(())
     }
 }
 
-/// Time for requests on the admin port to finish, at the very end.
+/// Grace period for in-flight admin requests during shutdown.
 const ADMIN_GRACE: Duration = Duration::from_millis(500);
 
-async fn say_when_ready(readiness: Readiness) {
+/// Logs once when the service becomes ready.
+async fn log_when_ready(readiness: Readiness) {
     if readiness.subscribe().wait_for(|ready| *ready).await.is_ok() {
         tracing::info!("ready");
     }

@@ -1,41 +1,42 @@
-//! `cognito-authz explain`: one check, step by step, by the very code that serves checks. It never prints the token.
+//! The command `cognito-authz explain`: runs one check with the code of the service, and prints the result of each
+//! step. It never prints the token.
 
 use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::authz::denial::Realm;
 use crate::authz::headers::Mutation;
-use crate::authz::token::{Decoded, MAX_TOKEN_BYTES};
-use crate::authz::{Access, Authorizer, Decision, Header, RequestContext, Step, TokenCache, UnixTime, Verdict};
+use crate::authz::token::MAX_TOKEN_BYTES;
+use crate::authz::{
+    Access, Allowed, Answer, Authorizer, Decision, Decoded, Header, RequestContext, Ruleset, Step, TokenCache,
+    UnixTime, Verdict,
+};
+use crate::check::TIME_LIMIT;
 use crate::config::{Config, Request};
 use crate::lifecycle::Readiness;
 use crate::metrics::Metrics;
-use crate::rulebook::Rulebook;
+use crate::reload::Reloader;
 
-/// Most time for the check; its keys have been fetched before.
-const MAX_CHECK: Duration = Duration::from_secs(5);
-
-/// What is to be printed, and whether the request may pass.
+/// Result of the command.
 #[derive(Debug)]
 pub struct Explanation {
-    /// Text or JSON.
+    /// Report to print, as text or JSON.
     pub text: String,
-    /// Whether the request may pass.
+    /// `true` if the request is allowed.
     pub allowed: bool,
 }
 
-/// Reads a token as people paste it: with or without the scheme, and with line breaks at its edges. Nothing is no token.
-/// Other white space than line breaks, spaces and tabs is part of it, as it is for a check.
+/// Reads a token, with or without `Bearer` before it. Trims spaces, tabs and line breaks; as in a check, other white
+/// space is part of the token. Returns `None` if nothing is left.
 ///
 /// # Errors
-/// When it cannot be read, or is no text.
+/// If the input cannot be read or is not UTF-8.
 pub fn read_token(input: impl Read) -> std::io::Result<Option<String>> {
     let mut text = String::new();
-    // One byte more than is allowed is enough to be told that it is too much.
+    // Longer input is cut. What remains is still too long for a token, so the check rejects it.
     input.take(MAX_TOKEN_BYTES as u64 + 64).read_to_string(&mut text)?;
     let text = text.trim_matches([' ', '\t', '\r', '\n']);
     let token = match text.split_at_checked("bearer ".len()) {
@@ -45,27 +46,24 @@ pub fn read_token(input: impl Read) -> std::io::Result<Option<String>> {
     Ok((!token.is_empty()).then(|| token.to_owned()))
 }
 
-/// Everything that decides, without a port and without a task.
-///
-/// # Errors
-/// When two pools share an issuer.
-pub fn decider(config: Config) -> anyhow::Result<(Rulebook, Authorizer)> {
+/// Creates an authorizer as the service does, but opens no port and starts no task. It lives as long as the reloader.
+pub(crate) fn authorizer(config: Config) -> anyhow::Result<(Reloader, Authorizer)> {
     let metrics = Arc::new(Metrics::new()?);
-    let (rulebook, rules) = Rulebook::open(
-        config.rules,
-        config.rules_source,
+    let (reloader, rules) = Reloader::open(
+        config.policy,
+        config.policy_source,
         config.jwks_refresh_interval,
         Arc::clone(&metrics),
         &Readiness::default(),
     )?;
-    Ok((rulebook, Authorizer::new(rules, TokenCache::new(0, 0, metrics.token_cache.clone()), config.leeway)))
+    Ok((reloader, Authorizer::new(rules, TokenCache::new(0, 0, metrics.token_cache.clone()), config.leeway)))
 }
 
-/// Goes through one check at the time `now`. The keys of the pool that the credential names, a Bearer token or a browser's
-/// session, are fetched as `serve` would.
+/// Runs one check at the time `now` and reports its steps. Fetches the keys of the pool that issued the credential, a
+/// Bearer token or the session of a browser, as the service would.
 ///
 /// # Errors
-/// When two pools share an issuer.
+/// If two pools share an issuer.
 pub async fn explain(
     config: Config,
     request: &Request,
@@ -73,26 +71,26 @@ pub async fn explain(
     now: UnixTime,
 ) -> anyhow::Result<Explanation> {
     let realm = config.realm.clone();
-    let (mut rulebook, authorizer) = decider(config)?;
+    let (mut reloader, authorizer) = self::authorizer(config)?;
     let rules = authorizer.rules();
     let bearer = token.map(|token| format!("Bearer {token}"));
     let context = context(request, bearer.as_deref());
-    if let Ok(credential) = rules.credential(&context)
+    if let Ok(Some(credential)) = rules.credential(&context)
         && let Ok(decoded) = Decoded::new(&credential.token)
         && let Ok(unverified) = decoded.read()
         && let Some((pool, _)) = unverified.pool(&rules.pools)
     {
-        rulebook.fetch_keys_of(pool).await;
+        reloader.fetch_keys_of(pool).await;
     }
-    let verdict = authorizer.authorize(Some(&context), now, Instant::now() + MAX_CHECK).await;
-    let report = report(&verdict, &context, &realm);
-    let allowed = matches!(verdict.decision, Decision::Allow { .. });
+    let verdict = authorizer.authorize(&rules, Some(&context), now, Instant::now() + TIME_LIMIT).await;
+    let report = report(&verdict, &rules, &context, &realm);
+    let allowed = matches!(verdict.decision, Decision::Allow(_));
     let text = if request.json { format!("{report:#}\n") } else { as_text(&report) };
     Ok(Explanation { text, allowed })
 }
 
-/// The request as Envoy would send it.
-pub fn context<'r>(request: &'r Request, credential: Option<&'r str>) -> RequestContext<'r> {
+/// Builds the context that Envoy would send for a request. `credential` is the value of `Authorization`.
+pub(crate) fn context<'r>(request: &'r Request, credential: Option<&'r str>) -> RequestContext<'r> {
     let header = |(name, value): &'r (String, String)| Header { name: name.as_bytes(), value: value.as_bytes() };
     let credential = credential.map(|value| Header { name: b"authorization", value: value.as_bytes() });
     RequestContext {
@@ -104,38 +102,35 @@ pub fn context<'r>(request: &'r Request, credential: Option<&'r str>) -> Request
     }
 }
 
-/// Everything there is to say, as JSON.
-fn report(verdict: &Verdict, request: &RequestContext<'_>, realm: &Realm) -> Value {
-    let policy = verdict.policy();
-    let pool = verdict.pool.and_then(|pool| verdict.rules.pools.get(pool)).map(|pool| &*pool.name);
+/// Describes the verdict and its steps as JSON.
+fn report(verdict: &Verdict<'_>, rules: &Ruleset, request: &RequestContext<'_>, realm: &Realm) -> Value {
+    let trace = &verdict.trace;
+    let answer = Answer::new(verdict, rules, Some(request), realm);
     let mut report = json!({
-        "policy": policy.map(|policy| &*policy.name),
-        "policy_by": chosen_by(verdict, request),
-        "pool": pool,
-        "steps": steps(verdict),
+        "policy": trace.policy.and_then(|policy| rules.policies.get(policy)).map(|policy| &*policy.name),
+        "policy_by": chosen_by(verdict, rules, request),
+        "pool": trace.pool.and_then(|pool| rules.pools.get(pool)).map(|pool| &*pool.name),
+        "steps": steps(verdict, rules),
+        "decision": answer.decision(),
+        "status": answer.status(),
     });
-    let more = match (&verdict.decision, policy) {
-        (Decision::Allow { identity, .. }, Some(policy)) => {
+    let more = match &answer {
+        Answer::Pass(pass) => {
             let (mut set, mut removed) = (Vec::new(), Vec::new());
-            let mut note = |mutation: Mutation<'_>| match mutation {
+            pass.mutations(&mut |mutation: Mutation<'_>| match mutation {
                 Mutation::Set(name, value) | Mutation::Append(name, value) => {
                     set.push(json!({"name": name, "value": value}));
                 }
                 Mutation::Remove(name) => removed.push(Value::from(name)),
-            };
-            let headers = &verdict.rules.headers;
-            headers.mutate(identity.values(), policy.removes_authorization, &request.headers, &mut note);
-            json!({"decision": "allow", "status": 200, "headers": set, "headers_to_remove": removed})
+            });
+            json!({"headers": set, "headers_to_remove": removed})
         }
-        (Decision::Deny(denial), policy) => json!({
-            "decision": "deny",
-            "status": denial.status(),
-            "reason": denial.reason(),
-            "message": denial.message(),
-            "requirement": verdict.requirement,
-            "www_authenticate": denial.www_authenticate(realm, policy.map(|policy| &policy.challenge)),
+        Answer::Refusal(refusal) => json!({
+            "reason": refusal.denial().reason(),
+            "message": refusal.denial().message(),
+            "requirement": refusal.requirement(),
+            "www_authenticate": refusal.www_authenticate(),
         }),
-        (Decision::Allow { .. }, None) => json!({}),
     };
     if let (Value::Object(report), Value::Object(more)) = (&mut report, more) {
         report.extend(more);
@@ -143,10 +138,10 @@ fn report(verdict: &Verdict, request: &RequestContext<'_>, realm: &Realm) -> Val
     report
 }
 
-/// Who chose the policy.
-fn chosen_by(verdict: &Verdict, request: &RequestContext<'_>) -> String {
-    let routes = verdict.rules.policies.routes();
-    let route = verdict.route.and_then(|place| Some((place, routes.iter().nth(place)?)));
+/// Describes what selected the policy: Envoy, a route of the file, or the default.
+fn chosen_by(verdict: &Verdict<'_>, rules: &Ruleset, request: &RequestContext<'_>) -> String {
+    let routes = rules.policies.routes();
+    let route = verdict.trace.route.and_then(|place| Some((place, routes.iter().nth(place)?)));
     match (request.policy, route) {
         (Some(_), _) => "the context extension policy".into(),
         (None, Some((place, route))) => format!("routes[{place}]: {route}"),
@@ -155,31 +150,33 @@ fn chosen_by(verdict: &Verdict, request: &RequestContext<'_>) -> String {
     }
 }
 
-/// Each step with its result: `passed`, `failed`, `not reached`, or why it was left out.
-fn steps(verdict: &Verdict) -> Value {
+/// Lists each step with its result: `passed`, `failed`, `not reached`, or `skipped` with the reason.
+fn steps(verdict: &Verdict<'_>, rules: &Ruleset) -> Value {
+    let trace = &verdict.trace;
     let denial = match &verdict.decision {
         Decision::Deny(denial) => Some(denial),
-        Decision::Allow { .. } => None,
+        Decision::Allow(_) => None,
     };
-    let anonymous = matches!(verdict.decision, Decision::Allow { token: None, .. });
-    let why_anonymous = match verdict.policy().map(|policy| &policy.access) {
-        Some(Access::Public) => "left out: the policy is public",
-        Some(Access::Optional) if verdict.step == Step::Credential => {
-            "left out: there is no credential, and the policy needs none"
+    let anonymous = matches!(verdict.decision, Decision::Allow(Allowed { token: None, .. }));
+    let policy = trace.policy.and_then(|policy| rules.policies.get(policy));
+    let why_anonymous = match policy.map(|policy| &policy.access) {
+        Some(Access::Public) => "skipped: the policy is public",
+        Some(Access::Optional) if trace.step == Step::Credential => {
+            "skipped: there is no credential, and the policy needs none"
         }
-        _ => "left out: this is a CORS preflight",
+        _ => "skipped: this is a CORS preflight",
     };
     let result = |step: Step| match denial {
         _ if anonymous && step > Step::Route && step < Step::Identity => why_anonymous.to_owned(),
-        Some(denial) if step == verdict.step => format!("failed: {}", denial.reason()),
-        Some(_) if step > verdict.step => "not reached".into(),
-        _ if step == Step::Revocation => "left out: nothing is revoked in this version".into(),
+        Some(denial) if step == trace.step => format!("failed: {}", denial.reason()),
+        Some(_) if step > trace.step => "not reached".into(),
+        _ if step == Step::Revocation => "skipped: this version does not check revocation".into(),
         _ => "passed".into(),
     };
     Step::ALL.iter().map(|step| json!({"step": step.name(), "result": result(*step)})).collect()
 }
 
-/// The report for people.
+/// Formats the report as text.
 fn as_text(report: &Value) -> String {
     let text = |name: &str| report.get(name).and_then(Value::as_str);
     let mut out = String::new();
@@ -230,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_read_as_people_paste_them() {
+    fn a_token_is_trimmed_and_may_have_a_scheme() {
         for (input, expected) in [
             ("", None),
             (" \n", None),
@@ -240,7 +237,7 @@ mod tests {
             ("Bearer ", Some("Bearer")),
             ("éé.b.c", Some("éé.b.c")),
             ("\t a.b.c \r\n\n", Some("a.b.c")),
-            // What a check does not trim stays, and is malformed there and here.
+            // A check does not trim these characters either, so the token is malformed.
             ("\u{a0}a.b.c", Some("\u{a0}a.b.c")),
             ("a.b.c\x0b\n", Some("a.b.c\x0b")),
             ("Bearer \x0ca.b.c", Some("\x0ca.b.c")),

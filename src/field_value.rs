@@ -1,10 +1,10 @@
-//! Values of HTTP header fields: the white space around them.
+//! White space and control characters in values of HTTP header fields.
 //!
-//! Only spaces and tabs are optional white space (`OWS`, RFC 9110 section 5.6.3). Everything that trims a value that a
-//! client sent uses these functions: `str::trim` also takes line breaks, form feeds, vertical tabs and the white space of
-//! Unicode, which other readers of the same value keep.
+//! Only spaces and tabs are optional white space (`OWS`, RFC 9110 section 5.6.3). All code that trims a value from a
+//! client uses these functions. `str::trim` also removes line breaks, form feeds, vertical tabs and Unicode white
+//! space, which other parsers of the same value keep.
 
-/// The value without spaces and tabs at its edges.
+/// Removes spaces and tabs at both ends of a value.
 pub fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
@@ -12,12 +12,12 @@ pub fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// The same for text.
+/// Removes spaces and tabs at both ends of a string.
 pub fn trim_text(value: &str) -> &str {
     value.trim_matches([' ', '\t'])
 }
 
-/// `true` if a byte is in the value that no field value may have: a control character other than a tab (RFC 9110 section
+/// `true` if the value contains a control character other than a tab, which no field value may have (RFC 9110 section
 /// 5.5).
 pub fn has_controls(value: &[u8]) -> bool {
     value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')

@@ -1,5 +1,5 @@
-//! `cognito-authz healthcheck`: asks a running instance whether it is ready. The image has no shell and no curl, so
-//! the binary does it.
+//! The command `cognito-authz healthcheck`: checks that a running instance is ready. The image has neither a shell nor
+//! curl, so the program itself sends the request.
 
 use std::time::Duration;
 
@@ -12,23 +12,23 @@ use prost::bytes::Bytes;
 use tokio::net::TcpStream;
 use url::Url;
 
-/// Time for all of it.
+/// Time limit for connection, request and response together.
 const TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// Asks `/readyz` of the admin port at `admin`.
+/// Sends a GET for `/readyz` to the admin port. `admin` is its base URL.
 ///
 /// # Errors
-/// When the instance cannot be asked, or is not ready; says what it waits for.
+/// If the instance does not answer or is not ready. The text then contains the body, which lists what is pending.
 pub async fn check(admin: &Url) -> anyhow::Result<()> {
     if admin.scheme() != "http" {
-        bail!("{admin}: the admin port speaks plain http");
+        bail!("{admin}: the admin port speaks plain HTTP; use a URL that starts with http://");
     }
-    let host = admin.host_str().with_context(|| format!("{admin}: no host"))?;
+    let host = admin.host_str().with_context(|| format!("{admin}: the URL has no host"))?;
     let port = admin.port_or_known_default().unwrap_or(80);
     tokio::time::timeout(TIMEOUT, ask(host.trim_matches(['[', ']']), port))
         .await
-        .with_context(|| format!("no answer from {admin}"))?
+        .with_context(|| format!("{admin} did not answer within {} s", TIMEOUT.as_secs()))?
 }
 
 async fn ask(host: &str, port: u16) -> anyhow::Result<()> {

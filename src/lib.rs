@@ -2,56 +2,57 @@
 //!
 //! Envoy asks about each request; the answer comes from a token, a set of keys and a policy.
 //!
-//! # The map, in reading order
+//! # Modules, in reading order
 //! - [`authz`]: the decision. [`authz::Authorizer::authorize`] is the order of the checks.
-//! - [`jwks`]: the keys of a user pool, and the task that keeps them.
-//! - [`user_pool`]: what a pool is called: issuers, JWKS URLs.
-//! - [`rulebook`]: the rules in force: pools with their keys, policies; reloaded when the policy file changes.
+//! - `check`: one check for any protocol: decides, counts, logs.
+//! - [`jwks`]: the keys of a user pool, and the task that fetches them.
+//! - [`user_pool`]: names of a user pool: ids, issuers, JWKS URLs.
+//! - [`reload`]: the rules in effect: pools with their keys, and policies; reloads the policy file when it changes.
 //! - [`ext_authz`]: Envoy's protocol and the gRPC port.
-//! - [`account`]: the clients' door: sign-up, sign-in, sign-out, one's own account. [`account::table`] is what there is.
-//! - [`cognito`]: the one caller of the user-pool API.
+//! - [`account`]: the account API: sign-up, sign-in, sign-out, profile. `account/table.rs` lists the operations.
+//! - [`cognito`]: the only module that calls Cognito's user-pool API.
 //! - [`session_cookie`]: browser sessions in cookies, for the account API and the check.
-//! - [`admin`]: the operators' port.
-//! - [`config`], [`metrics`], [`logging`], [`listen`], [`http_server`], [`progress`], [`descriptors`], [`lifecycle`],
-//!   [`file_read`], [`file_watch`], [`field_value`]: leaves that every server has; [`config::file`] is the form of the
-//!   policy file.
-//! - [`app`]: builds and runs all of it.
+//! - `admin`: the admin port.
+//! - [`config`]: options and their sources; [`config::file`] is the format of the policy file.
+//! - [`net`]: sockets, the HTTP/1.1 server and its limits, file descriptors.
+//! - `files`: bounded reads of files, and detection of changes.
+//! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`]: shared parts without dependencies on the rest.
+//! - [`app`]: builds, connects and runs all parts of the service.
 //! - [`explain`], [`test_policy`], [`healthcheck`]: the other commands.
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
-//! - Only `ext_authz/` and `app` know tonic and Envoy's types; only `admin`, `account`, `http_server`,
-//!   `ext_authz/server` and `healthcheck` speak HTTP; only `jwks/fetch` and `cognito` make calls.
-//! - Everything in `authz/` but its `mod.rs`, the cache and the ruleset has no `async`, no clock and no logging, and neither
-//!   has `session_cookie`: the same input gives the same answer.
-//! - A check goes by one `Ruleset` from its beginning to its answer, whatever is reloaded meanwhile.
-//! - `Claims` is made by one function, the one that has verified the signature. There is no way around it, also not
-//!   for tests: they sign real tokens.
-//! - There is no global state: two services can run in one process. They share its threads: `file_read` counts those that
-//!   hang in a file system.
-//! - Every wait has a limit, every cache a bound, every shutdown a deadline.
-//! - Nothing that a caller sends becomes a metric label, a URL, or a log line of its own making.
+//! - Only `ext_authz/` and `app` use tonic and Envoy's types. Only `admin`, `account`, `net/http_server`,
+//!   `ext_authz/services`, `ext_authz/connection` and `healthcheck` use HTTP. Only `jwks/fetch` and `cognito` make
+//!   calls.
+//! - Only `main` handles signals. `authz`, `check` and `reload` use no signal and no listening socket, so they can run
+//!   inside another process.
+//! - Except for its `mod.rs` and the cache, `authz/` has no `async`, no clock and no logging, and neither
+//!   has `session_cookie`: the same input gives the same result.
+//! - A check uses one `Ruleset` from its start to its answer, even if a reload happens in between.
+//! - `Claims` is created by one function, the one that has verified the signature. Tests sign real tokens as well.
+//! - There is no global state, so several services can run in one process. They share one limit of the process: `files`
+//!   counts the threads that hang in a file system.
+//! - Every wait has a time limit, every cache a maximum size, and the shutdown a deadline.
+//! - Nothing that a caller sends becomes a metric label, a URL, or a separate line of the log.
 
 pub mod account;
-pub mod admin;
+mod admin;
 pub mod app;
 pub mod authz;
+mod check;
 pub mod cognito;
 pub mod config;
-pub mod descriptors;
 pub mod explain;
 pub mod ext_authz;
 pub mod field_value;
-pub mod file_read;
-pub mod file_watch;
+mod files;
 pub mod healthcheck;
-pub mod http_server;
 pub mod jwks;
 pub mod lifecycle;
-pub mod listen;
 pub mod logging;
 pub mod metrics;
-pub mod progress;
-pub mod rulebook;
+pub mod net;
+pub mod reload;
 pub mod session_cookie;
 pub mod test_policy;
 pub mod user_pool;
@@ -64,13 +65,13 @@ mod table;
 #[expect(dead_code, reason = "the integration tests use the rest")]
 mod token_builder;
 
-/// The commit this was built from, if the build said so (`COGNITO_AUTHZ_REVISION`).
+/// Commit that the program was built from (`COGNITO_AUTHZ_REVISION` at build time), or `unknown`.
 pub const REVISION: &str = match option_env!("COGNITO_AUTHZ_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
 
-/// What `--version` shows behind the name: the version, and the commit if it is known.
+/// Version that `--version` shows, with the commit if it is known.
 pub fn version() -> String {
     let version = env!("CARGO_PKG_VERSION");
     if REVISION == "unknown" { version.to_owned() } else { format!("{version} ({REVISION})") }

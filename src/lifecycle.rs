@@ -1,8 +1,8 @@
-//! The life of the process: what it still waits for ([`Readiness`]), and how it ends ([`Shutdown`]).
+//! Readiness of the service ([`Readiness`]) and the phases of its shutdown (`Shutdown`).
 //!
-//! A part that has to come up first holds a [`BlockReady`]; dropping it *is* reporting ready. The end comes in
-//! two steps that everything that serves can see: *draining* (still serving, but told off), then *closing*, and
-//! a deadline behind them.
+//! A part that has to start first holds a `BlockReady` and drops it when it is ready. The shutdown has three phases:
+//! *draining* (health checks fail, requests are still served), *closing* (nothing new is accepted), and at the deadline
+//! *cut* (whatever still runs is ended).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Whether the process can do its work, and what it waits for if not.
+/// Readiness of the service, with the parts that it waits for. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     shared: Arc<Shared>,
@@ -29,8 +29,8 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Says that `what` has to come up first.
-    pub fn block(&self, what: String) -> BlockReady {
+    /// Makes the service not ready until the returned guard is dropped. `what` names the part for `/readyz`.
+    pub(crate) fn block(&self, what: String) -> BlockReady {
         let key = self.shared.change(|pending| {
             let key = pending.last_key_value().map_or(0, |(last, _)| last + 1);
             pending.insert(key, what);
@@ -39,13 +39,13 @@ impl Readiness {
         BlockReady { shared: Arc::clone(&self.shared), key }
     }
 
-    /// What has not come up, in the order in which it was announced; nothing when ready.
-    pub fn pending(&self) -> Vec<String> {
+    /// Returns the parts that are not ready, in the order of their [`block`](Self::block) calls.
+    pub(crate) fn pending(&self) -> Vec<String> {
         self.shared.change(|pending| pending.values().cloned().collect())
     }
 
-    /// Changes between ready and not ready.
-    pub fn subscribe(&self) -> watch::Receiver<bool> {
+    /// Returns a receiver that is `true` while the service is ready.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<bool> {
         self.shared.ready.subscribe()
     }
 }
@@ -60,10 +60,10 @@ impl Shared {
     }
 }
 
-/// Keeps the process from being ready until it is dropped.
+/// Guard of a part that has to start first. While it exists the service is not ready.
 #[derive(Debug)]
 #[must_use = "dropping it reports ready"]
-pub struct BlockReady {
+pub(crate) struct BlockReady {
     shared: Arc<Shared>,
     key: u64,
 }
@@ -74,15 +74,15 @@ impl Drop for BlockReady {
     }
 }
 
-/// The way to the end. Clones are the same way.
+/// Phases of the shutdown, as one token each, cancelled in the order of the fields. Clones share their state.
 #[derive(Clone, Debug, Default)]
-pub struct Shutdown {
-    /// The end has been announced: readiness and health say no, everything else goes on.
-    pub draining: CancellationToken,
-    /// Nothing new is taken on; what is running finishes.
-    pub closing: CancellationToken,
-    /// Time is up; what is still running is cut off.
-    pub cut: CancellationToken,
+pub(crate) struct Shutdown {
+    /// `/readyz` and gRPC health report that the service is not ready. Requests are still served.
+    pub(crate) draining: CancellationToken,
+    /// No connection or request is accepted any more. Running requests finish.
+    pub(crate) closing: CancellationToken,
+    /// The deadline has passed. Running requests are ended.
+    pub(crate) cut: CancellationToken,
 }
 
 #[cfg(test)]

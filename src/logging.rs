@@ -1,8 +1,8 @@
-//! Where the log goes and what may stand in it.
+//! The log: format, levels and the queue to standard output.
 //!
-//! Libraries are held at `warn`: below that some of them write what passes through them, and that includes
-//! tokens. Lines go through a bounded queue to a thread of their own: a reader of the log that does not keep up
-//! costs lines, never a check.
+//! Libraries log at `warn` at most: at lower levels some of them log the data they handle, tokens included. A bounded
+//! queue and a thread of its own write the lines. If standard output is read too slowly, lines are dropped; checks do
+//! not wait.
 
 use std::io::IsTerminal;
 
@@ -15,34 +15,35 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Form of the log (`--log-format`).
+/// Format of the log (`--log-format`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people
+    /// Human-readable text
     Text,
-    /// One object a line
+    /// One JSON object per line
     Json,
 }
 
 /// Least severe level of the log (`--log-level`).
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum LogLevel {
-    /// What stops the service from working
+    /// Failures that stop the service from working
     Error,
-    /// And what may soon
+    /// Also problems that may soon stop it
     Warn,
-    /// And refused requests
+    /// Also denied requests
     Info,
-    /// And allowed requests
+    /// Also allowed requests
     Debug,
-    /// And more
+    /// The same as debug: there are no trace messages
     Trace,
 }
 
-/// Lines that may wait to be written.
+/// Length of the queue, in lines.
 const QUEUED_LINES: usize = 8192;
 
-/// Starts the log on standard output. Lines that wait are written when the guard is dropped.
+/// Starts logging to standard output. `format` defaults to text on a terminal and to JSON otherwise. Dropping the guard
+/// writes the lines that are still queued.
 pub fn start(format: Option<LogFormat>, level: LogLevel) -> WorkerGuard {
     let stdout = std::io::stdout();
     let is_terminal = stdout.is_terminal();
@@ -55,8 +56,8 @@ pub fn start(format: Option<LogFormat>, level: LogLevel) -> WorkerGuard {
         LogLevel::Debug => Level::DEBUG,
         LogLevel::Trace => Level::TRACE,
     };
-    let others = LevelFilter::from_level(level).min(LevelFilter::WARN);
-    let filter = Targets::new().with_default(others).with_target("cognito_authz", level);
+    let libraries = LevelFilter::from_level(level).min(LevelFilter::WARN);
+    let filter = Targets::new().with_default(libraries).with_target("cognito_authz", level);
     let lines = fmt::layer().with_writer(writer);
     let lines = match format {
         LogFormat::Text => lines.with_ansi(is_terminal).boxed(),

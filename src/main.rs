@@ -1,17 +1,20 @@
-//! The program: reads the command line, starts the log, runs, and turns the end into an exit code. Nothing else.
+//! Entry point of the program: command line, log, signals, and exit codes.
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cognito_authz::app::{self, StartError};
 use cognito_authz::config::{self, Config, Invocation};
-use cognito_authz::{descriptors, explain, healthcheck, logging, test_policy};
+use cognito_authz::net::descriptors;
+use cognito_authz::{explain, healthcheck, logging, test_policy};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 
-/// `EX_USAGE` of sysexits.h: bad usage or configuration.
+/// `EX_USAGE` of sysexits.h: wrong usage or configuration.
 const USAGE: u8 = 64;
-/// `EX_UNAVAILABLE`: an address cannot be listened on.
+/// `EX_UNAVAILABLE` of sysexits.h: an address cannot be bound.
 const UNAVAILABLE: u8 = 69;
 
 fn main() -> ExitCode {
@@ -53,7 +56,7 @@ fn main() -> ExitCode {
         },
         Invocation::Serve(config) => {
             let code = runtime.block_on(serve(*config));
-            // Not waited for: a name look-up that hangs would hold the process up.
+            // Does not wait for blocking threads: a DNS query that hangs would delay the exit.
             runtime.shutdown_background();
             code
         }
@@ -67,26 +70,32 @@ async fn serve(config: Config) -> ExitCode {
         tracing::warn!("{warning}");
     }
     if let Err(error) = descriptors::raise_limit() {
-        tracing::warn!(%error, "the soft limit on open files stays below the hard one");
+        tracing::warn!(%error, "the soft limit on open files cannot be raised to the hard limit");
     }
-    let signals = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
-    let (mut term, mut int) = match signals {
+    let Signals { mut term, mut int, mut hup } = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return fail(1, &error),
     };
-    let bound = match app::bind(config).await {
-        Ok(bound) => bound,
+    let service = match app::bind(config).await {
+        Ok(service) => service,
         Err(error @ StartError::Bind(_)) => return fail(UNAVAILABLE, &error),
         Err(error) => return fail(1, &error),
     };
     let (first, stop) = tokio::sync::oneshot::channel();
     let second = async {
         either(&mut term, &mut int).await;
-        first.send(()).ok(); // fails only when the service has ended by itself
+        first.send(()).ok(); // fails only if the service has ended on its own
         either(&mut term, &mut int).await;
     };
+    let reload_requests = Arc::new(Notify::new());
+    let reloads = async {
+        while hup.recv().await.is_some() {
+            reload_requests.notify_one();
+        }
+        std::future::pending::<ExitCode>().await
+    };
     tokio::select! {
-        result = bound.run(async { drop(stop.await) }) => match result {
+        result = service.run(async { drop(stop.await) }, Arc::clone(&reload_requests)) => match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!(error = format!("{error:#}"), "stopped by a failure");
@@ -97,6 +106,24 @@ async fn serve(config: Config) -> ExitCode {
             tracing::warn!("stopped at once by a second signal");
             ExitCode::FAILURE
         }
+        code = reloads => code, // never completes
+    }
+}
+
+/// Signals that the service handles. SIGHUP requests a reload of the policy file.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
     }
 }
 
@@ -113,21 +140,21 @@ fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// One line on standard error.
+/// Writes one line to standard error.
 fn complain(message: &dyn std::fmt::Display) {
-    // Whoever closed standard error does not want to hear it.
+    // Fails if standard error is closed; the exit code still tells the result.
     drop(writeln!(std::io::stderr(), "cognito-authz: {message}"));
 }
 
-/// Status 0 is "yes", 1 is "no".
-fn print_and_end(text: &str, yes: bool) -> ExitCode {
+/// Prints `text` and returns exit code 0 if `succeeded`, else 1.
+fn print_and_end(text: &str, succeeded: bool) -> ExitCode {
     let printed = print(text);
-    if yes { printed } else { ExitCode::FAILURE }
+    if succeeded { printed } else { ExitCode::FAILURE }
 }
 
 fn install_crypto() {
     if let Err(error) = rustls::crypto::aws_lc_rs::default_provider().install_default() {
-        tracing::debug!(?error, "a crypto provider was installed before");
+        tracing::debug!(?error, "a crypto provider is already installed");
     }
 }
 

@@ -1,9 +1,9 @@
-//! Every metric of the program, in one struct. Names and labels are a contract: dashboards and alerts use them.
+//! All metrics of the program. Dashboards and alerts depend on their names and labels.
 //!
-//! Labels come from enums or from our own configuration, never from a request. Every series that can be known
-//! beforehand is there from the start, at zero: `rate` misses the first error otherwise.
+//! Label values come from enums or from the configuration, never from a request. Every series that is known in advance
+//! exists from the start with the value zero; otherwise `rate` would miss the first error.
 
-pub mod account;
+pub(crate) mod account;
 
 use std::sync::OnceLock;
 
@@ -14,30 +14,30 @@ use prometheus::{
 };
 
 /// Content type of [`Metrics::render`].
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// Seconds: a cached check takes microseconds, and Envoy's patience ends at 200 or 250 ms.
+/// Upper bounds in seconds. A cached check takes microseconds; Envoy waits for 200 ms by default, and for 250 ms as
+/// configured in `deploy/`.
 const CHECK_BUCKETS: [f64; 15] =
     [25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0];
-/// Seconds: up to the time limit of a fetch.
+/// Upper bounds in seconds, up to the time limit of a fetch.
 const FETCH_BUCKETS: [f64; 9] = [5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 5.0];
 
-/// How a check ended, as a label.
+/// Outcome of a check (label `decision`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckOutcome {
-    /// Allowed.
+pub(crate) enum CheckOutcome {
+    /// The request may pass.
     Allow,
-    /// Refused.
+    /// The request is denied, and the caller is at fault.
     Deny,
-    /// Could not be decided (503).
+    /// The service could not decide (503).
     Error,
 }
 
 impl CheckOutcome {
     const ALL: [Self; 3] = [Self::Allow, Self::Deny, Self::Error];
 
-    /// The value of the label `decision`.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Allow => "allow",
             Self::Deny => "deny",
@@ -46,44 +46,44 @@ impl CheckOutcome {
     }
 }
 
-/// The metrics.
+/// Registry of all metrics, and the metrics that do not depend on pools, policies or the account API.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     checks: IntCounterVec,
     durations: [Histogram; 3],
-    /// Checks being decided.
-    pub checks_in_flight: IntGauge,
+    /// Number of checks that are running.
+    pub(crate) checks_in_flight: IntGauge,
     jwks: JwksFamilies,
-    /// Of the verified-token cache.
+    /// Metrics of the verified-token cache.
     pub token_cache: TokenCacheMetrics,
-    /// Tokens in the cache, set when metrics are read.
-    pub token_cache_entries: IntGauge,
+    /// Number of tokens in the cache. It is set when metrics are read.
+    pub(crate) token_cache_entries: IntGauge,
     reloads: IntCounterVec,
-    /// 1 if the policy file in force is the one on disk, as far as is known; also without a file.
-    pub config_last_reload_successful: IntGauge,
+    /// 1 if the last reload of the policy file succeeded, or nothing was reloaded yet; else 0.
+    pub(crate) config_last_reload_successful: IntGauge,
 }
 
 /// Counters of checks for one set of pools and policies.
 #[derive(Debug)]
-pub struct CheckCounters {
+pub(crate) struct CheckCounters {
     checks: IntCounterVec,
     pools: Vec<Box<str>>,
     policies: Vec<Box<str>>,
-    /// The counter of allowed checks, by policy and pool; the last one of a policy is for nobody's pool. The hot path
-    /// does not look labels up, or only the first time.
+    /// Counters of allowed checks by policy and pool; the last counter of each policy counts requests without a pool.
+    /// They save the hot path the lookup of labels, except the first time.
     allowed: Vec<Vec<OnceLock<IntCounter>>>,
 }
 
-/// What the verified-token cache counts.
+/// Counters of the verified-token cache.
 #[derive(Clone, Debug)]
 pub struct TokenCacheMetrics {
-    /// Tokens that were known.
-    pub hits: IntCounter,
-    /// Tokens that were not.
-    pub misses: IntCounter,
-    /// Tokens that made room for others.
-    pub evictions: IntCounter,
+    /// Number of lookups that found the token.
+    pub(crate) hits: IntCounter,
+    /// Number of lookups that did not find the token, or found it outdated.
+    pub(crate) misses: IntCounter,
+    /// Number of tokens removed because the cache was full.
+    pub(crate) evictions: IntCounter,
 }
 
 #[derive(Debug)]
@@ -96,54 +96,52 @@ struct JwksFamilies {
     last_success: GaugeVec,
 }
 
-/// What one pool's keys count.
+/// Metrics of one pool's keys.
 #[derive(Clone, Debug)]
-pub struct JwksMetrics {
+pub(crate) struct JwksMetrics {
     pool: Box<str>,
     fetches: IntCounterVec,
-    /// Seconds per fetch.
-    pub fetch_duration: Histogram,
-    /// Keys in force.
-    pub keys: IntGauge,
-    /// Keys of the document that are not used.
-    pub skipped_keys: IntGauge,
-    /// Checks whose `kid` was not in the set in force.
-    pub unknown_kid: IntCounter,
-    /// Unix time of the last fetch that brought keys; 0 before the first.
-    pub last_success: Gauge,
+    /// Duration of each fetch in seconds.
+    pub(crate) fetch_duration: Histogram,
+    /// Number of keys in use.
+    pub(crate) keys: IntGauge,
+    /// Number of keys of the document that are not used.
+    pub(crate) skipped_keys: IntGauge,
+    /// Number of checks whose `kid` was not among the keys in use.
+    pub(crate) unknown_kid: IntCounter,
+    /// Unix time of the last successful fetch, in seconds; 0 before the first.
+    pub(crate) last_success: Gauge,
 }
 
 impl JwksMetrics {
-    /// The pool's name.
-    pub fn pool(&self) -> &str {
+    pub(crate) fn pool(&self) -> &str {
         &self.pool
     }
 
-    /// Counts a fetch by its result, a word of a closed list.
-    pub fn fetched(&self, result: &'static str) {
+    /// Counts a fetch. `result` is one of the values given to [`Metrics::jwks`].
+    pub(crate) fn fetched(&self, result: &'static str) {
         self.fetches.with_label_values(&[&*self.pool, result]).inc();
     }
 }
 
-/// What a check is counted under.
+/// Labels of a finished check.
 #[derive(Clone, Copy, Debug)]
-pub struct CheckLabels {
-    /// How it ended.
-    pub outcome: CheckOutcome,
-    /// Why, or empty.
-    pub reason: &'static str,
-    /// Index of the pool, if one was known.
-    pub pool: Option<usize>,
-    /// Index of the policy, if one was known.
-    pub policy: Option<usize>,
+pub(crate) struct CheckLabels {
+    pub(crate) outcome: CheckOutcome,
+    /// Reason of the denial; empty if the check was allowed.
+    pub(crate) reason: &'static str,
+    /// Index of the pool; `None` if the check ended before a pool was known.
+    pub(crate) pool: Option<usize>,
+    /// Index of the policy; `None` if the check ended before a policy was known.
+    pub(crate) policy: Option<usize>,
 }
 
-/// Most series that are there before they are needed. With 200 pools and a policy for each there would be a million.
+/// Largest number of series that are created in advance. 200 pools with a policy each would be a million series.
 const PREPARED_SERIES: usize = 10_000;
 
 impl CheckCounters {
-    /// Counts an ended check.
-    pub fn count(&self, labels: CheckLabels) {
+    /// Counts a finished check.
+    pub(crate) fn count(&self, labels: CheckLabels) {
         let name = |names: &[Box<str>], index: Option<usize>| {
             index.and_then(|index| names.get(index).cloned()).unwrap_or_default()
         };
@@ -159,12 +157,12 @@ impl CheckCounters {
     }
 }
 
-/// How a reload ended, as a label.
+/// Result of a reload (label `result`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reload {
-    /// The file is in force.
+pub(crate) enum Reload {
+    /// The new policy file is in effect.
     Success,
-    /// It is not; the one before it is.
+    /// The new policy file is not valid; the previous one stays in effect.
     Failure,
 }
 
@@ -178,10 +176,10 @@ impl Reload {
 }
 
 impl Metrics {
-    /// All metrics that do not depend on pools and policies, at zero.
+    /// Creates all metrics that do not depend on pools and policies, with the value zero.
     ///
     /// # Errors
-    /// Never in practice: a name would have to be taken twice or be malformed.
+    /// If a metric name is malformed or registered twice, which is a bug.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let checks = register(
@@ -204,7 +202,7 @@ impl Metrics {
         let token_cache = TokenCacheMetrics {
             hits: counter("token_cache_hits_total", "Tokens found in the cache of verified tokens.")?,
             misses: counter("token_cache_misses_total", "Tokens not found in the cache of verified tokens.")?,
-            evictions: counter("token_cache_evictions_total", "Tokens that made room for others in the cache.")?,
+            evictions: counter("token_cache_evictions_total", "Tokens removed from the cache because it was full.")?,
         };
         let entries = IntGauge::with_opts(opts("token_cache_entries", "Tokens in the cache of verified tokens."))?;
         let build = register(
@@ -224,7 +222,7 @@ impl Metrics {
         }
         let reloaded = IntGauge::with_opts(opts(
             "config_last_reload_successful",
-            "Whether the policy file in force is the one on disk.",
+            "1 if the policy file in effect is the one on disk, else 0.",
         ))?;
         reloaded.set(1);
         Ok(Self {
@@ -240,12 +238,12 @@ impl Metrics {
         })
     }
 
-    /// Counters for these pools and policies, at zero. `reasons` are the reasons of checks that end badly, and whether
-    /// they do so before there is a policy.
+    /// Creates the counters of these pools and policies, with the value zero. `reasons` are the labels of all denials;
+    /// the third member is `true` for denials that happen before the request has a policy.
     ///
-    /// Those that fail before a pool is known have all their series from the start; the others only as long as they are
-    /// not too many, and else when they first happen.
-    pub fn checks(
+    /// Series without a pool are always created. Series with a pool are created if there are at most
+    /// [`PREPARED_SERIES`] of them; otherwise each one appears with its first check.
+    pub(crate) fn checks(
         &self,
         pools: Vec<Box<str>>,
         policies: Vec<Box<str>>,
@@ -276,8 +274,8 @@ impl Metrics {
         CheckCounters { checks: self.checks.clone(), pools, policies, allowed }
     }
 
-    /// Notes how long a check took, in seconds.
-    pub fn took(&self, outcome: CheckOutcome, seconds: f64) {
+    /// Records the duration of a check in seconds.
+    pub(crate) fn took(&self, outcome: CheckOutcome, seconds: f64) {
         let [allow, deny, error] = &self.durations;
         let duration = match outcome {
             CheckOutcome::Allow => allow,
@@ -288,22 +286,22 @@ impl Metrics {
     }
 
     /// Counts a reload of the policy file.
-    pub fn reloaded(&self, result: Reload) {
+    pub(crate) fn reloaded(&self, result: Reload) {
         self.reloads.with_label_values(&[result.as_str()]).inc();
         self.config_last_reload_successful.set(i64::from(result == Reload::Success));
     }
 
-    /// Takes away what a pool that is no more showed of its keys. Its counters stay: they are history.
-    pub fn forget_pool(&self, pool: &str) {
+    /// Removes the gauges of a pool that is no longer configured. Its counters stay: they count past events.
+    pub(crate) fn forget_pool(&self, pool: &str) {
         let jwks = &self.jwks;
-        // Errors only say that there was nothing to take away.
+        // An error means that the series does not exist.
         drop(jwks.keys.remove_label_values(&[pool]));
         drop(jwks.skipped_keys.remove_label_values(&[pool]));
         drop(jwks.last_success.remove_label_values(&[pool]));
     }
 
-    /// The metrics of one pool's keys, at zero; fetches end as `results` say.
-    pub fn jwks(&self, pool: &str, results: &[&'static str]) -> JwksMetrics {
+    /// Creates the metrics of one pool's keys, with the value zero. `results` are all results that a fetch can have.
+    pub(crate) fn jwks(&self, pool: &str, results: &[&'static str]) -> JwksMetrics {
         for result in results {
             self.jwks.fetches.with_label_values(&[pool, result]);
         }
@@ -318,19 +316,19 @@ impl Metrics {
         }
     }
 
-    /// The metrics of the account API, at zero for all of these labels.
+    /// Creates the metrics of the account API, with the value zero for each of these labels.
     ///
     /// # Errors
-    /// As [`Metrics::new`], and when they are there already.
-    pub fn account(&self, labels: &account::Labels<'_>) -> Result<account::AccountMetrics, prometheus::Error> {
+    /// As [`Metrics::new`], and if this was called before.
+    pub(crate) fn account(&self, labels: &account::Labels<'_>) -> Result<account::AccountMetrics, prometheus::Error> {
         account::AccountMetrics::new(&self.registry, labels)
     }
 
-    /// All of it in Prometheus' text format.
+    /// Encodes all metrics in the Prometheus text format.
     ///
     /// # Errors
-    /// Never in practice: every series has its labels.
-    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+    /// If a series lacks a label, which is a bug.
+    pub(crate) fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -350,7 +348,7 @@ impl JwksFamilies {
                 )?,
             )?,
             fetch_duration: register(registry, Histogram::with_opts(duration)?)?,
-            keys: register(registry, IntGaugeVec::new(opts("jwks_keys", "Keys in force."), pool)?)?,
+            keys: register(registry, IntGaugeVec::new(opts("jwks_keys", "Keys in use."), pool)?)?,
             skipped_keys: register(
                 registry,
                 IntGaugeVec::new(opts("jwks_skipped_keys", "Keys of the document that are not used."), pool)?,
@@ -358,7 +356,7 @@ impl JwksFamilies {
             unknown_kid: register(
                 registry,
                 IntCounterVec::new(
-                    opts("jwks_unknown_kid_total", "Checks whose kid was not among the keys in force."),
+                    opts("jwks_unknown_kid_total", "Checks whose kid was not among the keys in use."),
                     pool,
                 )?,
             )?,
@@ -367,7 +365,7 @@ impl JwksFamilies {
                 GaugeVec::new(
                     opts(
                         "jwks_last_success_timestamp_seconds",
-                        "Time of the last fetch that brought keys; 0 before it.",
+                        "Unix time of the last successful fetch of a pool's keys; 0 before the first.",
                     ),
                     pool,
                 )?,
@@ -394,7 +392,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn series_are_there_before_they_are_needed_unless_they_are_too_many() {
+    fn series_are_created_in_advance_unless_there_are_too_many() {
         let names = |count: usize, what: &str| (0..count).map(|number| format!("{what}{number}").into()).collect();
         let reasons = [(CheckOutcome::Deny, "expired", false), (CheckOutcome::Deny, "unsafe_path", true)];
         for (pools, policies, expected) in [(2, 3, 1 + 3 * 3 * 2), (200, 200, 1 + 200)] {

@@ -1,19 +1,20 @@
-//! Browser sessions in cookies: what they are called, how a token is written into them and read back, how they are cut
-//! out of a request, and which requests may use them at all.
+//! Browser sessions in cookies: their names, writing and reading tokens, removing them from a request, and the requests
+//! that may use them.
 //!
-//! The account API sets these cookies, the check reads them: both by these functions, so that what one writes the other
-//! understands. Nothing here knows accounts, tokens' contents or HTTP libraries; values come as the bytes that were
-//! sent. Start with [`read`], [`cut`] and [`is_cross_site`].
+//! The account API sets these cookies and the check reads them, both with these functions. Nothing here depends on
+//! accounts, contents of tokens or HTTP libraries; values are the bytes that were sent. Start with [`read`], [`cut`]
+//! and
+//! [`is_cross_site`].
 //!
-//! - The names begin with `__Host-`, so that a browser takes them only with `Secure`, `Path=/` and without `Domain`: no
+//! - The names start with `__Host-`, so that browsers accept them only with `Secure`, `Path=/` and without `Domain`. No
 //!   other host of the same site can set or shadow them (RFC 6265bis section 4.1.3).
-//! - A cookie holds about 4 KiB (RFC 6265bis section 5.6: name and value together). A longer token is cut into pieces,
-//!   `NAME`, `NAME.1`, `NAME.2`, ..., and the first one begins with how many there are (`3~`), so that what an earlier,
-//!   longer token has left behind is never taken for a part of this one.
-//! - A request that uses them has to come from a page of the same origin or of a listed one ([`is_cross_site`]), although
-//!   `SameSite=Strict` keeps them away from other sites: sites are larger than origins.
-//! - Where a request carries a Bearer token, that counts, and cookies are not looked at: a page of another site cannot
-//!   send one unasked, and whoever writes it means it. The cookies are cut all the same.
+//! - A cookie holds about 4 KiB (RFC 6265bis section 5.6: name and value together). A longer token is split into
+//!   pieces, `NAME`, `NAME.1`, `NAME.2`, ... The first piece starts with the number of pieces (`3~`), so that pieces of
+//!   an earlier, longer token are never read as part of this one.
+//! - A request that uses them has to come from a page of the same origin or of a listed one ([`is_cross_site`]).
+//!   `SameSite=Strict` is not enough, because a site can have several origins.
+//! - In a request with a Bearer token, the cookies are not read, because the token takes precedence: a page of another
+//!   site cannot make a browser send one. The cookies are removed all the same.
 
 mod provenance;
 
@@ -24,31 +25,32 @@ use crate::field_value::trim;
 
 pub use self::provenance::{Provenance, Sent, is_cross_site};
 
-/// A token of this many bytes is written and read, one byte more is [`CookieError::TooLarge`]. (What a check takes.)
+/// Largest token in bytes; it is the limit of a check, too. A larger token is [`CookieError::TooLarge`].
 pub const MAX_TOKEN_BYTES: usize = 16_384;
-/// Pieces that a token is written in, at most: as many as the longest one needs.
+/// Maximum number of pieces: as many as the largest token needs.
 pub const MAX_PIECES: usize = 5;
-/// Bytes of a token in one cookie. With the name and the count it stays below the 4,096 that browsers allow.
+/// Number of a token's bytes in one cookie. With name and count, the cookie stays below the 4,096 bytes that browsers
+/// allow.
 const PIECE_BYTES: usize = 3_800;
-/// Between the number of pieces and the first one. It is in no JWT, and may stand in a cookie.
+/// Separator between the number of pieces and the first piece. No JWT contains it, and cookies may.
 const COUNT_MARK: u8 = b'~';
 
-/// A cookie of ours.
+/// Cookie of this service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionCookie {
-    /// The access token.
+    /// Access token.
     Access,
-    /// The refresh token.
+    /// Refresh token.
     Refresh,
-    /// Which browser began a sign-in at the hosted pages.
+    /// Identifier of the browser that started a sign-in at the hosted pages.
     Browser,
 }
 
 impl SessionCookie {
-    /// All of them.
+    /// All cookies.
     pub const ALL: [Self; 3] = [Self::Access, Self::Refresh, Self::Browser];
 
-    /// The name; further pieces have `.1`, `.2`, ... behind it.
+    /// Name of the cookie. Names of further pieces end in `.1`, `.2`, ...
     pub fn name(self) -> &'static str {
         match self {
             Self::Access => "__Host-access_token",
@@ -58,25 +60,25 @@ impl SessionCookie {
     }
 }
 
-/// Why there is no token in the cookies, or none can be put there.
+/// Error of reading a token from cookies or writing it to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CookieError {
-    /// A name was sent twice. Browsers do not do that with `__Host-` names; which of them counts nobody can say.
+    /// A name was sent twice. Browsers do not do that with `__Host-` names, and no rule says which one counts.
     #[error("a session cookie was sent twice")]
     Repeated,
-    /// A piece is missing, or a character is in it that is in no token.
+    /// A piece is missing, or contains a character that no token has.
     #[error("a session cookie is damaged")]
     Malformed,
-    /// More than [`MAX_TOKEN_BYTES`].
+    /// The token is larger than [`MAX_TOKEN_BYTES`].
     #[error("a token is too large")]
     TooLarge,
 }
 
-/// The token in `cookie`, if there is one. `headers` are the values of all `Cookie` headers of a request, as they were
-/// sent. An empty cookie counts as none.
+/// Reads the token in `cookie`, if there is one. `headers` are the values of all `Cookie` headers of a request. An
+/// empty cookie counts as absent.
 ///
 /// # Errors
-/// [`CookieError`]; the request must not be taken for one without a cookie then.
+/// [`CookieError`]. Such a request must not be treated like one without a cookie.
 pub fn read<'h>(
     cookie: SessionCookie,
     headers: impl Iterator<Item = &'h [u8]>,
@@ -85,7 +87,7 @@ pub fn read<'h>(
     for (name, value) in headers.flat_map(pairs) {
         let place = match exact(name) {
             Some((of, place)) if of == cookie => place,
-            // A name that a laxer reader would take for ours.
+            // A more lenient parser would read this name as ours.
             None if exact(trim_loosely(name)).is_some_and(|(of, _)| of == cookie) => {
                 return Err(CookieError::Malformed);
             }
@@ -117,7 +119,7 @@ pub fn read<'h>(
     if bytes.is_empty() || !bytes.iter().all(|byte| is_of_token(*byte)) {
         return Err(CookieError::Malformed);
     }
-    // What is in tokens is ASCII.
+    // Tokens are ASCII.
     let text = match bytes {
         Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map(Cow::Borrowed).ok(),
         Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).ok(),
@@ -125,16 +127,16 @@ pub fn read<'h>(
     text.map(Some).ok_or(CookieError::Malformed)
 }
 
-/// Whether a cookie of ours is in one of these `Cookie` headers, in whatever spelling and state.
+/// `true` if one of these `Cookie` headers contains a cookie of this service, in any spelling and state.
 pub fn is_any_in<'h>(mut headers: impl Iterator<Item = &'h [u8]>) -> bool {
     headers.any(|header| header.split(|byte| b";,".contains(byte)).any(is_our_pair))
 }
 
-/// The value of one `Cookie` header without our cookies, in any spelling and state; `None` if there are none in it. An
-/// empty rest means that the header has to go as a whole. What is not ours stays byte for byte, in its order.
+/// Removes our cookies, in any spelling and state, from the value of one `Cookie` header. Returns `None` if it contains
+/// none. If the result is empty, the whole header has to be removed. Other cookies keep their bytes and their order.
 ///
-/// Whoever has several `Cookie` headers and joins them with commas (Envoy does for a check, unless it sends raw headers) still
-/// gets rid of ours.
+/// This also works for several headers that were joined with commas, as Envoy does for a check unless it sends raw
+/// headers.
 pub fn cut(header: &[u8]) -> Option<Vec<u8>> {
     if !is_any_in(iter::once(header)) {
         return None;
@@ -146,12 +148,12 @@ pub fn cut(header: &[u8]) -> Option<Vec<u8>> {
     Some(kept.filter(|pair| !pair.is_empty()).collect::<Vec<_>>().join(&b"; "[..]))
 }
 
-/// `Set-Cookie` values that put `token` into `cookie`. It goes after `max_age` seconds, or with the browser if that is
-/// not set. Pieces of an earlier token that this one does not overwrite are taken away, as far as they are in the
-/// `Cookie` headers of the request, `sent`.
+/// Returns the `Set-Cookie` values that write `token` to `cookie`. It expires after `max_age` seconds; without
+/// `max_age` the browser deletes it when it closes. Pieces of an earlier token that are in the request's `Cookie`
+/// headers (`sent`) and that this token does not overwrite are deleted.
 ///
 /// # Errors
-/// [`CookieError`] `Malformed` for a text that is no token, and `TooLarge`.
+/// [`CookieError::Malformed`] for a string that is not a token, and [`CookieError::TooLarge`].
 pub fn set<'h>(
     cookie: SessionCookie,
     token: &str,
@@ -166,7 +168,7 @@ pub fn set<'h>(
         return Err(CookieError::Malformed);
     }
     let pieces: Vec<&[u8]> = bytes.chunks(PIECE_BYTES).collect();
-    // One that looks as if it had a count gets a count.
+    // A token whose start looks like a count needs one.
     let is_whole = pieces.len() == 1 && bytes.get(1) != Some(&COUNT_MARK);
     let mark = if is_whole { String::new() } else { format!("{}{}", pieces.len(), char::from(COUNT_MARK)) };
     let age = max_age.map_or_else(String::new, |seconds| format!("; Max-Age={seconds}"));
@@ -179,7 +181,8 @@ pub fn set<'h>(
     Ok(written.chain(gone).collect())
 }
 
-/// `Set-Cookie` values that take `cookie` away, with those of its pieces that are in the `Cookie` headers `sent`.
+/// Returns the `Set-Cookie` values that delete `cookie` and those of its pieces that are in the request's `Cookie`
+/// headers (`sent`).
 pub fn clear<'h>(cookie: SessionCookie, sent: impl Iterator<Item = &'h [u8]>) -> Vec<String> {
     let left = names_in(cookie, sent);
     let is_there = |name: &String| name == cookie.name() || left.contains(&name.as_bytes());
@@ -192,7 +195,7 @@ fn gone(name: &str) -> String {
     format!("{name}=; Path=/; Max-Age=0; {ATTRIBUTES}")
 }
 
-/// The names of a cookie's pieces.
+/// Returns the names of a cookie's pieces.
 fn names(cookie: SessionCookie) -> impl Iterator<Item = String> {
     let more = (1..MAX_PIECES).map(move |place| format!("{}.{place}", cookie.name()));
     iter::once(cookie.name().to_owned()).chain(more)
@@ -203,7 +206,7 @@ fn names_in<'h>(cookie: SessionCookie, headers: impl Iterator<Item = &'h [u8]>) 
     names.filter(|name| name.starts_with(cookie.name().as_bytes())).take(MAX_PIECES * 2).collect()
 }
 
-/// The pairs of a `Cookie` header (RFC 6265 section 5.4): name and value, without the spaces and tabs around them.
+/// Splits a `Cookie` header into names and values (RFC 6265 section 5.4), without spaces and tabs around them.
 fn pairs(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     header.split(|byte| *byte == b';').flat_map(lines).map(|pair| {
         let value = pair.iter().position(|byte| *byte == b'=').and_then(|at| pair.get(at + 1..)).unwrap_or_default();
@@ -211,11 +214,11 @@ fn pairs(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Takes apart what stands between two semicolons: the end of one `Cookie` header and the beginning of the next, if
-/// somebody has joined them with a comma.
+/// Splits the text between two semicolons at a comma, if two `Cookie` headers were joined there.
 ///
-/// That is certain only after a cookie of ours, because no token has a comma. In any other cookie a comma may be part of the
-/// value, and every host of the site can set such a cookie: what looks like ours behind it must not count.
+/// That is certain only after a cookie of ours, because no token contains a comma. In another cookie, the comma can be
+/// part of the value, and every host of the site can set such a cookie. So text after it that looks like a cookie of
+/// ours must not count.
 fn lines(part: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(part);
     iter::from_fn(move || {
@@ -231,8 +234,7 @@ fn name_of(pair: &[u8]) -> &[u8] {
     trim(pair.split(|byte| *byte == b'=').next().unwrap_or_default())
 }
 
-/// The cookie that has this very name, and which piece of it. Other spellings are nothing of ours to read (and are cut all
-/// the same).
+/// Returns the cookie with exactly this name, and the index of the piece. Other spellings are removed but never read.
 fn exact(name: &[u8]) -> Option<(SessionCookie, usize)> {
     SessionCookie::ALL.into_iter().find_map(|cookie| match name.strip_prefix(cookie.name().as_bytes())? {
         [] => Some((cookie, 0)),
@@ -241,7 +243,8 @@ fn exact(name: &[u8]) -> Option<(SessionCookie, usize)> {
     })
 }
 
-/// A name without what some reader may take for white space at its edges: spaces and every control character.
+/// Removes all characters at both ends of a name that some parser could treat as white space: spaces and control
+/// characters.
 fn trim_loosely(mut name: &[u8]) -> &[u8] {
     while let [b'\0'..=b' ' | 0x7f, rest @ ..] | [rest @ .., b'\0'..=b' ' | 0x7f] = name {
         name = rest;
@@ -249,7 +252,7 @@ fn trim_loosely(mut name: &[u8]) -> &[u8] {
     name
 }
 
-/// Whether a pair is one of ours, its name in any spelling, with whatever number: upstream has no business with it.
+/// `true` if a pair is one of ours, with any spelling of its name and any number. The upstream must not get it.
 fn is_our_pair(pair: &[u8]) -> bool {
     let name = trim_loosely(name_of(pair));
     SessionCookie::ALL.iter().any(|cookie| match name.split_at_checked(cookie.name().len()) {
@@ -260,7 +263,8 @@ fn is_our_pair(pair: &[u8]) -> bool {
     })
 }
 
-/// What is in JWTs, in JWEs, and in any Bearer token (RFC 6750 `b64token`). All of it may stand in a cookie.
+/// `true` for characters of Bearer tokens (RFC 6750 `b64token`), which include those of JWTs and JWEs. Cookies may
+/// contain all of them.
 fn is_of_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)
 }

@@ -1,12 +1,12 @@
-//! `cognito-authz test-policy`: a table of requests and expected decisions, checked against the policy file with tokens
-//! that are signed here, by a key that is made for it and that the pools are given instead of their own.
+//! The command `cognito-authz test-policy`: runs a table of requests against the policy file, and compares the
+//! decisions with the expected ones.
 //!
-//! For people's own CI: it needs no network, no user pool and no secret. Start from [`run`].
+//! The command creates a key, gives it to every pool in place of its own keys, and signs the tokens of the table with
+//! it. It needs no network, user pool or secret, so it can run in CI. Start from [`run`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Duration;
 
 use anyhow::Context;
 use aws_lc_rs::rand::SystemRandom;
@@ -18,31 +18,34 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use crate::authz::denial::Realm;
 use crate::authz::headers::Mutation;
-use crate::authz::{Authorizer, Decision, Denial, Ruleset, UnixTime, Verdict};
-use crate::config::file::values::{Name, Parsed};
-use crate::config::options::{TokenUseOption, long_duration};
+use crate::authz::{Answer, Authorizer, Denial, Ruleset, UnixTime};
+use crate::check::TIME_LIMIT;
+use crate::config::file::text::Parsed;
+use crate::config::file::values::Name;
+use crate::config::parse::{TokenUseOption, long_duration};
 use crate::config::{Config, Request};
 use crate::explain;
-use crate::file_read::{self, MAX_TEXT_BYTES};
+use crate::files::{self, MAX_TEXT_BYTES};
 use crate::jwks::KeySet;
 use crate::user_pool::{Clients, UserPool};
 
-/// The table.
+/// Content of the table's file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
     tests: Vec<Test>,
 }
 
-/// A row.
+/// Row of the table.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Test {
     name: String,
     #[serde(default)]
     request: RequestRow,
-    /// None is a request without a token.
+    /// `None` for a request without a token.
     token: Option<TokenRow>,
     expect: Expected,
 }
@@ -53,7 +56,7 @@ struct RequestRow {
     method: String,
     host: String,
     path: String,
-    /// The policy that Envoy's route names.
+    /// Policy that the Envoy route names (context extension `policy`).
     policy: Option<String>,
     headers: BTreeMap<String, String>,
 }
@@ -64,7 +67,7 @@ impl Default for RequestRow {
     }
 }
 
-/// What a token differs in from the one that a user of the first pool has just got.
+/// Differences from the default token: one that the first pool has just issued to a user.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct TokenRow {
@@ -73,12 +76,12 @@ struct TokenRow {
     client_id: Option<String>,
     scope: Option<String>,
     groups: Vec<String>,
-    /// Time until it expires, or, with a `-` before it, since.
+    /// Time until the token expires; negative if it has expired.
     expires_in: Offset,
-    /// Time since the user has signed in.
+    /// Time since the user signed in.
     auth_age: Offset,
     claims: Map<String, Value>,
-    /// Whether its signature is its key's.
+    /// `false` for a token with a wrong signature.
     signed: bool,
 }
 
@@ -98,7 +101,7 @@ impl Default for TokenRow {
     }
 }
 
-/// Seconds, written as a duration with or without a `-`.
+/// Seconds, written as a duration with an optional `-` before it.
 #[derive(Clone, Copy, Debug)]
 struct Offset(i64);
 
@@ -117,7 +120,7 @@ impl FromStr for Offset {
     }
 }
 
-/// What has to come out. What is left out is not compared.
+/// Expected result. Unset members are not compared.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Expected {
@@ -126,7 +129,7 @@ struct Expected {
     status: Option<u16>,
     policy: Option<Name>,
     requirement: Option<String>,
-    /// Headers that upstream gets, by name; null is one that it does not get.
+    /// Headers that the upstream receives, by name; null for a header that it must not receive.
     #[serde(default)]
     headers: BTreeMap<String, Option<String>>,
 }
@@ -138,7 +141,16 @@ enum ExpectedDecision {
     Deny,
 }
 
-/// A word of the closed list.
+impl ExpectedDecision {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// Denial, written as its reason.
 #[derive(Debug)]
 struct Reason(Denial);
 
@@ -146,37 +158,38 @@ impl FromStr for Reason {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Denial::ALL.into_iter().find(|denial| denial.reason() == text).map(Self).ok_or("not a reason that a denial has")
+        Denial::ALL.iter().find(|denial| denial.reason() == text).copied().map(Self).ok_or("not the reason of a denial")
     }
 }
 
-/// What came of a table.
+/// Result of the command.
 #[derive(Debug)]
 pub struct Outcome {
-    /// A line for each row, more for those that failed, and a summary.
+    /// Report to print: a line per row, the differences of failed rows, and a summary.
     pub text: String,
-    /// Rows whose decision was not as expected.
+    /// Number of failed rows.
     pub failed: usize,
 }
 
-/// Checks every row of the table.
+/// Runs every row of `table`, a path, at the time `now`.
 ///
 /// # Errors
-/// When the table is not one, or a row names a pool that there is not.
+/// If the table cannot be read or is invalid, or a row names an unknown pool.
 pub async fn run(mut config: Config, table: &Path, now: UnixTime) -> anyhow::Result<Outcome> {
     let of_table = || table.display().to_string();
-    let text = file_read::read_text(table, MAX_TEXT_BYTES).with_context(of_table)?;
+    let text = files::read_text(table, MAX_TEXT_BYTES).with_context(of_table)?;
     let Table { tests } = yaml_serde::from_str(&text).with_context(of_table)?;
     anyhow::ensure!(!tests.is_empty(), "{}: there are no tests in it", of_table());
     let signer = Signer::new()?;
-    for (_, seed) in &mut config.rules.pools {
+    for (_, seed) in &mut config.policy.pools {
         *seed = signer.keys()?;
     }
-    let (_rulebook, authorizer) = explain::decider(config)?;
+    let realm = config.realm.clone();
+    let (_reloader, authorizer) = explain::authorizer(config)?;
     let mut outcome = Outcome { text: String::new(), failed: 0 };
     for (index, test) in tests.iter().enumerate() {
         let place = || format!("{}: tests[{index}] ({})", of_table(), test.name);
-        let differences = check(&authorizer, test, &signer, now).await.with_context(place)?;
+        let differences = check(&authorizer, &realm, test, &signer, now).await.with_context(place)?;
         let word = if differences.is_empty() { "ok  " } else { "FAIL" };
         outcome.text.extend([word, " ", &test.name, "\n"]);
         outcome.failed += usize::from(!differences.is_empty());
@@ -192,8 +205,15 @@ fn summary(tests: usize, failed: usize) -> String {
     format!("{} passed, {failed} failed\n", tests - failed)
 }
 
-/// What is not as expected in one row.
-async fn check(authorizer: &Authorizer, test: &Test, signer: &Signer, now: UnixTime) -> anyhow::Result<Vec<String>> {
+/// Runs one row. Returns the differences from the expected result, one sentence each.
+async fn check(
+    authorizer: &Authorizer,
+    realm: &Realm,
+    test: &Test,
+    signer: &Signer,
+    now: UnixTime,
+) -> anyhow::Result<Vec<String>> {
+    let rules = authorizer.rules();
     let row = &test.request;
     let request = Request {
         method: row.method.clone(),
@@ -203,10 +223,12 @@ async fn check(authorizer: &Authorizer, test: &Test, signer: &Signer, now: UnixT
         headers: row.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect(),
         json: false,
     };
-    let token = test.token.as_ref().map(|token| signer.token(token, &authorizer.rules(), now)).transpose()?;
+    let token = test.token.as_ref().map(|token| signer.token(token, &rules, now)).transpose()?;
     let credential = token.map(|token| format!("Bearer {token}"));
     let context = explain::context(&request, credential.as_deref());
-    let verdict = authorizer.authorize(Some(&context), now, Instant::now() + Duration::from_secs(5)).await;
+    let deadline = Instant::now() + TIME_LIMIT;
+    let verdict = authorizer.authorize(&rules, Some(&context), now, deadline).await;
+    let answer = Answer::new(&verdict, &rules, Some(&context), realm);
 
     let expected = &test.expect;
     let mut differences = Vec::new();
@@ -218,26 +240,25 @@ async fn check(authorizer: &Authorizer, test: &Test, signer: &Signer, now: UnixT
             differences.push(format!("{what}: expected {expected}, got {got}"));
         }
     };
-    let denial = match &verdict.decision {
-        Decision::Allow { .. } => None,
-        Decision::Deny(denial) => Some(*denial),
+    let (denial, requirement) = match &answer {
+        Answer::Pass(_) => (None, None),
+        Answer::Refusal(refusal) => (Some(refusal.denial()), refusal.requirement()),
     };
-    let word = |allowed| if allowed { "allow" } else { "deny" };
     let got = match denial {
-        None => word(true).to_owned(),
-        // Why, beside what: it is the first thing that one wants to know.
-        Some(denial) if expected.decision == ExpectedDecision::Allow => format!("deny ({})", denial.reason()),
-        Some(_) => word(false).to_owned(),
+        // An unexpected denial is shown with its reason.
+        Some(denial) if expected.decision == ExpectedDecision::Allow => {
+            format!("{} ({})", answer.decision(), denial.reason())
+        }
+        _ => answer.decision().to_owned(),
     };
-    compare("decision", Some(word(expected.decision == ExpectedDecision::Allow).into()), Some(got));
+    compare("decision", Some(expected.decision.as_str().into()), Some(got));
     let reason = expected.reason.as_ref().map(|Parsed(Reason(denial))| denial.reason().to_owned());
     compare("reason", reason, denial.map(|denial| denial.reason().to_owned()));
-    let status = denial.map_or(200, Denial::status);
-    compare("status", expected.status.map(|status| status.to_string()), Some(status.to_string()));
-    let policy = verdict.policy().map(|policy| policy.name.to_string());
+    compare("status", expected.status.map(|status| status.to_string()), Some(answer.status().to_string()));
+    let policy = verdict.trace.policy.and_then(|policy| rules.policies.get(policy)).map(|p| p.name.to_string());
     compare("policy", expected.policy.as_ref().map(Name::to_string), policy);
-    compare("requirement", expected.requirement.clone(), verdict.requirement.as_deref().map(str::to_owned));
-    let headers = headers(&verdict);
+    compare("requirement", expected.requirement.clone(), requirement.map(str::to_owned));
+    let headers = headers(&answer);
     for (name, value) in &expected.headers {
         let got = headers.get(&name.to_ascii_lowercase()).cloned();
         let none = || "none".to_owned();
@@ -246,26 +267,25 @@ async fn check(authorizer: &Authorizer, test: &Test, signer: &Signer, now: UnixT
     Ok(differences)
 }
 
-/// The headers that upstream gets from us; several of one name with commas between.
-fn headers(verdict: &Verdict) -> BTreeMap<String, String> {
+/// Returns the headers that the answer sets, by name. Several values of one header are joined with commas, as Envoy
+/// does.
+fn headers(answer: &Answer<'_>) -> BTreeMap<String, String> {
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
-    if let (Decision::Allow { identity, .. }, Some(policy)) = (&verdict.decision, verdict.policy()) {
-        verdict.rules.headers.mutate(identity.values(), policy.removes_authorization, &[], &mut |mutation| {
-            match mutation {
-                Mutation::Set(name, value) => drop(headers.insert(name.into(), value.into())),
-                Mutation::Append(name, value) => {
-                    let values = headers.entry(name.into()).or_default();
-                    values.push(',');
-                    values.push_str(value);
-                }
-                Mutation::Remove(_) => {}
+    if let Answer::Pass(pass) = answer {
+        pass.mutations(&mut |mutation: Mutation<'_>| match mutation {
+            Mutation::Set(name, value) => drop(headers.insert(name.into(), value.into())),
+            Mutation::Append(name, value) => {
+                let values = headers.entry(name.into()).or_default();
+                values.push(',');
+                values.push_str(value);
             }
+            Mutation::Remove(_) => {}
         });
     }
     headers
 }
 
-/// A key of its own.
+/// Key pair that signs the tokens of the table.
 struct Signer {
     pair: KeyPair,
 }
@@ -274,7 +294,7 @@ const KID: &str = "test-policy";
 
 impl Signer {
     fn new() -> anyhow::Result<Self> {
-        Ok(Self { pair: KeyPair::generate(KeySize::Rsa2048).context("a key cannot be made")? })
+        Ok(Self { pair: KeyPair::generate(KeySize::Rsa2048).context("the key cannot be generated")? })
     }
 
     fn keys(&self) -> anyhow::Result<KeySet> {
@@ -286,7 +306,7 @@ impl Signer {
         Ok(KeySet::parse(jwks.to_string().as_bytes(), &KeySet::default())?)
     }
 
-    /// A token as Cognito would issue it.
+    /// Signs a token in the form that Cognito issues.
     fn token(&self, row: &TokenRow, rules: &Ruleset, now: UnixTime) -> anyhow::Result<String> {
         let pool = match &row.pool {
             None => rules.pools.iter().next().context("there is no pool")?,
@@ -334,7 +354,7 @@ fn claims(row: &TokenRow, pool: &UserPool, now: UnixTime) -> Map<String, Value> 
     if !row.groups.is_empty() {
         set("cognito:groups", row.groups.clone().into());
     }
-    // Last, so that anything can be changed; null takes a claim out.
+    // These come last, so they can change any claim; null removes one.
     for (name, value) in &row.claims {
         if value.is_null() {
             claims.remove(name);

@@ -1,8 +1,8 @@
-//! User pools: what identifies one, and every name that follows from its id.
+//! User pools: ids, app clients, issuers, and the URLs of their keys and API.
 //!
-//! Region, issuers, JWKS URLs and API endpoint are *derived* here and each can be set on its own: FIPS and VPC
-//! endpoints, the second issuer format and every emulator break the assumption that all of them share one base.
-//! This room does not fetch, verify or configure anything. Start from [`UserPools`].
+//! Issuers, JWKS URLs and API endpoint are derived from the pool id, and each can be overridden on its own: with FIPS
+//! and VPC endpoints, the second issuer format and emulators they do not share one base URL. This file does not fetch,
+//! verify or configure anything. Start from [`UserPools`].
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,13 +16,12 @@ use url::Url;
 pub struct UserPoolId(Box<str>);
 
 impl UserPoolId {
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The region: all that stands before the *last* underscore.
-    pub fn region(&self) -> &str {
+    /// AWS region: the part before the *last* underscore.
+    pub(crate) fn region(&self) -> &str {
         self.0.rsplit_once('_').map_or("", |(region, _)| region)
     }
 }
@@ -32,8 +31,8 @@ fn dns_suffix(region: &str) -> &'static str {
     PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("amazonaws.com", |(_, suffix)| suffix)
 }
 
-/// Partitions whose host names do not end in `amazonaws.com`, by region prefix. `us-isob-` and `us-isof-` stand
-/// before nothing that is their prefix, so the order does not matter.
+/// Partitions whose host names do not end in `amazonaws.com`, by region prefix. No prefix starts with another one, so
+/// the order does not matter.
 const PARTITIONS: [(&str, &str); 6] = [
     ("cn-", "amazonaws.com.cn"),
     ("eusc-", "amazonaws.eu"),
@@ -74,8 +73,7 @@ impl fmt::Display for UserPoolId {
 pub struct ClientId(Box<str>);
 
 impl ClientId {
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -93,7 +91,8 @@ impl FromStr for ClientId {
     }
 }
 
-/// Whose tokens are accepted. Leaving the check out is typed out: there is no empty list that means "all".
+/// App clients whose tokens are accepted. To accept all of them an operator has to write `any`: an empty list does not
+/// mean "all".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Clients {
     /// Tokens of these app clients.
@@ -103,8 +102,8 @@ pub enum Clients {
 }
 
 impl Clients {
-    /// Whether tokens of `client` are accepted.
-    pub fn accept(&self, client: &ClientId) -> bool {
+    /// `true` if tokens of `client` are accepted.
+    pub(crate) fn accept(&self, client: &ClientId) -> bool {
         match self {
             Self::Any => true,
             Self::Only(clients) => clients.contains(client),
@@ -112,44 +111,44 @@ impl Clients {
     }
 }
 
-/// Which kinds of token pass (`--token-use`).
+/// Kinds of token that are accepted (`--token-use`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptedUse {
-    /// Access tokens.
+    /// Access tokens only.
     Access,
-    /// ID tokens.
+    /// ID tokens only.
     Id,
-    /// Both.
+    /// Access tokens and ID tokens.
     Any,
 }
 
-/// A user pool: its names, and what its tokens must say.
+/// User pool: its names, and the checks that its tokens have to pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserPool {
-    /// Our own name for it, a metric label: `default` for the pool of the command line.
-    pub name: Box<str>,
-    /// The id.
-    pub id: UserPoolId,
-    /// Values of `iss` that name this pool. Compared byte for byte, never fetched.
-    pub issuers: Vec<String>,
-    /// Where its keys are fetched: the first URL, and on 403 or 404 the next one.
-    pub jwks_urls: Vec<Url>,
-    /// The user-pool API: base URL of people's sign-up, sign-in and sign-out.
-    pub endpoint: Url,
+    /// Name in the policy file, in logs and in metric labels. The pool of the command line is called `default`.
+    pub(crate) name: Box<str>,
+    /// Id that AWS assigned.
+    pub(crate) id: UserPoolId,
+    /// Values of `iss` that name this pool. They are compared byte for byte and never fetched.
+    pub(crate) issuers: Vec<String>,
+    /// URLs of the keys. If a server answers 403 or 404, the next URL is tried.
+    pub(crate) jwks_urls: Vec<Url>,
+    /// Base URL of the user-pool API, which the account API calls to sign users up, in and out.
+    pub(crate) endpoint: Url,
     /// App clients whose tokens are accepted.
-    pub clients: Clients,
+    pub(crate) clients: Clients,
     /// Kinds of token that are accepted.
-    pub token_use: AcceptedUse,
+    pub(crate) token_use: AcceptedUse,
 }
 
 impl UserPool {
-    /// A pool with the names AWS gives it: both issuer formats, and the JWKS beside each.
+    /// Creates a pool with the issuers and URLs that AWS assigns: both issuer formats, and the JWKS URL of each.
     ///
-    /// The updated format (`issuer-cognito-idp`) answers 403 for pools that have not switched to it, which is why
-    /// its keys are asked for second.
+    /// The host of the updated format (`issuer-cognito-idp`) answers 403 for pools that do not use that format, so its
+    /// JWKS URL comes second.
     ///
     /// # Errors
-    /// [`UserPoolError::Url`] when the region makes no host name.
+    /// [`UserPoolError::Url`] if the region is not valid in a host name.
     pub fn new(name: &str, id: UserPoolId, clients: Clients, token_use: AcceptedUse) -> Result<Self, UserPoolError> {
         let suffix = dns_suffix(id.region());
         let issuers: Vec<String> = ["cognito-idp", "issuer-cognito-idp"]
@@ -162,22 +161,22 @@ impl UserPool {
         Ok(Self { name: name.into(), id, issuers, jwks_urls, endpoint, clients, token_use })
     }
 
-    /// The same pool with its API at `base` and its keys below it, as FIPS and VPC endpoints and emulators have it.
+    /// Sets the API endpoint to `base` and the JWKS URL to a path below it, as on FIPS and VPC endpoints and emulators.
     ///
     /// # Errors
-    /// [`UserPoolError::Url`] when `base` cannot carry a path.
-    pub fn with_endpoint(mut self, base: &Url) -> Result<Self, UserPoolError> {
+    /// [`UserPoolError::Url`] if no path can be appended to `base`.
+    pub(crate) fn with_endpoint(mut self, base: &Url) -> Result<Self, UserPoolError> {
         self.jwks_urls = vec![jwks_url(&format!("{}/{}", base.as_str().trim_end_matches('/'), self.id))?];
         self.endpoint = base.clone();
         Ok(self)
     }
 
-    /// The same pool with one more issuer: the original format with `region`, to which the pool is replicated. Tokens that
-    /// are issued there name it in `iss`; the updated format always names the primary region.
+    /// Adds the issuer of a replica of the pool in `region`. Tokens issued by the replica have this issuer if the pool
+    /// uses the original issuer format; the updated format always names the primary region.
     ///
     /// # Errors
-    /// [`UserPoolError::Region`] when it is the pool's own, or none.
-    pub fn with_replica(mut self, region: &str) -> Result<Self, UserPoolError> {
+    /// [`UserPoolError::Region`] if `region` is not the name of a region, or is the pool's own or was added before.
+    pub(crate) fn with_replica(mut self, region: &str) -> Result<Self, UserPoolError> {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         let issuer = format!("https://cognito-idp.{region}.{}/{}", dns_suffix(region), self.id);
         if region.is_empty() || !region.bytes().all(plain) || self.issuers.contains(&issuer) {
@@ -192,73 +191,92 @@ fn jwks_url(base: &str) -> Result<Url, UserPoolError> {
     Url::parse(&format!("{base}/.well-known/jwks.json")).map_err(|_| UserPoolError::Url)
 }
 
-/// The pools by the issuers of their tokens: a token selects its pool by `iss` and by nothing else.
-#[derive(Debug)]
+/// All pools, indexed by issuer. A token selects its pool by the claim `iss` alone.
+#[derive(Debug, Default)]
 pub struct UserPools {
     pools: Vec<UserPool>,
     by_issuer: HashMap<Box<str>, PoolIndex>,
 }
 
-/// Position of a pool in [`UserPools`], and so in everything that is kept per pool.
-pub type PoolIndex = usize;
+/// Index of a pool in [`UserPools`] and in every list that has one element per pool.
+pub(crate) type PoolIndex = usize;
 
 impl UserPools {
     /// Indexes `pools` by issuer.
     ///
     /// # Errors
-    /// [`UserPoolError::SharedIssuer`] when two pools claim one issuer.
+    /// [`UserPoolError::SharedIssuer`] if two pools have the same issuer.
     pub fn new(pools: Vec<UserPool>) -> Result<Self, UserPoolError> {
-        let mut by_issuer = HashMap::new();
-        for (index, pool) in pools.iter().enumerate() {
-            for issuer in &pool.issuers {
-                if by_issuer.insert(issuer.as_str().into(), index).is_some_and(|other| other != index) {
-                    return Err(UserPoolError::SharedIssuer(issuer.clone()));
-                }
-            }
-        }
-        Ok(Self { pools, by_issuer })
+        let mut all = Self::default();
+        pools.into_iter().try_for_each(|pool| all.add(pool))?;
+        Ok(all)
     }
 
-    /// The pool that `issuer` names, byte for byte.
-    pub fn by_issuer(&self, issuer: &str) -> Option<(PoolIndex, &UserPool)> {
+    /// Adds a pool, whose index is the number of pools before.
+    ///
+    /// # Errors
+    /// [`UserPoolError::SharedIssuer`] if another pool has one of its issuers.
+    pub(crate) fn add(&mut self, pool: UserPool) -> Result<(), UserPoolError> {
+        if let Some((issuer, (_, other))) =
+            pool.issuers.iter().find_map(|issuer| Some((issuer, self.by_issuer(issuer)?)))
+        {
+            return Err(UserPoolError::SharedIssuer { issuer: issuer.clone(), pool: other.name.clone() });
+        }
+        let index = self.pools.len();
+        self.by_issuer.extend(pool.issuers.iter().map(|issuer| (issuer.as_str().into(), index)));
+        self.pools.push(pool);
+        Ok(())
+    }
+
+    /// Returns the pool that has this issuer. The comparison is byte for byte.
+    pub(crate) fn by_issuer(&self, issuer: &str) -> Option<(PoolIndex, &UserPool)> {
         let index = *self.by_issuer.get(issuer)?;
         Some((index, self.pools.get(index)?))
     }
 
-    /// The pool at this position.
-    pub fn get(&self, index: PoolIndex) -> Option<&UserPool> {
+    pub(crate) fn get(&self, index: PoolIndex) -> Option<&UserPool> {
         self.pools.get(index)
     }
 
-    /// The pool of this name.
-    pub fn named(&self, name: &str) -> Option<&UserPool> {
+    /// Returns the pool whose [`name`](UserPool::name) this is.
+    pub(crate) fn named(&self, name: &str) -> Option<&UserPool> {
         self.pools.iter().find(|pool| *pool.name == *name)
     }
 
     /// All pools, in the order of their [`PoolIndex`].
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &UserPool> {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &UserPool> + Clone {
         self.pools.iter()
+    }
+
+    /// All pools, in the order of their [`PoolIndex`].
+    pub(crate) fn into_inner(self) -> Vec<UserPool> {
+        self.pools
     }
 }
 
-/// What is wrong with the description of a pool.
+/// Error in the description of a pool.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum UserPoolError {
-    /// Not a user pool id.
+    /// The text is not a user pool id.
     #[error("not a user pool id such as eu-west-1_AbC123xyz")]
     Id,
-    /// Not an app client id.
+    /// The text is not an app client id.
     #[error("not an app client id (1 to 128 letters, digits, '_' or '+')")]
     Client,
-    /// Not a region, or the pool's own.
+    /// The text is not a region, or the pool has an issuer in this region already.
     #[error("not another region such as us-east-1")]
     Region,
-    /// No URL can be made.
-    #[error("no URL can be made for this pool")]
+    /// The pool's URLs would not be valid.
+    #[error("the region or the endpoint does not give a valid URL for this pool")]
     Url,
-    /// Two pools have the same issuer.
-    #[error("two pools have the issuer {0}")]
-    SharedIssuer(String),
+    /// Another pool has the same issuer.
+    #[error("the pool {pool} has the issuer {issuer}, too; an issuer can belong to one pool only")]
+    SharedIssuer {
+        /// Issuer that both pools have.
+        issuer: String,
+        /// Name of the pool that was added first.
+        pool: Box<str>,
+    },
 }
 
 #[cfg(test)]
@@ -306,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn names_follow_from_the_partition() {
+    fn issuers_and_urls_depend_on_the_partition() {
         for (id, host) in [
             ("eu-west-1_A", "cognito-idp.eu-west-1.amazonaws.com"),
             ("us-gov-west-1_A", "cognito-idp.us-gov-west-1.amazonaws.com"),
@@ -324,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_moves_the_keys_and_not_the_issuer() {
+    fn an_endpoint_changes_the_jwks_url_but_not_the_issuers() {
         for base in ["http://127.0.0.1:9229", "http://127.0.0.1:9229/"] {
             let pool = pool("us-east-1_A").with_endpoint(&base.parse().unwrap()).unwrap();
             assert_eq!(pool.jwks_urls[0].as_str(), "http://127.0.0.1:9229/us-east-1_A/.well-known/jwks.json");
@@ -334,18 +352,18 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_has_an_issuer_of_its_own() {
+    fn a_replica_adds_an_issuer() {
         let pool = pool("eu-west-1_A").with_replica("us-east-1").unwrap().with_replica("cn-north-1").unwrap();
         assert_eq!(pool.issuers[2], "https://cognito-idp.us-east-1.amazonaws.com/eu-west-1_A");
         assert_eq!(pool.issuers[3], "https://cognito-idp.cn-north-1.amazonaws.com.cn/eu-west-1_A");
-        assert_eq!(pool.jwks_urls.len(), 2, "of the pool's own region");
+        assert_eq!(pool.jwks_urls.len(), 2, "keys are fetched from the pool's own region");
         for bad in ["eu-west-1", "us-east-1", "", "US-EAST-1", "us_east_1", "a/b"] {
             assert_eq!(pool.clone().with_replica(bad), Err(UserPoolError::Region), "{bad}");
         }
     }
 
     #[test]
-    fn an_issuer_selects_one_pool() {
+    fn a_pool_is_found_by_its_exact_issuer() {
         let pools = UserPools::new(vec![pool("us-east-1_A"), pool("us-east-1_B")]).unwrap();
         let b = "https://cognito-idp.us-east-1.amazonaws.com/us-east-1_B";
         assert_eq!(pools.by_issuer(b).map(|(index, _)| index), Some(1));
@@ -354,7 +372,7 @@ mod tests {
         }
         assert!(matches!(
             UserPools::new(vec![pool("us-east-1_A"), pool("us-east-1_A")]),
-            Err(UserPoolError::SharedIssuer(_))
+            Err(UserPoolError::SharedIssuer { .. })
         ));
     }
 }

@@ -1,6 +1,6 @@
-"""Makes what cognito-authz needs in the emulator, and writes its settings.
+"""Creates the user pool, app client, group and user in the emulator, and writes cognito-authz's settings to a file.
 
-Usage: setup.py EMULATOR FILE. Uses deploy/local/emulator.py, so that both stacks have the same pool.
+Usage: setup.py EMULATOR_URL FILE. It uses deploy/local/emulator.py, so that both stacks have the same kind of pool.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from emulator import REGION, Cognito
 
 EMAIL = "ada@example.com"
 DAY = 24 * 3600
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 
 
 def main(emulator: str, file: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     while not web.is_ok(f"{emulator}/_ministack/health"):
         if time.monotonic() > deadline:
-            sys.exit(f"no emulator answers at {emulator} after {PATIENCE:.0f} s")
+            sys.exit(f"the emulator at {emulator} is not ready after {WAIT_SECONDS:.0f} s")
         time.sleep(0.2)
     cognito = Cognito(emulator)
     pool = cognito.create_pool("compose")
@@ -33,12 +33,12 @@ def main(emulator: str, file: Path) -> None:
                  UserAttributes=[{"Name": "email", "Value": EMAIL}, {"Name": "email_verified", "Value": "true"}])
     cognito.call("AdminSetUserPassword", signed=True, UserPoolId=pool, Username=EMAIL, Password=password,
                  Permanent=True)
-    # Complete or not there: cognito-authz starts when this program has ended.
+    # Written under another name and renamed, so that the file is complete or absent, even if this program is killed.
     new = file.with_suffix(".new")
     new.write_text(f"AWS_REGION={REGION}\nCOGNITO_USER_POOL_ID={pool}\nCOGNITO_CLIENT_ID={client}\n")
     new.rename(file)
-    # The password is worth something to this emulator only.
-    print(f"""Sign in, and ask for something:
+    # This password works only with this emulator.
+    print(f"""Sign in, then send a request with the access token:
 
 curl -s http://127.0.0.1:8081/auth/login -H 'Content-Type: application/json' \\
   -d '{{"email": "{EMAIL}", "password": "{password}"}}'

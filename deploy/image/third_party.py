@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""What others wrote of the program: a bill of materials (CycloneDX) and the notices that its licences ask for.
+"""Writes the bill of materials (CycloneDX) and the third-party notices of the program.
 
     third_party.py --target TRIPLE --cc COMPILER --program FILE DIRECTORY
 
-writes sbom.cdx.json and THIRD-PARTY-NOTICES. Which crates are in the program, cargo says (`cargo tree -e normal`);
-their licence texts are read from the crates' own sources. A static program contains more than crates, and a scanner
-that reads Cargo.lock does not see it: Rust's standard library, AWS-LC (inside aws-lc-sys), glibc and libgcc.
-Whatever has no licence text ends this with an error, so that nothing is shipped without.
+writes sbom.cdx.json and THIRD-PARTY-NOTICES. `cargo tree -e normal` lists the crates in the program; their licence
+texts come from the crates' own sources. A static program also contains code that is not in Cargo.lock, where a scanner
+would look: Rust's standard library, AWS-LC (inside aws-lc-sys), glibc and libgcc. A part without a licence text is an
+error, so that nothing ships without one.
 
 The same sources and tools give the same bytes. Needs Python 3.10, cargo, and dpkg for the C libraries.
 """
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOME = "https://github.com/cognito-authz/cognito-authz"
 _LICENCE_FILE = re.compile(r"(un)?licen[cs]e|copying|copyright|notice", re.IGNORECASE)
 
-# For crates that name MIT and forget the text. Everything else without a text is an error.
+# Used for crates that declare MIT but do not include the text. With any other licence, a missing text is an error.
 _MIT = """MIT License
 
 Copyright (c) {authors}
@@ -53,12 +53,12 @@ OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR
 
 
 class Failed(Exception):
-    """Something that whoever builds is told in one sentence."""
+    """A build failure, reported as one sentence."""
 
 
 @dataclass
 class Part:
-    """Something that is in the program."""
+    """A third-party component of the program."""
 
     name: str
     version: str
@@ -67,7 +67,7 @@ class Part:
     texts: list[str]
     source: str | None = None
     sha256: str | None = None
-    # A macro: it runs while the program is compiled; what it generates is in the program, it is not.
+    # A procedural macro: it runs at compile time. The code that it generates is in the program, the macro is not.
     macro: bool = False
     needs: list[str] = field(default_factory=list)  # purls
     parts: list[Part] = field(default_factory=list)
@@ -75,10 +75,10 @@ class Part:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="third_party.py", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--target", required=True, help="target that the program is compiled for")
-    parser.add_argument("--cc", required=True, help="the C compiler that links it")
-    parser.add_argument("--program", required=True, type=Path, help="the program")
-    parser.add_argument("directory", type=Path, help="where to write to")
+    parser.add_argument("--target", required=True, help="Rust target that the program was compiled for")
+    parser.add_argument("--cc", required=True, help="C compiler that linked the program")
+    parser.add_argument("--program", required=True, type=Path, help="path of the program")
+    parser.add_argument("directory", type=Path, help="directory to write the files to")
     options = parser.parse_args()
     version, own, parts = crates(options.target)
     parts += [rust_std(), *c_libraries(options.cc)]
@@ -90,21 +90,22 @@ def main() -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """At once or not at all, readable by everybody, whatever the umask."""
+    """Writes the file atomically and makes it world-readable, whatever the umask."""
     new = path.with_name(f"{path.name}.new")
     new.write_text(text, encoding="utf-8")
     new.chmod(0o444)
     new.replace(path)
 
 
-# ------------------------------------------------------------------------------------------------ where parts are from
+# ------------------------------------------------------------------------------------------------------ finding parts
 
 
 def crates(target: str) -> tuple[str, list[str], list[Part]]:
-    """Our version, the purls that we use ourselves, and all crates that are in a program for `target`."""
+    """Our version, the purls of our direct dependencies, and all crates in a program for `target`."""
     tree = run("cargo", "tree", "--locked", "--target", target, "--edges", "normal", "--prefix", "none",
                "--no-dedupe", "--format", "{p}")
-    wanted = {(name, version.removeprefix("v")) for name, version, *_ in map(str.split, filter(None, tree.splitlines()))}
+    lines = (line.split() for line in tree.splitlines() if line)
+    wanted = {(name, version.removeprefix("v")) for name, version, *_ in lines}
     metadata = json.loads(run("cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", target))
     own = metadata["resolve"]["root"]
     found = {package["id"]: package for package in metadata["packages"]
@@ -135,10 +136,10 @@ def purl(package: dict[str, Any]) -> str:
 
 
 def expression(package: dict[str, Any]) -> str:
-    """SPDX; a slash is what crates.io took for `OR` long ago."""
+    """Licence of a package as an SPDX expression. crates.io used to accept a slash for `OR`."""
     licence = package["license"]
     if not licence:
-        raise Failed(f"{package['name']} names no licence")
+        raise Failed(f"{package['name']} declares no licence")
     return " OR ".join(part.strip() for part in str(licence).split("/"))
 
 
@@ -146,7 +147,7 @@ def crate_texts(package: dict[str, Any], all_packages: Iterable[dict[str, Any]])
     texts = licence_files(package)
     if texts:
         return texts
-    # A member of a workspace whose other members have the text.
+    # Another crate of the same workspace may include the text.
     for other in sorted(all_packages, key=lambda other: other["name"]):
         same = all(package[what] and package[what] == other[what] for what in ["repository", "license"])
         texts = texts or (licence_files(other) if same else [])
@@ -159,7 +160,7 @@ def crate_texts(package: dict[str, Any], all_packages: Iterable[dict[str, Any]])
 
 
 def licence_files(package: dict[str, Any]) -> list[str]:
-    """All of them, those of what the crate has copied in included."""
+    """Texts of all licence files of a crate, including those of code that it vendors."""
     directory = Path(package["manifest_path"]).parent
     files = {path for path in directory.rglob("*") if path.is_file() and _LICENCE_FILE.match(path.name)
              and path.suffix not in {".rs", ".c", ".h", ".py", ".go"}}
@@ -169,7 +170,10 @@ def licence_files(package: dict[str, Any]) -> list[str]:
 
 
 def lock_checksums() -> dict[tuple[str, str], str | None]:
-    """SHA-256 of each crate's archive. (Cargo writes the file, always in this form; Python 3.10 reads no TOML.)"""
+    """SHA-256 of each crate's archive, by name and version; `None` for a crate without one.
+
+    Parsed with regular expressions: Cargo generates the file in a fixed form, and Python 3.10 has no TOML parser.
+    """
     checksums: dict[tuple[str, str], str | None] = {}
     for block in (ROOT / "Cargo.lock").read_text().split("[[package]]")[1:]:
         fields = dict(re.findall(r'^(name|version|checksum) = "([^"]+)"$', block, re.MULTILINE))
@@ -178,11 +182,11 @@ def lock_checksums() -> dict[tuple[str, str], str | None]:
 
 
 def aws_lc(package: dict[str, Any]) -> Part:
-    """The C library that the crate contains: advisories are about its versions, not about the crate's."""
+    """AWS-LC as a component of its own: its advisories name AWS-LC's version, not that of the crate."""
     header = Path(package["manifest_path"]).parent / "aws-lc" / "include" / "openssl" / "base.h"
     version = re.search(r'AWSLC_VERSION_NUMBER_STRING "([0-9.]+)"', header.read_text())
     if not version:
-        raise Failed(f"{header}: no version")
+        raise Failed(f"{header}: no AWSLC_VERSION_NUMBER_STRING")
     return Part("aws-lc", version[1], f"pkg:github/aws/aws-lc@v{version[1]}", expression(package), [],
                 source="https://github.com/aws/aws-lc")
 
@@ -191,7 +195,7 @@ def rust_std() -> Part:
     version = re.search(r"^release: (\S+)$", run("rustc", "--version", "--verbose"), re.MULTILINE)
     page = Path(run("rustc", "--print", "sysroot").strip()) / "share" / "doc" / "rust" / "COPYRIGHT-library.html"
     if not version or not page.is_file():
-        raise Failed(f"{page}: not there; the toolchain of rustup has it")
+        raise Failed(f"{page} is missing: use a toolchain installed by rustup, which includes it")
     body = page.read_text(encoding="utf-8").partition("<body>")[2]
     text = html.unescape(re.sub(r"<[^>]+>", "", body))
     return Part("rust-std", version[1], f"pkg:github/rust-lang/rust@{version[1]}", "MIT OR Apache-2.0",
@@ -199,7 +203,7 @@ def rust_std() -> Part:
 
 
 def c_libraries(cc: str) -> list[Part]:
-    """The packages of the archives that the linker takes: +crt-static links C's library as well."""
+    """The Debian packages of the C archives that `+crt-static` links into the program."""
     system = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     system = {key: value.strip('"') for key, value in system.items()}
     distribution = f"{system['ID']}-{system.get('VERSION_ID', 'testing')}"
@@ -226,7 +230,7 @@ def c_libraries(cc: str) -> list[Part]:
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Failed(f"{' '.join(command[:2])}: {done.stderr.strip()}")
     return done.stdout
@@ -236,7 +240,7 @@ def run(*command: str) -> str:
 
 
 def bill_of_materials(version: str, own: list[str], parts: list[Part], program: Path) -> dict[str, Any]:
-    """CycloneDX 1.6."""
+    """The bill of materials, in CycloneDX 1.6."""
     ours = f"pkg:github/cognito-authz/cognito-authz@{version}"
     with_std = own + [part.purl for part in parts if not part.purl.startswith("pkg:cargo/")]
     application = {
@@ -258,7 +262,7 @@ def bill_of_materials(version: str, own: list[str], parts: list[Part], program: 
             {"ref": part.purl, "dependsOn": sorted(part.needs + [inner.purl for inner in part.parts])}
             for part in parts],
     }
-    # A name for this very content, so that the same input gives the same file.
+    # Derived from the content, so that the same input gives the same file.
     serial = uuid.uuid5(uuid.NAMESPACE_URL, HOME + json.dumps(content, sort_keys=True))
     return {"bomFormat": "CycloneDX", "specVersion": "1.6", "serialNumber": f"urn:uuid:{serial}", "version": 1,
             **content}
@@ -279,8 +283,8 @@ def component(part: Part) -> dict[str, Any]:
 
 
 def notices(version: str, target: str, parts: list[Part]) -> str:
-    """One list of what is there, then each text once, with whom it is from."""
-    texts: dict[str, tuple[str, list[str]]] = {}  # by their words: line breaks differ from crate to crate
+    """Text of THIRD-PARTY-NOTICES: a list of all parts, then each licence text once, under the parts it applies to."""
+    texts: dict[str, tuple[str, list[str]]] = {}  # keyed by the words only: line breaks differ between crates
     for part in parts:
         for text in part.texts:
             texts.setdefault(" ".join(text.split()), (text.strip("\n"), []))[1].append(f"{part.name} {part.version}")
@@ -291,22 +295,24 @@ def notices(version: str, target: str, parts: list[Part]) -> str:
         "",
         "cognito-authz itself is licensed under the Apache License 2.0 (LICENSE).",
         "",
-        f"It is linked statically with the GNU C Library ({glibc.name} {glibc.version}), which is licensed under the GNU",
-        "Lesser General Public License 2.1 or later; its source is at",
+        f"It is linked statically with the GNU C Library ({glibc.name} {glibc.version}), which is licensed under the",
+        "GNU Lesser General Public License 2.1 or later; its source is at",
         f"{glibc.source}. To use the program with another",
         "version of that library, link it again: the source of cognito-authz is at",
         f"{HOME}, and deploy/image/build in it is all that is needed.",
         "",
         "=" * 100,
-        *(f"{part.name} {part.version}: {part.licence}{f' ({part.source})' if part.source else ''}" for part in everything),
     ]
+    for part in everything:
+        source = f" ({part.source})" if part.source else ""
+        lines.append(f"{part.name} {part.version}: {part.licence}{source}")
     for text, of in texts.values():
         lines += ["", "=" * 100, *wrapped(sorted(set(of))), "-" * 100, "", text]
     return "\n".join(lines) + "\n"
 
 
 def wrapped(names: list[str]) -> list[str]:
-    """Names with commas between, no line longer than a hundred characters."""
+    """Comma-separated names that end with a colon, in lines of at most 100 characters."""
     lines = [""]
     for number, name in enumerate(names):
         word = name + ("," if number + 1 < len(names) else ":")

@@ -1,4 +1,4 @@
-"""The account API of cognito-authz, as an application in a browser calls it: through Envoy."""
+"""Client of cognito-authz's account API. Like an application in a browser, it sends requests through Envoy."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ class Account:
         self.url = url
 
     def post(self, route: str, token: str | None = None, **members: Any) -> Answer:
-        """One request. `token` is sent as Bearer."""
+        """Sends a POST with `members` as its JSON body, and `token` as Bearer."""
         return self.ask("POST", route, token, **members)
 
     def ask(self, method: str, route: str, token: str | None = None, **members: Any) -> Answer:
-        """The same, with another method."""
+        """Sends a request with `members` as its JSON body, and `token` as Bearer."""
         headers = [("content-type", "application/json")]
         if token is not None:
             headers.append(("authorization", f"Bearer {token}"))
         return web.request(method, f"{self.url}/auth/{route}", headers, json.dumps(members).encode())
 
     def done(self, route: str, **members: Any) -> dict[str, Any]:
-        """The same, where anything but success is the end."""
+        """Sends a POST and returns the body of the response; raises `Failed` unless the status is 200 or 201."""
         answer = self.post(route, **members)
         body = answer.json()
         if answer.status not in (200, 201) or not isinstance(body, dict):

@@ -1,4 +1,4 @@
-"""The Cognito user-pool API, as far as the stack and the tour call it on the emulator (ministack)."""
+"""Client of the emulator (ministack): the operations of Cognito's user-pool API that the stack and the tour need."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from processes import Failed
 
 REGION = "us-east-1"
 
-# What people grant on the hosted pages. The last one is what the account API needs to change their account, and to
-# sign them out of everything.
+# Scopes of tokens from the hosted pages. The account API needs the last one to change a user's account and to sign the
+# user out everywhere.
 SCOPES = ("openid", "email", "profile", "aws.cognito.signin.user.admin")
 
-# Operations on pools are signed on AWS. The emulator wants the header, for the region in it, and does
-# not look at the signature.
-_SIGNED = ("authorization", "AWS4-HMAC-SHA256 "
-           f"Credential=test/20260101/{REGION}/cognito-idp/aws4_request, SignedHeaders=host, Signature=x")
+# AWS requires a signature for operations on pools. The emulator reads the region from this header and ignores the
+# signature.
+_SIGNED = (
+    "authorization",
+    f"AWS4-HMAC-SHA256 Credential=test/20260101/{REGION}/cognito-idp/aws4_request, SignedHeaders=host, Signature=x",
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,10 @@ class Cognito:
         self.url = url
 
     def call(self, operation: str, *, signed: bool = False, **members: Any) -> dict[str, Any]:
-        """One operation. Its error is named, its parameters are not: passwords are among them."""
+        """Calls an operation and returns its result.
+
+        An error message names the operation and Cognito's error, never the parameters: they hold passwords.
+        """
         headers = [("content-type", "application/x-amz-json-1.1"),
                    ("x-amz-target", f"AWSCognitoIdentityProviderService.{operation}")]
         answer = web.request("POST", self.url, [*headers, _SIGNED] if signed else headers,
@@ -46,8 +51,10 @@ class Cognito:
         return body
 
     def create_pool(self, name: str) -> str:
-        """A pool as docs/cognito.md describes it: people sign in with a verified e-mail address and, if they
-        have set one up, an authenticator app."""
+        """Creates a pool as docs/cognito.md describes it and returns its id.
+
+        Users sign in with a verified e-mail address and, if they set one up, an authenticator app.
+        """
         pool: str = self.call(
             "CreateUserPool", signed=True, PoolName=name, UsernameAttributes=["email"],
             AutoVerifiedAttributes=["email"],
@@ -58,9 +65,11 @@ class Cognito:
         return pool
 
     def create_client(self, pool: str, name: str, *, token_seconds: int, callbacks: Sequence[str] = ()) -> str:
-        """An app client without a secret, whose access tokens last so long (an hour is Cognito's default, five
-        minutes its least). With callbacks, people may also sign in and out on the hosted pages, and are sent back
-        there."""
+        """Creates an app client without a secret and returns its id.
+
+        Access tokens last `token_seconds`; Cognito's default is an hour, its minimum five minutes. With `callbacks`,
+        users can also sign in and out on the hosted pages, which then redirect to one of these URLs.
+        """
         hosted: dict[str, Any] = {} if not callbacks else {
             "CallbackURLs": list(callbacks), "LogoutURLs": list(callbacks), "SupportedIdentityProviders": ["COGNITO"],
             "AllowedOAuthFlowsUserPoolClient": True, "AllowedOAuthFlows": ["code"],
@@ -80,15 +89,17 @@ class Cognito:
         self.call("AdminAddUserToGroup", signed=True, UserPoolId=pool, Username=email, GroupName=group)
 
     def mail(self, email: str) -> list[dict[str, str]]:
-        """The mails to this address, the newest first, read from the emulator's outbox. Letters of either case
-        are one, as in the pool's user names."""
+        """Mails to this address in the emulator's outbox, newest first.
+
+        The address is compared without regard to case, like the pool's user names.
+        """
         accounts = (web.get(f"{self.url}/_ministack/ses/messages").json() or {}).get("messages", {})
         return [{"subject": message["Subject"], "text": message["BodyText"]}
                 for messages in accounts.values() for message in reversed(messages)
                 if email.lower() in map(str.lower, message["To"])]
 
     def mailed_code(self, email: str) -> str:
-        """The code in the newest mail to this address."""
+        """The six-digit code in the newest mail to this address that has one."""
         for message in self.mail(email):
             code = re.search(r"\b\d{6}\b", message["text"])
             if code:

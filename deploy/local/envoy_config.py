@@ -1,6 +1,6 @@
-"""deploy/envoy/envoy.yaml with other addresses, the routes of the page to try it, and nothing else changed.
+"""Derives the stack's Envoy configuration from deploy/envoy/envoy.yaml: other addresses, plus routes to the demo page.
 
-Changed as data: what the stack and its tour prove is true of the file that people copy.
+Everything else is as in the file, so what the stack and its tour show holds for the file that users copy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from processes import Failed
 
 Node = dict[str, Any]
 
-# What the page server has. Everything else stays as it is in the file: it needs a token.
+# Routes of the page server, the only ones added. Every other route is as in the file and needs a token.
 PAGE_ROUTES: list[Node] = [
     {"path": "/"}, {"path_separated_prefix": "/page"}, {"path_separated_prefix": "/docs"}, {"path": "/mailbox"}]
 
@@ -31,10 +31,9 @@ def unix(path: Path) -> Node:
 
 def write(source: Path, target: Path, *, listeners: dict[str, Node], clusters: dict[str, Node],
           page: Node) -> None:
-    """Copies the bootstrap, each listener bound to, and each cluster pointed at, the given address, and with
-    the page server's routes.
+    """Writes the bootstrap file `source` to `target` with the given addresses and the page server's routes.
 
-    Port 0 lets the kernel choose; Envoy's admin API, itself on such a port, tells which it became.
+    `listeners` and `clusters` map every name in the file to its new address. The kernel chooses the admin port.
     """
     config = yaml.safe_load(source.read_text())
     config["admin"]["address"] = tcp(0)
@@ -46,12 +45,12 @@ def write(source: Path, target: Path, *, listeners: dict[str, Node], clusters: d
             for endpoint in locality["lb_endpoints"]:
                 endpoint["endpoint"]["address"] = clusters[cluster["name"]]
     _add_page(resources, page)
-    target.write_text(json.dumps(config, indent=1))  # JSON is YAML; this way every alias is written out
+    target.write_text(json.dumps(config, indent=1))  # JSON is valid YAML, and has no aliases
 
 
 def _add_page(resources: Node, address: Node) -> None:
-    """Routes without a token, switched off in the very way in which the file does it for the account API."""
-    # The listeners share one configuration of routes (an alias in the file), so this is all of them.
+    """Adds the page's routes and disables the check on them as the file does for the account API."""
+    # The listeners share one route configuration (a YAML alias), so changing the first one changes all.
     routes = resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]
     for host in routes["virtual_hosts"]:
         account = next(route for route in host["routes"] if route["name"] == "account")
@@ -66,7 +65,7 @@ def _add_page(resources: Node, address: Node) -> None:
 
 
 def _named(source: Path, kind: str, nodes: list[Node], addresses: dict[str, Node]) -> Iterator[Node]:
-    """All of them: one without an address of ours would reach for a port of this machine."""
+    """Yields all nodes; raises unless each has a new address, because the original ones are fixed ports."""
     names = {node["name"] for node in nodes}
     if names != set(addresses):
         raise Failed(f"{source} has the {kind}s {sorted(names)}; deploy/local knows {sorted(addresses)}")

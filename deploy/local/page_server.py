@@ -1,9 +1,10 @@
-"""The page to try it, for the local stack only: its files, the API reference, and the emulator's mailbox.
+"""Web server of the demo page, for the local stack only: the page, the API reference and the emulator's mailbox.
 
-Run as a program: `page_server.py EMULATOR_URL` listens on a free loopback port and prints `listening on N`.
-Envoy is in front, on routes that need no token (envoy_config.PAGE_ROUTES). It serves the files it found when
-it started and no other path, so there is no way out of its folders. It knows no secret but the codes in the
-mailbox, and those only because the emulator hands them to anybody on this machine.
+`page_server.py EMULATOR_URL` listens on a free loopback port and prints `listening on N`.
+
+Envoy forwards to it on routes that need no token (envoy_config.PAGE_ROUTES). It serves only the files that it finds at
+startup, so no request path can leave its folders. The only secrets it handles are the codes in the mailbox, which the
+emulator hands to any process on this machine anyway.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _PAGE = Path(__file__).with_name("page")
 _TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
           ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 
-# Of Swagger UI's files, what its page asks for.
+# The files of Swagger UI that its page loads.
 _REFERENCE_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
 
 _HEADERS = {
@@ -37,17 +38,17 @@ _HEADERS = {
 
 _STRICT = "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
 
-# Nothing inline, nothing from elsewhere, no form that a browser would send by itself (with a password in the
-# URL, should a script fail to load), and no text that becomes markup.
+# No inline code, no other origins, no conversion of text to markup. The browser itself submits no form either: if a
+# script failed to load, that would put a password into the URL.
 _PAGE_POLICY = (_STRICT + "script-src 'self'; style-src 'self'; img-src 'self'; "
                 "require-trusted-types-for 'script'; trusted-types 'none'")
 
-# Swagger UI has its icons as data: URLs, and makes markup of text.
+# Swagger UI uses data: URLs for icons and converts text to markup.
 _REFERENCE_POLICY = _STRICT + "script-src 'self'; style-src 'self'; img-src 'self' data:"
 
 
 def files() -> dict[str, Path]:
-    """By request path, every file there is."""
+    """All files that are served, by request path."""
     found = {f"/page/{path.relative_to(_PAGE)}": path for path in _PAGE.rglob("*") if path.suffix in _TYPES}
     found["/"] = found.pop("/page/index.html")
     found["/docs/"] = found.pop("/page/docs.html")
@@ -56,7 +57,7 @@ def files() -> dict[str, Path]:
 
 
 def _swagger_ui() -> Path:
-    """Where the package keeps them; it is not imported, which would want to start a web framework."""
+    """Folder of Swagger UI's files. The package is located without importing it, because that would load Flask."""
     spec = importlib.util.find_spec("flask_swagger_ui")
     if spec is None or spec.origin is None:
         raise SystemExit("flask_swagger_ui is not installed: run tests/tools/setup")
@@ -72,9 +73,9 @@ class Page(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
-        if not self.is_for_us():
-            # Or a page on the internet whose name it points at 127.0.0.1 could read the mailbox (DNS rebinding).
-            self.answer(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", b"This is a page of 127.0.0.1.\n")
+        if not self.is_addressed_to_loopback():
+            # Otherwise a website whose name resolves to 127.0.0.1 could read the mailbox (DNS rebinding).
+            self.answer(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", b"Use the host 127.0.0.1 or localhost.\n")
         elif url.path == "/mailbox":
             mail = self.cognito.mail(parse_qs(url.query).get("to", [""])[0])
             self.answer(HTTPStatus.OK, "application/json", json.dumps({"messages": mail}).encode())
@@ -85,11 +86,11 @@ class Page(BaseHTTPRequestHandler):
             policy = _REFERENCE_POLICY if url.path == "/docs/" else _PAGE_POLICY
             self.answer(HTTPStatus.OK, _TYPES[path.suffix], path.read_bytes(), content_security_policy=policy)
         else:
-            self.answer(HTTPStatus.NOT_FOUND, "text/plain", b"There is nothing here.\n")
+            self.answer(HTTPStatus.NOT_FOUND, "text/plain", b"Not found.\n")
 
     do_HEAD = do_GET
 
-    def is_for_us(self) -> bool:
+    def is_addressed_to_loopback(self) -> bool:
         return urlsplit(f"//{self.headers.get('host', '')}").hostname in ("127.0.0.1", "localhost")
 
     def answer(self, status: HTTPStatus, kind: str, body: bytes, **headers: str) -> None:
@@ -102,7 +103,7 @@ class Page(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Quiet: the request line of `/` carries the code of the hosted sign-in page."""
+        """Logs nothing: the query of `/` holds the code from the hosted sign-in page."""
 
 
 def main() -> None:

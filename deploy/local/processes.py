@@ -1,7 +1,4 @@
-"""Child processes that log to a file and cannot outlive us.
-
-Knows nothing of what it runs. Start from `Child`.
-"""
+"""Child processes that log to a file and do not outlive this process. Start from `Child`."""
 
 from __future__ import annotations
 
@@ -17,49 +14,50 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Loaded here, because between fork and exec a child may do next to nothing.
+# Loaded at import: between fork and exec, little more than a system call is safe.
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 
-# What a child gets of our environment. A list of what to keep, so that nobody's AWS_*, COGNITO_* or
-# *_proxy changes what the stack does.
+# Variables that child processes inherit. All others are dropped, so that the user's AWS_*, COGNITO_* or *_proxy do not
+# change what the stack does.
 _KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "RUST_BACKTRACE")
 
 
 class Failed(Exception):
-    """Something that the user is told in one message, without a traceback."""
+    """A failure that is reported to the user as a message, without a traceback."""
 
 
 def _die_with(parent: int) -> Callable[[], None]:
-    """For `preexec_fn`. Linux: the kernel ends the child when its parent ends, even by SIGKILL."""
+    """A `preexec_fn` that, on Linux, has the kernel kill the child when its parent ends, even if by SIGKILL."""
 
     def arm() -> None:
         if _LIBC is not None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # it ended before we asked
+            if os.getppid() != parent:  # the parent ended before the call
                 os._exit(1)
 
     return arm
 
 
 def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
+    """Environment of a child: the kept variables of ours, and `extra`."""
     return {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ} | (extra or {})
 
 
 class Child:
-    """A running process: its name, its log, and its end."""
+    """A running process and its log file."""
 
     def __init__(self, name: str, command: Sequence[str | Path], *, log: Path, cwd: Path,
                  env: dict[str, str] | None = None) -> None:
         self.name = name
         self.log = log
-        with open(log, "ab") as output:
+        with log.open("ab") as output:
             try:
-                # A session of its own: Ctrl-C in the terminal reaches us only, and we end it in order.
+                # In its own session it does not receive Ctrl-C from the terminal; the stack stops it in its order.
                 self._process = subprocess.Popen(
                     [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=output,
                     stderr=subprocess.STDOUT, cwd=cwd, env=environment(env), start_new_session=True,
-                    preexec_fn=_die_with(os.getpid()))
+                    preexec_fn=_die_with(os.getpid()))  # noqa: PLW1509  (it only makes system calls)
             except OSError as error:
                 raise Failed(f"{name} could not be started: {error}") from error
 
@@ -68,27 +66,27 @@ class Child:
         return self._process.pid
 
     def ended(self) -> int | None:
-        """The exit code, if it has ended."""
+        """The exit code, or `None` while the process runs. Negative: ended by that signal."""
         return self._process.poll()
 
     def lines(self) -> list[str]:
         return self.log.read_text(errors="replace").splitlines()
 
     def failure(self, what: str) -> Failed:
-        """What happened to which process, with the end of its log."""
+        """An exception that says what happened to this process and shows the last 20 lines of its log."""
         tail = "\n".join(f"    {line}" for line in self.lines()[-20:]) or "    (it printed nothing)"
         return Failed(f"{self.name} {what}\nThe end of its log, {self.log}:\n{tail}")
 
     def check(self) -> None:
-        """Raises if it has ended."""
+        """Raises `Failed` if the process has ended."""
         code = self.ended()
         if code is not None:
             raise self.failure(f"ended unexpectedly ({describe(code)})")
 
     def wait_until(self, what: str, condition: Callable[[], T | None], timeout: float) -> T:
-        """The first true value of `condition`; raises if the process ends or the time is up.
+        """Polls `condition` and returns its first true value; raises `Failed` if the process ends or time runs out.
 
-        An `OSError` is no value: a file that is not written, a port that is not open yet.
+        An `OSError` counts as false: a file may not exist yet, a port may not be open yet.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -104,34 +102,35 @@ class Child:
             time.sleep(0.05)
 
     def stop(self, timeout: float) -> int:
-        """Asks it to end, insists after `timeout`, and returns the exit code."""
+        """Sends SIGTERM and, if the process has not ended after `timeout` seconds, SIGKILL; returns the exit code."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
                 self._process.wait(timeout)
             except subprocess.TimeoutExpired:
-                # Not reaped yet, so the id is still its own, and so is the group's.
+                # The process is not reaped yet, so its process and group ids cannot have been reused.
                 os.killpg(self._process.pid, signal.SIGKILL)
         return self._process.wait()
 
 
 def describe(code: int) -> str:
+    """An exit code in words."""
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def run_in_foreground(command: Sequence[str], **options: object) -> str:
-    """Runs a command to its end, its messages going where ours go; returns what it wrote to stdout.
+def run_in_foreground(command: Sequence[str], *, cwd: Path | None = None) -> str:
+    """Runs a command and returns its stdout; its stderr goes to ours. Raises `Failed` unless it exits with 0.
 
-    A group of its own, so that whatever interrupts us ends it with all of its own children.
+    The command gets its own process group. If this call is interrupted, the whole group is ended.
     """
     try:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-                                   start_new_session=True, preexec_fn=_die_with(os.getpid()),
-                                   **options)  # type: ignore[call-overload]
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=cwd, start_new_session=True,
+            preexec_fn=_die_with(os.getpid()))  # noqa: PLW1509  (it only makes system calls)
     except OSError as error:
         raise Failed(f"{command[0]} could not be started: {error}") from error
     try:
-        output: str = process.communicate()[0]
+        output = process.communicate()[0]
     except BaseException:
         os.killpg(process.pid, signal.SIGTERM)
         try:

@@ -1,7 +1,7 @@
-"""The stack: which processes there are, how each is started, when it is ready, how all of it ends.
+"""The local stack: its processes, how each one starts, when it is ready, and how all of them are stopped.
 
-Start from `Stack`. Every port is chosen by the kernel and read back from the process that got it; every
-wait is for a condition, with a deadline.
+Start from `Stack`. The kernel chooses the ports, and each process reports the one it got. Every wait is for a condition
+and has a deadline.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, final
 
 import envoy_config
 import web
@@ -32,7 +31,7 @@ from processes import Child, Failed, run_in_foreground
 _PREFIX = "cognito-authz-local-"
 _STOP_SECONDS = 15  # for all processes together; cognito-authz itself takes at most 10 to drain
 
-# How long the page's access tokens last: short enough to watch one expire. Cognito's least is five minutes.
+# Lifetime of the demo page's access tokens, short enough to watch one expire. Cognito's minimum is five minutes.
 TOKEN_SECONDS = 120
 _DAY = 24 * 3600
 
@@ -42,7 +41,7 @@ DEMO_GROUP = "readers"
 
 
 def build(root: Path) -> Path:
-    """Builds the program and returns where cargo put it (it knows; target/ may be anywhere)."""
+    """Builds the program and returns its path, as reported by cargo: the target directory is configurable."""
     print("Building cognito-authz (cargo build --release --locked)")
     output = run_in_foreground(
         ["cargo", "build", "--release", "--locked", "--bin", "cognito-authz",
@@ -54,9 +53,12 @@ def build(root: Path) -> Path:
     raise Failed("cargo built no executable")
 
 
+@final
 class Stack:
-    """Everything, running. A context manager: leaving it ends every process and removes every file,
-    except for the logs if it is left by an error."""
+    """The running stack, as a context manager.
+
+    On exit it stops every process and removes every file, but keeps the logs if an error ended the block.
+    """
 
     def __init__(self, root: Path, binary: Path, *, port: int, token_seconds: int = TOKEN_SECONDS,
                  options: Sequence[str] = ()) -> None:
@@ -85,7 +87,7 @@ class Stack:
 
     def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None,
                  _trace: TracebackType | None) -> None:
-        # A signal during this would only leave something behind; all of it ends within a time.
+        # A signal must not interrupt the clean-up, which has a time limit of its own.
         handlers = {number: signal.signal(number, signal.SIG_IGN)
                     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         deadline = time.monotonic() + _STOP_SECONDS
@@ -97,7 +99,7 @@ class Stack:
             for path in self._directory.iterdir():  # sockets, the emulator's keys
                 if path != self.logs:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-            print(f"The logs are kept in {self.logs}")
+            print(f"The logs are in {self.logs}")
         else:
             shutil.rmtree(self._directory, ignore_errors=True)
         os.close(self._lock)
@@ -108,21 +110,22 @@ class Stack:
         self._keep_logs = True
 
     def wait(self) -> None:
-        """Until a signal comes, or a process ends that should not."""
+        """Waits until a signal handler raises; raises `Failed` if a process ends before that."""
         while True:
             for child in self._children:
                 child.check()
             time.sleep(0.5)
 
     def stop_authz(self) -> int:
-        """Ends cognito-authz alone, as an orchestrator would; returns its exit code."""
+        """Stops cognito-authz only, with SIGTERM as an orchestrator does, and returns its exit code."""
         return self._authz.stop(_STOP_SECONDS)
 
     def explain(self, token: str, path: str) -> tuple[bool, str]:
-        """What `cognito-authz explain` says of a request: whether it may pass, and why."""
+        """Runs `cognito-authz explain` for a request: `True` if it is allowed, and the output with the reasons."""
         run = subprocess.run(
             [self._binary, "explain", "--path", path, "--config", self._policy],
-            input=token, capture_output=True, text=True, timeout=20, cwd=self._directory, env=self._authz_env())
+            input=token, capture_output=True, text=True, timeout=20, check=False, cwd=self._directory,
+            env=self._authz_env())
         return run.returncode == 0, run.stdout
 
     # ---------------------------------------------------------------------------------- the parts
@@ -131,13 +134,13 @@ class Stack:
         print(f"Starting the stack (logs: {self.logs})")
         self._step("Cognito emulator", self._start_emulator)
         with _Port() as uds, _Port(self._port) as tcp:
-            # Known before Envoy has them, because the pool wants to know where people may be sent back to.
+            # The ports are reserved before Envoy starts, because the app client needs them in its callback URLs.
             self.over_uds, self.over_tcp = (f"http://127.0.0.1:{port.number}" for port in (uds, tcp))
             self._step("user pool, app clients, groups", self._create_pool)
             self._step("cognito-authz", self._start_authz)
             self._step("application", self._start_upstream)
-            self._step("page to try it, API reference", self._start_page)
-            self._step("Envoy", self._start_envoy)
+            self._step("demo page, API reference", self._start_page)
+            self._step("Envoy", lambda: self._start_envoy(uds.number, tcp.number))
 
     def _step(self, what: str, start: Callable[[], str]) -> None:
         since = time.monotonic()
@@ -150,7 +153,7 @@ class Stack:
         return child
 
     def _start_emulator(self) -> str:
-        """The one that cannot choose a port itself: if ours is taken in the meantime, try another."""
+        """Starts ministack on a free port. It cannot choose one itself, so another port is tried if ours gets taken."""
         for attempt in range(3):
             port = _free_port()
             self.cognito = Cognito(f"http://127.0.0.1:{port}")
@@ -158,13 +161,13 @@ class Stack:
                 "GATEWAY_PORT": str(port),
                 "BIND_HOST": "127.0.0.1",
                 "MINISTACK_HOST": "127.0.0.1",
-                # Strict, as AWS is: without it any code confirms, and revoked tokens go on working.
+                # As strict as AWS. Without this, any code confirms an account, and revoked tokens still work.
                 "AUTH": "true",
                 "MINISTACK_REGION": REGION,
                 "STATE_DIR": str(self._directory / "ministack"),
-                # It leaves a file with its pid there when it is killed.
+                # If it is killed, it leaves a pid file in TMPDIR.
                 "TMPDIR": str(self._directory),
-                # Only what is needed. The others include a listener on *every* interface (port 8883).
+                # Other services would include a listener on *every* interface (port 8883).
                 "SERVICES": "cognito-idp,ses",
                 "IOT_MTLS_ENABLED": "0",
                 "SFTP_ENABLED": "0",
@@ -185,18 +188,18 @@ class Stack:
                           for host in ("127.0.0.1", "localhost")]
         self.client = self.cognito.create_client(
             self.pool, "web", token_seconds=self._token_seconds, callbacks=self.callbacks)
-        # For the token that is printed, so that one of the morning still works in the afternoon.
+        # Issues the token that `welcome` prints, which works for a day.
         self.long_client = self.cognito.create_client(self.pool, "terminal", token_seconds=_DAY)
-        # A client of the same pool that cognito-authz is not told about.
+        # A client of the same pool that cognito-authz does not accept.
         self.other_client = self.cognito.create_client(self.pool, "other", token_seconds=_DAY)
         for group in ("admins", DEMO_GROUP):
             self.cognito.create_group(self.pool, group)
         return f"{self.pool}, client {self.client}"
 
     def _start_authz(self) -> str:
-        """Configured as in production: three names from the environment. The fourth is the emulator."""
+        """Starts cognito-authz, configured through the environment as in production, plus the emulator's address."""
         self.socket = self._directory / "authz.sock"
-        # Its working directory is ours, so that no .env of yours is read.
+        # It runs in our private directory, so it does not read a `.env` of the user.
         self._authz = self._child(
             "cognito-authz",
             [self._binary, "--grpc-listen", "127.0.0.1:0", "--grpc-listen", f"unix:{self.socket}",
@@ -204,7 +207,7 @@ class Stack:
              "--account-client-id", self.client,
              "--config", self._policy,
              "--hosted-ui-domain", self.cognito.url, *self._hosted_ui(),
-             # There is one clock here and no skew to forgive: an expired token is seen to be refused at once.
+             # One machine has one clock. Without leeway, an expired token is refused at once.
              "--leeway", "0s",
              "--log-format", "json", *self._options],
             self._authz_env())
@@ -220,13 +223,13 @@ class Stack:
                 "COGNITO_CLIENT_ID": f"{self.client},{self.long_client}", "COGNITO_ENDPOINT": self.cognito.url}
 
     def _hosted_ui(self) -> list[str]:
-        """Where the hosted pages may send people back to, and what their tokens are to be good for."""
+        """Options for the hosted pages: redirect URIs, sign-out URIs and scopes."""
         options = [("--oauth-redirect-uris", self.callbacks), ("--oauth-logout-uris", self.callbacks),
                    ("--oauth-scopes", SCOPES)]
         return [part for name, values in options for value in values for part in (name, value)]
 
     def _bound(self) -> dict[str, int] | None:
-        """Ports by listener, from the log; `None` until all four sockets are bound."""
+        """Ports by listener, read from the log; `None` until all four listeners are bound."""
         ports: dict[str, int] = {}
         sockets = 0
         for line in self._authz.lines():
@@ -252,40 +255,39 @@ class Stack:
         self._page_port = int(line.rpartition(" ")[2])
         return f"http://127.0.0.1:{self._page_port}"
 
-    def _start_envoy(self) -> str:
+    def _start_envoy(self, uds_port: int, tcp_port: int) -> str:
         config = self._directory / "envoy.json"
         envoy_config.write(
             self._root / "deploy" / "envoy" / "envoy.yaml", config,
-            listeners={"ingress_uds": envoy_config.tcp(urlsplit(self.over_uds).port),
-                       "ingress_tcp": envoy_config.tcp(urlsplit(self.over_tcp).port)},
+            listeners={"ingress_uds": envoy_config.tcp(uds_port), "ingress_tcp": envoy_config.tcp(tcp_port)},
             clusters={"cognito_authz_uds": envoy_config.unix(self.socket),
                       "cognito_authz_tcp": envoy_config.tcp(self._grpc_port),
                       "account": envoy_config.tcp(self._account_port),
                       "app": envoy_config.tcp(self._upstream_port)},
             page=envoy_config.tcp(self._page_port))
         address = self._directory / "envoy-admin"
-        # Without hot restart there is no shared memory, and any number of Envoys run side by side.
+        # Without hot restart Envoy uses no shared memory, so that several can run side by side.
         envoy = self._child("envoy", [
             self.tools / "envoy", "-c", config, "-l", "warn", "--concurrency", "2", "--disable-hot-restart",
             "--admin-address-path", address])
         host = envoy.wait_until("started", address.read_text, 20)
         self.envoy_admin = f"http://{host}"
         envoy.wait_until("ready", lambda: web.is_ok(f"{self.envoy_admin}/ready"), 20)
-        envoy.wait_until("finding cognito-authz healthy", self._healthy, 20)
+        envoy.wait_until("connected to a healthy cognito-authz", self._healthy, 20)
         return f"{self.over_uds} {self.over_tcp}"
 
     def _healthy(self) -> bool:
-        """Whether Envoy's own health checks have found both ways to cognito-authz open."""
+        """`True` once Envoy's health checks of cognito-authz pass over both the socket and TCP."""
         clusters = web.get(f"{self.envoy_admin}/clusters?format=json").json()["cluster_statuses"]
         states: list[dict[str, Any]] = [
             host["health_status"] for cluster in clusters if cluster["name"].startswith("cognito_authz_")
             for host in cluster.get("host_statuses", [])]
         return len(states) == 2 and all(state == {"eds_health_status": "HEALTHY"} for state in states)
 
-    # ------------------------------------------------------------------------------- for a person
+    # ---------------------------------------------------------------------------- the demo user
 
     def demo_user(self) -> Tokens:
-        """Signs a user up and in. Nobody needs the password again, so nobody is told it."""
+        """Signs the demo user up and in, with a random password that is then discarded."""
         password = make_password()
         account = Account(self.over_tcp)
         account.done("register", email=DEMO_EMAIL, password=password, name=DEMO_NAME)
@@ -298,29 +300,29 @@ class Stack:
         print(f"""
 The stack is up. In a browser:
 
-  {self.over_tcp}/       try it: create an account, sign in, call a protected route
-  {self.over_tcp}/docs/  the reference of the account API
+  {self.over_tcp}/       demo page: create an account, sign in, call a protected route
+  {self.over_tcp}/docs/  reference of the account API
 
-What runs:
+Addresses:
 
   Envoy -> cognito-authz over TCP            {self.over_tcp}
   Envoy -> cognito-authz over a Unix socket  {self.over_uds}
   Envoy's admin port                         {self.envoy_admin}
-  cognito-authz, operators' port             {self.admin}  (/readyz /metrics /config)
+  cognito-authz's admin port                 {self.admin}  (/readyz /metrics /config)
   Cognito emulator                           {self.cognito.url}
   Logs                                       {self.logs}
 
-{DEMO_EMAIL} (group {DEMO_GROUP}) has signed up and in. Her access token is worth something to this
-emulator only, and only while it runs:
+{DEMO_EMAIL} (group {DEMO_GROUP}) has signed up and in. Her access token is valid only for this emulator,
+and only while it runs:
 
 export TOKEN={token}
 
 Try, in another terminal:
 
-curl -i {self.over_tcp}/orders                                      # no token: 401
+curl -i {self.over_tcp}/orders                                      # 401: no token
 curl -i -H "Authorization: Bearer $TOKEN" {self.over_tcp}/orders    # 200, and what the application received
-curl -i -H "Authorization: Bearer $TOKEN" -H 'x-auth-sub: root' {self.over_tcp}/orders  # nobody is fooled
-curl -i -H "Authorization: Bearer ${{TOKEN}}x" {self.over_tcp}/orders  # 401
+curl -i -H "Authorization: Bearer $TOKEN" -H 'x-auth-sub: root' {self.over_tcp}/orders  # 200, without the forged header
+curl -i -H "Authorization: Bearer ${{TOKEN}}x" {self.over_tcp}/orders  # 401: invalid token
 curl -s {self.admin}/metrics | grep checks_total
 curl -i {self.over_tcp}/auth/register -H 'Content-Type: application/json' \\
   -d '{{"email": "you@example.com", "password": "Correct-horse-1-battery", "name": "You"}}'
@@ -329,12 +331,12 @@ Ctrl-C stops everything.""")
 
 
 def make_password() -> str:
-    """One that the pool's policy takes."""
+    """A random password that the pool's password policy accepts."""
     return f"{secrets.token_urlsafe(18)}aA1"
 
 
 def _fields(line: str) -> dict[str, Any]:
-    """The fields of a JSON log line; none if it is something else."""
+    """The fields of a JSON log line; empty if the line has another form."""
     try:
         fields = json.loads(line)["fields"]
     except (ValueError, TypeError, KeyError):
@@ -342,10 +344,13 @@ def _fields(line: str) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
+@final
 class _Port:
-    """A loopback port, taken when the block is entered and kept from everybody but Envoy until it ends: 0 is a
-    free one. Envoy shares its ports among its threads, and so with us (SO_REUSEPORT); we do not listen, so it gets
-    every connection."""
+    """Reserves a loopback port for Envoy while the block runs; port 0 chooses a free one.
+
+    Envoy binds with SO_REUSEPORT, so it can bind the port that we hold. We do not listen, so Envoy gets every
+    connection.
+    """
 
     def __init__(self, number: int = 0) -> None:
         self.number = number
@@ -353,17 +358,17 @@ class _Port:
 
     def __enter__(self) -> _Port:
         try:
-            with socket.socket() as probe:  # or another Envoy would share its port with us
+            with socket.socket() as probe:  # without SO_REUSEPORT: fails if another Envoy has the port
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", self.number))
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             self._socket.bind(("127.0.0.1", self.number))
         except OSError as error:
             self._socket.close()
-            raise Failed(f"port {self.number} cannot be had: {error.strerror}") from error
+            raise Failed(f"cannot bind port {self.number}: {error.strerror}") from error
         self.number = self._socket.getsockname()[1]
         if sys.platform != "linux":
-            self._socket.close()  # elsewhere Envoy does not share: a short gap is all there is
+            self._socket.close()  # sharing works on Linux only; elsewhere the port is free until Envoy binds it
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -378,14 +383,16 @@ def _free_port() -> int:
 
 
 def _make_directory() -> Path:
-    """A private temporary folder whose path is short enough for a Unix socket in it (108 bytes)."""
+    """Creates a private temporary folder. Its path must be short: a Unix socket's path has at most 108 bytes."""
     base = tempfile.gettempdir()
     return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base if len(os.fsencode(base)) <= 60 else "/tmp"))
 
 
 def _hold(directory: Path) -> int:
-    """Marks the folder as in use for as long as this process lives. (`_sweep` of another `up` knows the
-    file by its name, which it gets once it is locked.)"""
+    """Marks the folder as in use until this process ends, and returns the descriptor of the lock.
+
+    The file gets the name that `_sweep` looks for only after it is locked, so no other run can remove the folder.
+    """
     lock = os.open(directory / "lock.new", os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     (directory / "lock.new").rename(directory / "lock")
@@ -393,13 +400,13 @@ def _hold(directory: Path) -> int:
 
 
 def _sweep() -> None:
-    """Removes what a killed `up` could not: folders with a lock that nobody holds. (Kept logs have none.)"""
+    """Removes the folders of killed runs: those whose lock is free. Folders with kept logs have no lock."""
     for base in {Path(tempfile.gettempdir()), Path("/tmp")}:
         for lock in base.glob(f"{_PREFIX}*/lock"):
             try:
                 handle = os.open(lock, os.O_RDWR)
             except OSError:
-                continue  # someone else's
+                continue  # another user's
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(lock.parent, ignore_errors=True)

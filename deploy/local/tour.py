@@ -1,6 +1,6 @@
-"""The tour: what a user, a client without a token and an attacker each get, through the real Envoy.
+"""The tour: sends requests of a user, of a client without a token and of an attacker through the real Envoy.
 
-Every step says what is sent, what comes back and whether that is right. Start from `run`.
+Each step prints the request and the response, and checks the response. Start from `run`.
 """
 
 from __future__ import annotations
@@ -27,47 +27,47 @@ from processes import describe
 from stack import DEMO_EMAIL, DEMO_GROUP, DEMO_NAME, Stack, make_password
 from web import Answer, Headers
 
-# Any spelling of a header of ours that an application may take for it.
+# Identity headers, in any spelling that an application may read as one.
 _IDENTITY_HEADER = re.compile(r"x[-_.]auth[-_.]", re.IGNORECASE)
 
 _INVALID_TOKEN = 'Bearer realm="api", error="invalid_token", error_description="'
 _INVALID_REQUEST = 'Bearer realm="api", error="invalid_request", error_description="'
 
-# What somebody who wants to be someone else sends along.
+# Headers of a client that pretends to be someone else.
 _FORGED = [
     ("x-auth-sub", "root"),
     ("X-Auth-Groups", "admins"),
-    ("x-auth-email", "root@example.com"),   # ours, but without a value for this token
+    ("x-auth-email", "root@example.com"),   # an identity header that has no value for this token
     ("x.auth.sub", "root"),                 # another spelling
-    ("x-auth-role", "superuser"),           # not ours, but under our prefix
+    ("x-auth-role", "superuser"),           # not an identity header, but with our prefix
 ]
 
 
 def run(stack: Stack) -> bool:
-    """Whether every step was as expected."""
+    """Runs the tour; `True` if every step passed."""
     tour = _Tour(stack)
     try:
         tour.walk()
     except _CannotGoOn:
-        print("\nThe tour cannot go on from here.")
+        print("\nThe next steps need this one's result, so the tour ends here.")
     if tour.failed:
         print(f"\n{_red('FAILED')}: step {', '.join(map(str, tour.failed))} of {tour.number}.")
         return False
-    print(f"\n{_green('OK')}: all {tour.number} steps were as expected.")
+    print(f"\n{_green('OK')}: all {tour.number} steps passed.")
     return True
 
 
 @dataclass(frozen=True)
 class Session:
-    """A sign-in, by the names that the account API uses."""
+    """The tokens of a sign-in."""
 
-    accessToken: str
-    idToken: str
-    refreshToken: str
+    access: str
+    id: str
+    refresh: str
 
 
 class _CannotGoOn(Exception):
-    """A step failed whose result the next ones need."""
+    """A step failed whose result later steps need."""
 
 
 class _Tour:
@@ -77,35 +77,35 @@ class _Tour:
         self.number = 0
         self.failed: list[int] = []
         self.problems: list[str] = []
-        # Every check that Envoy should have asked for, to be compared with what was counted.
+        # Number of checks that Envoy should have made, by decision and reason, to be compared with the metrics.
         self.checks: Counter[tuple[str, str]] = Counter()
         self.reached = 0
 
-    # ------------------------------------------------------------------------------------- the way
+    # ----------------------------------------------------------------------------------- the steps
 
     def walk(self) -> None:
         session, foreign = self.become_a_user(self.stack.over_uds)
-        tokens = Tokens(session.accessToken, session.idToken)
+        tokens = Tokens(session.access, session.id)
         identity = self.expected_identity(tokens)
 
-        print("\nThrough Envoy's listener that asks over the Unix socket:")
+        print("\nEnvoy calls cognito-authz over a Unix socket:")
         url = self.stack.over_uds
         self.public_route(url)
         self.without_a_token(url)
         self.with_a_token(url, tokens, identity)
         self.with_forged_headers(url, tokens, identity)
-        with self.step("A tampered token: one character in the middle of the signature is another"):
+        with self.step("A tampered token: one character of the signature is changed"):
             self.refused(self.ask(url, [bearer(tampered(tokens.access))]), "bad_signature", _INVALID_TOKEN)
-        with self.step("The ID token, which says who someone is and not what a client may do"):
+        with self.step("The ID token instead of the access token"):
             self.refused(self.ask(url, [bearer(tokens.id)]), "wrong_token_use", _INVALID_TOKEN)
-        with self.step("The same user's access token for another app client of the pool"):
+        with self.step("An access token of the same user, issued to another app client of the pool"):
             self.refused(self.ask(url, [bearer(foreign.access)]), "wrong_client", _INVALID_TOKEN)
-        with self.step("Two credentials, both good: which one would the application take?"):
+        with self.step("Two valid credentials: the application might use either"):
             self.refused(self.ask(url, [bearer(tokens.access), bearer(tokens.access)]),
                          "multiple_credentials", _INVALID_REQUEST)
         self.policy(url, tokens)
 
-        print("\nThrough Envoy's listener that asks over TCP:")
+        print("\nEnvoy calls cognito-authz over TCP:")
         url = self.stack.over_tcp
         self.without_a_token(url)
         self.with_forged_headers(url, tokens, identity)
@@ -115,10 +115,10 @@ class _Tour:
         self.profile(session)
         self.second_factor(session)
 
-        print("\nThe end of the session:")
+        print("\nSign-out:")
         self.signs_out(session)
 
-        print("\nBehind the scenes:")
+        print("\nMetrics and shutdown:")
         self.counted()
         self.service_stops(tokens)
 
@@ -126,44 +126,44 @@ class _Tour:
         stack, cognito = self.stack, self.stack.cognito
         self.account = Account(url)
         self.password = password = make_password()
-        print("\nA user comes into being, through Envoy and the account API:")
+        print("\nSign-up and sign-in, with the account API:")
         with self.step(f"{DEMO_EMAIL} signs up", needed=True):
             body = self.answered("register", 201, email=DEMO_EMAIL, password=password, name=DEMO_NAME)
             self.say("<", f"{body.get('message')} (sub {body.get('userSub')})")
             self.expect((body.get("delivery") or {}).get("medium") == "EMAIL", "a code by e-mail")
-        with self.step("Signing in before the address is verified"):
+        with self.step("A sign-in before the address is verified"):
             self.answered("login", 401, code="user_not_confirmed", email=DEMO_EMAIL, password=password)
-        with self.step("She confirms with the code from the mail", needed=True):
+        with self.step("She confirms the address with the code from the mail", needed=True):
             code = cognito.mailed_code(DEMO_EMAIL)
             self.say("> code", code)
             self.answered("verify", 200, email=DEMO_EMAIL, code_=code)
-        with self.step(f"An administrator puts her in the group {DEMO_GROUP}", needed=True):
+        with self.step(f"An administrator adds her to the group {DEMO_GROUP}", needed=True):
             cognito.add_to_group(stack.pool, DEMO_EMAIL, DEMO_GROUP)
-        with self.step("A wrong password, and a user that does not exist: nobody can tell which"):
+        with self.step("A wrong password and an unknown user get the same answer"):
             wrong = self.answered("login", 401, code="invalid_credentials", email=DEMO_EMAIL, password="Wrong-horse-1")
             unknown = self.answered("login", 401, code="invalid_credentials", email="eve@example.com",
                                     password="Wrong-horse-1")
             self.expect(wrong == unknown, "the same answer")
         with self.step("She signs in", needed=True):
-            session = Session(**{name: str(value) for name, value in self.answered(
-                "login", 200, email=DEMO_EMAIL, password=password).items() if name in Session.__annotations__})
+            body = self.answered("login", 200, email=DEMO_EMAIL, password=password)
+            session = Session(str(body["accessToken"]), str(body["idToken"]), str(body["refreshToken"]))
             foreign = cognito.sign_in(stack.other_client, DEMO_EMAIL, password)
-            self.say("< access token", shortened(session.accessToken))
-            self.say("< ID token", shortened(session.idToken))
-            # Someone else's code agrees that these are good, so a refusal below is cognito-authz's doing.
-            self.expect(self.claims(session.accessToken)["token_use"] == "access", "PyJWT verifies the access token")
-            self.expect(self.claims(session.idToken)["token_use"] == "id", "PyJWT verifies the ID token")
+            self.say("< access token", shortened(session.access))
+            self.say("< ID token", shortened(session.id))
+            # PyJWT accepts these tokens, so a denial below is a decision of cognito-authz, not a broken token.
+            self.expect(self.claims(session.access)["token_use"] == "access", "PyJWT verifies the access token")
+            self.expect(self.claims(session.id)["token_use"] == "id", "PyJWT verifies the ID token")
             self.expect(self.claims(foreign.access)["client_id"] == stack.other_client,
                         "PyJWT verifies the other client's token")
-        with self.step("She refreshes, and the new access token passes", needed=True):
-            body = self.answered("refresh", 200, refreshToken=session.refreshToken)
+        with self.step("She refreshes, and the new access token is accepted", needed=True):
+            body = self.answered("refresh", 200, refreshToken=session.refresh)
             fresh = str(body.get("accessToken"))
             self.expect(self.claims(fresh)["token_use"] == "access", "PyJWT verifies the new access token")
             self.checks["allow", ""] += 1
             answer = self.ask(url, [bearer(fresh)])
             self.expect(answer.status == 200, "status 200")
             self.reached = (answer.json() or {}).get("number", self.reached)
-        with self.step("Of the service's port nothing but the account API is reachable"):
+        with self.step("Only the account API is reachable on the service's port"):
             for path in ("/auth/metrics", "/auth/..%2fmetrics", "/auth/../metrics", "/authors"):
                 answer = web.get(f"{url}{path}")
                 self.say("> GET", f"{path}: {answer.status}")
@@ -174,25 +174,25 @@ class _Tour:
         return session, foreign
 
     def profile(self, session: Session) -> None:
-        with self.step("She looks at her profile, and changes her name and nothing that she may not"):
-            body = self.answered("me", 200, method="GET", token=session.accessToken)
+        with self.step("She reads her profile and changes her name; attributes that are not listed are rejected"):
+            body = self.answered("me", 200, method="GET", token=session.access)
             self.say("<", f"sub {body.get('sub')}, {body.get('attributes')}")
             self.expect((body.get("attributes") or {}).get("email") == DEMO_EMAIL, f"the address {DEMO_EMAIL}")
             name = f"{DEMO_NAME} Lovelace"
-            body = self.answered("me", 200, method="PATCH", token=session.accessToken, attributes={"name": name})
+            body = self.answered("me", 200, method="PATCH", token=session.access, attributes={"name": name})
             self.expect((body.get("attributes") or {}).get("name") == name, f"the name {name}")
-            self.answered("me", 400, method="PATCH", code="invalid_request", token=session.accessToken,
+            self.answered("me", 400, method="PATCH", code="invalid_request", token=session.access,
                           attributes={"custom:role": "admin"})
 
     def second_factor(self, session: Session) -> None:
-        with self.step("She sets up an authenticator, and signs in with it"):
-            body = self.answered("mfa/totp", 200, token=session.accessToken)
+        with self.step("She sets up an authenticator and signs in with it"):
+            body = self.answered("mfa/totp", 200, token=session.access)
             secret = str(body.get("secret"))
             url = urlsplit(str(body.get("otpauthUrl")))
             self.say("< otpauth URL", f"{url.scheme}://{url.netloc}{url.path}?secret=(hidden)")
             self.expect(parse_qs(url.query).get("secret") == [secret], "the secret is in the URL for the QR code")
-            self.answered("mfa/totp/verify", 200, token=session.accessToken, code_=totp(secret))
-            self.answered("mfa/preference", 200, method="PUT", token=session.accessToken,
+            self.answered("mfa/totp/verify", 200, token=session.access, code_=totp(secret))
+            self.answered("mfa/preference", 200, method="PUT", token=session.access,
                           totp={"enabled": True, "preferred": True})
             body = self.answered("login", 200, email=DEMO_EMAIL, password=self.password)
             self.expect(body.get("challenge") == "SOFTWARE_TOKEN_MFA", "the challenge SOFTWARE_TOKEN_MFA")
@@ -202,15 +202,18 @@ class _Tour:
                         "PyJWT verifies the access token")
 
     def signs_out(self, session: Session) -> None:
-        with self.step("She signs out, and her refresh token is dead"):
+        with self.step("She signs out, and her refresh token is revoked"):
             self.answered("logout", 401, code="invalid_token")
-            body = self.answered("logout", 200, token=session.accessToken, refreshToken=session.refreshToken)
+            body = self.answered("logout", 200, token=session.access, refreshToken=session.refresh)
             self.say("<", str(body.get("message")))
-            self.answered("refresh", 401, code="invalid_token", refreshToken=session.refreshToken)
+            self.answered("refresh", 401, code="invalid_token", refreshToken=session.refresh)
 
     def answered(self, route: str, status: int, *, method: str = "POST", code: str | None = None,
                  token: str | None = None, **members: Any) -> dict[str, Any]:
-        """One request to the account API; `code` is the error's, and `code_` a member of that name."""
+        """Sends a request to the account API, checks the response and returns its body.
+
+        `code` is the expected error code. `code_` is the member `code` of the request.
+        """
         members = {name.rstrip("_"): value for name, value in members.items()}
         self.say(f"> {method}", f"{self.account.url}/auth/{route}")
         answer = self.account.ask(method, route, token, **members)
@@ -223,7 +226,7 @@ class _Tour:
         return body
 
     def public_route(self, url: str) -> None:
-        with self.step("A route for which Envoy does not ask, without a token"):
+        with self.step("A route that Envoy does not check, without a token"):
             self.say("> GET", f"{url}/healthz")
             answer = web.get(f"{url}/healthz")
             self.say("<", f"{answer.status} {answer.body.decode(errors='replace').strip()}")
@@ -238,28 +241,29 @@ class _Tour:
             self.allowed(self.ask(url, [bearer(tokens.access)]), identity)
 
     def with_forged_headers(self, url: str, tokens: Tokens, identity: list[list[str]]) -> None:
-        with self.step("With the access token and forged identity headers: the real ones arrive, alone"):
+        with self.step("With the access token and forged identity headers: only the real headers arrive"):
             self.allowed(self.ask(url, [*_FORGED, bearer(tokens.access)]), identity)
 
     def policy(self, url: str, tokens: Tokens) -> None:
-        with self.step("A good token that is not enough: /admin is for a group that she is not in (deploy/local/policy.yaml)"):
+        with self.step("A valid token without the group that /admin requires (deploy/local/policy.yaml)"):
             answer = self.ask(url, [bearer(tokens.access)], path="/admin/users")
             self.checks["deny", "insufficient_group"] += 1
             self.say("<", answer.body.decode(errors="replace").strip())
             body: Any = answer.json()
             self.expect(answer.status == 403, "status 403")
-            self.expect(isinstance(body, dict) and body.get("reason") == "insufficient_group", "reason insufficient_group")
-        with self.step("cognito-authz explain says which rule that was"):
+            reason = body.get("reason") if isinstance(body, dict) else None
+            self.expect(reason == "insufficient_group", "reason insufficient_group")
+        with self.step("cognito-authz explain names the rule that denied it"):
             allowed, text = self.stack.explain(tokens.access, "/admin/users")
             for line in text.splitlines():
                 if not line.endswith("passed"):
                     self.say("<", line)
             self.expect(not allowed, "exit code 1")
-            self.expect("failed: insufficient_group (groups)" in text, "the requirement that is not met")
+            self.expect("failed: insufficient_group (groups)" in text, "the requirement that failed")
             self.expect(tokens.access not in text, "no token")
 
     def counted(self) -> None:
-        with self.step("What was counted is what was sent"):
+        with self.step("The metrics count exactly the requests that were sent"):
             answer = web.get(f"{self.stack.admin}/metrics")
             self.say("> GET", f"{self.stack.admin}/metrics")
             counted: Counter[tuple[str, str]] = Counter()
@@ -280,18 +284,18 @@ class _Tour:
             denied = self.checks.total() - allowed
             self.expect((envoy["ok"], envoy["denied"], envoy["error"]) == (allowed, denied, 0),
                         f"Envoy counted {allowed} ok, {denied} denied, 0 error")
-            self.say("< the application", f"was reached {self.reached} times")
-            self.expect(self.reached == allowed, f"the application saw the {allowed} allowed requests and no other")
+            self.say("< the application", f"received {self.reached} requests")
+            self.expect(self.reached == allowed, f"the application received the {allowed} allowed requests only")
 
     def service_stops(self, tokens: Tokens) -> None:
-        with self.step("cognito-authz is told to stop: it ends well, and Envoy lets nobody in without it"):
+        with self.step("cognito-authz stops cleanly, and Envoy then denies every request"):
             code = self.stack.stop_authz()
             self.say("< cognito-authz", f"ended with {describe(code)}")
             self.expect(code == 0, "exit code 0")
             answer = self.ask(self.stack.over_uds, [bearer(tokens.access)])
             self.expect(answer.status == 503, "status 503")
 
-    # ---------------------------------------------------------------------------- asking and judging
+    # ------------------------------------------------------------------------- requests and checks
 
     def ask(self, url: str, headers: Headers = (), path: str = "/orders?page=2") -> Answer:
         headers = list(headers)
@@ -315,7 +319,10 @@ class _Tour:
         self.reached = echo.get("number", self.reached)
 
     def refused(self, answer: Answer, reason: str, challenge: str | None) -> None:
-        """`challenge` is how it begins; `None` is the bare one, for a client that sent no credential."""
+        """Checks a 401 response.
+
+        `challenge` is the start of `WWW-Authenticate`; `None` is the one for a request without a credential.
+        """
         self.checks["deny", reason] += 1
         authenticate = answer.header("www-authenticate")
         self.say("< www-authenticate:", authenticate or "(none)")
@@ -333,7 +340,7 @@ class _Tour:
         self.expect(answer.header("cache-control") == "no-store", "cache-control no-store")
 
     def claims(self, token: str) -> dict[str, Any]:
-        """The claims, after PyJWT has verified signature, issuer and times with the pool's published keys."""
+        """Verifies signature, issuer and times with PyJWT and the pool's published keys, and returns the claims."""
         keys = jwt.PyJWKSet.from_dict(
             web.get(f"{self.stack.cognito.url}/{self.stack.pool}/.well-known/jwks.json").json())
         key = keys[jwt.get_unverified_header(token)["kid"]]
@@ -353,18 +360,20 @@ class _Tour:
             ["x-auth-groups", DEMO_GROUP],
         ])
 
-    # -------------------------------------------------------------------------------------- telling
+    # -------------------------------------------------------------------------------------- output
 
     @contextmanager
     def step(self, title: str, *, needed: bool = False) -> Iterator[None]:
-        """Numbers and judges what is done in it. An error is a failed step, not the end of the tour,
-        unless the next ones need its result."""
+        """Prints a numbered step and its result.
+
+        An exception fails the step. It ends the tour only if later steps need this one (`needed`).
+        """
         self.number += 1
         self.problems = []
         print(f"\n{self.number:2}. {title}")
         try:
             yield
-        except Exception as error:  # whatever it is, the reader wants to know at which step
+        except Exception as error:  # noqa: BLE001  (any error is reported with the step in which it occurs)
             self.problems.append(f"{type(error).__name__}: {error}")
         if self.problems:
             self.failed.append(self.number)
@@ -384,7 +393,7 @@ class _Tour:
 
 
 def totp(secret: str) -> str:
-    """What an authenticator shows now (RFC 6238: SHA-1, six digits, 30 seconds)."""
+    """The code that an authenticator shows now (RFC 6238: SHA-1, six digits, 30 seconds)."""
     key = base64.b32decode(secret + "=" * (-len(secret) % 8))
     tag = hmac.digest(key, int(time.time() // 30).to_bytes(8, "big"), "sha1")
     offset = tag[-1] & 15
@@ -397,12 +406,12 @@ def bearer(token: str) -> tuple[str, str]:
 
 
 def shortened(value: str) -> str:
-    """Enough of a token to recognise it by, not enough to use it."""
+    """Shortens a token for display: long enough to recognise it, too short to use it."""
     return value if len(value) <= 80 else f"{value[:24]}... ({len(value)} characters)"
 
 
 def tampered(token: str) -> str:
-    """In the middle, because the last character of a signature carries bits that are not part of it."""
+    """Changes one character of the signature, in the middle: some bits of the last character are ignored."""
     head, _, signature = token.rpartition(".")
     middle = len(signature) // 2
     other = "A" if signature[middle] != "A" else "B"
@@ -410,7 +419,7 @@ def tampered(token: str) -> str:
 
 
 def samples(exposition: str, metric: str) -> Iterator[tuple[dict[str, str], int]]:
-    """Labels and values of one metric. (Enough of the format for values that we make ourselves.)"""
+    """Labels and values of a metric in the Prometheus text format. Label values must not hold quotes."""
     for labels, value in re.findall(rf"^{metric}\{{(.*)\}} (\S+)$", exposition, re.MULTILINE):
         yield dict(re.findall(r'(\w+)="([^"]*)"', labels)), int(float(value))
 

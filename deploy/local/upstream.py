@@ -1,9 +1,9 @@
-"""The application behind Envoy: answers every request with what it received, as JSON.
+"""The application behind Envoy: echoes every request as JSON.
 
-Run as a program: `upstream.py [PORT]` listens on a loopback port, a free one if none is named, and prints
-`listening on N`.
-Headers are pairs, not an object, so that a repeated one is seen; `number` counts the requests that
-ever got here, so that a refused one that got here anyway is seen, too.
+`upstream.py [PORT]` listens on a loopback port (default: a free one) and prints `listening on N`.
+
+`headers` is a list of pairs, so repeated headers show. `number` counts all requests received so far, so the tour
+notices a refused request that reached the application anyway.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Echo(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Quiet: the request line may carry a token in its query."""
+        """Logs nothing: the query may hold a token."""
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""One HTTP request, exactly as written.
+"""A minimal HTTP client that sends a request exactly as given.
 
-`http.client` and not `urllib`: the tour sends one header twice, looks at refusals as answers and not
-as exceptions, and must not go through a proxy that the environment names.
+It uses `http.client` instead of `urllib`: the tour sends a header twice, needs 4xx and 5xx as responses and not as
+exceptions, and must not use a proxy from the environment.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Answer:
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """All values of a header, as one; `None` if there is none."""
+        """All values of a header, joined by commas; `None` if it is absent. `name` is in lower case."""
         values = [value for key, value in self.headers if key.lower() == name]
         return ", ".join(values) if values else None
 
     def json(self) -> Any:
-        """The body as JSON; `None` for anything else, so that a check of it fails and does not raise."""
+        """The parsed body; `None` if it is not JSON, so that a check of its content fails instead of raising."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -58,7 +58,7 @@ def get(url: str, headers: Headers = (), timeout: float = 10) -> Answer:
 
 
 def is_ok(url: str) -> bool:
-    """For readiness: whether the URL answers 200 by now."""
+    """`True` if the URL answers 200; `False` also if it cannot be reached. For readiness checks."""
     try:
         return get(url, timeout=2).status == 200
     except (OSError, http.client.HTTPException):

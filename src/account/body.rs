@@ -1,4 +1,4 @@
-//! The body of a request: JSON, of a bounded size, within a bounded time, and of the types that its row asks for.
+//! Reads the body of a request: JSON, of limited size, within limited time, with the types that the row's fields have.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::error::{AccountError, Code};
-use super::table::{AUTH_FLOWS, Need, Place, Row, Shape};
+use super::table::{AUTH_FLOWS, Need, Row, Shape, Target};
 use crate::field_value::trim_text;
-use crate::http_server::RequestBody;
+use crate::net::http_server::RequestBody;
 
-/// Bytes of a body; one more is too many.
-pub const MAX_BYTES: usize = 16 * 1024;
-/// What is read of a body that is too large and thrown away, so that the client gets to read the answer.
+/// Largest body in bytes.
+pub(super) const MAX_BYTES: usize = 16 * 1024;
+/// Number of bytes that are read, and discarded, of a body that is too large, so that the client can read the response.
 const DISCARDED_BYTES: usize = 1024 * 1024;
-/// Time for the whole body.
+/// Time limit for the whole body.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads a body.
 ///
 /// # Errors
-/// [`AccountError`]: 415, 413, or 400 for one that does not come.
-pub async fn read(headers: &HeaderMap, mut body: RequestBody) -> Result<Bytes, AccountError> {
+/// [`AccountError`]: 415 for another type or a compressed body, 413 if it is too large, 400 if it does not arrive.
+pub(super) async fn read(headers: &HeaderMap, mut body: RequestBody) -> Result<Bytes, AccountError> {
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(AccountError::new(415, Code::UnsupportedMediaType));
     }
@@ -54,45 +54,46 @@ pub async fn read(headers: &HeaderMap, mut body: RequestBody) -> Result<Bytes, A
     if length > MAX_BYTES { Err(AccountError::new(413, Code::TooLarge)) } else { Ok(read.freeze()) }
 }
 
-/// `application/json`, with parameters or without; RFC 8259 knows no other encoding than UTF-8.
+/// `true` for `application/json`, with or without parameters. The encoding is always UTF-8 (RFC 8259 section 8.1).
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
     trim_text(essence).eq_ignore_ascii_case("application/json")
 }
 
-/// The members of a body that the row knows, of the right types. It has no `Debug`: they are secrets and names.
+/// Members of a body that the row has fields for, with the right types. It has no `Debug`, because they are secrets and
+/// names.
 #[derive(Default)]
-pub struct Members {
+pub(super) struct Members {
     members: Map<String, Value>,
 }
 
 impl Members {
-    /// Reads what is in `body` for this row. `known` is a member that the request has elsewhere, in case that the body
-    /// does not have it.
+    /// Parses `body`. If it has no refresh token, `refresh_token` of the session takes its place.
     ///
     /// # Errors
-    /// [`AccountError`] 400: not a JSON object, a member of another type, or one that is missing.
-    pub fn read(row: &Row, body: &[u8], known: Option<(&str, &str)>) -> Result<Self, AccountError> {
+    /// [`AccountError`] 400: the body is not a JSON object, or a member has the wrong type or is missing.
+    pub(super) fn read(row: &Row, body: &[u8], refresh_token: Option<&str>) -> Result<Self, AccountError> {
         let body = if body.is_empty() { b"{}" } else { body };
         let Ok(Value::Object(mut all)) = serde_json::from_slice(body) else {
             return Err(AccountError::invalid_request("The body has to be a JSON object."));
         };
-        if let Some((name, text)) = known
-            && all.get(name).is_none_or(|value| value.is_null() || value == "")
+        let target = row.fields.iter().find(|field| field.target == Target::RefreshToken);
+        if let (Some(field), Some(token)) = (target, refresh_token)
+            && all.get(field.name).is_none_or(|value| value.is_null() || value == "")
         {
-            all.insert(name.into(), text.into());
+            all.insert(field.name.into(), token.into());
         }
         let mut members = Map::new();
         for field in row.fields {
             let Some(value) = all.remove(field.name).filter(|value| !value.is_null()) else { continue };
-            let problem = match (field.place.shape(), &value) {
+            let problem = match (field.target.shape(), &value) {
                 (Shape::Text, Value::String(text)) if text.is_empty() => continue,
                 (Shape::Texts, Value::Object(texts)) if texts.is_empty() => continue,
                 (Shape::Text, Value::String(_)) => None,
                 (Shape::Texts, Value::Object(texts)) => {
                     let wrong = texts.iter().find(|(_, value)| !value.is_string());
-                    // The name is the caller's text, and goes back to nobody else.
+                    // The name is the caller's text, and only the caller gets it back.
                     wrong
                         .map(|(name, _)| name.chars().filter(|c| !c.is_control()).take(64).collect::<String>())
                         .map(|name| format!(".{name} has to be a string"))
@@ -113,13 +114,13 @@ impl Members {
     }
 
     fn check(&self, row: &Row) -> Result<(), AccountError> {
-        let there = |name| self.members.contains_key(name);
+        let has = |name| self.members.contains_key(name);
         let complete = row.fields.iter().all(|field| match field.need {
-            Need::Yes => there(field.name),
+            Need::Yes => has(field.name),
             Need::No => true,
-            Need::Unless(other) => there(field.name) || there(other),
+            Need::Unless(other) => has(field.name) || has(other),
             Need::User => self.user(row).is_some(),
-            Need::Any => row.fields.iter().any(|field| field.need == Need::Any && there(field.name)),
+            Need::Any => row.fields.iter().any(|field| field.need == Need::Any && has(field.name)),
         });
         if !complete {
             return Err(AccountError::invalid_request(row.requirement()));
@@ -128,7 +129,7 @@ impl Members {
         if factors.filter(|(_, preferred)| *preferred == Some(true)).count() > 1 {
             return Err(AccountError::invalid_request("Only one second factor can be preferred."));
         }
-        for field in row.fields.iter().filter(|field| field.place == Place::AuthFlow) {
+        for field in row.fields.iter().filter(|field| field.target == Target::AuthFlow) {
             if self.text(field.name).is_some_and(|flow| !AUTH_FLOWS.contains(&flow)) {
                 return Err(AccountError::invalid_request(format!(
                     "{} has to be one of {}",
@@ -140,27 +141,32 @@ impl Members {
         Ok(())
     }
 
-    /// A member that is a text.
-    pub fn text(&self, name: &str) -> Option<&str> {
+    /// Returns a member that is a string.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.members.get(name).and_then(Value::as_str)
     }
 
-    /// A member that is a map of texts.
-    pub fn texts(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
+    /// Returns the pairs of a member that is an object of strings.
+    pub(super) fn texts(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
         let texts = self.members.get(name).and_then(Value::as_object);
         texts.into_iter().flatten().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
     }
 
-    /// A member that has the settings of a second factor: whether it is enabled, and preferred.
-    pub fn factor(&self, name: &str) -> Option<(bool, Option<bool>)> {
+    /// Returns the settings of a second factor: `enabled` and `preferred`.
+    pub(super) fn factor(&self, name: &str) -> Option<(bool, Option<bool>)> {
         let settings = self.members.get(name)?;
         Some((settings.get("enabled")?.as_bool()?, settings.get("preferred").and_then(Value::as_bool)))
     }
 
-    /// The user that the body names: `username` before `phone` before `email`, or the parameter `USERNAME`.
-    pub fn user(&self, row: &Row) -> Option<&str> {
+    /// `true` if the client signs in with a password, and not with another flow.
+    pub(super) fn is_password_sign_in(&self, row: &Row) -> bool {
+        row.fields.iter().any(|field| field.target == Target::AuthFlow && self.text(field.name).is_none())
+    }
+
+    /// Returns the user that the body names. Precedence: `username`, `phone`, `email`, the parameter `USERNAME`.
+    pub(super) fn user(&self, row: &Row) -> Option<&str> {
         let mut named = row.fields.iter().rev().filter(|field| field.need == Need::User);
-        let parameters = row.fields.iter().filter(|field| field.place == Place::Parameters);
+        let parameters = row.fields.iter().filter(|field| field.target == Target::Parameters);
         let mut parameters = parameters.flat_map(|field| self.texts(field.name));
         let parameter =
             || parameters.find(|(name, user)| *name == "USERNAME" && !user.is_empty()).map(|(_, user)| user);
@@ -168,7 +174,7 @@ impl Members {
     }
 }
 
-/// What is wrong with the settings of a second factor.
+/// Returns an error message for settings of a second factor that are not valid.
 fn wrong_settings(settings: &Map<String, Value>) -> Option<&'static str> {
     match (settings.get("enabled"), settings.get("preferred")) {
         (None | Some(Value::Null), _) => Some(".enabled is required"),
@@ -187,7 +193,7 @@ mod tests {
     use crate::account::table::row;
     use http::HeaderValue;
 
-    /// What a body is refused with, and its user if it is not.
+    /// Returns the user of a body, or the message with which it is rejected.
     fn read(path: &str, body: &str) -> Result<Option<String>, String> {
         let row = row(path);
         Members::read(row, body.as_bytes(), None).map(|members| members.user(row).map(Into::into)).map_err(|error| {
@@ -197,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_that_are_refused_say_why() {
+    fn rejected_bodies_have_a_message() {
         let required = "email and password are required";
         for (path, body, expected) in [
             ("/login", "", required),
@@ -254,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_is_named_in_several_ways() {
+    fn the_user_has_several_names() {
         for (path, body, user) in [
             ("/login", r#"{"email":"a@b","password":" p "}"#, "a@b"),
             ("/login", r#"{"email":"a@b","username":"u","password":"p","x":{}}"#, "u"),
@@ -269,19 +275,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_stands_in_for_what_is_not_there() {
+    fn the_token_of_the_session_replaces_a_missing_one() {
         let row = row("/refresh");
         for (body, token) in [("", "cookie"), (r#"{"refreshToken":null}"#, "cookie"), (r#"{"refreshToken":"r"}"#, "r")]
         {
-            let members = Members::read(row, body.as_bytes(), Some(("refreshToken", "cookie"))).ok().unwrap();
+            let members = Members::read(row, body.as_bytes(), Some("cookie")).ok().unwrap();
             assert_eq!(members.text("refreshToken"), Some(token), "{body}");
         }
-        let wrong = Members::read(row, br#"{"refreshToken":7}"#, Some(("refreshToken", "cookie")));
+        let wrong = Members::read(row, br#"{"refreshToken":7}"#, Some("cookie"));
         assert!(wrong.is_err_and(|error| error.message == "refreshToken has to be a string"));
     }
 
     #[test]
-    fn json_is_the_one_type() {
+    fn only_json_is_accepted() {
         let with =
             |value: &'static str| HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]);
         for good in ["application/json", "Application/JSON; charset=utf-8", "application/json;x=y"] {

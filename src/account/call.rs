@@ -1,7 +1,7 @@
-//! From the members of a body to a call of Cognito, as the row says.
+//! Makes the call of Cognito from the members of a body, as the row's fields say.
 //!
-//! What a caller may never choose is not in any row: `ForceAliasCreation`, `AnalyticsMetadata`, `ValidationData`, the
-//! app client, and the hash that proves it.
+//! No row has a field for values that a caller must never choose: `ForceAliasCreation`, `AnalyticsMetadata`,
+//! `ValidationData`, the app client, and the secret hash.
 
 use std::net::IpAddr;
 
@@ -9,25 +9,25 @@ use serde_json::{Map, Value, json};
 
 use super::body::Members;
 use super::error::AccountError;
-use super::table::{Place, Row};
-use crate::cognito::{Call, Operation};
+use super::table::{Row, Target};
+use crate::cognito::Call;
 
-/// What callers may pass on, and what we say about them.
+/// Values of callers that are passed on to Cognito.
 #[derive(Clone, Debug, Default)]
 pub struct Allowed {
-    /// Attributes that a user may set, beside those that have a member of their own at sign-up.
+    /// Attributes that users may set, in addition to those that the rows allow.
     pub attributes: Vec<String>,
-    /// Keys of `ClientMetadata`.
+    /// Keys of `ClientMetadata` for Lambda triggers.
     pub metadata: Vec<String>,
-    /// Whether Cognito is told the client's address.
+    /// `true` to send the client's address to Cognito, in `UserContextData`.
     pub forward_address: bool,
 }
 
-/// Makes the call of a row with one. `token` is the caller's access token, where the row asks for one.
+/// Makes the call of a row. `token` is the caller's access token, if the row takes one; `address` is the client's.
 ///
 /// # Errors
 /// [`AccountError`] 400 for an attribute that is not allowed.
-pub fn call(
+pub(super) fn call(
     row: &Row,
     members: &Members,
     token: Option<&str>,
@@ -41,35 +41,33 @@ pub fn call(
     let mut attributes = Map::new();
     for field in row.fields {
         let text = members.text(field.name);
-        match (field.place, text) {
-            (Place::User(Some(attribute)) | Place::Attribute(attribute), Some(text)) => {
+        match (field.target, text) {
+            (Target::User(Some(attribute)) | Target::Attribute(attribute), Some(text)) => {
                 attributes.insert(attribute.into(), text.into());
             }
-            (Place::Member(member), Some(text)) => {
+            (Target::Member(member), Some(text)) => {
                 body.insert(member.into(), text.into());
             }
-            (Place::Parameter(parameter), Some(text)) => {
+            (Target::Parameter(parameter), Some(text)) => {
                 parameters.insert(parameter.into(), text.into());
             }
-            (Place::AuthFlow, flow) => {
+            (Target::AuthFlow, flow) => {
                 body.insert("AuthFlow".into(), flow.unwrap_or("USER_PASSWORD_AUTH").into());
             }
-            (Place::Parameters, _) => {
+            (Target::Parameters, _) => {
                 parameters.extend(members.texts(field.name).map(|(name, text)| (name.to_owned(), text.into())));
             }
-            (Place::Attributes, _) => {
+            (Target::Attributes(always), _) => {
                 for (name, text) in members.texts(field.name) {
-                    // The user's name has a member of its own at sign-up.
-                    let is_name = name == "name" && operation == Operation::UpdateUserAttributes;
-                    if !is_name && !allowed.attributes.iter().any(|allowed| allowed == name) {
+                    if !always.contains(&name) && !allowed.attributes.iter().any(|allowed| allowed == name) {
                         let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
                         return Err(AccountError::invalid_request(format!("attributes.{name} is not allowed")));
                     }
-                    // What has a member of its own is not set by a second way.
+                    // A member of its own takes precedence.
                     attributes.entry(name).or_insert_with(|| text.into());
                 }
             }
-            (Place::Factor(member), _) => {
+            (Target::Factor(member), _) => {
                 if let Some((enabled, preferred)) = members.factor(field.name) {
                     let mut settings = json!({"Enabled": enabled});
                     if let (Some(preferred), Some(settings)) = (preferred, settings.as_object_mut()) {
@@ -78,12 +76,14 @@ pub fn call(
                     body.insert(member.into(), settings);
                 }
             }
-            (Place::Metadata, _) => {
+            (Target::Metadata, _) => {
                 if let Some(metadata) = metadata(members, allowed) {
                     body.insert("ClientMetadata".into(), metadata);
                 }
             }
-            (Place::User(_) | Place::Flow | Place::Member(_) | Place::Parameter(_) | Place::Attribute(_), _) => {}
+            (Target::RefreshToken | Target::Flow, _)
+            | (Target::User(_) | Target::Member(_) | Target::Parameter(_) | Target::Attribute(_), None)
+            | (Target::User(None), Some(_)) => {}
         }
     }
     if let Some(map) = operation.parameters() {
@@ -95,7 +95,7 @@ pub fn call(
     } else if let Some(user) = &user {
         body.insert("Username".into(), user.as_str().into());
     }
-    if matches!(operation, Operation::SignUp | Operation::UpdateUserAttributes) {
+    if row.sets_attributes() {
         let attributes: Vec<_> =
             attributes.into_iter().map(|(name, value)| json!({"Name": name, "Value": value})).collect();
         body.insert("UserAttributes".into(), attributes.into());
@@ -109,8 +109,8 @@ pub fn call(
     Ok(Call { operation, user, members: body })
 }
 
-/// `ClientMetadata`, as far as it is allowed; none when nothing is.
-pub fn metadata(members: &Members, allowed: &Allowed) -> Option<Value> {
+/// Returns the allowed keys of `ClientMetadata`; `None` if there are none.
+pub(super) fn metadata(members: &Members, allowed: &Allowed) -> Option<Value> {
     let kept: Map<String, Value> = members
         .texts("clientMetadata")
         .filter(|(name, _)| allowed.metadata.iter().any(|allowed| allowed == name))
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
     use crate::account::table::row;
 
-    /// The body of the call that a body becomes.
+    /// Returns the body of the call that is made of a body.
     fn made(path: &str, body: &Value) -> Result<Value, String> {
         let row = row(path);
         let members =

@@ -1,5 +1,5 @@
-//! Which web pages of other origins may use the account API (CORS): those that are listed, compared exactly. None by
-//! default, and never all of them: what is behind these routes is worth a password.
+//! CORS: the other origins whose pages may use the account API. They are listed and compared exactly. By default there
+//! are none, and `*` is not accepted, because these routes handle passwords.
 
 use std::str::FromStr;
 
@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response};
 use url::{Origin as UrlOrigin, Url};
 
-/// An origin: `https://app.example.com`, with a port if it is not the usual one.
+/// Origin such as `https://app.example.com`, with a port if it is not the default port of the scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(HeaderValue);
 
@@ -20,7 +20,7 @@ impl FromStr for Origin {
         }
         let wrong = "not an origin such as https://app.example.com";
         let url = Url::parse(text).map_err(|_| wrong)?;
-        // As browsers write it, or it would never be equal to what they send.
+        // Only the form that browsers send can ever be equal to what they send.
         match url.origin() {
             origin @ UrlOrigin::Tuple(..) if origin.ascii_serialization() == text => {
                 HeaderValue::from_str(text).map(Self).map_err(|_| wrong)
@@ -31,16 +31,16 @@ impl FromStr for Origin {
 }
 
 impl Origin {
-    /// As browsers write it.
-    pub fn as_bytes(&self) -> &[u8] {
+    /// The origin in the form that browsers send.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 }
 
-/// Headers that pages may send where sessions are in cookies: with the last one they ask for tokens instead.
+/// Headers that pages may send with browser sessions. The last one asks for tokens in the body.
 const WITH_COOKIES: &str = "Authorization, Content-Type, X-Account-Tokens";
 
-/// The origins that may.
+/// Other origins whose pages may use the account API.
 #[derive(Clone, Debug, Default)]
 pub struct Cors {
     origins: Vec<Origin>,
@@ -48,24 +48,24 @@ pub struct Cors {
 }
 
 impl Cors {
-    /// These origins.
-    pub fn new(origins: Vec<Origin>) -> Self {
+    /// Allows these origins, without cookies.
+    pub(crate) fn new(origins: Vec<Origin>) -> Self {
         Self { origins, credentials: false }
     }
 
-    /// The same, and their pages may have the browser send its cookies along.
+    /// Also allows pages of these origins to send cookies.
     #[must_use]
-    pub fn with_credentials(self) -> Self {
+    pub(crate) fn with_credentials(self) -> Self {
         Self { credentials: true, ..self }
     }
 
-    /// The origins, as browsers write them.
-    pub fn origins(&self) -> impl Iterator<Item = &[u8]> {
+    /// Returns the origins in the form that browsers send.
+    pub(crate) fn origins(&self) -> impl Iterator<Item = &[u8]> {
         self.origins.iter().map(Origin::as_bytes)
     }
 
-    /// Whether there are any.
-    pub fn is_on(&self) -> bool {
+    /// `true` if any origin is allowed.
+    pub(crate) fn is_on(&self) -> bool {
         !self.origins.is_empty()
     }
 
@@ -75,13 +75,13 @@ impl Cors {
         self.origins.iter().map(|Origin(listed)| listed).find(|listed| *listed == origin)
     }
 
-    /// Whether a request asks beforehand what it may do.
-    pub fn is_preflight(&self, method: &Method, headers: &HeaderMap) -> bool {
+    /// `true` if the request is a preflight, and CORS is enabled.
+    pub(super) fn is_preflight(&self, method: &Method, headers: &HeaderMap) -> bool {
         self.is_on() && method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// Tells the browser that its page may read the answer, if it may. `methods` is set for an answer to a preflight.
-    pub fn apply<B>(&self, request: &HeaderMap, response: &mut Response<B>, methods: Option<HeaderValue>) {
+    /// Adds the headers that allow a page to read the response. `methods` is set in responses to preflights.
+    pub(super) fn apply<B>(&self, request: &HeaderMap, response: &mut Response<B>, methods: Option<HeaderValue>) {
         if !self.is_on() {
             return;
         }

@@ -1,36 +1,35 @@
-//! What a request is counted against beside its address, and what answers tell about whose names they are.
+//! Rate limits of operations: the keys that a request counts for in addition to its address, and the knowledge about
+//! users' names that responses of Cognito bring.
 //!
-//! An attempt at a password or a code counts for the name that it uses; a message counts for every recipient that the
-//! request names. [`super::rate_limit`] keeps the counts.
+//! An attempt at a password or a code counts for the name in the request; a message counts for every recipient in the
+//! request. [`rate_limit`](super::rate_limit) keeps the counts.
 
 use serde_json::{Map, Value};
 
-use super::Account;
-use super::address::Address;
 use super::body::Members;
+use super::caller::Address;
+use super::context::Context;
 use super::error::AccountError;
-use super::table::{Limit, Place, Row};
+use super::table::{Limit, Row, Target};
 use crate::authz::{Claims, TokenUse};
-use crate::cognito::Operation;
 
-/// An attempt to sign in: what it was counted for before Cognito named the user.
+/// A sign-in attempt: the keys that it was counted for before Cognito identified the user.
 #[derive(Clone, Copy)]
 pub(super) struct Attempt<'a> {
-    /// Where it comes from.
     pub(super) address: &'a Address,
-    /// The name that it used.
+    /// Name of the user in the request.
     pub(super) name: &'a str,
 }
 
-/// Attributes that messages go to.
+/// Attributes that are addresses for messages.
 const ADDRESSES: [&str; 2] = ["email", "phone_number"];
-/// First factors that send nothing.
+/// First factors for which Cognito sends no message.
 const SILENT: [&str; 3] = ["PASSWORD", "PASSWORD_SRP", "WEB_AUTHN"];
-/// First factors that send a code.
+/// First factors for which Cognito sends a code.
 const SENT: [&str; 2] = ["EMAIL_OTP", "SMS_OTP"];
 
-impl Account {
-    /// Counts a request of `user`, before Cognito is asked.
+impl Context {
+    /// Counts a request of `user`, before the call of Cognito.
     ///
     /// # Errors
     /// [`AccountError`] 429.
@@ -43,12 +42,12 @@ impl Account {
     ) -> Result<(), AccountError> {
         let counted = match row.limit {
             Limit::Address => Ok(()),
-            Limit::Guess => {
+            Limit::Guess | Limit::SignIn | Limit::Challenge => {
                 let guess = self.limits.guess(address, user);
                 let sends = sign_in_sends(row, members);
                 guess.and_then(|()| if sends { self.limits.sign_in_message(address, user) } else { Ok(()) })
             }
-            Limit::Send | Limit::SendIf(_) => match recipients(row, members, user) {
+            Limit::Send | Limit::SendToNewAddress => match recipients(row, members, user) {
                 recipients if recipients.is_empty() => Ok(()),
                 recipients => self.limits.send(&recipients),
             },
@@ -56,12 +55,11 @@ impl Account {
         counted.map_err(AccountError::rate_limited)
     }
 
-    /// Takes in whose names a sign-up made: `sub` and the name that was chosen are one user's, and where messages to
-    /// that user go.
+    /// Learns the names of a new user: its `sub`, the name in the request, and the addresses that get its messages.
     pub(super) fn signed_up(&self, row: &Row, members: &Members, answer: &Map<String, Value>) {
         let Some(user) = members.user(row) else { return };
         if let Some(sub) = answer.get("UserSub").and_then(Value::as_str) {
-            // An address that is the user name stands for a user whose real name is the `sub`.
+            // If the name in the request is an address, the user name in the pool is the `sub`.
             match members.text("username") {
                 Some(_) => self.limits.is_name_of(sub, user),
                 None => self.limits.is_name_of(user, sub),
@@ -71,7 +69,7 @@ impl Account {
         self.limits.sends_to(user, addresses(row, members));
     }
 
-    /// Takes in whom Cognito names in a challenge: the real user name.
+    /// Learns the user name that a challenge contains.
     pub(super) fn challenged(&self, attempt: Attempt<'_>, parameters: &Value) {
         let named = ["USER_ID_FOR_SRP", "USERNAME"].into_iter().filter_map(|name| parameters.get(name)?.as_str());
         if let Some(user) = named.into_iter().find(|name| !name.is_empty()) {
@@ -79,21 +77,20 @@ impl Account {
         }
     }
 
-    /// Takes in whom a verified token names. The attempt that brought it counts for the user, too.
+    /// Learns the names in a verified token. The attempt that led to the token counts for the user, too.
     pub(super) fn signed_in(&self, attempt: Option<Attempt<'_>>, claims: &Claims) {
         let Some(user) = claims.username() else { return };
         if let Some(attempt) = attempt {
             self.limits.names_user(attempt.address, attempt.name, user);
         }
         self.limits.is_name_of(claims.sub(), user);
-        // Of an ID token, and only a verified one. Any user may write an address that is not.
+        // Only a verified address, and only ID tokens say so: any user can claim an address that is not verified.
         if let Some(email) = claims.email().filter(|_| claims.token_use() == TokenUse::Id) {
             self.limits.is_name_of(email, user);
         }
     }
 
-    /// Takes in what a profile says about its user: addresses, and those of them that are names because they are
-    /// verified.
+    /// Learns the addresses in a profile. Verified addresses are also names of the user.
     pub(super) fn shown(&self, user: &str, attributes: &Map<String, Value>) {
         let text = |name: &str| attributes.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         for (address, verified) in [("email", "email_verified"), ("phone_number", "phone_number_verified")] {
@@ -104,50 +101,50 @@ impl Account {
         self.limits.sends_to(user, ADDRESSES.into_iter().filter_map(text));
     }
 
-    /// Takes in where a user is going to get messages.
+    /// Learns the new addresses of a user who has changed them.
     pub(super) fn readdressed(&self, row: &Row, members: &Members, user: &str) {
         self.limits.sends_to(user, addresses(row, members));
     }
 }
 
-/// The addresses in a body that become the user's.
+/// Returns the addresses in a body that become attributes of the user.
 fn addresses<'m>(row: &'m Row, members: &'m Members) -> impl Iterator<Item = &'m str> {
-    let own = row.fields.iter().filter(|field| row.operation == Operation::SignUp && is_address(field.place));
-    let attributes = row.fields.iter().filter(|field| field.place == Place::Attributes);
+    let own = row.fields.iter().filter(|field| row.sets_attributes() && is_address(field.target));
+    let attributes = row.fields.iter().filter(|field| matches!(field.target, Target::Attributes(_)));
     let attributes = attributes.flat_map(|field| members.texts(field.name));
     let attributes = attributes.filter(|(name, value)| ADDRESSES.contains(name) && !value.is_empty());
     own.filter_map(|field| members.text(field.name)).chain(attributes.map(|(_, value)| value))
 }
 
-fn is_address(place: Place) -> bool {
-    matches!(place, Place::User(Some(attribute)) | Place::Attribute(attribute) if ADDRESSES.contains(&attribute))
+fn is_address(target: Target) -> bool {
+    matches!(target, Target::User(Some(attribute)) | Target::Attribute(attribute) if ADDRESSES.contains(&attribute))
 }
 
-/// Everything that a request names and that gets a message by it; none if it sends none.
+/// Returns the names and addresses in a request that get a message because of it; none if it sends none.
 fn recipients<'m>(row: &'m Row, members: &'m Members, user: &'m str) -> Vec<&'m str> {
     let mut recipients: Vec<&str> = addresses(row, members).collect();
-    // A change of other attributes sends nothing.
+    // Changing other attributes sends no message.
     if !recipients.is_empty() || row.limit == Limit::Send {
         recipients.push(user);
     }
     recipients
 }
 
-/// `true` if a step of a sign-in makes Cognito, or a Lambda, send a code although no password was shown.
+/// `true` if Cognito, or a Lambda trigger, sends a code in this step of a sign-in although no password was proved.
 fn sign_in_sends(row: &Row, members: &Members) -> bool {
     let parameter = |map: &str, wanted: &str| {
         members.texts(map).find(|(name, _)| *name == wanted).map(|(_, value)| value).unwrap_or_default()
     };
-    match row.operation {
-        Operation::InitiateAuth => match members.text("authFlow") {
+    match row.limit {
+        Limit::SignIn => match members.text("authFlow") {
             Some("CUSTOM_AUTH") => true,
             Some("USER_AUTH") => !SILENT.contains(&parameter("authParameters", "PREFERRED_CHALLENGE")),
             _ => false,
         },
-        Operation::RespondToAuthChallenge => {
+        Limit::Challenge => {
             members.text("challenge") == Some("SELECT_CHALLENGE") && SENT.contains(&parameter("responses", "ANSWER"))
         }
-        _ => false,
+        Limit::Address | Limit::Guess | Limit::Send | Limit::SendToNewAddress => false,
     }
 }
 
@@ -163,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gets_a_message() {
+    fn a_message_counts_for_all_recipients() {
         let register = |more: Value| {
             let mut body = json!({"password": "p", "name": "n"});
             body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -196,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn which_sign_ins_send_codes() {
+    fn sign_ins_that_send_codes_count_as_messages() {
         let flow = |flow: &str, preferred: Value| json!({"email": "e", "authFlow": flow, "authParameters": preferred});
         for (path, body, expected) in [
             ("/login", json!({"email": "e", "password": "p"}), false),

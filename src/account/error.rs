@@ -1,35 +1,34 @@
-//! What a client of the account API is told when it does not get what it asked for: a status, a code of a closed
-//! list, and a fixed text.
+//! Errors of the account API: an HTTP status, a code of a closed list, and a fixed message.
 //!
-//! [`judge`] is the one place where Cognito's errors become ours, by name and by route. Nothing that a Lambda, a role
-//! or a proxy said is passed on; the one text of Cognito's that is says what the password policy asks for.
+//! [`judge`] translates every error of Cognito, by its name and by the columns of the row. It does not know single
+//! operations: a difference between operations is a column ([`Meanings`](super::table::Meanings)). No text of a Lambda
+//! trigger, a role or a proxy reaches the client. The only text of Cognito that does describes the password policy.
 
 use std::borrow::Cow;
 
-use super::table::{Flow, Hides, Row};
-use crate::cognito::Operation;
+use super::table::{Hides, NotAuthorized, Row, UserState};
 use crate::cognito::error::{CognitoError, ErrorName, Hint, Refusal};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $code:literal: $message:literal,)*) => {
-        /// `code` in the body of an error, and the label `outcome`.
+        /// Code of an error: `code` in the body, and value of the metric label `outcome`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Code {
+        #[expect(clippy::enum_variant_names, reason = "variants are named after the codes, such as `invalid_code`")]
+        pub(crate) enum Code {
             $($(#[$doc])* $name,)*
         }
 
         impl Code {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The word for it.
-            pub fn as_str(self) -> &'static str {
+            /// The code as it appears in bodies and metrics.
+            pub(crate) fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $code,)*
                 }
             }
 
-            /// What the client is told, if there is nothing more to say.
+            /// Default message for the client.
             fn message(self) -> &'static str {
                 match self {
                     $(Self::$name => $message,)*
@@ -40,7 +39,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The body is not what it has to be.
+    /// The request does not have the required form.
     InvalidRequest = "invalid_request": "The request is not valid.",
     /// Wrong user name or password.
     InvalidCredentials = "invalid_credentials": "Incorrect username or password.",
@@ -48,130 +47,134 @@ codes! {
     UserNotConfirmed = "user_not_confirmed": "The account is not verified yet.",
     /// The password has to be reset first.
     PasswordResetRequired = "password_reset_required": "The password has to be reset.",
-    /// The name is taken.
+    /// Another user has the name.
     UsernameExists = "username_exists": "An account with this name exists already.",
-    /// Not what the password policy asks for.
+    /// The password does not meet the pool's policy.
     InvalidPassword = "invalid_password": "The password does not meet the requirements.",
-    /// A wrong code, an old one, or one that nobody asked for.
+    /// The code is wrong, has expired, or was never requested.
     InvalidCode = "invalid_code": "The code is wrong or has expired.",
-    /// The state of a sign-in at the hosted pages: not ours, not of this request, used, or too old.
+    /// The state of a sign-in at the hosted pages is not ours, belongs to another request, was used, or has expired.
     InvalidState = "invalid_state": "The sign-in took too long, was finished before, or was begun elsewhere. Start again.",
-    /// The session of a sign-in is over.
+    /// The session of a sign-in has expired.
     InvalidSession = "invalid_session": "The sign-in took too long or was answered before. Start again.",
-    /// A token that is missing, bad, expired or revoked.
+    /// A token is missing, invalid, expired or revoked.
     InvalidToken = "invalid_token": "The token is not valid or has expired.",
-    /// The access token may not do this.
+    /// The access token lacks the required scope.
     ScopeMissing = "scope_missing": "The token lacks the scope aws.cognito.signin.user.admin.",
     /// The user has no such second factor.
     MfaNotSetUp = "mfa_not_set_up": "This second factor is not set up.",
-    /// A request with cookies that does not come from a page that may make it.
+    /// A request with cookies comes from a page that must not make it.
     CrossSite = "cross_site": "The request does not come from a page that may use cookies here.",
-    /// The pool's own rules say no.
+    /// A Lambda trigger or another rule of the pool rejects the request.
     Rejected = "rejected": "The request was rejected.",
-    /// No such route.
+    /// The route does not exist.
     NotFound = "not_found": "There is nothing here.",
-    /// Another method than the route's.
+    /// The route does not take this method.
     MethodNotAllowed = "method_not_allowed": "This method is not allowed here.",
-    /// More than 16 KiB.
+    /// The body is larger than 16 KiB.
     TooLarge = "too_large": "The body is larger than 16 KiB.",
-    /// Not JSON, or compressed.
+    /// The body is not JSON, or is compressed.
     UnsupportedMediaType = "unsupported_media_type": "The body has to be application/json, not compressed.",
-    /// Too often.
+    /// A limit of this service, or a quota of Cognito, is exceeded.
     RateLimited = "rate_limited": "Too many requests. Try again later.",
-    /// The app client does not allow this way to sign in.
+    /// The app client does not allow this sign-in flow.
     AuthFlowDisabled = "auth_flow_disabled": "This way to sign in is not enabled.",
-    /// Cognito does not answer.
+    /// Cognito is unavailable.
     UpstreamUnavailable = "upstream_unavailable": "The service is not available at the moment. Try again later.",
-    /// Cognito answers nonsense, or is not set up for this.
+    /// Cognito's response makes no sense, or the pool is not configured for this.
     UpstreamError = "upstream_error": "The service could not handle the request.",
 }
 
-/// An answer that is an error.
+/// Error response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccountError {
+pub(crate) struct AccountError {
     /// HTTP status.
-    pub status: u16,
-    /// Which.
-    pub code: Code,
-    /// In words.
-    pub message: Cow<'static, str>,
-    /// Seconds to wait before trying again.
-    pub retry_after: Option<u64>,
+    pub(super) status: u16,
+    pub(super) code: Code,
+    /// Message for the client.
+    pub(super) message: Cow<'static, str>,
+    /// Value of `Retry-After`, in seconds.
+    pub(super) retry_after: Option<u64>,
 }
 
-/// Seconds until another try is worth it: after an outage, after a quota of the account, after one of a user.
+/// `Retry-After` after an outage, in seconds.
 const AFTER_OUTAGE: u64 = 5;
+/// `Retry-After` after a quota of the AWS account, in seconds.
 const AFTER_QUOTA: u64 = 5;
+/// `Retry-After` after a quota of a user, in seconds.
 const AFTER_USER_QUOTA: u64 = 300;
 
 impl AccountError {
-    /// An error with the text of its code.
-    pub fn new(status: u16, code: Code) -> Self {
+    /// Creates an error with the default message of its code.
+    pub(super) fn new(status: u16, code: Code) -> Self {
         Self { status, code, message: code.message().into(), retry_after: None }
     }
 
-    /// A body that is not what it has to be.
-    pub fn invalid_request(message: impl Into<Cow<'static, str>>) -> Self {
+    /// 400 for a request that does not have the required form.
+    pub(super) fn invalid_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self { message: message.into(), ..Self::new(400, Code::InvalidRequest) }
     }
 
-    /// 401 for a Bearer token.
-    pub fn unauthorized(message: impl Into<Cow<'static, str>>) -> Self {
+    /// 401 for a missing or invalid access token.
+    pub(super) fn unauthorized(message: impl Into<Cow<'static, str>>) -> Self {
         Self { message: message.into(), ..Self::new(401, Code::InvalidToken) }
     }
 
-    /// Too often; `wait` is in seconds.
-    pub fn rate_limited(wait: u64) -> Self {
+    /// 429; `wait` is in seconds.
+    pub(super) fn rate_limited(wait: u64) -> Self {
         Self { retry_after: Some(wait.max(1)), ..Self::new(429, Code::RateLimited) }
     }
 
-    /// Cognito does not answer.
-    pub fn unavailable() -> Self {
+    /// 503, with `Retry-After`.
+    pub(super) fn unavailable() -> Self {
         Self { retry_after: Some(AFTER_OUTAGE), ..Self::new(503, Code::UpstreamUnavailable) }
     }
 
-    /// Cognito answers nonsense, or is not set up for this.
-    pub fn upstream() -> Self {
+    /// 502: a response of Cognito that makes no sense, or a configuration error.
+    pub(super) fn upstream() -> Self {
         Self::new(502, Code::UpstreamError)
     }
 }
 
-/// What an error of Cognito's is to the client.
+/// Result of translating an error of Cognito.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Judgement {
-    /// Nothing: the answer is that of a success.
+pub(super) enum Judgement {
+    /// The response is the one of a success, so that it does not reveal whether the user exists.
     AsIfDone,
-    /// This.
+    /// The response is this error.
     Error(AccountError),
 }
 
-/// What an error is judged by, beside its route.
+/// Circumstances of a request that affect the meaning of an error.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Asked {
-    /// Whether answers that a user interface would like and that tell whether somebody has an account give way to ones
-    /// that do not.
-    pub hide_users: bool,
-    /// Whether the session of a sign-in was shown where an access token could have been.
-    pub by_session: bool,
+pub(super) struct ErrorContext {
+    /// `true` if responses must not reveal whether an account exists, even if user interfaces could use that
+    /// (`--account-hide-users`).
+    pub(super) hide_users: bool,
+    /// `true` if the caller sent the session of a sign-in where the row also accepts an access token.
+    pub(super) by_session: bool,
 }
 
-/// What `error` is to a client of this route.
-pub fn judge(row: &Row, error: &CognitoError, asked: Asked) -> Judgement {
-    let hide_users = asked.hide_users;
+/// Translates an error of Cognito for a client of this row.
+pub(super) fn judge(row: &Row, error: &CognitoError, context: ErrorContext) -> Judgement {
     match error {
         CognitoError::Unavailable(_) => Judgement::Error(AccountError::unavailable()),
         CognitoError::Nonsense => Judgement::Error(AccountError::upstream()),
         CognitoError::Refused(refusal) => {
-            let signs_up = hide_users && row.operation == Operation::SignUp;
-            let as_if_done = row.hides == Hides::All && is_about_the_user(refusal)
-                || signs_up && (is_about_the_user(refusal) || is_about_the_sign_up(refusal.name));
-            if as_if_done { Judgement::AsIfDone } else { Judgement::Error(refused(row, refusal, asked)) }
+            let is_hidden = match row.hides {
+                Hides::Nothing | Hides::Failures => false,
+                Hides::All => is_about_the_user(refusal),
+                Hides::SignUp => {
+                    context.hide_users && (is_about_the_user(refusal) || is_about_the_sign_up(refusal.name))
+                }
+            };
+            if is_hidden { Judgement::AsIfDone } else { Judgement::Error(refused(row, refusal, context)) }
         }
     }
 }
 
-/// States of a user that routes which send mail do not tell: there is none, it is disabled, confirmed, without an
-/// address, or was sent too much.
+/// `true` for errors that depend on the user's state: the user does not exist, is disabled or confirmed, has no
+/// address, or has been sent too many messages.
 fn is_about_the_user(refusal: &Refusal) -> bool {
     use ErrorName::{
         CodeDeliveryFailure, InvalidParameter, LimitExceeded, NotAuthorized, PasswordResetRequired,
@@ -190,8 +193,9 @@ fn is_about_the_user(refusal: &Refusal) -> bool {
     }
 }
 
-/// Refusals of a sign-up that come before or after "the name is taken", in an order that Cognito does not document. As
-/// long as one of them has an answer of its own, a request that earns it tells a free name from a taken one.
+/// `true` for refusals of a sign-up that Cognito may check before or after "the name is taken"; the order is not
+/// documented. If one of them had a response of its own, a request that causes it would tell a free name from a taken
+/// one.
 fn is_about_the_sign_up(name: ErrorName) -> bool {
     use ErrorName::{
         AliasExists, InvalidPassword, PasswordHistoryPolicyViolation, UserLambdaValidation, UsernameExists,
@@ -202,145 +206,123 @@ fn is_about_the_sign_up(name: ErrorName) -> bool {
     )
 }
 
-fn refused(row: &Row, refusal: &Refusal, asked: Asked) -> AccountError {
+fn refused(row: &Row, refusal: &Refusal, context: ErrorContext) -> AccountError {
     use ErrorName as E;
-    // One status for whatever the caller has done wrong; the code tells the cases apart.
+    // All errors that the caller caused have one status; the code tells them apart.
     let caller = |code| AccountError::new(row.refusal, code);
-    let unless_hidden = |code, hidden| caller(if asked.hide_users { hidden } else { code });
-    let takes_code = matches!(row.operation, Operation::ConfirmSignUp | Operation::ConfirmForgotPassword);
-    match refusal.name {
-        E::TooManyRequests => AccountError::rate_limited(AFTER_QUOTA),
-        // States and quotas of a user would tell that there is one.
-        E::LimitExceeded | E::TooManyFailedAttempts | E::UserNotConfirmed | E::PasswordResetRequired if takes_code => {
+    let unless_hidden = |code, hidden| caller(if context.hide_users { hidden } else { code });
+    let blames_operator = row.errors.operator_hints.contains(&refusal.hint);
+    match (refusal.name, row.errors.user_state) {
+        (E::TooManyRequests, _) => AccountError::rate_limited(AFTER_QUOTA),
+        (
+            E::LimitExceeded | E::TooManyFailedAttempts | E::UserNotConfirmed | E::PasswordResetRequired,
+            UserState::As(code),
+        ) => caller(code),
+        (E::LimitExceeded | E::TooManyFailedAttempts, UserState::Shown) => AccountError::rate_limited(AFTER_USER_QUOTA),
+        (E::UserNotConfirmed, UserState::Shown) => unless_hidden(Code::UserNotConfirmed, Code::InvalidCredentials),
+        (E::PasswordResetRequired, UserState::Shown) => {
+            unless_hidden(Code::PasswordResetRequired, Code::InvalidCredentials)
+        }
+        (E::InternalError | E::OperationNotEnabled | E::ConcurrentModification, _) => AccountError::unavailable(),
+
+        (E::UserLambdaValidation, _) => caller(Code::Rejected),
+        (E::CodeMismatch | E::ExpiredCode | E::EnableSoftwareTokenMFA | E::InvalidGrant, _) => {
             caller(Code::InvalidCode)
         }
-        E::LimitExceeded | E::TooManyFailedAttempts => AccountError::rate_limited(AFTER_USER_QUOTA),
-        E::InternalError | E::OperationNotEnabled | E::ConcurrentModification => AccountError::unavailable(),
+        (E::MFAMethodNotFound | E::SoftwareTokenMFANotFound, _) => caller(Code::MfaNotSetUp),
+        (E::InvalidPassword, _) => bad_password(row, row.errors.invalid_password, refusal),
+        (E::PasswordHistoryPolicyViolation, _) => bad_password(row, Code::InvalidPassword, refusal),
+        (E::UsernameExists | E::AliasExists, _) => unless_hidden(Code::UsernameExists, row.errors.hidden_taken_name),
 
-        E::UserLambdaValidation => caller(Code::Rejected),
-        E::CodeMismatch | E::ExpiredCode | E::EnableSoftwareTokenMFA | E::InvalidGrant => caller(Code::InvalidCode),
-        E::MFAMethodNotFound | E::SoftwareTokenMFANotFound => caller(Code::MfaNotSetUp),
-        // Some emulators call a wrong password an invalid one.
-        E::InvalidPassword if row.operation == Operation::InitiateAuth => caller(Code::InvalidCredentials),
-        E::InvalidPassword | E::PasswordHistoryPolicyViolation => {
-            let error = caller(Code::InvalidPassword);
-            let message = refusal.policy.as_deref().map_or(error.message, |policy| policy.to_owned().into());
-            AccountError { message, ..error }
+        (E::NotAuthorized, _) if blames_operator => operator_error(refusal.hint),
+        // Cognito reports a write permission that the app client lacks as `NotAuthorized` only.
+        (E::InvalidParameter, _) if blames_operator && refusal.hint != Hint::Attribute => operator_error(refusal.hint),
+        (E::NotAuthorized | E::Unauthorized | E::UserNotFound | E::RefreshTokenReuse | E::UnsupportedTokenType, _) => {
+            not_authorized(row, refusal, context.by_session)
         }
-        // As where the address has another form than it should.
-        E::UsernameExists | E::AliasExists if row.operation == Operation::UpdateUserAttributes => {
-            unless_hidden(Code::UsernameExists, Code::InvalidRequest)
-        }
-        E::UsernameExists | E::AliasExists => unless_hidden(Code::UsernameExists, Code::InvalidCode),
-        E::UserNotConfirmed => unless_hidden(Code::UserNotConfirmed, Code::InvalidCredentials),
-        E::PasswordResetRequired => unless_hidden(Code::PasswordResetRequired, Code::InvalidCredentials),
+        (E::InvalidParameter, _) if refusal.hint == Hint::Session && context.by_session => caller(Code::InvalidSession),
+        (E::InvalidParameter, _) => caller(row.errors.invalid_parameter),
 
-        E::NotAuthorized | E::Unauthorized | E::UserNotFound | E::RefreshTokenReuse | E::UnsupportedTokenType => {
-            not_authorized(row, refusal, asked.by_session)
-        }
-        E::InvalidParameter => match refusal.hint {
-            Hint::Flow if row.operation == Operation::InitiateAuth || row.flow == Flow::Refresh => flow_disabled(),
-            Hint::Secret if shows_secret(row) => AccountError::upstream(),
-            Hint::Session if asked.by_session => caller(Code::InvalidSession),
-            // The form of the settings was judged before: it is the user who lacks something.
-            _ if row.operation == Operation::SetUserMFAPreference => caller(Code::MfaNotSetUp),
-            _ if matches!(row.operation, Operation::GetTokensFromRefreshToken | Operation::RevokeToken) => {
-                caller(Code::InvalidToken)
-            }
-            _ => caller(Code::InvalidRequest),
-        },
-
-        E::CodeDeliveryFailure
-        | E::FeatureUnavailableInTier
-        | E::Forbidden
-        | E::InvalidClient
-        | E::InvalidEmailRoleAccessPolicy
-        | E::InvalidLambdaResponse
-        | E::InvalidSmsRoleAccessPolicy
-        | E::InvalidSmsRoleTrustRelationship
-        | E::InvalidUserPoolConfiguration
-        | E::ResourceNotFound
-        | E::UnauthorizedClient
-        | E::UnexpectedLambda
-        | E::UnsupportedOperation
-        | E::UnsupportedUserState => AccountError::upstream(),
+        (
+            E::CodeDeliveryFailure
+            | E::FeatureUnavailableInTier
+            | E::Forbidden
+            | E::InvalidClient
+            | E::InvalidEmailRoleAccessPolicy
+            | E::InvalidLambdaResponse
+            | E::InvalidSmsRoleAccessPolicy
+            | E::InvalidSmsRoleTrustRelationship
+            | E::InvalidUserPoolConfiguration
+            | E::ResourceNotFound
+            | E::UnauthorizedClient
+            | E::UnexpectedLambda
+            | E::UnsupportedOperation
+            | E::UnsupportedUserState,
+            _,
+        ) => AccountError::upstream(),
     }
 }
 
-/// Names for "no" that mean something else on each route.
+/// Adds Cognito's description of the password policy to [`Code::InvalidPassword`].
+fn bad_password(row: &Row, code: Code, refusal: &Refusal) -> AccountError {
+    let error = AccountError::new(row.refusal, code);
+    match &refusal.policy {
+        Some(policy) if code == Code::InvalidPassword => AccountError { message: policy.to_string().into(), ..error },
+        _ => error,
+    }
+}
+
 fn not_authorized(row: &Row, refusal: &Refusal, by_session: bool) -> AccountError {
     let caller = |code| AccountError::new(row.refusal, code);
-    match refusal.hint {
-        Hint::Secret if shows_secret(row) => return AccountError::upstream(),
-        Hint::Attribute if row.operation == Operation::UpdateUserAttributes => return AccountError::upstream(),
-        Hint::Flow if row.operation == Operation::InitiateAuth || row.flow == Flow::Refresh => return flow_disabled(),
-        _ => {}
-    }
-    match row.operation {
-        _ if row.flow == Flow::Refresh => caller(Code::InvalidToken),
-        Operation::SignUp => caller(Code::Rejected),
-        Operation::ConfirmSignUp | Operation::ConfirmForgotPassword => caller(Code::InvalidCode),
-        Operation::RespondToAuthChallenge if refusal.hint == Hint::Session => caller(Code::InvalidSession),
-        // There it is the old password, too.
-        Operation::ChangePassword if refusal.hint != Hint::AccessToken && refusal.name != ErrorName::UserNotFound => {
+    match row.errors.not_authorized {
+        NotAuthorized::SessionOr(_) if refusal.hint == Hint::Session => caller(Code::InvalidSession),
+        NotAuthorized::Code(code) | NotAuthorized::SessionOr(code) => caller(code),
+        NotAuthorized::PasswordOrToken
+            if refusal.hint != Hint::AccessToken && refusal.name != ErrorName::UserNotFound =>
+        {
             caller(Code::InvalidCredentials)
         }
-        Operation::RevokeToken | Operation::GlobalSignOut | Operation::GetTokensFromRefreshToken => {
-            caller(Code::InvalidToken)
-        }
-        operation if operation.takes_access_token() => {
-            if by_session {
-                caller(Code::InvalidSession)
-            } else {
-                AccountError::new(401, Code::InvalidToken)
-            }
-        }
-        _ => caller(Code::InvalidCredentials),
+        NotAuthorized::Token | NotAuthorized::PasswordOrToken if by_session => caller(Code::InvalidSession),
+        NotAuthorized::Token | NotAuthorized::PasswordOrToken => AccountError::new(401, Code::InvalidToken),
     }
 }
 
-fn flow_disabled() -> AccountError {
-    AccountError::new(502, Code::AuthFlowDisabled)
+/// 502 for a configuration error of the operator.
+fn operator_error(hint: Hint) -> AccountError {
+    match hint {
+        Hint::Flow => AccountError::new(502, Code::AuthFlowDisabled),
+        Hint::None | Hint::Secret | Hint::AccessToken | Hint::Session | Hint::Attribute => AccountError::upstream(),
+    }
 }
 
-/// Whether a hash that Cognito does not take may be the caller's doing: the hash is made over a name that the caller
-/// has from an earlier answer. Elsewhere it is the operator's secret that is wrong.
-fn may_misname_user(row: &Row) -> bool {
-    row.operation == Operation::RespondToAuthChallenge || row.flow == Flow::Refresh
-}
-
-/// Whether a hash or a secret that Cognito does not take is the operator's.
-fn shows_secret(row: &Row) -> bool {
-    !may_misname_user(row) && !row.operation.takes_access_token()
-}
-
-/// What the operator should do about it, for the log.
-pub fn advice(row: &Row, error: &CognitoError) -> Option<&'static str> {
+/// Returns what the operator should do about an error, for the log.
+pub(super) fn advice(row: &Row, error: &CognitoError) -> Option<&'static str> {
     let CognitoError::Refused(refusal) = error else { return None };
     match refusal.name {
         ErrorName::NotAuthorized | ErrorName::InvalidParameter => match refusal.hint {
-            Hint::Flow if row.flow == Flow::Refresh => Some(
+            Hint::Flow if row.takes_refresh_token() && row.errors.operator_hints.contains(&Hint::Flow) => Some(
                 "the app client does not allow this refresh: tick ALLOW_REFRESH_TOKEN_AUTH, or set --refresh-flow tokens",
             ),
             Hint::Flow => Some(
                 "the app client does not allow this way to sign in: tick it under its authentication flows \
                  (ALLOW_USER_PASSWORD_AUTH for passwords)",
             ),
-            Hint::Attribute if row.operation == Operation::UpdateUserAttributes => Some(
+            hint if !row.errors.operator_hints.contains(&hint) => None,
+            Hint::Attribute => Some(
                 "--account-attributes lists an attribute that the app client may not write: look at its attribute permissions",
             ),
-            Hint::Secret if shows_secret(row) => {
+            Hint::Secret => {
                 Some("the app client's secret is missing or wrong: --client-secret-file or COGNITO_CLIENT_SECRET")
             }
-            _ => None,
+            Hint::None | Hint::AccessToken | Hint::Session => None,
         },
         ErrorName::InvalidClient => Some(
             "the hosted sign-in pages refuse the app client: its secret is missing or wrong (--client-secret-file), or \
              --hosted-ui-domain belongs to another pool",
         ),
-        ErrorName::UnauthorizedClient => {
-            Some("the app client does not allow the authorization code grant, or not these scopes: --oauth-scopes")
-        }
+        ErrorName::UnauthorizedClient => Some(
+            "the app client does not allow the authorization code grant, or does not allow these scopes: --oauth-scopes",
+        ),
         ErrorName::ResourceNotFound => {
             Some("Cognito does not know the app client, or not in this region: --account-client-id")
         }
@@ -349,7 +331,9 @@ pub fn advice(row: &Row, error: &CognitoError) -> Option<&'static str> {
         }
         ErrorName::Forbidden => Some("the pool's web ACL (AWS WAF) refuses calls of this service"),
         ErrorName::UnexpectedLambda | ErrorName::InvalidLambdaResponse => Some("a Lambda trigger of the pool fails"),
-        ErrorName::UnsupportedOperation => Some("the app client does not do this: see its token revocation and flows"),
+        ErrorName::UnsupportedOperation => {
+            Some("the app client does not support this: check its token revocation and its authentication flows")
+        }
         _ => None,
     }
 }

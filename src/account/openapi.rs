@@ -1,26 +1,26 @@
-//! The `OpenAPI` 3.1 document of the account API, made from the rows of the table.
+//! `OpenAPI` 3.1 document of the account API, made from the rows of the table.
 
 use serde_json::{Map, Value, json};
 
 use super::call::Allowed;
 use super::error::Code;
 use super::oauth::{AUTHORIZE_NAME, AUTHORIZE_PATH};
-use super::table::{AUTH_FLOWS, Credential, Field, Flow, Need, Place, Row, Shape, Success, rows};
+use super::table::{AUTH_FLOWS, Credential, Field, Need, Row, Shape, Success, Target, rows};
 use crate::session_cookie::SessionCookie;
 
-/// What else there is.
+/// Optional parts of the account API.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Extent {
-    /// Hosted sign-in pages are used.
-    pub hosted_ui: bool,
-    /// Browser sessions are on.
-    pub cookies: bool,
+pub(super) struct Extent {
+    /// `true` if hosted sign-in pages are used.
+    pub(super) hosted_ui: bool,
+    /// `true` if browser sessions are enabled.
+    pub(super) cookies: bool,
 }
 
-/// The document for routes below `prefix`.
-pub fn document(prefix: &str, allowed: &Allowed, extent: Extent) -> Value {
+/// Makes the document for routes below `prefix`.
+pub(super) fn document(prefix: &str, allowed: &Allowed, extent: Extent) -> Value {
     let mut paths = Map::new();
-    for row in rows().filter(|row| extent.hosted_ui || row.flow != Flow::Oauth) {
+    for row in rows().filter(|row| extent.hosted_ui || !row.needs_hosted_ui()) {
         let methods = paths.entry(format!("{prefix}{}", row.path)).or_insert_with(|| Map::new().into());
         if let Some(methods) = methods.as_object_mut() {
             methods.insert(row.method.as_str().to_ascii_lowercase(), operation(row, allowed, extent));
@@ -47,7 +47,7 @@ pub fn document(prefix: &str, allowed: &Allowed, extent: Extent) -> Value {
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": "account", "description": "The user's account."}],
+        "tags": [{"name": "account", "description": "Account of the user."}],
         "paths": paths,
         "components": {
             "securitySchemes": security_schemes(extent),
@@ -56,7 +56,7 @@ pub fn document(prefix: &str, allowed: &Allowed, extent: Extent) -> Value {
     })
 }
 
-/// The one operation that is no row: it takes a query, and asks nothing of Cognito.
+/// Describes the one operation that is not a row: it takes a query and does not call Cognito.
 fn authorize_url(extent: Extent) -> Value {
     let parameter = |name: &str, required: bool, about: &str| {
         let schema = json!({"type": "string", "minLength": u8::from(required)});
@@ -72,15 +72,15 @@ fn authorize_url(extent: Extent) -> Value {
     });
     responses.insert(
         "200".into(),
-        json!({"description": "Where to go, and what to keep.", "content": {"application/json": {"schema": schema}}}),
+        json!({"description": "The URL to go to, and the values to keep.", "content": {"application/json": {"schema": schema}}}),
     );
     json!({
         "operationId": AUTHORIZE_NAME,
-        "summary": "The URL of the hosted pages at which a sign-in begins, with a state and a PKCE verifier to keep.",
+        "summary": "Returns the URL of the hosted pages that a sign-in starts at, with a state and a PKCE verifier to keep.",
         "tags": ["account"],
         "parameters": [
-            parameter("redirectUri", true, "Where the code is to be sent (`--oauth-redirect-uris`)."),
-            parameter("identityProvider", false, "Cognito's name of a provider, such as Google: its page comes at once."),
+            parameter("redirectUri", true, "URI that the code is sent to; one of `--oauth-redirect-uris`."),
+            parameter("identityProvider", false, "Name of a provider in Cognito, such as Google; its page is shown directly."),
         ],
         "responses": responses,
     })
@@ -97,12 +97,12 @@ fn operation(row: &Row, allowed: &Allowed, extent: Extent) -> Value {
     let mut responses = responses(&statuses);
     let (status, success) = success(row.success);
     responses.insert(status.into(), success);
-    // What the body does not have, a cookie may.
-    let by_cookie = extent.cookies && row.flow == Flow::Refresh;
+    // A cookie can take the place of the member.
+    let by_cookie = extent.cookies && row.takes_refresh_token();
     let mut operation = json!({
         "operationId": row.name,
         "summary": row.summary,
-        "description": format!("Calls {} of Cognito.", row.operation.as_str()),
+        "description": format!("Calls `{}` of Cognito.", row.operation.as_str()),
         "tags": ["account"],
         "responses": responses,
     });
@@ -110,7 +110,7 @@ fn operation(row: &Row, allowed: &Allowed, extent: Extent) -> Value {
     let cookie = extent.cookies.then(|| json!({"accessCookie": []}));
     let security = match row.credential {
         Credential::None => None,
-        Credential::Token => Some([Some(token), cookie, None]),
+        Credential::AnyToken | Credential::Token => Some([Some(token), cookie, None]),
         Credential::TokenOrSession => Some([Some(token), cookie, Some(json!({}))]),
     };
     let security = security.map(|ways| ways.into_iter().flatten().collect::<Vec<_>>());
@@ -124,7 +124,7 @@ fn operation(row: &Row, allowed: &Allowed, extent: Extent) -> Value {
     operation
 }
 
-/// What a body has to be, no more and no less: a test has a generator of bodies try.
+/// Makes the schema of a body. It accepts exactly the bodies that the service accepts; a test generates bodies from it.
 fn body(row: &Row, allowed: &Allowed, by_cookie: bool) -> Value {
     let mut properties = Map::new();
     let mut required = Vec::new();
@@ -138,10 +138,10 @@ fn body(row: &Row, allowed: &Allowed, by_cookie: bool) -> Value {
             Need::Yes => required.push(field.name),
             Need::No => {}
             Need::Any => any.push(json!({"required": [field.name], "properties": {field.name: {"type": "object"}}})),
-            Need::User => names_of_user.push(there(field.name)),
-            Need::Unless(other) => conditions.push(json!({"anyOf": [there(field.name), there(other)]})),
+            Need::User => names_of_user.push(present(field.name)),
+            Need::Unless(other) => conditions.push(json!({"anyOf": [present(field.name), present(other)]})),
         }
-        if field.place == Place::Parameters {
+        if field.target == Target::Parameters {
             let user = json!({"type": "object", "required": ["USERNAME"], "properties": {"USERNAME": {"type": "string", "minLength": 1}}});
             names_of_user.push(json!({"required": [field.name], "properties": {field.name: user}}));
         }
@@ -164,33 +164,33 @@ fn body(row: &Row, allowed: &Allowed, by_cookie: bool) -> Value {
     schema
 }
 
-/// A member is there if it is a text and not an empty one.
-fn there(name: &str) -> Value {
+/// A member counts as present if it is a non-empty string.
+fn present(name: &str) -> Value {
     json!({"required": [name], "properties": {name: {"type": "string", "minLength": 1}}})
 }
 
 fn property(field: &Field, need: Need, allowed: &Allowed) -> Value {
     let about = field.about;
-    match field.place {
-        Place::Attributes => {
-            let attributes = allowed.attributes.iter().map(|name| (name.clone(), json!({"type": "string"})));
-            let mut attributes: Map<String, Value> = attributes.collect();
+    match field.target {
+        Target::Attributes(always) => {
+            let names = allowed.attributes.iter().map(String::as_str).chain(always.iter().copied());
+            let attributes: Map<String, Value> =
+                names.map(|name| (name.to_owned(), json!({"type": "string"}))).collect();
             if field.need != Need::Yes {
                 return json!({"type": ["object", "null"], "properties": attributes, "additionalProperties": false, "description": about});
             }
-            attributes.insert("name".into(), json!({"type": "string"}));
             json!({"type": "object", "minProperties": 1, "properties": attributes, "additionalProperties": false, "description": about})
         }
-        Place::Factor(_) => json!({
+        Target::Factor(_) => json!({
             "type": ["object", "null"],
             "required": ["enabled"],
             "properties": {"enabled": {"type": "boolean"}, "preferred": {"type": ["boolean", "null"]}},
             "description": about,
         }),
-        place if place.shape() == Shape::Texts => {
+        target if target.shape() == Shape::Texts => {
             json!({"type": ["object", "null"], "additionalProperties": {"type": "string"}, "description": about})
         }
-        Place::AuthFlow => {
+        Target::AuthFlow => {
             let flows: Vec<Value> = AUTH_FLOWS.iter().map(|flow| json!(flow)).chain([json!(""), Value::Null]).collect();
             json!({"enum": flows, "description": about})
         }
@@ -220,11 +220,11 @@ fn success(success: Success) -> (&'static str, Value) {
         }
         Success::Sent(text) => ("200", text, message(&[("delivery", delivery())])),
         Success::TotpVerified(text) => ("200", text, message(&[("session", json!({"type": "string"}))])),
-        Success::Profile => ("200", "Who the user is.", json!({"$ref": "#/components/schemas/Profile"})),
-        Success::Totp => ("200", "A secret for an authenticator.", totp()),
+        Success::Profile => ("200", "The user's profile.", json!({"$ref": "#/components/schemas/Profile"})),
+        Success::Totp => ("200", "A secret for an authenticator app.", totp()),
         Success::Tokens => (
             "200",
-            "Tokens, or a challenge to answer first.",
+            "Tokens, or a challenge to respond to first.",
             json!({"anyOf": [{"$ref": "#/components/schemas/Tokens"}, {"$ref": "#/components/schemas/Challenge"}]}),
         ),
     };
@@ -248,13 +248,13 @@ fn profile() -> Value {
             "mfa": {
                 "type": "object",
                 "required": ["preferred", "enabled"],
-                "description": "Second factors by Cognito's names, such as SOFTWARE_TOKEN_MFA.",
+                "description": "Second factors, by Cognito's names, such as SOFTWARE_TOKEN_MFA.",
                 "properties": {
                     "preferred": {"type": ["string", "null"]},
                     "enabled": {"type": "array", "items": {"type": "string"}},
                 },
             },
-            "deliveries": {"type": "array", "items": delivery(), "description": "Where codes were sent, after a change."},
+            "deliveries": {"type": "array", "items": delivery(), "description": "Destinations of codes that were sent because of a change."},
         },
     })
 }
@@ -264,9 +264,9 @@ fn totp() -> Value {
         "type": "object",
         "required": ["secret", "otpauthUrl"],
         "properties": {
-            "secret": {"type": "string", "description": "In base32."},
-            "otpauthUrl": {"type": "string", "format": "uri", "description": "To show as a QR code."},
-            "session": {"type": "string", "description": "To go on with, in a sign-in."},
+            "secret": {"type": "string", "description": "Secret in base32."},
+            "otpauthUrl": {"type": "string", "format": "uri", "description": "URL to show as a QR code."},
+            "session": {"type": "string", "description": "Session to continue the sign-in with."},
         },
     })
 }
@@ -276,7 +276,8 @@ fn security_schemes(extent: Extent) -> Value {
     let bearer = json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "An access token of the pool."});
     schemes.insert("accessToken".into(), bearer);
     if extent.cookies {
-        let about = "The same in a cookie, set by a sign-in; for requests of the same origin, or of a listed one.";
+        let about =
+            "The access token in a cookie that a sign-in sets; only for requests from the same origin or a listed one.";
         let name = SessionCookie::Access.name();
         schemes.insert(
             "accessCookie".into(),
@@ -286,7 +287,7 @@ fn security_schemes(extent: Extent) -> Value {
     schemes.into()
 }
 
-/// With browser sessions, tokens are in cookies unless somebody asks for them.
+/// With browser sessions, tokens are in cookies unless the client asks for them in the body.
 fn tokens(extent: Extent) -> Value {
     let required: &[&str] = if extent.cookies { &["tokenType"] } else { &["accessToken", "tokenType"] };
     let text = || json!({"type": "string"});
@@ -297,7 +298,7 @@ fn tokens(extent: Extent) -> Value {
         "required": required,
         "properties": {
             "accessToken": text(), "idToken": text(), "refreshToken": text(), "tokenType": text(),
-            "expiresIn": {"type": "integer", "description": "Seconds that the access token lasts."}, "newDevice": device,
+            "expiresIn": {"type": "integer", "description": "Lifetime of the access token in seconds."}, "newDevice": device,
         },
     })
 }
@@ -307,7 +308,7 @@ fn challenge() -> Value {
         "type": "object",
         "required": ["challenge", "session", "parameters"],
         "properties": {
-            "challenge": {"type": "string", "description": "Cognito's name of the challenge, such as SOFTWARE_TOKEN_MFA; new ones come without notice."},
+            "challenge": {"type": "string", "description": "Name of the challenge in Cognito, such as SOFTWARE_TOKEN_MFA. Cognito adds new ones without notice."},
             "session": {"type": ["string", "null"]},
             "parameters": {"type": "object"},
             "availableChallenges": {"type": "array", "items": {"type": "string"}},
@@ -330,18 +331,20 @@ fn responses(statuses: &[u16]) -> Map<String, Value> {
         .iter()
         .map(|status| {
             let (description, headers) = match status {
-                400 => ("The request, or what it asks for, is wrong.", json!({})),
+                400 => ("The request is not valid, or cannot be fulfilled.", json!({})),
                 401 => (
-                    "The credentials are wrong.",
-                    json!({"WWW-Authenticate": header("How to authenticate.", "string")}),
+                    "The credentials are missing or wrong.",
+                    json!({"WWW-Authenticate": header("Authentication scheme.", "string")}),
                 ),
-                403 => ("With cookies, and not from a page that may use them.", json!({})),
-                405 => ("Another method.", json!({"Allow": header("The methods there are.", "string")})),
-                413 => ("More than 16 KiB.", json!({})),
-                415 => ("Not JSON, or compressed.", json!({})),
-                429 => ("Too often.", json!({"Retry-After": header("Seconds to wait.", "integer")})),
-                502 => ("Cognito's answer makes no sense, or it is not set up for this.", json!({})),
-                _ => ("Cognito does not answer.", json!({"Retry-After": header("Seconds to wait.", "integer")})),
+                403 => ("The request has cookies and comes from a page that must not use them.", json!({})),
+                405 => {
+                    ("The path does not take this method.", json!({"Allow": header("Methods of the path.", "string")}))
+                }
+                413 => ("The body is larger than 16 KiB.", json!({})),
+                415 => ("The body is not JSON, or is compressed.", json!({})),
+                429 => ("Too many requests.", json!({"Retry-After": header("Seconds to wait.", "integer")})),
+                502 => ("Cognito's response makes no sense, or the pool is not configured for this.", json!({})),
+                _ => ("Cognito is unavailable.", json!({"Retry-After": header("Seconds to wait.", "integer")})),
             };
             let content = json!({"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}});
             (status.to_string(), json!({"description": description, "headers": headers, "content": content}))

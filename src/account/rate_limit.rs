@@ -1,10 +1,11 @@
-//! How often: per address, per address and user for what could be guessed, per user from everywhere, and per recipient
-//! for what sends messages.
+//! Rate limits: requests per address, attempts per user and address, attempts per user from all addresses, and messages
+//! per recipient.
 //!
-//! A limit `N/duration` is a bucket of N that fills up again within the duration (GCRA, from `governor`); that of a user
-//! is a pair of buckets ([`bucket::Guard`]). Buckets are kept under a keyed hash, so that no address and no name is
-//! kept, and in a cache of a fixed size: when it is full, what was asked for least makes room, which is not whoever
-//! tries hardest. A user's names are brought together in [`names`].
+//! A limit `N/duration` is a bucket of N that refills within the duration (GCRA, from `governor`); the limit of a user
+//! is a pair of buckets ([`bucket::Guard`]). Buckets are stored under a keyed hash, so that no address and no name is
+//! stored, in a cache of fixed size. When it is full, the least used bucket is evicted, which is not the one of an
+//! attacker.
+//! [`names`] maps the names of a user to each other.
 
 mod bucket;
 mod names;
@@ -12,32 +13,32 @@ mod names;
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use self::bucket::Rate;
+pub(crate) use self::bucket::Rate;
 use self::bucket::{Bucket, Buckets, Guard, Met, Network};
 use self::names::Names;
-use super::address::Address;
+use super::caller::Address;
 use crate::metrics::account::AccountMetrics;
 
-/// The limits that can be set.
+/// Configurable rates.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
-    /// Requests of an address.
+    /// Requests per address.
     pub address: Rate,
-    /// Attempts of an address at a user's password or code.
+    /// Attempts at a user's password or code, per address.
     pub user: Rate,
-    /// Messages to a recipient.
+    /// Messages per recipient.
     pub sends: Rate,
 }
 
-/// Multiplier of `--limit-address` for all requests over a Unix socket, where clients have no address.
+/// Multiplier of `--limit-address` for all requests over a Unix socket together, because their clients have no address.
 const GLOBAL: u32 = 10;
 
 /// Values of the label `limit`.
-pub const LABELS: [&str; 5] = ["address", "address_user", "user", "sends", "global"];
+pub(crate) const LABELS: [&str; 5] = ["address", "address_user", "user", "sends", "global"];
 
-/// The limits.
+/// The rate limits and their state.
 #[derive(Debug)]
-pub struct RateLimits {
+pub(super) struct RateLimits {
     address: Buckets,
     guesses: Guard,
     sends: Buckets,
@@ -48,8 +49,8 @@ pub struct RateLimits {
 }
 
 impl RateLimits {
-    /// Limits of these rates.
-    pub fn new(rates: Rates, metrics: AccountMetrics) -> Self {
+    /// Creates limits with full buckets.
+    pub(super) fn new(rates: Rates, metrics: AccountMetrics) -> Self {
         Self {
             address: Buckets::new(rates.address),
             guesses: Guard::new(rates.user),
@@ -61,11 +62,11 @@ impl RateLimits {
         }
     }
 
-    /// Counts a request of an address.
+    /// Counts a request from an address.
     ///
     /// # Errors
-    /// The seconds to wait.
-    pub fn request(&self, address: &Address) -> Result<(), u64> {
+    /// Seconds to wait.
+    pub(super) fn request(&self, address: &Address) -> Result<(), u64> {
         match network(address) {
             Some(network) => {
                 let is_known = matches!(address, Address::Client(_));
@@ -75,12 +76,12 @@ impl RateLimits {
         }
     }
 
-    /// Counts an attempt at the password or a code of `user`, for this name and for the user that it is known to
-    /// belong to. Names that do not exist count in the same way.
+    /// Counts an attempt at the password or a code of `user`, for this name and for the user that it is known to belong
+    /// to. Names that do not exist are counted in the same way.
     ///
     /// # Errors
-    /// The seconds to wait.
-    pub fn guess(&self, address: &Address, user: &str) -> Result<(), u64> {
+    /// Seconds to wait.
+    pub(super) fn guess(&self, address: &Address, user: &str) -> Result<(), u64> {
         self.guesses.take(network(address), &self.names.of(user)).or_else(|(met, wait)| {
             let limit = match met {
                 Met::Address => "address_user",
@@ -90,41 +91,41 @@ impl RateLimits {
         })
     }
 
-    /// Counts a message to these users and addresses, once for each recipient.
+    /// Counts a message to these users and addresses, once per recipient.
     ///
     /// # Errors
-    /// The seconds to wait.
-    pub fn send(&self, to: &[&str]) -> Result<(), u64> {
+    /// Seconds to wait.
+    pub(super) fn send(&self, to: &[&str]) -> Result<(), u64> {
         let recipients = self.names.recipients(to);
         self.judge("sends", recipients.iter().try_for_each(|recipient| self.sends.take(recipient)))
     }
 
-    /// Counts a sign-in that sends a message, beside its being an attempt. It has buckets of its own, and those of a
-    /// user: whoever uses up the messages of a user's must not keep the user from signing in.
+    /// Counts the message of a sign-in, in addition to the attempt. It has buckets of its own, of the same kind as
+    /// those for attempts: an attacker who uses up a user's messages must not keep the user from signing in.
     ///
     /// # Errors
-    /// The seconds to wait.
-    pub fn sign_in_message(&self, address: &Address, user: &str) -> Result<(), u64> {
+    /// Seconds to wait.
+    pub(super) fn sign_in_message(&self, address: &Address, user: &str) -> Result<(), u64> {
         let taken = self.sign_in_messages.take(network(address), &self.names.of(user));
         self.judge("sends", taken.map_err(|(_, wait)| wait))
     }
 
-    /// Takes in that Cognito calls the user of this name `user`, after an attempt from `address` that was counted for
-    /// the name alone: it counts for the user, too.
-    pub fn names_user(&self, address: &Address, name: &str, user: &str) {
+    /// Learns that `name` belongs to `user`, after an attempt from `address` that was counted for the name only. If
+    /// that is new, the attempt counts for the user, too.
+    pub(super) fn names_user(&self, address: &Address, name: &str, user: &str) {
         if let Some(user) = self.names.learn(name, user) {
-            // It is over already; what it leaves is for those that follow.
+            // The attempt is over, so an exceeded limit affects only later attempts.
             let _ = self.guesses.take(network(address), &[user]);
         }
     }
 
-    /// Takes in that `name` is another name of `user`.
-    pub fn is_name_of(&self, name: &str, user: &str) {
+    /// Learns that `name` is another name of `user`.
+    pub(super) fn is_name_of(&self, name: &str, user: &str) {
         self.names.learn(name, user);
     }
 
-    /// Takes in that messages to `user` go to these addresses.
-    pub fn sends_to<'a>(&self, user: &str, addresses: impl Iterator<Item = &'a str>) {
+    /// Learns that messages to `user` go to these addresses.
+    pub(super) fn sends_to<'a>(&self, user: &str, addresses: impl Iterator<Item = &'a str>) {
         self.names.send_to(user, addresses);
     }
 
@@ -136,7 +137,8 @@ impl RateLimits {
     }
 }
 
-/// The network that a request counts for: that of its address, or the one of all whose address cannot be read.
+/// Returns the network that a request counts for: the one of its address, or one for all requests whose address cannot
+/// be read. `None` for Unix sockets.
 fn network(address: &Address) -> Option<Network> {
     match address {
         Address::Client(address) | Address::Peer(address) => Some(Some(prefix(*address))),
@@ -145,7 +147,8 @@ fn network(address: &Address) -> Option<Network> {
     }
 }
 
-/// The network that one customer has: an IPv4 address, or the first 64 bits of an IPv6 one.
+/// Returns the network that one customer of a provider usually has: an IPv4 address, or the first 64 bits of an IPv6
+/// address.
 fn prefix(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(address.to_bits()),

@@ -1,224 +1,275 @@
-//! The operations of the account API: rows of one table. A route is a row; what it may carry, what it asks of
-//! Cognito and how it ends stand in it. The documentation (`openapi.rs`) is made from the same rows.
+//! The operations of the account API, as rows of one table.
 //!
-//! The ways into an account and out of it are in `table/entry.rs`, what a user who is in does with it in `table/own.rs`.
+//! A row is a route. Its columns say what a request may contain, which operation of Cognito is called, what Cognito's
+//! errors mean, and what the response is. A new operation is a new row; the compiler demands every column. The
+//! `OpenAPI` document (`openapi.rs`) is made from the same rows.
+//!
+//! Rows for signing up, in and out are in `table/entry.rs`, rows for a signed-in user's own account in `table/own.rs`.
+//! `table/meaning.rs` describes the meaning of Cognito's errors.
 
 mod entry;
+mod meaning;
 mod own;
 
 use http::Method;
 
+pub(super) use self::meaning::{Meanings, NotAuthorized, UserState};
 use crate::cognito::Operation;
 
-/// An operation.
+/// An operation of the account API.
 #[derive(Debug)]
-pub struct Row {
-    /// Its name: a metric label, and `operationId`.
-    pub name: &'static str,
-    /// How it is asked for. Whatever takes GET takes HEAD, too.
-    pub method: Method,
-    /// Below the prefix.
-    pub path: &'static str,
+pub(super) struct Row {
+    /// Name of the operation: a metric label, and `operationId` in the `OpenAPI` document.
+    pub(super) name: &'static str,
+    /// HTTP method. A row with GET also takes HEAD.
+    pub(super) method: Method,
+    /// Path below the prefix.
+    pub(super) path: &'static str,
     /// One line of documentation.
-    pub summary: &'static str,
-    /// What it asks of Cognito.
-    pub operation: Operation,
-    /// What the caller shows.
-    pub credential: Credential,
-    /// Members of the body. Others are ignored.
-    pub fields: &'static [Field],
-    /// How Cognito is asked.
-    pub flow: Flow,
-    /// The answer when all went well.
-    pub success: Success,
-    /// The status of what the caller has done wrong.
-    pub refusal: u16,
-    /// What is counted beside the address.
-    pub limit: Limit,
-    /// What must not tell whether a user exists.
-    pub hides: Hides,
+    pub(super) summary: &'static str,
+    /// Operation of Cognito that the row calls (first).
+    pub(super) operation: Operation,
+    /// Credential that the caller has to send.
+    pub(super) credential: Credential,
+    /// Members of the body. Other members are ignored.
+    pub(super) fields: &'static [Field],
+    /// Handler of the operation.
+    pub(super) flow: Flow,
+    /// Response on success.
+    pub(super) success: Success,
+    /// HTTP status of errors that the caller caused.
+    pub(super) refusal: u16,
+    /// Meaning of those errors of Cognito that mean different things for different operations.
+    pub(super) errors: Meanings,
+    /// Limits that apply in addition to the address limit.
+    pub(super) limit: Limit,
+    /// Responses that must not reveal whether a user exists.
+    pub(super) hides: Hides,
+    /// Outcomes that end the browser's session.
+    pub(super) ends_session: EndsSession,
 }
 
-/// What a caller shows to be let in.
+/// Credential that the caller has to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Credential {
-    /// Nothing, or what is in the body.
+pub(super) enum Credential {
+    /// None, or one in the body.
     None,
-    /// The user's access token.
+    /// The user's access token, with any scope.
+    AnyToken,
+    /// The user's access token, with the scope `aws.cognito.signin.user.admin`.
     Token,
-    /// That, or the member `session` of a sign-in that is not over yet; not both.
+    /// Either the same as [`Self::Token`], or the member `session` of a sign-in that is not finished. Not both.
     TokenOrSession,
 }
 
 /// A member of a body.
 #[derive(Debug)]
-pub struct Field {
-    /// Its name.
-    pub name: &'static str,
-    /// Whether it has to be there.
-    pub need: Need,
-    /// Where it goes, and so what it has to be.
-    pub place: Place,
+pub(super) struct Field {
+    /// Name of the member.
+    pub(super) name: &'static str,
+    /// Condition under which the member is required.
+    pub(super) need: Need,
+    /// Use of the member, which also determines its type.
+    pub(super) target: Target,
     /// One line of documentation.
-    pub about: &'static str,
+    pub(super) about: &'static str,
 }
 
-/// Whether a member has to be there. An empty one is not there.
+/// Condition under which a member is required. An empty member counts as absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    /// Always.
+pub(super) enum Need {
+    /// Always required.
     Yes,
-    /// Never.
+    /// Optional.
     No,
-    /// Unless this one is.
+    /// Required unless this other member is present.
     Unless(&'static str),
-    /// It or another name of the user.
+    /// One of several names of the user, of which one is required.
     User,
-    /// It or another one of this kind.
+    /// One of several members, of which any one is required.
     Any,
 }
 
-/// Where a member goes.
+/// Use of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// It is a name of the user; `SignUp` also gets it as this attribute.
+pub(super) enum Target {
+    /// Name of the user. If the row sets attributes, the member also becomes this attribute.
     User(Option<&'static str>),
-    /// This member of the call.
+    /// Member of the call with this name.
     Member(&'static str),
-    /// This parameter: `AuthParameters` or `ChallengeResponses`, whichever the operation has.
+    /// Parameter with this name, in `AuthParameters` or `ChallengeResponses`.
     Parameter(&'static str),
-    /// A map of texts, all of which are parameters.
+    /// Map of strings, all of which are parameters.
     Parameters,
-    /// This attribute of the user.
+    /// Attribute of the user with this name.
     Attribute(&'static str),
-    /// A map of texts, all of which are attributes, if they are on the list of allowed ones.
-    Attributes,
-    /// The settings of a second factor, which are this member of the call.
+    /// Map of strings, all of which are attributes of the user. Allowed are these names and those that the operator
+    /// lists (`--account-attributes`).
+    Attributes(&'static [&'static str]),
+    /// Settings of a second factor, which become this member of the call.
     Factor(&'static str),
-    /// A map of texts for Lambdas, of which the allowed ones are passed on.
+    /// Map of strings for Lambda triggers. Keys that are not allowed are dropped.
     Metadata,
-    /// The way to sign in.
+    /// Name of the sign-in flow; without it, the flow is a password.
     AuthFlow,
-    /// The flow of the row knows.
+    /// Refresh token, read by the row's [`Flow`]. If the body has none, the token in the session's cookie is used.
+    RefreshToken,
+    /// Read by the row's [`Flow`].
     Flow,
 }
 
-/// What a member looks like.
+/// JSON type of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// A text.
+pub(super) enum Shape {
+    /// A string.
     Text,
-    /// A map of texts.
+    /// An object of strings.
     Texts,
-    /// `enabled`, and `preferred` or not.
+    /// An object with the booleans `enabled` and, optionally, `preferred`.
     Factor,
 }
 
-impl Place {
-    /// What a member that goes there looks like.
-    pub fn shape(self) -> Shape {
+impl Target {
+    /// JSON type of a member with this target.
+    pub(super) fn shape(self) -> Shape {
         match self {
-            Self::Parameters | Self::Attributes | Self::Metadata => Shape::Texts,
+            Self::Parameters | Self::Attributes(_) | Self::Metadata => Shape::Texts,
             Self::Factor(_) => Shape::Factor,
-            _ => Shape::Text,
+            Self::User(_)
+            | Self::Member(_)
+            | Self::Parameter(_)
+            | Self::Attribute(_)
+            | Self::AuthFlow
+            | Self::RefreshToken
+            | Self::Flow => Shape::Text,
         }
     }
 }
 
-/// How Cognito is asked.
+/// Handler of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// One call.
+pub(super) enum Flow {
+    /// One call of Cognito.
     Plain,
-    /// One call at a time for a token, which goes on when its caller has gone (`refresh.rs`).
+    /// One call at a time for each refresh token; it continues when the client disconnects (`session.rs`).
     Refresh,
-    /// `GlobalSignOut`, `RevokeToken`, or both (`logout.rs`).
+    /// `GlobalSignOut`, `RevokeToken`, or both (`session.rs`).
     Logout,
-    /// A change, and then what the profile has become (`profile.rs`).
+    /// A change, followed by a call that reads the changed profile (`own_account.rs`).
     Update,
-    /// A secret, and how an authenticator gets it (`totp.rs`).
+    /// A secret for an authenticator app, and its `otpauth` URL (`own_account.rs`).
     Totp,
-    /// The state, and then the exchange of a code (`oauth.rs`). Only with `--hosted-ui-domain`.
+    /// Checks the state and exchanges a code (`oauth.rs`). Only with `--hosted-ui-domain`.
     Oauth,
 }
 
-/// The answer when all went well.
+/// Response on success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Success {
+pub(super) enum Success {
     /// 200 with this message.
     Message(&'static str),
-    /// 201 with this message, and who it was.
+    /// 201 with this message, the new user's `sub`, and the destination of the code.
     Registered(&'static str),
-    /// Tokens, or a challenge on the way to them.
+    /// Tokens, or the next challenge of the sign-in.
     Tokens,
-    /// 200 with this message, and how far it reaches.
+    /// 200 with this message, and the scope of the sign-out.
     LoggedOut(&'static str),
-    /// 200 with this message, and where a code was sent.
+    /// 200 with this message, and the destination of the code.
     Sent(&'static str),
-    /// Who the user is.
+    /// The user's profile.
     Profile,
-    /// A secret for an authenticator.
+    /// A secret for an authenticator app.
     Totp,
-    /// 200 with this message, and the session to go on with.
+    /// 200 with this message, and the session to continue with.
     TotpVerified(&'static str),
 }
 
-/// What a request is counted against, beside its address.
+/// Limits that apply in addition to the address limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// Nothing.
+pub(super) enum Limit {
+    /// None.
     Address,
-    /// The user, as something that could be guessed.
+    /// An attempt at a password or a code of the user.
     Guess,
-    /// The user, as somebody who gets mail.
+    /// The first step of a sign-in: an attempt, and a message if the flow sends one. If it succeeds, the name belongs
+    /// to the user whom Cognito identifies.
+    SignIn,
+    /// A later step of a sign-in: an attempt, and a message if the client selects a factor that sends one. Success says
+    /// nothing about the name, because the session, and not the name, identifies the user.
+    Challenge,
+    /// A message to the user.
     Send,
-    /// The same, if one of these attributes is set: Cognito sends a code to it.
-    SendIf(&'static [&'static str]),
+    /// A message to the user and to each new address, if the request sets an address: Cognito sends a code to it.
+    SendToNewAddress,
 }
 
-/// What must not tell whether a user exists.
+/// Responses that must not reveal whether a user exists. "Hidden" failures look the same, and take the same time,
+/// whether the user exists or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hides {
-    /// Nothing does.
+pub(super) enum Hides {
+    /// None.
     Nothing,
-    /// Failures.
+    /// Failures, and challenges that Cognito sends before the client has proved anything.
     Failures,
-    /// Any answer: failures look like successes.
+    /// All responses: failures look like successes.
     All,
+    /// All responses, but only with `--account-hide-users`: refusals of the sign-up look like successes, too.
+    SignUp,
 }
 
-/// Ways to sign in that `login` passes on, beside a password.
-pub const AUTH_FLOWS: [&str; 3] = ["USER_SRP_AUTH", "USER_AUTH", "CUSTOM_AUTH"];
+/// Outcomes that end the browser's session, so that its cookies are deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EndsSession {
+    /// None.
+    Never,
+    /// Success.
+    OnSuccess,
+    /// Success, and any error that shows that the tokens in the cookies cannot be signed out.
+    OnSuccessOrDeadToken,
+}
 
-const fn text(name: &'static str, need: Need, place: Place, about: &'static str) -> Field {
-    Field { name, need, place, about }
+/// Sign-in flows that `login` accepts, besides a password.
+pub(super) const AUTH_FLOWS: [&str; 3] = ["USER_SRP_AUTH", "USER_AUTH", "CUSTOM_AUTH"];
+
+const fn text(name: &'static str, need: Need, target: Target, about: &'static str) -> Field {
+    Field { name, need, target, about }
 }
 
 const METADATA: Field = text(
     "clientMetadata",
     Need::No,
-    Place::Metadata,
-    "For the pool's Lambdas. Keys that are not allowed are dropped (`--client-metadata-keys`).",
+    Target::Metadata,
+    "For the pool's Lambda triggers. Keys that are not allowed (`--client-metadata-keys`) are dropped.",
 );
 
 /// All operations.
-pub fn rows() -> impl Iterator<Item = &'static Row> {
+pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
     entry::ROWS.iter().chain(own::ROWS)
 }
 
 impl Row {
-    /// The rows of a path below the prefix.
-    pub fn of(path: &str) -> impl Iterator<Item = &'static Self> {
-        rows().filter(move |row| row.path == path)
-    }
-
-    /// Whether a request with this method is for this row, path aside.
-    pub fn takes(&self, method: &Method) -> bool {
+    /// `true` if the request's method selects this row.
+    pub(super) fn takes(&self, method: &Method) -> bool {
         self.method == method || self.method == Method::GET && method == Method::HEAD
     }
 
-    /// What has to be in the body, in words: `email, password, and name are required`.
-    pub fn requirement(&self) -> String {
+    /// `true` if the operation exists only with `--hosted-ui-domain`.
+    pub(super) fn needs_hosted_ui(&self) -> bool {
+        self.flow == Flow::Oauth
+    }
+
+    /// `true` if the session's refresh token in a cookie can take the place of the one in the body.
+    pub(super) fn takes_refresh_token(&self) -> bool {
+        self.fields.iter().any(|field| field.target == Target::RefreshToken)
+    }
+
+    /// `true` if the operation sets attributes of the user.
+    pub(super) fn sets_attributes(&self) -> bool {
+        self.fields.iter().any(|field| matches!(field.target, Target::Attributes(_)))
+    }
+
+    /// Required members in words: `email, password, and name are required`.
+    pub(super) fn requirement(&self) -> String {
         let names: Vec<_> = self
             .fields
             .iter()
@@ -240,17 +291,17 @@ impl Row {
         }
     }
 
-    /// Whether a request may come without a body.
-    pub fn needs_body(&self) -> bool {
+    /// `true` if a request without a body is always an error.
+    pub(super) fn needs_body(&self) -> bool {
         self.fields.iter().any(|field| field.need != Need::No)
     }
 }
 
-/// The row of a route: `PATCH /me`, or `/login` for what is posted.
+/// Returns the row of a route such as `PATCH /me`; the method is POST if there is none.
 #[cfg(test)]
 pub(super) fn row(route: &str) -> &'static Row {
     let (method, path) = route.split_once(' ').unwrap_or(("POST", route));
-    Row::of(path).find(|row| row.method == *method).unwrap()
+    rows().find(|row| row.path == path && row.method == *method).unwrap()
 }
 
 #[cfg(test)]
@@ -272,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_paths_are_taken_once() {
+    fn names_and_routes_are_unique() {
         for (index, row) in rows().enumerate() {
             let path = row.path.replace('/', "-");
             assert!(format!("-{}", row.name).ends_with(&path), "{}", row.name);
@@ -281,7 +332,7 @@ mod tests {
             assert!(rows().skip(index + 1).all(differs), "{}", row.name);
             for (index, field) in row.fields.iter().enumerate() {
                 assert!(row.fields.iter().skip(index + 1).all(|other| other.name != field.name), "{}", field.name);
-                if field.place == Place::Parameters {
+                if field.target == Target::Parameters {
                     assert!(row.operation.parameters().is_some(), "{}", row.name);
                 }
             }
@@ -290,6 +341,13 @@ mod tests {
                     || row.credential != Credential::None
                     || row.fields.iter().any(|f| f.need == Need::User)
             );
+        }
+    }
+
+    #[test]
+    fn an_access_token_that_cognito_gets_has_the_scope() {
+        for row in rows().filter(|row| row.operation.takes_access_token() && row.flow != Flow::Logout) {
+            assert!(matches!(row.credential, Credential::Token | Credential::TokenOrSession), "{}", row.name);
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Tokens that were verified before: bounded in number and bytes, and never trusted for longer than their key.
+//! Cache of verified tokens, limited in number and bytes. A token is served only while its key is in the pool's key
+//! set.
 //!
-//! The key is the SHA-256 of the whole token, so two tokens that differ anywhere are two entries. An entry is
-//! only half the answer: whoever takes one out judges `exp` and policy again.
+//! Entries are keyed by the SHA-256 of the whole token, so two tokens that differ anywhere are two entries. A cached
+//! token has a valid signature, but nothing more: the caller has to check `exp` and the policy again for each request.
 
 use std::sync::Arc;
 
@@ -10,59 +11,59 @@ use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::claims::Claims;
+use super::token::claims::Claims;
 use crate::jwks::VerifyingKey;
 use crate::metrics::TokenCacheMetrics;
 use crate::user_pool::PoolIndex;
 
-/// What is known of a verified token.
+/// Verified token.
 #[derive(Debug)]
-pub struct Verified {
-    /// What it says.
-    pub claims: Claims,
-    /// The pool that signed it.
-    pub pool: PoolIndex,
-    /// The version of that pool's rules under which it was verified.
-    pub stamp: PoolStamp,
-    /// The key it was verified with.
-    pub key: Arc<VerifyingKey>,
+pub(crate) struct Verified {
+    /// Claims that later steps of a check read.
+    pub(crate) claims: Claims,
+    /// Pool that issued the token.
+    pub(crate) pool: PoolIndex,
+    /// Version of that pool's rules when the token was verified.
+    pub(crate) stamp: PoolStamp,
+    /// Key that verified the signature.
+    pub(crate) key: Arc<VerifyingKey>,
 }
 
-/// Tells versions of a pool apart: one whose issuers, clients, token use or kept claims have changed has another one.
-/// No two pools of a process share one.
-pub type PoolStamp = u64;
+/// Version of a pool's rules. It changes when issuers, clients, token use or kept claims change. No two pools of a
+/// process have the same version.
+pub(crate) type PoolStamp = u64;
 
-/// SHA-256 of a token.
-pub type TokenDigest = [u8; 32];
+/// SHA-256 of a complete token, signature included.
+pub(crate) type TokenDigest = [u8; 32];
 
-/// The cache. With a bound of 0 it keeps nothing.
+/// Cache of verified tokens. If one of its limits is 0, it stores nothing.
 #[derive(Debug)]
 pub struct TokenCache {
     entries: Option<Cache<TokenDigest, Arc<Verified>>>,
     metrics: TokenCacheMetrics,
 }
 
-/// Bytes of an entry beside its claims: the entry itself, its key, and the cache's books. Measured by
+/// Bytes of an entry in addition to its claims: the entry itself, its key, and the cache's own data. Measured with
 /// `cargo bench --bench footprint`, which fills the cache.
 const ENTRY_BYTES: usize = 512;
 
 impl TokenCache {
-    /// A cache of at most `capacity` tokens and about `max_bytes` bytes.
+    /// Creates a cache of at most `capacity` tokens and about `max_bytes` bytes.
     ///
-    /// One weigher enforces both: each entry weighs its bytes, but at least the share of the bytes that one of
-    /// `capacity` entries has.
+    /// One weigher enforces both limits: the weight of an entry is its size in bytes, but at least
+    /// `max_bytes / capacity`.
     pub fn new(capacity: u64, max_bytes: u64, metrics: TokenCacheMetrics) -> Self {
-        let share = max_bytes.checked_div(capacity).filter(|_| max_bytes > 0);
-        let entries = share.map(|share| {
-            let share = u32::try_from(share.max(1)).unwrap_or(u32::MAX);
+        let least_weight = max_bytes.checked_div(capacity).filter(|_| max_bytes > 0);
+        let entries = least_weight.map(|weight| {
+            let least_weight = u32::try_from(weight.max(1)).unwrap_or(u32::MAX);
             let evictions = metrics.evictions.clone();
             Cache::builder()
                 .max_capacity(max_bytes)
                 .weigher(move |_: &TokenDigest, verified: &Arc<Verified>| {
-                    u32::try_from(ENTRY_BYTES + verified.claims.heap_bytes()).unwrap_or(u32::MAX).max(share)
+                    u32::try_from(ENTRY_BYTES + verified.claims.heap_bytes()).unwrap_or(u32::MAX).max(least_weight)
                 })
-                // The default policy keeps what was asked for often, and so would keep a generation of expired
-                // tokens and admit no new ones.
+                // The default policy (TinyLFU) prefers entries that were read often: it would keep expired tokens and
+                // not admit new ones.
                 .eviction_policy(EvictionPolicy::lru())
                 .eviction_listener(move |_, _, cause| {
                     if cause == RemovalCause::Size {
@@ -74,21 +75,21 @@ impl TokenCache {
         Self { entries, metrics }
     }
 
-    /// The digest under which `token` is kept.
-    pub fn digest(token: &str) -> TokenDigest {
+    /// Computes the digest of `token`.
+    pub(crate) fn digest(token: &str) -> TokenDigest {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
         bytes
     }
 
-    /// What is known of the token, unless its key has left the pool since, or the pool is no longer what it was:
-    /// `stamps` are those of the pools in force.
-    pub fn get(&self, digest: &TokenDigest, stamps: &[PoolStamp]) -> Option<Arc<Verified>> {
+    /// Returns the token if it is cached, its key is still in the pool's key set, and the pool's rules have not
+    /// changed. `stamps` are the versions in effect, by [`PoolIndex`].
+    pub(crate) fn get(&self, digest: &TokenDigest, stamps: &[PoolStamp]) -> Option<Arc<Verified>> {
         let entries = self.entries.as_ref()?;
         let found = entries.get(digest);
-        let stands =
+        let is_valid =
             |verified: &Verified| verified.key.is_current() && stamps.get(verified.pool) == Some(&verified.stamp);
-        if found.as_ref().is_some_and(|verified| !stands(verified)) {
+        if found.as_ref().is_some_and(|verified| !is_valid(verified)) {
             entries.invalidate(digest);
             self.metrics.misses.inc();
             return None;
@@ -100,22 +101,22 @@ impl TokenCache {
         found
     }
 
-    /// Keeps a verified token.
-    pub fn insert(&self, digest: TokenDigest, verified: Arc<Verified>) {
+    /// Adds a verified token.
+    pub(crate) fn insert(&self, digest: TokenDigest, verified: Arc<Verified>) {
         if let Some(entries) = &self.entries {
             entries.insert(digest, verified);
         }
     }
 
-    /// Forgets a token: it has expired.
-    pub fn remove(&self, digest: &TokenDigest) {
+    /// Removes a token, for example because it has expired.
+    pub(crate) fn remove(&self, digest: &TokenDigest) {
         if let Some(entries) = &self.entries {
             entries.invalidate(digest);
         }
     }
 
-    /// How many tokens are kept; exact once pending work is done, which this does.
-    pub fn entry_count(&self) -> u64 {
+    /// Number of cached tokens. Runs the cache's pending tasks first, so that the number is exact.
+    pub(crate) fn entry_count(&self) -> u64 {
         self.entries.as_ref().map_or(0, |entries| {
             entries.run_pending_tasks();
             entries.entry_count()
@@ -145,8 +146,8 @@ mod tests {
         TokenCache::digest(&number.to_string())
     }
 
-    /// How many of 20,000 distinct tokens stay.
-    fn stay(capacity: u64, max_bytes: u64, sub: &str) -> u64 {
+    /// Returns how many of 20,000 distinct tokens a cache keeps.
+    fn kept(capacity: u64, max_bytes: u64, sub: &str) -> u64 {
         let (cache, verified) = (cache(capacity, max_bytes), verified(sub));
         for number in 0..20_000 {
             cache.insert(digest(number), Arc::clone(&verified));
@@ -158,21 +159,21 @@ mod tests {
 
     #[test]
     fn both_bounds_hold() {
-        assert_eq!(stay(1000, 64 << 20, "s"), 1000);
-        assert_eq!(stay(30_000, 64 << 20, "s"), 20_000);
-        let bytes = stay(30_000, 1 << 20, "s");
+        assert_eq!(kept(1000, 64 << 20, "s"), 1000);
+        assert_eq!(kept(30_000, 64 << 20, "s"), 20_000);
+        let bytes = kept(30_000, 1 << 20, "s");
         assert!((1000..=2048).contains(&bytes), "{bytes} tokens in 1 MiB");
-        let long = stay(30_000, 1 << 20, &"s".repeat(4000));
+        let long = kept(30_000, 1 << 20, &"s".repeat(4000));
         assert!((200..=262).contains(&long), "{long} long tokens in 1 MiB");
-        assert_eq!((stay(0, 1 << 20, "s"), stay(1000, 0, "s")), (0, 0));
+        assert_eq!((kept(0, 1 << 20, "s"), kept(1000, 0, "s")), (0, 0));
     }
 
     #[test]
-    fn the_oldest_make_room_for_the_newest() {
+    fn the_least_recently_used_tokens_are_evicted() {
         let (cache, verified) = (cache(100, 1 << 20), verified("s"));
         for number in 0..1000 {
             cache.insert(digest(number), Arc::clone(&verified));
-            cache.entry_count(); // does the pending work, so that the order is exact
+            cache.entry_count(); // runs pending tasks, so that the order is exact
         }
         assert!(cache.get(&digest(999), &[7]).is_some());
         assert!(cache.get(&digest(0), &[7]).is_none());
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_a_pool_that_has_changed_is_not_served() {
+    fn tokens_of_a_changed_pool_are_not_served() {
         for stamps in [&[8][..], &[], &[8, 7]] {
             let cache = cache(100, 1 << 20);
             cache.insert(digest(1), verified("s"));

@@ -1,162 +1,208 @@
-//! Every reason a request can be refused for, and what each fixes: metric label, status, challenge, text.
+//! All reasons for denying a request, with the metric label, status, challenge and text of each.
 //!
-//! A closed list: nothing a caller sends ever becomes a reason, and no reason repeats what a caller sent.
-//! The table in the README is compared with this one by a test.
+//! The list is closed: a caller cannot add a reason, and no text repeats what a caller sent. A test compares the table
+//! in the README with this one.
 
 use std::str::FromStr;
 
-/// Why a request is refused.
-///
-/// The order is the order of the checks, up to the ones that cannot be placed in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Denial {
-    /// The check carries no HTTP request, or one whose host can be read in more than one way while a route names hosts.
-    NoHttpRequest,
-    /// The route names a policy that is not configured.
-    UnknownPolicy,
-    /// The path is not in plain form, and a policy depends on it.
-    UnsafePath,
-    /// No `Authorization`, an empty one, or another scheme.
-    MissingCredential,
-    /// More than one credential, the same one twice included.
-    MultipleCredentials,
-    /// The token is longer than [`MAX_TOKEN_BYTES`](super::token::MAX_TOKEN_BYTES).
-    TokenTooLarge,
-    /// Not one compact JWS, or a claim of the wrong type.
-    MalformedToken,
-    /// `alg` is not exactly `RS256`.
-    UnsupportedAlgorithm,
-    /// `crit` or `b64` in the header.
-    UnsupportedHeader,
-    /// No `kid` in the header.
-    MissingKid,
-    /// `iss` is none of the configured issuers.
-    UnknownIssuer,
-    /// `token_use` is not accepted here.
-    WrongTokenUse,
-    /// A required claim is absent.
-    MissingClaim,
-    /// `client_id` or `aud` is none of the accepted app clients.
-    WrongClient,
-    /// `exp` has passed.
-    Expired,
-    /// `nbf` has not come.
-    NotYetValid,
-    /// A key set fetched just now lacks the `kid`.
-    UnknownKid,
-    /// The signature is not the key's.
-    BadSignature,
-    /// The token lacks a scope that the policy asks for.
-    InsufficientScope,
-    /// The caller is in none of the groups that the policy asks for.
-    InsufficientGroup,
-    /// The token is not of the kind, or does not carry a claim as, the policy asks for.
-    ClaimMismatch,
-    /// The caller has to sign in again, or in a stronger way (RFC 9470).
-    AuthTooOld,
-    /// A page of another site may have made a browser send its session cookie.
-    CrossSite,
-    /// What upstream would have to be told does not fit into its headers.
-    IdentityTooLarge,
-    /// The pool's keys cannot be had, so that nothing can be said about the token.
-    KeysUnavailable,
-}
-
-/// What goes into `WWW-Authenticate` beside the realm (RFC 6750 section 3).
+/// Parameters of `WWW-Authenticate` in addition to the realm (RFC 6750 section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Challenge {
-    /// No `WWW-Authenticate` at all: another credential would not help.
+    /// The header is not sent, because another credential would not help.
     None,
-    /// The realm alone: no credential was sent (RFC 6750 section 3.1, last paragraph).
+    /// None, because the request has no credential (RFC 6750 section 3.1, last paragraph).
     Realm,
-    /// The realm with `error` and `error_description`.
+    /// `error` and `error_description`.
     Error,
-    /// The same, and the scopes that are needed (RFC 6750 section 3.1, `insufficient_scope`).
+    /// `error`, `error_description`, and the required scopes (RFC 6750 section 3.1, `insufficient_scope`).
     Scope,
-    /// The same, and the sign-in that is needed (RFC 9470 section 3).
+    /// `error`, `error_description`, and the required sign-in (RFC 9470 section 3).
     StepUp,
 }
 
-/// Parameters of `WWW-Authenticate` that depend on the policy. All can stand in a quoted-string as they are.
+/// Parameters of `WWW-Authenticate` that depend on the policy. None contains characters that need escaping in a
+/// quoted-string.
 #[derive(Debug, Default)]
-pub struct ChallengeDetails {
-    /// The scopes that are needed, with spaces between (RFC 6750 section 3).
-    pub scope: Box<str>,
-    /// Most seconds since a sign-in (RFC 9470 section 3).
-    pub max_age: Option<i64>,
-    /// Values of `acr` that are good enough, with spaces between (RFC 9470 section 3).
-    pub acr_values: Box<str>,
-    /// Where the resource describes itself (RFC 9728 section 5.1).
-    pub resource_metadata: Option<Box<str>>,
+pub(crate) struct ChallengeDetails {
+    /// Required scopes, separated by spaces (RFC 6750 section 3).
+    pub(crate) scope: Box<str>,
+    /// Longest accepted time since the sign-in, in seconds (RFC 9470 section 3).
+    pub(crate) max_age: Option<i64>,
+    /// Accepted values of `acr`, separated by spaces (RFC 9470 section 3).
+    pub(crate) acr_values: Box<str>,
+    /// URL of the protected resource metadata (RFC 9728 section 5.1).
+    pub(crate) resource_metadata: Option<Box<str>>,
 }
 
-/// A row of the table of denials.
+/// Row of the table of denials: the properties of one denial.
 struct Row {
     reason: &'static str,
     status: u16,
     error: &'static str,
     challenge: Challenge,
     message: &'static str,
+    fault: Fault,
+    precedes_policy: bool,
+}
+
+impl Row {
+    const fn new(reason: &'static str, status: u16, error: &'static str, message: &'static str) -> Self {
+        let (challenge, fault, precedes_policy) = (Challenge::None, Fault::Caller, false);
+        Self { reason, status, error, challenge, message, fault, precedes_policy }
+    }
+
+    /// 401 for a token that fails a check (RFC 6750 section 3.1, `invalid_token`).
+    const fn bad_token(reason: &'static str, message: &'static str) -> Self {
+        Self::new(reason, 401, "invalid_token", message).challenge(Challenge::Error)
+    }
+
+    /// 403: another credential would not help.
+    const fn forbidden(reason: &'static str, message: &'static str) -> Self {
+        Self::new(reason, 403, "access_denied", message)
+    }
+
+    /// 503: the service cannot decide at the moment.
+    const fn unavailable(reason: &'static str, message: &'static str) -> Self {
+        Self { fault: Fault::Service, ..Self::new(reason, 503, "temporarily_unavailable", message) }
+    }
+
+    const fn challenge(self, challenge: Challenge) -> Self {
+        Self { challenge, ..self }
+    }
+
+    /// Marks a denial that is decided before the request has a policy.
+    const fn before_policy(self) -> Self {
+        Self { precedes_policy: true, ..self }
+    }
+}
+
+macro_rules! denials {
+    ($($(#[$doc:meta])* $name:ident = $row:expr;)*) => {
+        /// Reason for denying a request.
+        ///
+        /// Denials are in the order of the checks, except those that have no place in that order.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Denial {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Denial {
+            /// Every denial, in the order of the checks.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            fn row(self) -> &'static Row {
+                match self {
+                    $(Self::$name => const { &$row },)*
+                }
+            }
+        }
+    };
+}
+
+denials! {
+    /// The check carries no HTTP request, or one whose host can be read in more than one way while a route names hosts.
+    NoHttpRequest = Row::forbidden(
+        "no_http_request",
+        "The authorization check carried no HTTP request, or one with more than one host.",
+    )
+    .before_policy();
+    /// The route names a policy that is not configured.
+    UnknownPolicy = Row::forbidden("unknown_policy", "This route names a policy that does not exist.").before_policy();
+    /// The path can be read in more than one way, and the choice of the policy depends on it.
+    UnsafePath = Row::forbidden("unsafe_path", "The path can be read in more than one way.").before_policy();
+    /// `Authorization` is absent, empty or has another scheme than Bearer.
+    MissingCredential = Row::new("missing_credential", 401, "missing_token", "A Bearer token is required.")
+        .challenge(Challenge::Realm);
+    /// The request has more than one credential; the same one twice counts as two.
+    MultipleCredentials = Row::new("multiple_credentials", 401, "invalid_request", "More than one credential was sent.")
+        .challenge(Challenge::Error);
+    /// The token is longer than 16 KiB (`token::MAX_TOKEN_BYTES`).
+    TokenTooLarge = Row::bad_token("token_too_large", "The token is too large.");
+    /// The token is not a compact JWS, or a claim has the wrong type.
+    MalformedToken = Row::bad_token("malformed_token", "The token is malformed.");
+    /// `alg` is not exactly `RS256`.
+    UnsupportedAlgorithm = Row::bad_token("unsupported_algorithm", "The token is not signed with RS256.");
+    /// The header has `crit` or `b64`.
+    UnsupportedHeader = Row::bad_token("unsupported_header", "The token asks for a JWS extension that is not supported.");
+    /// The header has no `kid`.
+    MissingKid = Row::bad_token("missing_kid", "The token does not name its key.");
+    /// `iss` is not a configured issuer.
+    UnknownIssuer = Row::bad_token("unknown_issuer", "The token is from an unknown issuer.");
+    /// `token_use` is not an accepted kind of token.
+    WrongTokenUse = Row::bad_token("wrong_token_use", "This kind of token is not accepted here.");
+    /// A required claim is absent.
+    MissingClaim = Row::bad_token("missing_claim", "The token lacks a required claim.");
+    /// `client_id` or `aud` is not an accepted app client.
+    WrongClient = Row::bad_token("wrong_client", "The token was issued to another app client.");
+    /// `exp` has passed.
+    Expired = Row::bad_token("expired", "The token has expired.");
+    /// `nbf` is in the future.
+    NotYetValid = Row::bad_token("not_yet_valid", "The token is not valid yet.");
+    /// The `kid` is not in a key set that was just fetched.
+    UnknownKid = Row::bad_token("unknown_kid", "The token is signed with an unknown key.");
+    /// The signature does not match the token and the key.
+    BadSignature = Row::bad_token("bad_signature", "The signature of the token is not valid.");
+    /// The token lacks a scope that the policy requires.
+    InsufficientScope = Row::new("insufficient_scope", 403, "insufficient_scope", "The token lacks a scope that is needed here.")
+        .challenge(Challenge::Scope);
+    /// The caller is in none of the groups that the policy requires.
+    InsufficientGroup = Row::forbidden("insufficient_group", "The user is not in a group that may do this.");
+    /// The policy requires another kind of token, or another value of a claim.
+    ClaimMismatch = Row::forbidden("claim_mismatch", "The token is not meant for this.");
+    /// The policy requires a more recent or a stronger sign-in (RFC 9470).
+    AuthTooOld = Row::new(
+        "auth_too_old",
+        401,
+        "insufficient_user_authentication",
+        "A more recent or a stronger sign-in is needed here.",
+    )
+    .challenge(Challenge::StepUp);
+    /// The request has a session cookie and may have been caused by a page of another site.
+    CrossSite = Row::forbidden("cross_site", "This request may come from another site's page.");
+    /// The identity headers would exceed their limit.
+    IdentityTooLarge = Row::forbidden("identity_too_large", "The token carries more than can be passed on.");
+    /// The token cannot be verified, because the pool's keys are not available.
+    KeysUnavailable = Row::unavailable("keys_unavailable", "The token cannot be verified at the moment.");
+}
+
+/// Party that has to act on a denial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The caller, by sending another credential or another request.
+    Caller,
+    /// The operator of this service. The check is counted as `error`.
+    Service,
 }
 
 impl Denial {
-    /// Every denial.
-    pub const ALL: [Self; 25] = [
-        Self::NoHttpRequest,
-        Self::UnknownPolicy,
-        Self::UnsafePath,
-        Self::MissingCredential,
-        Self::MultipleCredentials,
-        Self::TokenTooLarge,
-        Self::MalformedToken,
-        Self::UnsupportedAlgorithm,
-        Self::UnsupportedHeader,
-        Self::MissingKid,
-        Self::UnknownIssuer,
-        Self::WrongTokenUse,
-        Self::MissingClaim,
-        Self::WrongClient,
-        Self::Expired,
-        Self::NotYetValid,
-        Self::UnknownKid,
-        Self::BadSignature,
-        Self::InsufficientScope,
-        Self::InsufficientGroup,
-        Self::ClaimMismatch,
-        Self::AuthTooOld,
-        Self::CrossSite,
-        Self::IdentityTooLarge,
-        Self::KeysUnavailable,
-    ];
-
-    /// The word for it: metric label, `reason` in metadata and body.
+    /// Value of the metric label `reason`, and of `reason` in the metadata and the body.
     pub fn reason(self) -> &'static str {
         self.row().reason
     }
 
-    /// HTTP status of the answer.
+    /// HTTP status of the response: 401, 403 or 503.
     pub fn status(self) -> u16 {
         self.row().status
     }
 
-    /// `error` in the body and, where there is one, in the challenge.
+    /// Value of `error` in the body and in the challenge, if there is one.
     pub fn error(self) -> &'static str {
         self.row().error
     }
 
-    /// Which challenge the answer carries.
+    /// Kind of challenge in the response.
     pub fn challenge(self) -> Challenge {
         self.row().challenge
     }
 
-    /// A sentence for the caller: `message` in the body, `error_description` in the challenge.
+    /// Explanation for the caller: `message` in the body, `error_description` in the challenge.
     pub fn message(self) -> &'static str {
         self.row().message
     }
 
-    /// `WWW-Authenticate` (RFC 6750 section 3, RFC 9470 section 3, RFC 9728 section 5.1), if the answer carries one. Every
-    /// text in it is ours or the operator's, and of characters that need no escaping.
-    pub fn www_authenticate(self, realm: &Realm, details: Option<&ChallengeDetails>) -> Option<String> {
+    /// Value of `WWW-Authenticate` (RFC 6750 section 3, RFC 9470 section 3, RFC 9728 section 5.1), if the response has
+    /// one. All its texts come from this program or its configuration, and none needs escaping.
+    pub(crate) fn www_authenticate(self, realm: &Realm, details: Option<&ChallengeDetails>) -> Option<String> {
         let mut challenge = format!("Bearer realm=\"{}\"", realm.as_str());
         let mut add = |name: &str, value: &str| {
             if !value.is_empty() {
@@ -185,102 +231,24 @@ impl Denial {
         Some(challenge)
     }
 
-    /// Whether the failure is ours and not the caller's; such a check is counted as `error`.
-    pub fn is_ours(self) -> bool {
-        self.status() >= 500
+    /// Party that has to act on this denial.
+    pub fn fault(self) -> Fault {
+        self.row().fault
     }
 
-    fn row(self) -> &'static Row {
-        const fn bad_token(reason: &'static str, message: &'static str) -> Row {
-            Row { reason, status: 401, error: "invalid_token", challenge: Challenge::Error, message }
-        }
-        const fn forbidden(reason: &'static str, message: &'static str) -> Row {
-            Row { reason, status: 403, error: "access_denied", challenge: Challenge::None, message }
-        }
-        match self {
-            Self::NoHttpRequest => {
-                const {
-                    &forbidden(
-                        "no_http_request",
-                        "The authorization check carried no HTTP request, or one with more than one host.",
-                    )
-                }
-            }
-            Self::UnknownPolicy => {
-                const { &forbidden("unknown_policy", "This route names a policy that does not exist.") }
-            }
-            Self::UnsafePath => const { &forbidden("unsafe_path", "The path can be read in more than one way.") },
-            Self::MissingCredential => &Row {
-                reason: "missing_credential",
-                status: 401,
-                error: "missing_token",
-                challenge: Challenge::Realm,
-                message: "A Bearer token is required.",
-            },
-            Self::MultipleCredentials => &Row {
-                reason: "multiple_credentials",
-                status: 401,
-                error: "invalid_request",
-                challenge: Challenge::Error,
-                message: "More than one credential was sent.",
-            },
-            Self::TokenTooLarge => const { &bad_token("token_too_large", "The token is too large.") },
-            Self::MalformedToken => const { &bad_token("malformed_token", "The token is malformed.") },
-            Self::UnsupportedAlgorithm => {
-                const { &bad_token("unsupported_algorithm", "The token is not signed with RS256.") }
-            }
-            Self::UnsupportedHeader => {
-                const { &bad_token("unsupported_header", "The token asks for a JWS extension that is not supported.") }
-            }
-            Self::MissingKid => const { &bad_token("missing_kid", "The token does not name its key.") },
-            Self::UnknownIssuer => const { &bad_token("unknown_issuer", "The token is from an unknown issuer.") },
-            Self::WrongTokenUse => const { &bad_token("wrong_token_use", "This kind of token is not accepted here.") },
-            Self::MissingClaim => const { &bad_token("missing_claim", "The token lacks a required claim.") },
-            Self::WrongClient => const { &bad_token("wrong_client", "The token was issued to another app client.") },
-            Self::Expired => const { &bad_token("expired", "The token has expired.") },
-            Self::NotYetValid => const { &bad_token("not_yet_valid", "The token is not valid yet.") },
-            Self::UnknownKid => const { &bad_token("unknown_kid", "The token is signed with an unknown key.") },
-            Self::BadSignature => const { &bad_token("bad_signature", "The signature of the token is not valid.") },
-            Self::InsufficientScope => &Row {
-                reason: "insufficient_scope",
-                status: 403,
-                error: "insufficient_scope",
-                challenge: Challenge::Scope,
-                message: "The token lacks a scope that is needed here.",
-            },
-            Self::InsufficientGroup => {
-                const { &forbidden("insufficient_group", "The user is not in a group that may do this.") }
-            }
-            Self::ClaimMismatch => const { &forbidden("claim_mismatch", "The token is not meant for this.") },
-            Self::AuthTooOld => &Row {
-                reason: "auth_too_old",
-                status: 401,
-                error: "insufficient_user_authentication",
-                challenge: Challenge::StepUp,
-                message: "A more recent or a stronger sign-in is needed here.",
-            },
-            Self::CrossSite => const { &forbidden("cross_site", "This request may come from another site's page.") },
-            Self::IdentityTooLarge => {
-                const { &forbidden("identity_too_large", "The token carries more than can be passed on.") }
-            }
-            Self::KeysUnavailable => &Row {
-                reason: "keys_unavailable",
-                status: 503,
-                error: "temporarily_unavailable",
-                challenge: Challenge::None,
-                message: "The token cannot be verified at the moment.",
-            },
-        }
+    /// `true` if this denial is decided before the request has a policy.
+    pub(crate) fn precedes_policy(self) -> bool {
+        self.row().precedes_policy
     }
 }
 
-/// `realm` of a challenge: a text that can stand in a quoted-string as it is (RFC 9110 section 5.6.4).
+/// `realm` of a challenge: 1 to 128 characters that need no escaping in a quoted-string (RFC 9110 section 5.6.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Realm(Box<str>);
 
 impl Realm {
-    /// The text.
-    pub fn as_str(&self) -> &str {
+    /// Text without quotes.
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -304,15 +272,15 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn every_denial_has_its_own_row() {
+    fn denials_are_unique_ordered_and_well_formed() {
         let reasons: HashSet<_> = Denial::ALL.iter().map(|d| d.reason()).collect();
         assert_eq!(reasons.len(), Denial::ALL.len());
         assert!(Denial::ALL.is_sorted(), "in the order of the checks");
-        for denial in Denial::ALL {
+        for &denial in Denial::ALL {
             assert!([401, 403, 503].contains(&denial.status()), "{denial:?}");
             let has_challenge = denial.status() == 401 || denial == Denial::InsufficientScope;
             assert_eq!(denial.challenge() != Challenge::None, has_challenge, "{denial:?}");
-            // Stands in a quoted-string (RFC 9110 section 5.6.4) and in JSON as it is.
+            // The message is written unescaped into a quoted-string (RFC 9110 section 5.6.4).
             assert!(
                 denial.message().bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\'),
                 "{denial:?}"

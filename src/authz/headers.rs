@@ -1,25 +1,27 @@
-//! The headers that upstream may believe: which names are ours, and what a client may not send under them.
+//! Identity headers: their names, and the changes to the headers of a request that is forwarded.
 //!
-//! A header that any policy can set is ours for every request: it is overwritten or removed whenever a request passes,
-//! also on a public route. Start from [`OwnedHeaders`].
+//! The upstream must be able to trust an identity header. A header that any policy can set is therefore owned for every
+//! request: when a request is forwarded, also on a public route, the header is overwritten or removed. See
+//! [`OwnedHeaders`].
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
-use super::extra_claims::WantedIndex;
 use super::request::{Header, is_token};
+use super::token::claims::WantedIndex;
 use crate::field_value::trim_text;
 use crate::session_cookie;
 
-/// Number of headers that are always ours.
-pub const STANDARD: usize = 7;
+/// Number of headers that every configuration owns.
+pub(crate) const STANDARD: usize = 7;
 
-/// What follows the prefix, in the order of [`HeaderIndex`].
+/// Names of these headers without the prefix, in the order of [`HeaderIndex`].
 const SUFFIXES: [&str; STANDARD] = ["sub", "username", "client-id", "token-use", "scope", "groups", "email"];
 
-/// Start of every header that is always ours (`--header-prefix`): `[a-z][a-z0-9-]*-`, and none of Envoy's own.
+/// Prefix of the standard identity headers (`--header-prefix`): `[a-z][a-z0-9-]*-`, at most 64 characters. Must not overlap
+/// with a prefix of Envoy's own headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderPrefix(Box<str>);
 
@@ -27,13 +29,13 @@ impl FromStr for HeaderPrefix {
     type Err = HeaderPrefixError;
 
     fn from_str(text: &str) -> Result<Self, HeaderPrefixError> {
-        let shaped = text.ends_with('-')
+        let is_valid = text.ends_with('-')
             && text.starts_with(|c: char| c.is_ascii_lowercase())
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if !shaped || text.len() > 64 {
+        if !is_valid || text.len() > 64 {
             return Err(HeaderPrefixError::Shape);
         }
-        // Both ways round: `x-` would own all of Envoy's headers.
+        // Checked in both directions, because `x-` would own all of Envoy's headers.
         if ENVOYS.iter().any(|envoys| text.starts_with(envoys) || envoys.starts_with(text)) {
             return Err(HeaderPrefixError::Envoys);
         }
@@ -47,21 +49,21 @@ impl fmt::Display for HeaderPrefix {
     }
 }
 
-/// What is wrong with a prefix.
+/// Error in a header prefix.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum HeaderPrefixError {
-    /// Not of the shape.
+    /// Not of the required form.
     #[error("not lower-case letters, digits and dashes that begin with a letter and end with a dash (at most 64)")]
     Shape,
-    /// Would take over headers that Envoy sets.
+    /// Overlaps with headers that Envoy sets.
     #[error("takes over headers of Envoy's (x-envoy-, x-forwarded-)")]
     Envoys,
 }
 
-/// Beginnings of headers that Envoy sets.
+/// Prefixes of headers that Envoy sets.
 pub(crate) const ENVOYS: [&str; 2] = ["x-envoy-", "x-forwarded-"];
 
-/// Headers that frame a message, carry a credential, or are somebody else's to set.
+/// Headers that a policy must not set: they frame a message, carry a credential, or are set by another component.
 pub(crate) const RESERVED: [&str; 24] = [
     "authorization",
     "connection",
@@ -89,18 +91,18 @@ pub(crate) const RESERVED: [&str; 24] = [
     "x-request-id",
 ];
 
-/// Name of a header that the policy file sets: a token (RFC 9110 section 5.6.2) in lower case, without `_`, and none that is
-/// somebody else's.
+/// Name of a header that the policy file sets: a token (RFC 9110 section 5.6.2) in lower case, without `_` and `.`, at most
+/// 128 characters, and not reserved.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HeaderName(Box<str>);
 
-/// What is wrong with a header's name.
+/// Error in a header name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum HeaderNameError {
-    /// Not a header name.
+    /// Not of the required form.
     #[error("not a header name in lower-case letters, digits and dashes (at most 128)")]
     Shape,
-    /// Taken.
+    /// Reserved: one of [`RESERVED`], or with a prefix of Envoy's own headers.
     #[error("a header that is not ours to set")]
     Reserved,
 }
@@ -121,127 +123,135 @@ impl FromStr for HeaderName {
 }
 
 impl HeaderName {
-    /// The name.
-    pub fn as_str(&self) -> &str {
+    /// Name as text.
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Position of a header among [`OwnedHeaders`].
-pub type HeaderIndex = usize;
+/// Index of a header in [`OwnedHeaders`].
+pub(crate) type HeaderIndex = usize;
 
-/// A claim that upstream gets in a header.
+/// Header with the value of one claim.
 #[derive(Clone, Debug)]
-pub struct ClaimHeader {
-    /// The claim.
-    pub claim: WantedIndex,
-    /// How a list is written.
-    pub list: ListEncoding,
+pub(crate) struct ClaimHeader {
+    /// Claim to write.
+    pub(crate) claim: WantedIndex,
+    /// Encoding of a claim that is a list.
+    pub(crate) list: ListEncoding,
 }
 
-/// How a list is written into headers.
+/// Encoding of a list in headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ListEncoding {
-    /// In one header, with commas between the members.
+pub(crate) enum ListEncoding {
+    /// One header, with members separated by commas.
     #[default]
     Comma,
-    /// In one header, as JSON.
+    /// One header, as JSON.
     Json,
-    /// In one header for each member; whoever handles the request may join them with commas (RFC 9110 section 5.3).
+    /// One header for each member. Any recipient may join them with commas (RFC 9110 section 5.3).
     Repeated,
 }
 
-/// Every header that is ours: the standard ones, those of claims, that of all claims, and those of policies, in this order.
+/// Headers that only this service may set, in this order: the standard ones, those with one claim each, the one with all
+/// claims, and those of policies.
 #[derive(Clone, Debug)]
 pub struct OwnedHeaders {
     prefix: HeaderPrefix,
     names: Vec<Box<str>>,
     claims: Vec<ClaimHeader>,
     whole_claims: Option<HeaderIndex>,
-    /// The names that are not under the prefix, spelled in the one way in which all spellings meet.
-    elsewhere: HashMap<Box<str>, HeaderIndex>,
+    /// Normalized names (see [`normalized`]) of the headers that do not have the prefix.
+    without_prefix: HashMap<Box<str>, HeaderIndex>,
     hides_sessions: bool,
 }
 
-/// What is done to a header of a request that passes.
+/// Change to a header of a request that is forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mutation<'m> {
-    /// Set it, instead of whatever the client has sent.
+pub(crate) enum Mutation<'m> {
+    /// Sets a header (name, value); replaces all values from the client.
     Set(&'m str, &'m str),
-    /// Add another value to what has been set.
+    /// Adds a value to a header that was set (name, value).
     Append(&'m str, &'m str),
-    /// Remove it.
+    /// Removes a header.
     Remove(&'m str),
 }
 
 impl OwnedHeaders {
-    /// The standard headers under `prefix`.
-    pub fn new(prefix: HeaderPrefix) -> Self {
+    /// Creates the list with the standard headers only.
+    pub(crate) fn new(prefix: HeaderPrefix) -> Self {
         let names = SUFFIXES.iter().map(|suffix| format!("{prefix}{suffix}").into()).collect();
-        Self { prefix, names, claims: Vec::new(), whole_claims: None, elsewhere: HashMap::new(), hides_sessions: false }
+        Self {
+            prefix,
+            names,
+            claims: Vec::new(),
+            whole_claims: None,
+            without_prefix: HashMap::new(),
+            hides_sessions: false,
+        }
     }
 
-    /// Takes the cookies of browser sessions out of what upstream gets.
-    pub fn hide_sessions(&mut self) {
+    /// Removes session cookies from requests that are forwarded.
+    pub(crate) fn hide_sessions(&mut self) {
         self.hides_sessions = true;
     }
 
-    /// Takes over another header for a claim. To be called before [`add`](Self::add).
-    pub fn add_claim(&mut self, name: &HeaderName, header: ClaimHeader) {
+    /// Adds a header for a claim. Must be called before [`add`](Self::add) and [`add_whole_claims`](Self::add_whole_claims).
+    pub(crate) fn add_claim(&mut self, name: &HeaderName, header: ClaimHeader) {
         self.add(name);
         self.claims.push(header);
     }
 
-    /// Takes over another header for all claims. To be called before [`add`](Self::add).
-    pub fn add_whole_claims(&mut self, name: &HeaderName) {
+    /// Adds a header for all claims. Must be called before [`add`](Self::add).
+    pub(crate) fn add_whole_claims(&mut self, name: &HeaderName) {
         self.whole_claims = Some(self.add(name));
     }
 
-    /// Takes over another header, unless it is ours already.
-    pub fn add(&mut self, name: &HeaderName) -> HeaderIndex {
+    /// Adds a header, unless it is owned already, and returns its index.
+    pub(crate) fn add(&mut self, name: &HeaderName) -> HeaderIndex {
         let name = name.as_str();
         if let Some(known) = self.position(name) {
             return known;
         }
         let index = self.names.len();
         self.names.push(name.into());
-        if !self.is_under_prefix(name.as_bytes()) {
-            self.elsewhere.insert(spelling(name.as_bytes()), index);
+        if !self.has_prefix(name.as_bytes()) {
+            self.without_prefix.insert(normalized(name.as_bytes()), index);
         }
         index
     }
 
-    /// Where a name stands, if it is ours.
-    pub fn position(&self, name: &str) -> Option<HeaderIndex> {
+    /// Returns the index of an owned header.
+    pub(crate) fn position(&self, name: &str) -> Option<HeaderIndex> {
         self.names.iter().position(|known| **known == *name)
     }
 
-    /// Every name, in the order of [`HeaderIndex`].
-    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+    /// Names of all owned headers, in the order of [`HeaderIndex`].
+    pub(crate) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.names.iter().map(|name| &**name)
     }
 
-    /// The headers of claims, and where they stand.
+    /// Headers for one claim each, with their indexes.
     pub(super) fn claims(&self) -> impl Iterator<Item = (HeaderIndex, &ClaimHeader)> {
         (STANDARD..).zip(&self.claims)
     }
 
-    /// Where the header of all claims stands.
+    /// Index of the header for all claims.
     pub(super) fn whole_claims(&self) -> Option<HeaderIndex> {
         self.whole_claims
     }
 
-    /// Whether upstream could take `name` for a header of ours although it is none: another spelling of one, or another
-    /// name under the prefix.
-    pub fn is_lookalike(&self, name: &[u8]) -> bool {
-        let is_ours = || self.names.iter().any(|ours| ours.as_bytes().eq_ignore_ascii_case(name));
-        if self.is_under_prefix(name) {
-            return !is_ours();
+    /// `true` if `name` is not owned, but the upstream could take it for an owned header: another spelling of one, or
+    /// another name with the prefix.
+    pub(crate) fn is_lookalike(&self, name: &[u8]) -> bool {
+        let is_owned = || self.names.iter().any(|ours| ours.as_bytes().eq_ignore_ascii_case(name));
+        if self.has_prefix(name) {
+            return !is_owned();
         }
-        !self.elsewhere.is_empty() && self.elsewhere.contains_key(&spelling(name)) && !is_ours()
+        !self.without_prefix.is_empty() && self.without_prefix.contains_key(&normalized(name)) && !is_owned()
     }
 
-    fn is_under_prefix(&self, name: &[u8]) -> bool {
+    fn has_prefix(&self, name: &[u8]) -> bool {
         let prefix = self.prefix.0.as_bytes();
         name.len() >= prefix.len()
             && prefix.iter().zip(name).all(|(ours, theirs)| match theirs {
@@ -250,12 +260,14 @@ impl OwnedHeaders {
             })
     }
 
-    /// What is done to the headers of a request: each of ours is set to its values or removed, lookalikes among what
-    /// the request carries are removed, and so is the credential if upstream is not to have it; of `Cookie` remains what
-    /// is no session. No name is both set and removed: Envoy removes last.
+    /// Calls `out` with each change to the headers of a `request`:
+    /// - Each owned header is set to its `values`, which are in the order of [`HeaderIndex`], or removed.
+    /// - Lookalikes in the request are removed.
+    /// - `Authorization` is removed if `removes_authorization` is set.
+    /// - Session cookies are removed from `Cookie`, if [`hide_sessions`](Self::hide_sessions) was called.
     ///
-    /// `values` are in the order of [`HeaderIndex`].
-    pub fn mutate<'m>(
+    /// No name is both set and removed, because Envoy removes after it has set.
+    pub(crate) fn mutate<'m>(
         &self,
         values: impl Iterator<Item = (HeaderIndex, &'m str)>,
         removes_authorization: bool,
@@ -281,7 +293,7 @@ impl OwnedHeaders {
         }
         let mut removed = HashSet::new();
         for header in request.iter().filter(|header| self.is_lookalike(header.name)) {
-            // Each once, without regard to case, as Envoy compares names. A name that is no text is none to Envoy.
+            // Each name once; Envoy compares names without regard to case. Envoy has no names that are not text.
             if let Ok(name) = std::str::from_utf8(header.name)
                 && removed.insert(name.to_ascii_lowercase())
             {
@@ -291,7 +303,7 @@ impl OwnedHeaders {
     }
 }
 
-/// Leaves of the `Cookie` headers what is no session, or nothing.
+/// Removes session cookies from the `Cookie` headers, and the header if nothing is left.
 fn hide_session_cookies(request: &[Header<'_>], out: &mut impl FnMut(Mutation<'_>)) {
     let cookies =
         || request.iter().filter(|header| header.name.eq_ignore_ascii_case(b"cookie")).map(|header| header.value);
@@ -301,8 +313,8 @@ fn hide_session_cookies(request: &[Header<'_>], out: &mut impl FnMut(Mutation<'_
     let rest = cookies().map(|value| session_cookie::cut(value).map_or(Cow::Borrowed(value), Cow::Owned));
     let rest: Vec<_> = rest.filter(|rest| !rest.is_empty()).collect();
     let rest = rest.join(&b"; "[..]);
-    // An answer holds values as text (`HeaderValue.value`; Envoy 1.40 does not read `raw_value`, and cannot decode text that
-    // is not UTF-8). A cookie that is no text is left out, so that the others stay as they are.
+    // A value in an answer must be UTF-8: Envoy 1.40 reads `HeaderValue.value`, not `raw_value`, and cannot decode other
+    // text. Cookies that are not UTF-8 are removed, so that the others can stay unchanged.
     let texts = rest.split(|byte| *byte == b';').filter_map(|pair| std::str::from_utf8(pair).ok());
     match trim_text(&texts.collect::<Vec<_>>().join(";")) {
         "" => out(Mutation::Remove("cookie")),
@@ -310,8 +322,8 @@ fn hide_session_cookies(request: &[Header<'_>], out: &mut impl FnMut(Mutation<'_
     }
 }
 
-/// A name as CGI-like applications read it: `X_Auth.Sub` and `x-auth-sub` are the same.
-fn spelling(name: &[u8]) -> Box<str> {
+/// Normalizes a name as CGI-like applications do: `X_Auth.Sub` and `x-auth-sub` become the same.
+fn normalized(name: &[u8]) -> Box<str> {
     let letter = |byte: &u8| match byte {
         b'_' | b'.' => '-',
         other => char::from(other.to_ascii_lowercase()),
@@ -324,7 +336,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prefixes() {
+    fn header_prefixes_are_validated() {
         for good in ["x-auth-", "a-", "x-jwt-claim-", "x9-"] {
             assert!(good.parse::<HeaderPrefix>().is_ok(), "{good}");
         }
@@ -337,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_headers() {
+    fn header_names_are_validated() {
         for good in ["x-tenant", "tenant", "x-auth-tenant", "x9"] {
             assert!(good.parse::<HeaderName>().is_ok(), "{good}");
         }
@@ -359,10 +371,10 @@ mod tests {
     }
 
     #[test]
-    fn lookalikes_are_known() {
+    fn lookalikes_are_recognized() {
         let headers = OwnedHeaders::new("x-auth-".parse().unwrap());
-        for ours in ["x-auth-sub", "X-Auth-Sub", "x-auth-client-id"] {
-            assert!(!headers.is_lookalike(ours.as_bytes()), "{ours}");
+        for owned in ["x-auth-sub", "X-Auth-Sub", "x-auth-client-id"] {
+            assert!(!headers.is_lookalike(owned.as_bytes()), "{owned}");
         }
         for lookalike in [
             "x_auth_sub",
@@ -398,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_ours_is_set_or_removed() {
+    fn each_owned_header_is_set_or_removed() {
         let headers = with_more();
         let sent = ["tenant_id", "TENANT_ID", "x-tier", "cookie", "x-auth-role"];
         let sent: Vec<_> = sent.iter().map(|name| Header { name: name.as_bytes(), value: b"forged" }).collect();
@@ -441,15 +453,15 @@ mod tests {
                 removed.push(name.to_owned());
             }
         });
-        assert_eq!(removed.split_off(STANDARD), names[..16_000], "in the order in which they came");
+        assert_eq!(removed.split_off(STANDARD), names[..16_000], "in the order of the request");
     }
 
     #[test]
-    fn an_applications_own_cookies_stay_as_they_are() {
+    fn cookies_of_the_application_stay_unchanged() {
         let mut headers = OwnedHeaders::new("x-auth-".parse().unwrap());
         headers.hide_sessions();
         for (lines, expected) in [
-            // Cookies that are no text cannot be written into an answer; the others stay byte for byte.
+            // Cookies that are not UTF-8 cannot be encoded in an answer; the others stay byte for byte.
             (&[&b"a=1; __Host-access_token=t; b=\xe9; c=\xc3\xa9"[..]][..], Some("a=1; c=é")),
             (&[b"b=\xff", b"__Host-access_token=t; a=\"x, y\"", b"c=3"], Some("a=\"x, y\"; c=3")),
             (&[b"b=\xff; __Host-access_token=t"], None),
@@ -467,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_do_not_reach_upstream() {
+    fn session_cookies_do_not_reach_the_upstream() {
         let mut headers = OwnedHeaders::new("x-auth-".parse().unwrap());
         let of_cookies = |headers: &OwnedHeaders, values: &[&str]| {
             let sent: Vec<_> = values.iter().map(|value| Header { name: b"Cookie", value: value.as_bytes() }).collect();
@@ -479,7 +491,7 @@ mod tests {
             });
             done
         };
-        assert!(of_cookies(&headers, &["__Host-access_token=a"]).is_empty(), "not asked to");
+        assert!(of_cookies(&headers, &["__Host-access_token=a"]).is_empty(), "sessions are not hidden");
         headers.hide_sessions();
         for (values, expected) in [
             (&["a=1; __Host-access_token=x; b=2; __Host-refresh_token=y"][..], &["a=1; b=2"][..]),

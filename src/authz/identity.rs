@@ -1,50 +1,50 @@
-//! What upstream may know of a caller: claims become headers, and which headers are ours.
+//! Encodes claims as the values of identity headers.
 //!
-//! A header of ours reaches upstream with our value or not at all. That is why every name under the prefix is
-//! owned, also the ones that have no value this time, and also in the spellings that some servers read as the
-//! same name (`_` and `.` for `-`, CGI's old confusion).
+//! An identity header reaches the upstream with a value from this module or not at all; [`OwnedHeaders`] removes all other
+//! headers with such a name, also in the spellings that CGI-like servers read as the same name (`_` and `.` for `-`).
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use serde_json::Value;
 
-use super::claims::Claims;
 use super::denial::Denial;
 use super::headers::{HeaderIndex, ListEncoding, OwnedHeaders};
+use super::token::claims::Claims;
 
-/// All values together may have this many bytes, encoded; one more is [`Denial::IdentityTooLarge`].
-pub const MAX_IDENTITY_BYTES: usize = 16 * 1024;
+/// Maximum length of all encoded values together, in bytes. If they are longer, the request is denied
+/// ([`Denial::IdentityTooLarge`]).
+pub(crate) const MAX_IDENTITY_BYTES: usize = 16 * 1024;
 
-/// Who calls, as far as headers are made of it.
+/// Caller of a request with a token.
 #[derive(Clone, Copy)]
-pub struct Caller<'c> {
-    /// What their token says.
-    pub claims: &'c Claims,
-    /// The token: its payload *is* the base64url of its claims (RFC 7515 section 7.1).
-    pub token: &'c str,
+pub(crate) struct Caller<'c> {
+    /// Claims of the token.
+    pub(crate) claims: &'c Claims,
+    /// Token. Its payload is the base64url of its claims (RFC 7515 section 7.1).
+    pub(crate) token: &'c str,
 }
 
-/// The values of our headers for one request, encoded.
+/// Encoded values of the identity headers of one request.
 ///
-/// Percent-encoded (RFC 3986 section 2.1, over UTF-8) are bytes outside 0x20 to 0x7E, `%`, spaces at an edge, and
-/// in lists the comma. Decoding a value, or splitting a list and decoding its members, gives back the claim. JSON is
-/// not encoded once more: characters outside 0x20 to 0x7E are written `\u00e9` in it.
+/// Values are percent-encoded (RFC 3986 section 2.1, over UTF-8): bytes outside 0x20 to 0x7E, `%`, leading and trailing
+/// spaces, and commas in members of lists. Decoding a value, or splitting a list and decoding its members, returns the
+/// claim. JSON is not percent-encoded; it contains characters outside 0x20 to 0x7E as escapes such as `\u00e9`.
 ///
-/// It has no `Debug`: who somebody is does not belong into a log.
+/// Not `Debug`, because the values identify a user and must not be logged.
 #[derive(Default)]
-pub struct Identity {
+pub(crate) struct Identity {
     text: String,
-    /// In the order of [`HeaderIndex`].
+    /// Ranges in `text`, in the order of [`HeaderIndex`].
     values: Vec<(HeaderIndex, Range<usize>)>,
 }
 
 impl Identity {
-    /// What upstream is told about a caller, or about nobody, and what the policy adds.
+    /// Encodes the claims of a caller, if there is one, and the values that the policy sets.
     ///
     /// # Errors
-    /// [`Denial::IdentityTooLarge`]: a header is never cut or left out to make it fit.
-    pub fn new(
+    /// [`Denial::IdentityTooLarge`]. No value is cut or omitted to fit the limit.
+    pub(crate) fn new(
         headers: &OwnedHeaders,
         caller: Option<Caller<'_>>,
         of_policy: &[(HeaderIndex, Box<str>)],
@@ -70,7 +70,7 @@ impl Identity {
         if identity.text.len() > MAX_IDENTITY_BYTES { Err(Denial::IdentityTooLarge) } else { Ok(identity) }
     }
 
-    /// The headers that every configuration has, in the order of [`OwnedHeaders::new`].
+    /// Adds the standard headers, in the order of [`OwnedHeaders::new`].
     fn standard(&mut self, claims: &Claims) {
         let single = [
             Some(claims.sub()),
@@ -90,7 +90,7 @@ impl Identity {
         }
     }
 
-    /// A claim of any type: text as it is, numbers and booleans as in JSON, objects as JSON, lists as `list` says.
+    /// Adds a claim of any type. Numbers, booleans and objects are written as JSON; a list as `list` specifies.
     fn claim(&mut self, index: HeaderIndex, value: &Value, list: ListEncoding) {
         match (value, list) {
             (Value::Array(members), ListEncoding::Comma) => {
@@ -98,7 +98,7 @@ impl Identity {
                 self.put(index, |out| encode_list(out, members.iter().map(|member| &**member)));
             }
             (Value::Array(members), ListEncoding::Repeated) => {
-                // As members of a list, which they may become.
+                // Encoded as members of a list, because a recipient may join them to one.
                 for member in members {
                     self.put(index, |out| encode(out, &as_text(member), b','));
                 }
@@ -108,7 +108,7 @@ impl Identity {
         }
     }
 
-    /// Adds a value; an empty one counts as none.
+    /// Adds a value, unless it is empty.
     pub(crate) fn put(&mut self, index: HeaderIndex, write: impl FnOnce(&mut String)) {
         let start = self.text.len();
         write(&mut self.text);
@@ -117,13 +117,13 @@ impl Identity {
         }
     }
 
-    /// The values, in the order of [`HeaderIndex`]; a header may have several, or none.
-    pub fn values(&self) -> impl Iterator<Item = (HeaderIndex, &str)> {
+    /// Values, in the order of [`HeaderIndex`]. A header can have several values, or none.
+    pub(crate) fn values(&self) -> impl Iterator<Item = (HeaderIndex, &str)> {
         self.values.iter().filter_map(|(index, range)| Some((*index, self.text.get(range.clone())?)))
     }
 }
 
-/// A claim as a text: what is none, as JSON. `null` is no text at all.
+/// Returns a claim as text. `null` becomes empty, other types JSON.
 fn as_text(value: &Value) -> Cow<'_, str> {
     match value {
         Value::Null => Cow::Borrowed(""),
@@ -135,7 +135,7 @@ fn as_text(value: &Value) -> Cow<'_, str> {
     }
 }
 
-/// JSON in which characters that a header cannot carry are escaped (RFC 8259 section 7).
+/// Serializes JSON, with escapes for characters that a header cannot contain (RFC 8259 section 7).
 fn ascii_json(value: &Value) -> String {
     let json = value.to_string();
     if json.bytes().all(|b| matches!(b, b' '..=b'~')) {
@@ -146,14 +146,14 @@ fn ascii_json(value: &Value) -> String {
         if matches!(c, ' '..='~') {
             escaped.push(c);
         } else {
-            // JSON escapes what is below 0x20 itself, so this only stands inside texts.
+            // Only within texts: the JSON has no other characters outside ASCII, and has escaped those below 0x20.
             escaped.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
         }
     }
     escaped
 }
 
-/// Appends the members, with commas and no spaces between. An empty member cannot be told from none; Cognito has none.
+/// Appends the members, separated by commas without spaces. Omits empty members, which would be ambiguous; Cognito has none.
 fn encode_list<'m>(out: &mut String, members: impl Iterator<Item = &'m str>) {
     for (position, member) in members.filter(|member| !member.is_empty()).enumerate() {
         if position > 0 {
@@ -163,7 +163,7 @@ fn encode_list<'m>(out: &mut String, members: impl Iterator<Item = &'m str>) {
     }
 }
 
-/// Appends `value`, with `also` encoded beside what always is.
+/// Appends `value`, percent-encoded. `also` is a byte to encode in addition to the usual ones.
 fn encode(out: &mut String, value: &str, also: u8) {
     let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'%' && byte != also;
     let at_edge = value.starts_with(' ') || value.ends_with(' ');
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn values_survive_a_header() {
+    fn values_are_encoded() {
         for (value, encoded) in [
             ("", ""),
             ("plain ~!@#$^&*()", "plain ~!@#$^&*()"),
@@ -237,7 +237,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_gives_back_the_value(value in any::<String>(), members in prop::collection::vec("[^\u{0}]{1,8}", 1..5)) {
+        fn decoding_returns_the_value(value in any::<String>(), members in prop::collection::vec("[^\u{0}]{1,8}", 1..5)) {
             let encoded = one(&value);
             prop_assert!(encoded.bytes().all(|b| (0x20..=0x7e).contains(&b)));
             prop_assert_eq!(encoded.trim(), &encoded);
@@ -248,13 +248,13 @@ mod tests {
         }
     }
 
-    use crate::authz::extra_claims::{ClaimPath, WantedClaims};
     use crate::authz::headers::ClaimHeader;
+    use crate::authz::token::claims::{ClaimPath, WantedClaims};
     use crate::authz::token::tests::claims_with;
     use crate::table::{codes, table};
     use serde_json::json;
 
-    /// The values of a header that carries the claim `c`.
+    /// Returns the values of a header for the claim `c`.
     fn values_of(claim: &Value, list: ListEncoding) -> Vec<String> {
         let mut wanted = WantedClaims::default();
         let index = wanted.want(ClaimPath::new(["c"]).unwrap());
@@ -267,9 +267,9 @@ mod tests {
         identity.values().filter(|(index, _)| *index == position).map(|(_, value)| value.to_owned()).collect()
     }
 
-    /// The table of `docs/policy.md`: a claim as JSON, and the values of its header for each `list`. `–` is no header.
+    /// Reads the table in `docs/policy.md`: a claim as JSON, and its header values for each `list`; `–` stands for no header.
     #[test]
-    fn claims_are_written_by_their_type() {
+    fn claims_are_encoded_by_type() {
         let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/policy.md")).unwrap();
         let rows = table(&page, "### How claims are written");
         assert!(rows.len() >= 13, "{rows:?}");
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn all_claims_are_the_tokens_own_payload() {
+    fn the_header_for_all_claims_is_the_payload_of_the_token() {
         let mut headers = OwnedHeaders::new("x-auth-".parse().unwrap());
         headers.add_whole_claims(&"x-claims".parse().unwrap());
         let claims = claims_with(&json!({}), &WantedClaims::default());
@@ -316,7 +316,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn json_in_a_header_is_the_claim(value in any_json()) {
+        fn json_in_a_header_parses_as_the_claim(value in any_json()) {
             let header = ascii_json(&value);
             prop_assert!(header.bytes().all(|b| (0x20..=0x7e).contains(&b)));
             prop_assert_eq!(serde_json::from_str::<Value>(&header).unwrap(), value);

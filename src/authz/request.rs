@@ -1,42 +1,42 @@
-//! What of a request a decision may depend on.
+//! Parts of a request that a decision may depend on.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
-/// A request, borrowed from the bytes that brought it. Nothing in it is believed; all of it is the caller's.
+/// Request, borrowed from the message that contained it. All fields except `policy` are under the caller's control.
 #[derive(Default)]
 pub struct RequestContext<'r> {
-    /// The policy that Envoy's route names (context extension `policy`).
-    pub policy: Option<&'r [u8]>,
-    /// The method.
-    pub method: &'r [u8],
-    /// The target: path and query, as Envoy routes on it.
-    pub path: &'r [u8],
-    /// `:authority`, or `Host`.
-    pub host: &'r [u8],
-    /// The request's headers, in no particular order and in any case.
-    pub headers: Vec<Header<'r>>,
+    /// Name of a policy, set by Envoy's route (context extension `policy`).
+    pub(crate) policy: Option<&'r [u8]>,
+    /// HTTP method, case-sensitive.
+    pub(crate) method: &'r [u8],
+    /// Path and query, as Envoy uses them for routing.
+    pub(crate) path: &'r [u8],
+    /// Value of `:authority` or `Host`.
+    pub(crate) host: &'r [u8],
+    /// Headers, in any order. Names can be in upper or lower case.
+    pub(crate) headers: Vec<Header<'r>>,
 }
 
-/// A header of a request. Values are bytes: HTTP does not promise text (RFC 9110 section 5.5).
+/// Header of a request. The value is bytes, because HTTP allows values that are not text (RFC 9110 section 5.5).
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Header<'r> {
-    /// The name.
-    pub name: &'r [u8],
-    /// The value.
-    pub value: &'r [u8],
+pub(crate) struct Header<'r> {
+    /// Field name, in any case.
+    pub(crate) name: &'r [u8],
+    /// Field value, not decoded.
+    pub(crate) value: &'r [u8],
 }
 
 impl fmt::Debug for Header<'_> {
-    /// Without the value: one of the headers holds the token.
+    /// Omits the value, which can be a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Header").field("name", &String::from_utf8_lossy(self.name)).finish_non_exhaustive()
     }
 }
 
 impl<'r> RequestContext<'r> {
-    /// The values of the headers called `name` in any case.
-    pub fn header_values(&self, name: &str) -> impl Iterator<Item = &'r [u8]> {
+    /// Values of all headers called `name`, compared without regard to case.
+    pub(crate) fn header_values(&self, name: &str) -> impl Iterator<Item = &'r [u8]> {
         self.headers
             .iter()
             .filter(move |header| header.name.eq_ignore_ascii_case(name.as_bytes()))
@@ -47,7 +47,7 @@ impl<'r> RequestContext<'r> {
     ///
     /// Envoy joins two `Host` lines with a comma, and an application may take either for the host. An IPv6 address has
     /// many spellings, and a route names one of them (RFC 5952).
-    pub fn has_plain_host(&self) -> bool {
+    pub(crate) fn has_plain_host(&self) -> bool {
         let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte);
         let address = self.host.strip_prefix(b"[").and_then(|rest| rest.split(|byte| *byte == b']').next());
         let is_canonical = |address: &[u8]| {
@@ -60,10 +60,10 @@ impl<'r> RequestContext<'r> {
             && named.all(|named| named.eq_ignore_ascii_case(self.host))
     }
 
-    /// Whether this is what a browser sends before a request to another origin (CORS preflight, Fetch standard section
-    /// 4.8): `OPTIONS` with one `Origin` and one `Access-Control-Request-Method`, and without credentials, which a
-    /// browser never sends with it.
-    pub fn is_cors_preflight(&self) -> bool {
+    /// `true` for a CORS preflight request, which a browser sends before a request to another origin (Fetch standard
+    /// section 4.8): `OPTIONS` with one `Origin`, one `Access-Control-Request-Method` and no credentials. Browsers
+    /// never send credentials with a preflight.
+    pub(crate) fn is_cors_preflight(&self) -> bool {
         let one = |name| {
             let mut values = self.header_values(name);
             values.next().filter(|value| !value.is_empty() && values.next().is_none())
@@ -77,8 +77,8 @@ impl<'r> RequestContext<'r> {
     }
 }
 
-/// `token` of RFC 9110 section 5.6.2.
-pub fn is_token(text: &[u8]) -> bool {
+/// `true` if `text` is a `token` (RFC 9110 section 5.6.2).
+pub(crate) fn is_token(text: &[u8]) -> bool {
     let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !text.is_empty() && text.iter().all(is_tchar)
 }
@@ -118,24 +118,24 @@ mod tests {
     }
 
     #[test]
-    fn a_preflight_is_told_from_what_looks_like_one() {
+    fn only_well_formed_preflights_are_recognized() {
         let origin = ("origin", "https://app.example");
-        let asks = ("access-control-request-method", "DELETE");
+        let requested = ("access-control-request-method", "DELETE");
         for (method, headers, expected) in [
-            ("OPTIONS", &[origin, asks][..], true),
-            ("OPTIONS", &[("Origin", "null"), asks, ("access-control-request-headers", "authorization")], true),
+            ("OPTIONS", &[origin, requested][..], true),
+            ("OPTIONS", &[("Origin", "null"), requested, ("access-control-request-headers", "authorization")], true),
             ("OPTIONS", &[origin], false),
-            ("OPTIONS", &[asks], false),
-            ("OPTIONS", &[origin, origin, asks], false),
-            ("OPTIONS", &[origin, asks, asks], false),
-            ("OPTIONS", &[("origin", ""), asks], false),
+            ("OPTIONS", &[requested], false),
+            ("OPTIONS", &[origin, origin, requested], false),
+            ("OPTIONS", &[origin, requested, requested], false),
+            ("OPTIONS", &[("origin", ""), requested], false),
             ("OPTIONS", &[origin, ("access-control-request-method", "")], false),
             ("OPTIONS", &[origin, ("access-control-request-method", "A B")], false),
-            ("OPTIONS", &[origin, asks, ("authorization", "Bearer x")], false),
-            ("OPTIONS", &[origin, asks, ("cookie", "a=b")], false),
-            ("options", &[origin, asks], false),
-            ("GET", &[origin, asks], false),
-            ("DELETE", &[origin, asks], false),
+            ("OPTIONS", &[origin, requested, ("authorization", "Bearer x")], false),
+            ("OPTIONS", &[origin, requested, ("cookie", "a=b")], false),
+            ("options", &[origin, requested], false),
+            ("GET", &[origin, requested], false),
+            ("DELETE", &[origin, requested], false),
         ] {
             let header = |(name, value): &(&'static str, &'static str)| Header {
                 name: name.as_bytes(),

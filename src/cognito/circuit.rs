@@ -1,19 +1,21 @@
-//! A circuit breaker: once Cognito has failed often enough in a row, callers are told at once instead of waiting
-//! for the next time-out, until one of them is let through to see whether it is back.
+//! Circuit breaker for calls to Cognito.
+//!
+//! After [`FAILURES`] failures in a row the circuit opens: calls fail at once instead of waiting for a timeout. After
+//! [`PAUSE`] one call is let through as a probe; if Cognito answers it, the circuit closes.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Failures in a row that open it.
+/// Number of consecutive failures that open the circuit.
 const FAILURES: u32 = 10;
-/// How long it stays open before one call is let through.
+/// Time for which the circuit stays open before a probe is let through.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// The breaker.
+/// Circuit breaker, shared by all calls of a client.
 #[derive(Debug, Default)]
-pub struct Circuit {
+pub(super) struct Circuit {
     state: Mutex<State>,
 }
 
@@ -21,20 +23,21 @@ pub struct Circuit {
 struct State {
     failures: u32,
     opened: Option<Instant>,
-    /// One call is out to see whether Cognito is back.
+    /// `true` while a probe is running.
     probing: bool,
 }
 
-/// Leave to call. Dropped without a result (the caller has gone), it says nothing about Cognito.
+/// Permission for one call. If it is dropped without a result, because the caller has gone away, it counts neither as
+/// success nor as failure.
 #[derive(Debug)]
-pub struct Pass<'c> {
+pub(super) struct Pass<'c> {
     circuit: &'c Circuit,
     probe: bool,
 }
 
 impl Circuit {
-    /// Leave to call, or none while the circuit is open.
-    pub fn enter(&self) -> Option<Pass<'_>> {
+    /// Returns permission for one call, or `None` while the circuit is open.
+    pub(super) fn enter(&self) -> Option<Pass<'_>> {
         self.change(|state| match state.opened {
             None => Some(Pass { circuit: self, probe: false }),
             Some(opened) if opened.elapsed() >= PAUSE && !state.probing => {
@@ -51,8 +54,8 @@ impl Circuit {
 }
 
 impl Pass<'_> {
-    /// Cognito has answered, be it with a refusal.
-    pub fn answered(self) {
+    /// Reports that Cognito answered, possibly with an error of its own.
+    pub(super) fn answered(self) {
         let closed = self.circuit.change(|state| {
             state.failures = 0;
             state.opened.take()
@@ -62,8 +65,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Cognito could not be reached, was too slow, or failed.
-    pub fn failed(self) {
+    /// Reports that Cognito could not be reached, timed out, or failed.
+    pub(super) fn failed(self) {
         let opened = self.circuit.change(|state| {
             state.failures = state.failures.saturating_add(1);
             let opens = self.probe || (state.opened.is_none() && state.failures >= FAILURES);
@@ -97,31 +100,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn ten_failures_in_a_row_open_it_and_one_answer_closes_it() {
+    async fn ten_failures_in_a_row_open_the_circuit_and_one_answer_closes_it() {
         let circuit = Circuit::default();
         fail(&circuit, FAILURES - 1);
         circuit.enter().unwrap().answered();
         fail(&circuit, FAILURES - 1);
-        assert!(circuit.enter().is_some(), "not ten in a row");
+        assert!(circuit.enter().is_some(), "fewer than ten in a row");
         fail(&circuit, 1);
         assert!(circuit.enter().is_none());
 
         tokio::time::advance(PAUSE).await;
         let probe = circuit.enter().unwrap();
-        assert!(circuit.enter().is_none(), "one is let through");
+        assert!(circuit.enter().is_none(), "one probe at a time");
         probe.failed();
-        assert!(circuit.enter().is_none(), "open for another while");
+        assert!(circuit.enter().is_none(), "a failed probe opens the circuit again");
 
         tokio::time::advance(PAUSE).await;
         drop(circuit.enter().unwrap());
         circuit.enter().unwrap().answered();
         assert!(circuit.enter().is_some());
         fail(&circuit, FAILURES - 1);
-        assert!(circuit.enter().is_some(), "counting begins anew");
+        assert!(circuit.enter().is_some(), "counting starts again at zero");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_that_were_out_when_it_opened_do_not_keep_it_open() {
+    async fn late_failures_of_earlier_calls_do_not_keep_the_circuit_open() {
         let circuit = Circuit::default();
         let late = circuit.enter().unwrap();
         fail(&circuit, FAILURES);

@@ -1,42 +1,41 @@
-//! Why Cognito did not do what it was asked: told apart by the *name* of the error, because nearly all of them come
-//! with status 400 (AWS JSON 1.1).
+//! Errors of Cognito. They are distinguished by *name*, because nearly all of them have status 400 (AWS JSON 1.1).
 //!
-//! Messages are read once, here, for the few distinctions that names do not make, and are not kept: some of them
-//! repeat what the caller sent. The one exception is what the pool's password policy asks for.
+//! Messages are read only here, for the few distinctions that names do not make, and are not stored, because some of
+//! them repeat the caller's input. The only exception is the message about the pool's password policy.
 
 use serde_json::Value;
 
-/// Why a call brought nothing.
+/// Error of a call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CognitoError {
-    /// Cognito answered with an error that it names.
+    /// Cognito responded with an error that has a known name.
     #[error("Cognito refuses: {:?}", .0.name)]
     Refused(Refusal),
-    /// No answer, or one that says that Cognito itself failed.
+    /// No response, or one that says that Cognito itself failed.
     #[error("Cognito is unavailable: {}", .0.label())]
     Unavailable(Outage),
-    /// An answer that makes no sense: no name, an unknown one, no JSON, too much of it.
+    /// A response that cannot be interpreted: without a name, with an unknown name, not JSON, or too large.
     #[error("Cognito's answer makes no sense")]
     Nonsense,
 }
 
-/// How Cognito is unavailable.
+/// Kind of an outage of Cognito.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outage {
-    /// No connection was established, so nothing was asked.
+    /// No connection was established, so the request was not sent.
     Connect,
-    /// The connection broke before the answer was complete.
+    /// The connection broke before the response was complete.
     Broken,
-    /// No answer in time.
+    /// No response within the time limit.
     Timeout,
-    /// Cognito says that it failed (5xx).
+    /// Cognito reported a failure of its own (5xx).
     Failed,
-    /// It was not even tried.
+    /// The circuit breaker is open, so the request was not sent.
     CircuitOpen,
 }
 
 impl Outage {
-    /// The value of the label `outcome`.
+    /// Value of the label `outcome`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -53,7 +52,7 @@ impl CognitoError {
     pub const LABELS: [&'static str; 9] =
         ["success", "refused", "throttled", "connect", "broken", "timeout", "failed", "circuit_open", "nonsense"];
 
-    /// The value of the label `outcome`.
+    /// Value of the label `outcome`.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Refused(refusal) if refusal.name.is_throttling() => "throttled",
@@ -64,29 +63,29 @@ impl CognitoError {
     }
 }
 
-/// An error that Cognito names.
+/// Error with a known name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Which.
+    /// Name of the error.
     pub name: ErrorName,
-    /// What its message tells apart that its name does not.
+    /// Distinction that only the message makes.
     pub hint: Hint,
-    /// What the password policy asks for, in Cognito's words.
+    /// Cognito's description of the password policy.
     pub policy: Option<Box<str>>,
 }
 
-/// What only the message of an overloaded name says.
+/// Distinction that only the message of an ambiguous error makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint {
-    /// Nothing.
+    /// None.
     None,
-    /// The app client's secret, or the hash made with it.
+    /// The app client's secret, or the secret hash, is missing or wrong.
     Secret,
-    /// The app client does not allow this way to sign in.
+    /// The app client does not allow this sign-in flow.
     Flow,
-    /// The access token, and not what came with it.
+    /// The error is about the access token, and not about other members.
     AccessToken,
-    /// The session of a sign-in.
+    /// The error is about the session of a sign-in.
     Session,
     /// The app client may not write the attribute.
     Attribute,
@@ -94,7 +93,7 @@ pub enum Hint {
 
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// The names of errors that we tell apart, without the ending `Exception`.
+        /// Known names of errors, without the suffix `Exception`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum ErrorName {
             $($(#[$doc])* $name,)*
@@ -104,7 +103,7 @@ macro_rules! names {
             fn known(name: &str) -> Option<Self> {
                 match name {
                     $(stringify!($name) => Some(Self::$name),)*
-                    // Of the protocol, not of the service; AWS's services differ in which they use.
+                    // Names of the protocol. AWS services differ in which of them they use.
                     "Throttling" | "Throttled" | "RequestThrottled" | "RequestLimitExceeded" => Some(Self::TooManyRequests),
                     "InternalServer" | "InternalServerError" | "InternalFailure" | "ServiceUnavailable" => Some(Self::InternalError),
                     _ => None,
@@ -115,105 +114,104 @@ macro_rules! names {
 }
 
 names! {
-    /// The alias is another user's.
+    /// Another user has the alias.
     AliasExists,
-    /// A mail or a text could not be sent.
+    /// An e-mail or a text message could not be sent.
     CodeDeliveryFailure,
-    /// A wrong code.
+    /// The code is wrong.
     CodeMismatch,
-    /// Two calls at once.
+    /// Two calls changed the same user at once.
     ConcurrentModification,
-    /// A wrong code, when a second factor is set up.
+    /// The code is wrong, when an authenticator app is set up.
     EnableSoftwareTokenMFA,
-    /// An old code, or none was asked for.
+    /// The code has expired, or none was requested.
     ExpiredCode,
-    /// The pool's tier does not have this.
+    /// The pool's feature plan does not include this.
     FeatureUnavailableInTier,
-    /// Refused by a WAF.
+    /// The pool's web ACL (AWS WAF) blocked the request.
     Forbidden,
     /// Cognito failed.
     InternalError,
     /// The token endpoint does not know the app client, or its secret is wrong.
     InvalidClient,
-    /// A role of the pool.
+    /// The role for sending e-mail lacks permissions.
     InvalidEmailRoleAccessPolicy,
-    /// The token endpoint does not take the code: wrong, used, too old, or of another request.
+    /// The token endpoint does not accept the code: it is wrong, was used, has expired, or belongs to another request.
     InvalidGrant,
-    /// A Lambda of the pool answered nonsense.
+    /// A Lambda trigger returned an invalid response.
     InvalidLambdaResponse,
-    /// A member of the request; much else, too.
+    /// A member of the request is not valid. Also used for many other errors.
     InvalidParameter,
-    /// The password policy.
+    /// The password does not meet the policy.
     InvalidPassword,
-    /// A role of the pool.
+    /// The role for sending text messages lacks permissions.
     InvalidSmsRoleAccessPolicy,
-    /// A role of the pool.
+    /// Cognito may not assume the role for sending text messages.
     InvalidSmsRoleTrustRelationship,
-    /// The pool's configuration.
+    /// The pool's configuration is not valid.
     InvalidUserPoolConfiguration,
-    /// A quota, mostly of one user.
+    /// A quota is exceeded, mostly one of a single user.
     LimitExceeded,
     /// The user has no such second factor.
     MFAMethodNotFound,
-    /// A wrong password, a dead token, a disabled user, a wrong secret.
+    /// Wrong password, revoked token, disabled user, or wrong secret.
     NotAuthorized,
-    /// A replica of the pool that does not write.
+    /// A replica of the pool that is read-only.
     OperationNotEnabled,
     /// The password was used before.
     PasswordHistoryPolicyViolation,
-    /// The password has to be reset.
+    /// The password has to be reset first.
     PasswordResetRequired,
-    /// A refresh token that was rotated before.
+    /// The refresh token was rotated before.
     RefreshTokenReuse,
-    /// The app client, mostly.
+    /// A resource, mostly the app client, does not exist.
     ResourceNotFound,
     /// The user has no such second factor.
     SoftwareTokenMFANotFound,
-    /// Too many wrong codes.
+    /// Too many wrong codes or passwords.
     TooManyFailedAttempts,
-    /// A quota of the account.
+    /// A quota of the AWS account is exceeded.
     TooManyRequests,
-    /// Of `RevokeToken`.
+    /// `RevokeToken` does not accept the token.
     Unauthorized,
-    /// The token endpoint does not let the app client do this.
+    /// The token endpoint does not allow this grant or these scopes for the app client.
     UnauthorizedClient,
-    /// A Lambda of the pool failed.
+    /// A Lambda trigger failed.
     UnexpectedLambda,
-    /// The app client, or the pool, does not do this.
+    /// The app client or the pool does not support this.
     UnsupportedOperation,
-    /// Not a refresh token.
+    /// The token is not a refresh token.
     UnsupportedTokenType,
-    /// The state of the user.
+    /// The state of the user does not allow this.
     UnsupportedUserState,
-    /// A Lambda of the pool says no.
+    /// A Lambda trigger rejected the request.
     UserLambdaValidation,
-    /// The name is taken.
+    /// Another user has the name.
     UsernameExists,
     /// The user has not confirmed the sign-up.
     UserNotConfirmed,
-    /// No such user.
+    /// The user does not exist.
     UserNotFound,
 }
 
 impl ErrorName {
-    /// Whether it is about how often, not about what.
+    /// `true` for errors about the number of requests.
     pub fn is_throttling(self) -> bool {
         matches!(self, Self::TooManyRequests | Self::LimitExceeded | Self::TooManyFailedAttempts)
     }
 }
 
-/// An answer that is an error, taken apart.
+/// Parsed error response.
 pub(super) struct ErrorAnswer {
-    /// What it is.
     pub(super) error: CognitoError,
-    /// The name as it came, for the log: letters and digits, cut.
+    /// Name as it was received, for the log: letters, digits and underscores only, at most 64.
     pub(super) name: String,
 }
 
 impl ErrorAnswer {
-    /// Reads an error from the header `x-amzn-ErrorType`, if there is one, else from the body.
+    /// Parses an error. The name is taken from the header `x-amzn-ErrorType`, or else from the body.
     pub(super) fn read(status: u16, header: Option<&str>, body: &[u8]) -> Self {
-        // Not gated on a content type: AWS has one of its own, emulators have others, a WAF sends HTML.
+        // The content type is not checked: AWS has its own, emulators have others, and a WAF sends HTML.
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let member = |name: &str| body.get(name).and_then(Value::as_str);
         let name = header.or(member("code")).or(member("__type")).map(bare).unwrap_or_default();
@@ -230,8 +228,8 @@ impl ErrorAnswer {
     }
 }
 
-/// Reads an error of the token endpoint (RFC 6749 section 5.2): a name in JSON, with status 400 or 401. Its
-/// description is not looked at.
+/// Parses an error of the token endpoint (RFC 6749 section 5.2): a name in JSON, with status 400 or 401. The
+/// description is not read.
 pub(super) fn read_oauth(status: u16, body: &[u8]) -> ErrorAnswer {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let name = body.get("error").and_then(Value::as_str).unwrap_or_default();
@@ -252,7 +250,7 @@ pub(super) fn read_oauth(status: u16, body: &[u8]) -> ErrorAnswer {
     ErrorAnswer { error, name: name.chars().filter(is_plain).take(64).collect() }
 }
 
-/// `com.amazon#NotAuthorizedException:http://internal/` without its ornaments.
+/// Removes namespace and URL from a name such as `com.amazon#NotAuthorizedException:http://internal/`.
 fn bare(name: &str) -> &str {
     let name = name.split(':').next().unwrap_or_default();
     name.rsplit('#').next().unwrap_or_default().trim()
@@ -301,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_found_wherever_it_stands_and_however_it_is_dressed() {
+    fn names_are_found_in_all_places_and_forms() {
         let code = r#"{"code":"UserNotFoundException"}"#;
         for (header, body) in [
             (None, r#"{"__type":"UserNotFoundException","message":"x"}"#),
@@ -321,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_known_name_is_judged_by_its_status() {
+    fn errors_without_a_known_name_are_classified_by_status() {
         for body in ["", "<html>no</html>", "{}", "[]", r#"{"__type":"BrandNewException"}"#, r#"{"__type":7}"#, "null"]
         {
             assert_eq!(read(403, None, body), CognitoError::Nonsense, "{body}");
@@ -334,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_tell_apart_what_names_do_not_and_are_forgotten() {
+    fn hints_come_from_messages_that_are_not_stored() {
         for (name, message, hint) in [
             ("NotAuthorizedException", "Incorrect username or password.", Hint::None),
             ("NotAuthorizedException", "Unable to verify secret hash for client abc", Hint::Secret),
@@ -383,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_in_the_log_is_a_word() {
+    fn names_in_the_log_have_only_letters_and_digits() {
         let hostile = format!("{}\n\u{1b}[31m{{}}", "A".repeat(100));
         assert_eq!(ErrorAnswer::read(400, Some(&hostile), b"").name, "A".repeat(64));
     }

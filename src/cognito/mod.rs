@@ -1,13 +1,14 @@
-//! The user-pool API of Amazon Cognito: plain HTTP, one URL, the operation in a header (AWS JSON 1.1).
+//! Client of Amazon Cognito's user-pool API: HTTP POST to one URL, with the operation in a header (AWS JSON 1.1).
 //!
-//! [`CognitoClient::call`] is the one caller; [`oauth`] has the one call of the hosted sign-in pages beside it. It adds what proves the app client, keeps the deadline, retries what
-//! may be retried, leaves Cognito alone while it is down, and counts. It does not know what the account API offers.
-//! Bodies and messages are never logged: passwords, codes and tokens are in them.
+//! Every call goes through [`CognitoClient::call`], except the one to the hosted sign-in pages in [`oauth`]. The client
+//! authenticates the app client, keeps the deadline, retries what is safe to repeat, stops calling while Cognito is
+//! down ([`circuit`]), and counts calls. It knows nothing of the account API. Bodies and messages are never logged:
+//! they contain passwords, codes and tokens.
 
-pub mod circuit;
+mod circuit;
 pub mod error;
-pub mod oauth;
-pub mod secret_hash;
+pub(crate) mod oauth;
+mod secret_hash;
 
 use std::future::Future;
 use std::time::Duration;
@@ -24,29 +25,29 @@ use self::error::{CognitoError, ErrorAnswer, Outage};
 use crate::metrics::account::CognitoMetrics;
 use crate::user_pool::ClientId;
 
-/// Most bytes of an answer: three tokens of 16 KiB and a generous rest.
+/// Largest response in bytes: three tokens of 16 KiB each, and ample room for the rest.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
-/// Time to establish a connection, TLS included.
+/// Time limit to establish a connection, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time before a retry: a moment, and not the same one for all.
+/// Shortest delay before a retry. A random part of [`RETRY_JITTER`] is added, so that calls do not retry all at once.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const RETRY_JITTER: Duration = Duration::from_millis(200);
 
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// What can be asked of Cognito, by the names of its API. None of these needs AWS credentials.
+        /// Operations of the user-pool API, by their names in the Cognito API reference. None needs AWS credentials.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[expect(missing_docs, reason = "Cognito's documentation is theirs")]
+        #[expect(missing_docs, reason = "the Cognito API reference documents them")]
         pub enum Operation {
             $($(#[$doc])* $name,)*
         }
 
         impl Operation {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+            /// Every operation.
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The name.
-            pub fn as_str(self) -> &'static str {
+            /// Name of the operation, for the header `X-Amz-Target`, metrics and logs.
+            pub(crate) fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => stringify!($name),)*
                 }
@@ -75,22 +76,22 @@ operations! {
     AssociateSoftwareToken,
     VerifySoftwareToken,
     SetUserMFAPreference,
-    /// Not of the user-pool API: the token endpoint of the hosted sign-in pages, see [`oauth`].
+    /// Token endpoint of the hosted sign-in pages (see [`oauth`]). It is not part of the user-pool API.
     OauthToken,
 }
 
-/// How a call proves that it comes from the app client.
+/// Form in which a call authenticates the app client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Proof {
-    /// `SecretHash` beside `Username`.
+    /// Member `SecretHash`, next to `Username`.
     Hash,
-    /// `SECRET_HASH` in this map, beside `USERNAME`.
+    /// Member `SECRET_HASH` of the map with this name, next to `USERNAME`.
     HashIn(&'static str),
-    /// `ClientSecret`, as it is.
+    /// Member `ClientSecret`: the secret itself.
     Secret,
-    /// Not at all: the access token, or the session of a sign-in, says whose it is.
+    /// None: the access token, or the session of a sign-in, identifies the app client.
     Token,
-    /// By HTTP, see [`oauth`].
+    /// HTTP Basic authentication (see [`oauth`]).
     Basic,
 }
 
@@ -120,13 +121,14 @@ impl Operation {
         }
     }
 
-    /// Whether the operation takes the user's access token (its scope has to be `aws.cognito.signin.user.admin`).
-    pub fn takes_access_token(self) -> bool {
+    /// `true` if the operation takes the user's access token, whose scope has to include
+    /// `aws.cognito.signin.user.admin`.
+    pub(crate) fn takes_access_token(self) -> bool {
         self.proof() == Proof::Token
     }
 
-    /// The map of parameters that the operation has, user name included.
-    pub fn parameters(self) -> Option<&'static str> {
+    /// Name of the map that holds the operation's parameters and the user name, if it has one.
+    pub(crate) fn parameters(self) -> Option<&'static str> {
         match self {
             Self::InitiateAuth => Some("AuthParameters"),
             Self::RespondToAuthChallenge => Some("ChallengeResponses"),
@@ -134,29 +136,51 @@ impl Operation {
         }
     }
 
-    /// Whether the operation takes `UserContextData`.
-    pub fn takes_user_context(self) -> bool {
+    /// `true` if the operation takes `UserContextData`.
+    pub(crate) fn takes_user_context(self) -> bool {
         matches!(self.proof(), Proof::Hash | Proof::HashIn(_))
     }
 
-    /// Whether doing it twice is doing it once.
+    /// `true` if the operation is idempotent, so that a retry is safe even if the first call had an effect.
     fn may_be_repeated(self) -> bool {
         matches!(self, Self::GetUser | Self::GlobalSignOut | Self::RevokeToken | Self::SetUserMFAPreference)
     }
 }
 
-/// A call to make. It has no `Debug`: nearly every member is a secret or names a person.
+/// Parameters of a call. It has no `Debug`, because nearly every member is a secret or names a person.
 #[derive(Clone)]
 pub struct Call {
-    /// What is asked for.
-    pub operation: Operation,
-    /// The user, by the name that the call uses; the real one where the call itself names none.
-    pub user: Option<String>,
-    /// Members of the body, without the app client's.
-    pub members: Map<String, Value>,
+    /// Operation to call.
+    pub(crate) operation: Operation,
+    /// User name that the secret hash is computed over: the one in the call or, if the call has none, the user's real
+    /// user name.
+    pub(crate) user: Option<String>,
+    /// Members of the body. [`CognitoClient::call`] adds those that authenticate the app client.
+    pub(crate) members: Map<String, Value>,
 }
 
-/// The client of one app client of one pool.
+impl Call {
+    /// `GetUser`: the profile of the access token's user.
+    pub(crate) fn get_user(access_token: &str) -> Self {
+        Self::with_member(Operation::GetUser, "AccessToken", access_token)
+    }
+
+    /// `GlobalSignOut`: ends all sessions of the access token's user.
+    pub(crate) fn global_sign_out(access_token: &str) -> Self {
+        Self::with_member(Operation::GlobalSignOut, "AccessToken", access_token)
+    }
+
+    /// `RevokeToken`: ends the session of a refresh token.
+    pub(crate) fn revoke_token(refresh_token: &str) -> Self {
+        Self::with_member(Operation::RevokeToken, "Token", refresh_token)
+    }
+
+    fn with_member(operation: Operation, name: &str, value: &str) -> Self {
+        Self { operation, user: None, members: Map::from_iter([(name.to_owned(), Value::from(value))]) }
+    }
+}
+
+/// HTTP client for the API of one pool, on behalf of one app client.
 #[derive(Debug)]
 pub struct CognitoClient {
     endpoint: Url,
@@ -165,13 +189,13 @@ pub struct CognitoClient {
     timeout: Duration,
     circuit: Circuit,
     metrics: CognitoMetrics,
-    /// Made at the first call, away from the start: reading the system's CA certificates takes its time.
+    /// Created at the first call, not at startup: reading the system's CA certificates takes a while.
     http: OnceCell<reqwest::Client>,
 }
 
 impl CognitoClient {
-    /// A client for the API at `endpoint` that waits `timeout` for each answer.
-    pub fn new(
+    /// Creates a client for the API at `endpoint`. `timeout` is the limit for each attempt.
+    pub(crate) fn new(
         endpoint: Url,
         client_id: ClientId,
         secret: Option<SecretString>,
@@ -181,36 +205,37 @@ impl CognitoClient {
         Self { endpoint, client_id, secret, timeout, circuit: Circuit::default(), metrics, http: OnceCell::new() }
     }
 
-    /// Whether the app client has a secret.
-    pub fn has_secret(&self) -> bool {
+    /// `true` if the app client has a secret.
+    pub(crate) fn has_secret(&self) -> bool {
         self.secret.is_some()
     }
 
-    /// Asks Cognito, and once more where that cannot do harm. All of it ends before `deadline`.
+    /// Calls Cognito and returns the members of the response. A failed call is repeated once if that is safe. Returns
+    /// before `deadline`.
     ///
     /// # Errors
-    /// [`CognitoError`].
-    pub async fn call(&self, call: Call, deadline: Instant) -> Result<Map<String, Value>, CognitoError> {
+    /// [`CognitoError`] of the last attempt.
+    pub(crate) async fn call(&self, call: Call, deadline: Instant) -> Result<Map<String, Value>, CognitoError> {
         let operation = call.operation;
-        let body = Value::Object(self.prove(call)).to_string();
+        let body = Value::Object(self.authenticate(call)).to_string();
         let first = self.attempt(operation, self.send(operation, body.clone()), deadline).await;
-        let again = match &first {
-            // Nothing was asked, so nothing can be done twice.
+        let retry = match &first {
+            // The request was not sent, so it cannot have had an effect.
             Err(CognitoError::Unavailable(Outage::Connect)) => true,
             Err(CognitoError::Unavailable(Outage::CircuitOpen)) | Ok(_) => false,
             Err(error @ CognitoError::Refused(_)) => operation.may_be_repeated() && error.label() == "throttled",
             Err(_) => operation.may_be_repeated(),
         };
         let pause = RETRY_PAUSE + RETRY_JITTER.mul_f64(fastrand::f64());
-        if !again || Instant::now() + pause >= deadline {
+        if !retry || Instant::now() + pause >= deadline {
             return first;
         }
         time::sleep(pause).await;
         self.attempt(operation, self.send(operation, body), deadline).await
     }
 
-    /// Adds the app client's id, and its secret in the form that the operation wants it.
-    fn prove(&self, call: Call) -> Map<String, Value> {
+    /// Adds the app client's id and, in the form that the operation requires, its secret.
+    fn authenticate(&self, call: Call) -> Map<String, Value> {
         let Call { operation, user, mut members } = call;
         let hash = |user: Option<&str>| {
             let secret = self.secret.as_ref()?;
@@ -238,7 +263,7 @@ impl CognitoClient {
         members
     }
 
-    /// One request, which is `send`, counted and judged.
+    /// Runs the request `send` within its time limit, if the circuit is closed, and counts and logs the result.
     async fn attempt(
         &self,
         operation: Operation,
@@ -280,7 +305,7 @@ impl CognitoClient {
             let ErrorAnswer { error, name } = ErrorAnswer::read(answer.status.as_u16(), header, &answer.body);
             return Err(answer.failure(error, &name));
         }
-        // Operations without a result answer `{}` or nothing at all.
+        // Operations without a result answer with `{}` or an empty body.
         if answer.body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Map::new());
         }
@@ -288,8 +313,8 @@ impl CognitoClient {
     }
 
     async fn http(&self) -> Result<&reqwest::Client, Failure> {
-        // Redirects are not followed: they would carry a password elsewhere. The environment's HTTPS_PROXY and
-        // NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR are looked at by reqwest and its TLS.
+        // Redirects are not followed: they could send a password to another host. reqwest and its TLS library read
+        // HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR from the environment.
         let build = || {
             reqwest::Client::builder()
                 .user_agent(concat!("cognito-authz/", env!("CARGO_PKG_VERSION")))
@@ -304,7 +329,7 @@ impl CognitoClient {
                 match tokio::task::spawn_blocking(build).await {
                     Ok(Ok(client)) => Ok(client),
                     Ok(Err(error)) => {
-                        tracing::error!(%error, "no TLS client for calls to Cognito");
+                        tracing::error!(%error, "cannot create the TLS client for calls to Cognito");
                         Err(unavailable())
                     }
                     Err(_) => Err(unavailable()),
@@ -314,7 +339,7 @@ impl CognitoClient {
     }
 }
 
-/// An answer, whatever it says.
+/// HTTP response with any status.
 struct Fetched {
     status: StatusCode,
     headers: HeaderMap,
@@ -327,7 +352,7 @@ impl Fetched {
         Failure { error, name: name.into(), status: self.status.as_u16(), id }
     }
 
-    /// The JSON object that it has to be.
+    /// Parses the body, which has to be a JSON object.
     fn object(&self) -> Result<Map<String, Value>, Failure> {
         match serde_json::from_slice(&self.body) {
             Ok(Value::Object(members)) => Ok(members),
@@ -336,7 +361,7 @@ impl Fetched {
     }
 }
 
-/// Makes a request and reads the answer, up to a size.
+/// Sends a request and reads the response, up to [`MAX_ANSWER_BYTES`].
 async fn fetch(request: reqwest::RequestBuilder) -> Result<Fetched, Failure> {
     let failed = |error: reqwest::Error| {
         let outage = match error {
@@ -358,7 +383,7 @@ async fn fetch(request: reqwest::RequestBuilder) -> Result<Fetched, Failure> {
     Ok(answer)
 }
 
-/// A call that failed, with what the operator may be told of it.
+/// Failed call, with the details that may be logged.
 struct Failure {
     error: CognitoError,
     name: String,
@@ -371,7 +396,7 @@ impl Failure {
         Self { error, name: String::new(), status: 0, id: None }
     }
 
-    /// By name and by AWS's request id; never by message.
+    /// Logs the error's name and the AWS request id, but never its message: that can contain personal data.
     fn log(&self, operation: Operation) {
         let (operation, outcome) = (operation.as_str(), self.error.label());
         let name = Some(&*self.name).filter(|name| !name.is_empty());
@@ -385,7 +410,7 @@ impl Failure {
     }
 }
 
-/// A header that is a plain word of some length, and nothing else: it goes into the log.
+/// Returns a header's value if it is safe to log: 1 to 64 letters, digits and hyphens.
 fn word(headers: &HeaderMap, name: &str) -> Option<String> {
     let value = headers.get(name)?.to_str().ok()?;
     let is_plain = (1..=64).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
@@ -409,15 +434,15 @@ mod tests {
         )
     }
 
-    /// The body that Cognito gets for these members.
+    /// Returns the body that is sent to Cognito for these members.
     fn body(secret: Option<&str>, operation: Operation, members: &Value) -> Value {
         let call =
             Call { operation, user: Some("alice".into()), members: members.as_object().cloned().unwrap_or_default() };
-        Value::Object(client(secret).prove(call))
+        Value::Object(client(secret).authenticate(call))
     }
 
     #[test]
-    fn each_operation_is_proven_in_its_own_way() {
+    fn each_operation_authenticates_the_app_client_in_its_own_form() {
         let secret = Some("1exampleclientsecret0123456789abcdefghijklmnopqrstu");
         let hash = "cvZTWlGdIW36QDaxQzC5LU7waxGzAJzESqskkc0oa7E=";
         let id = "7example23clientid45abcdefg";
@@ -447,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_not_shown() {
+    fn debug_output_does_not_contain_the_secret() {
         let shown = format!("{:?}", client(Some("1exampleclientsecret0123456789abcdefghijklmnopqrstu")));
         assert!(!shown.contains("exampleclientsecret"), "{shown}");
     }

@@ -1,7 +1,8 @@
-//! `SECRET_HASH`: how an app client with a secret proves itself where it names a user.
+//! `SECRET_HASH`, by which an app client with a secret authenticates in calls that name a user.
 //!
-//! `Base64(HMAC-SHA256(secret, user name + client id))`. Which user name goes in is the caller's business: it is
-//! the one of the same call, or the real one where the call names none (`cognito/mod.rs`).
+//! The value is `Base64(HMAC-SHA256(secret, user name + client id))` ("Computing secret hash values" in the Amazon
+//! Cognito developer guide). The user name is the one in the same call or, if the call has none, the user's real user
+//! name (`Call::user` in `cognito/mod.rs`).
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -10,9 +11,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::user_pool::ClientId;
 
-/// The hash over `user` for this client.
-pub fn secret_hash(secret: &SecretString, user: &str, client: &ClientId) -> String {
-    // The secret is used as text: it looks like base64 and is not decoded.
+/// Computes the secret hash of `client` for `user`.
+pub(super) fn secret_hash(secret: &SecretString, user: &str, client: &ClientId) -> String {
+    // The key is the text of the secret. It looks like base64 but must not be decoded.
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
     let mut context = hmac::Context::with_key(&key);
     context.update(user.as_bytes());

@@ -1,257 +1,202 @@
-//! Options of the account API, and what they become.
+//! Settings of the account API, built from its options and the policy.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
 
-use super::ConfigError;
-use super::browser::BrowserOptions;
-use super::options::duration;
-use super::rules::AccountClient;
-use super::source::Source;
+use super::browser;
+use super::error::ConfigError;
+use super::options::{AccountOptions, Options, RefreshFlowOption};
+use super::policy::{AccountClient, AccountClientError, CompiledPolicy};
+use super::source::Sources;
 use crate::account::call::Allowed;
-use crate::account::carrier::Cookies;
-use crate::account::cors::{Cors, Origin};
-use crate::account::oauth::HostedUi;
-use crate::account::rate_limit::{Rate, Rates};
-use crate::account::totp::Issuer;
-use crate::account::{Prefix, RefreshFlow};
-use crate::authz::browser_session::BrowserSessions;
-use crate::file_read::{self, MAX_SECRET_BYTES};
-use crate::listen::ListenAddress;
-use crate::user_pool::ClientId;
+use crate::account::cors::Cors;
+use crate::account::rate_limit::Rates;
+use crate::account::{Issuer, RefreshFlow, Settings};
+use crate::authz::credential::BrowserSessions;
+use crate::files::{self, MAX_SECRET_BYTES};
+use crate::net::listen::ListenAddress;
+use crate::user_pool::UserPool;
 
-/// The variable with the app client's secret.
-pub const CLIENT_SECRET: &str = "COGNITO_CLIENT_SECRET";
+/// Variable with the secret of the app client.
+pub(super) const CLIENT_SECRET: &str = "COGNITO_CLIENT_SECRET";
 
-/// The options.
-#[derive(Args, Debug)]
-pub struct AccountOptions {
-    /// Serve the account API: sign-up, sign-in, sign-out
-    #[arg(long, value_name = "BOOL", help_heading = "Account API", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
-    pub account_api: bool,
-    /// Where, instead of on the admin port
-    #[arg(long, value_name = "ADDRESS", help_heading = "Account API")]
-    pub account_listen: Option<ListenAddress>,
-    /// Path that its routes are below
-    #[arg(long, value_name = "PATH", help_heading = "Account API", default_value = "/auth")]
-    pub account_prefix: Prefix,
-    /// App client that it speaks for [default: the only --client-id]
-    #[arg(long, value_name = "ID", help_heading = "Account API")]
-    pub account_client_id: Option<ClientId>,
-    /// File with that client's secret, if it has one; goes before the variable `COGNITO_CLIENT_SECRET`
-    #[arg(long, value_name = "FILE", help_heading = "Account API")]
-    pub client_secret_file: Option<PathBuf>,
-    /// Proxies in front, to count from the right of X-Forwarded-For [default: X-Forwarded-For is not believed]
-    #[arg(long, value_name = "COUNT", help_heading = "Account API", value_parser = clap::value_parser!(u8).range(0..=32))]
-    pub trusted_hops: Option<u8>,
-    /// Origin whose pages may use it from a browser (CORS); repeatable
-    #[arg(long, value_name = "ORIGIN", help_heading = "Account API")]
-    pub cors_origins: Vec<Origin>,
-    /// Attribute that users may set when they sign up, beside their name and address, and change; repeatable
-    #[arg(long, value_name = "NAME", help_heading = "Account API")]
-    pub account_attributes: Vec<String>,
-    /// Key of `clientMetadata` that is passed on to Lambdas; repeatable
-    #[arg(long, value_name = "KEY", help_heading = "Account API")]
-    pub client_metadata_keys: Vec<String>,
-    /// Tell Cognito the client's address (`UserContextData`); the app client needs a secret and has to allow it
-    #[arg(long, value_name = "BOOL", help_heading = "Account API", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
-    pub forward_client_address: bool,
-    /// What authenticator apps call the issuer of their codes [default: the realm]
-    #[arg(long, value_name = "NAME", help_heading = "Account API")]
-    pub totp_issuer: Option<Issuer>,
-    /// How to refresh: `GetTokensFromRefreshToken`, or `REFRESH_TOKEN_AUTH`
-    #[arg(long, value_name = "FLOW", help_heading = "Account API", default_value = "tokens")]
-    pub refresh_flow: RefreshFlowOption,
-    /// Time for each call of Cognito; a client waits at most 10s in all
-    #[arg(long, value_name = "DURATION", help_heading = "Account API", default_value = "5s", value_parser = cognito_timeout)]
-    pub cognito_timeout: Duration,
-    /// Requests of an address
-    #[arg(long, value_name = "N/DURATION", help_heading = "Account API", default_value = "75/1m")]
-    pub limit_address: Rate,
-    /// Attempts of an address at a user's password or code, and a third of them in each later duration; from all addresses together twice as many in the first duration
-    #[arg(long, value_name = "N/DURATION", help_heading = "Account API", default_value = "15/1m")]
-    pub limit_user: Rate,
-    /// Messages to a recipient: a user, an e-mail address or a phone number
-    #[arg(long, value_name = "N/DURATION", help_heading = "Account API", default_value = "10/10m")]
-    pub limit_sends: Rate,
-    /// Least time for answers that must not tell whether a user exists; at most 5s
-    #[arg(long, value_name = "DURATION", help_heading = "Account API", default_value = "300ms", value_parser = min_failure_time)]
-    pub account_min_failure_time: Duration,
-    /// Tell nobody that a name is taken, an account not verified, or a password to be reset; every sign-up is answered with 201
-    #[arg(long, value_name = "BOOL", help_heading = "Account API", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
-    pub account_hide_users: bool,
-    /// Hosted sign-in pages and browser sessions.
-    #[command(flatten)]
-    pub browser: BrowserOptions,
-}
-
-/// A value of `--refresh-flow`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum RefreshFlowOption {
-    /// `GetTokensFromRefreshToken`; needed where refresh tokens rotate
-    Tokens,
-    /// `REFRESH_TOKEN_AUTH`
-    Auth,
-}
-
-impl From<RefreshFlowOption> for RefreshFlow {
-    fn from(option: RefreshFlowOption) -> Self {
-        match option {
-            RefreshFlowOption::Tokens => Self::Tokens,
-            RefreshFlowOption::Auth => Self::Auth,
-        }
-    }
-}
-
-fn between(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
-    let time = duration(text)?;
-    let words = |time| humantime::format_duration(time).to_string();
-    if (least..=most).contains(&time) {
-        Ok(time)
-    } else {
-        Err(format!("not between {} and {}", words(least), words(most)))
-    }
-}
-
-fn cognito_timeout(text: &str) -> Result<Duration, String> {
-    between(text, Duration::from_millis(100), Duration::from_secs(10))
-}
-
-fn min_failure_time(text: &str) -> Result<Duration, String> {
-    between(text, Duration::ZERO, Duration::from_secs(5))
-}
-
-/// Settings of the account API.
+/// Account API: its [`Settings`], its listener, and the settings of its Cognito client.
 #[derive(Clone, Debug)]
 pub struct AccountConfig {
-    /// Name of the pool whose people it serves.
-    pub pool: Box<str>,
-    /// Address, if it has one of its own.
+    /// Settings of the account room.
+    pub settings: Settings,
+    /// Address of a port of its own. Without one, the account API shares the admin port.
     pub listen: Option<ListenAddress>,
-    /// Path that its routes are below.
-    pub prefix: Prefix,
-    /// App client that it speaks for.
-    pub client_id: ClientId,
-    /// That client's secret.
+    /// Pool whose users it serves.
+    pub pool: UserPool,
+    /// Secret of the app client.
     pub client_secret: Option<SecretString>,
-    /// Proxies in front.
-    pub trusted_hops: Option<usize>,
-    /// Pages that may use it.
-    pub cors: Cors,
-    /// What is passed on.
-    pub allowed: Allowed,
-    /// What authenticators call the issuer of accounts; the realm, if nothing else.
-    pub totp_issuer: Option<Issuer>,
-    /// How to refresh.
-    pub refresh_flow: RefreshFlow,
-    /// Time for each call of Cognito.
+    /// Timeout of each call to Cognito.
     pub cognito_timeout: Duration,
-    /// Limits.
-    pub rates: Rates,
-    /// Least time for an answer that must not tell whether a user exists.
-    pub min_failure_time: Duration,
-    /// Whether less is told.
-    pub hide_users: bool,
-    /// The hosted sign-in pages, if they are used.
-    pub hosted_ui: Option<HostedUi>,
-    /// Browser sessions, if they are on.
-    pub cookies: Option<Cookies>,
-}
-
-impl AccountOptions {
-    /// Whether checks take the sessions that the account API gives browsers, wherever it is served.
-    pub(super) fn browser_sessions(&self) -> Option<BrowserSessions> {
-        let origins = self.cors_origins.iter().map(|origin| origin.as_bytes().into()).collect();
-        self.browser.account_cookies.then_some(BrowserSessions { origins })
-    }
 }
 
 impl AccountConfig {
-    /// The settings; none if there is no `client` to speak for, because the API is off. `error` says where an option's value stands.
+    /// Builds the account API; `None` if it is off.
     pub(super) fn new(
-        options: AccountOptions,
-        client: Option<AccountClient>,
-        admin: &ListenAddress,
-        allow_insecure: bool,
-        secret: Option<(SecretString, Source)>,
-        error: &dyn Fn(&str, &str) -> ConfigError,
+        options: &Options,
+        policy: &CompiledPolicy,
+        sources: Sources<'_>,
         warnings: &mut Vec<String>,
     ) -> Result<Option<Self>, ConfigError> {
-        let Some(AccountClient { pool, client_id, secret_file }) = client else {
+        let account = &options.account;
+        let Some((pool, AccountClient { client_id, secret_file, .. })) = client(account, policy, sources)? else {
             return Ok(None);
         };
-        let secret = match (&secret_file, secret) {
-            (Some(path), _) => {
-                let text = file_read::read_text(path, MAX_SECRET_BYTES)
-                    .map_err(|why| error("client_secret_file", &format!("{} {why}", path.display())))?;
-                let why = format!("{} does not hold {SECRET_FORM}", path.display());
-                Some(parse_secret(text.trim()).ok_or_else(|| error("client_secret_file", &why))?)
-            }
-            (None, Some((text, source))) => Some(
-                parse_secret(text.expose_secret())
-                    .ok_or_else(|| ConfigError::new(format!("{CLIENT_SECRET} is not {SECRET_FORM} (from {source})")))?,
-            ),
-            (None, None) => None,
-        };
-        if options.forward_client_address && secret.is_none() {
-            return Err(error("forward_client_address", "Cognito takes it only from an app client with a secret"));
+        let secret = secret(secret_file.as_deref(), sources)?;
+        if account.forward_client_address && secret.is_none() {
+            let why = "Cognito accepts a client address only from an app client with a secret";
+            return Err(sources.error("forward_client_address", why));
         }
-        let hosted_ui = options.browser.hosted_ui(&client_id, secret.as_ref(), allow_insecure, error, warnings)?;
-        let cookies = options.browser.cookies(error)?;
-        let cors = Cors::new(options.cors_origins);
+        let hosted_ui = browser::hosted_ui(options, &client_id, secret.as_ref(), sources, warnings)?;
+        let cookies = browser::cookies(&account.browser, sources)?;
+        let cors = Cors::new(account.cors_origins.clone());
         let cors = if cookies.is_some() { cors.with_credentials() } else { cors };
-        let shares = options.account_listen.is_none();
-        if shares && ADMIN_PATHS.contains(&options.account_prefix.as_str()) {
-            return Err(error("account_prefix", "a path of the admin port"));
-        }
-        if shares && !is_private(admin) {
-            warnings.push(format!(
-                "the account API shares the admin port {admin}: whoever reaches it also reaches /metrics and /config; \
-                 use --account-listen, or route nothing but {} to this port",
-                options.account_prefix.as_str()
-            ));
-        }
-        Ok(Some(Self {
-            pool,
-            listen: options.account_listen,
-            prefix: options.account_prefix,
+        check_port(options, sources, warnings)?;
+        let settings = Settings {
+            pool: pool.name.clone(),
+            prefix: account.account_prefix.clone(),
             client_id,
-            client_secret: secret,
-            trusted_hops: options.trusted_hops.map(usize::from),
+            trusted_hops: account.trusted_hops.map(usize::from),
             cors,
             allowed: Allowed {
-                attributes: options.account_attributes,
-                metadata: options.client_metadata_keys,
-                forward_address: options.forward_client_address,
+                attributes: account.account_attributes.clone(),
+                metadata: account.client_metadata_keys.clone(),
+                forward_address: account.forward_client_address,
             },
-            totp_issuer: options.totp_issuer,
-            refresh_flow: options.refresh_flow.into(),
-            cognito_timeout: options.cognito_timeout,
-            rates: Rates { address: options.limit_address, user: options.limit_user, sends: options.limit_sends },
-            min_failure_time: options.account_min_failure_time,
-            hide_users: options.account_hide_users,
+            refresh_flow: match account.refresh_flow {
+                RefreshFlowOption::Tokens => RefreshFlow::Tokens,
+                RefreshFlowOption::Auth => RefreshFlow::Auth,
+            },
+            rates: Rates { address: account.limit_address, user: account.limit_user, sends: account.limit_sends },
+            min_failure_time: account.account_min_failure_time,
+            hide_users: account.account_hide_users,
+            totp_issuer: Issuer::or(account.totp_issuer.clone(), options.realm.as_str()),
+            realm: options.realm.as_str().into(),
             hosted_ui,
             cookies,
+        };
+        Ok(Some(Self {
+            settings,
+            listen: account.account_listen.clone(),
+            pool: pool.clone(),
+            client_secret: secret,
+            cognito_timeout: account.cognito_timeout,
         }))
+    }
+
+    /// Returns the pool and the app client that the account API uses, for `/config`.
+    pub fn target(&self) -> Value {
+        let Self { pool, settings, .. } = self;
+        json!({"pool": pool.name, "user_pool_id": pool.id.as_str(), "endpoint": pool.endpoint.as_str(),
+            "client_id": settings.client_id.as_str()})
     }
 }
 
-/// Paths that operators ask for.
-const ADMIN_PATHS: [&str; 4] = ["/livez", "/readyz", "/metrics", "/config"];
+/// Returns the settings of session cookies as a credential of checks. They do not depend on `--account-api`, because
+/// another replica may serve the account API.
+pub(super) fn browser_sessions(options: &AccountOptions) -> Option<BrowserSessions> {
+    let origins = options.cors_origins.iter().map(|origin| origin.as_bytes().into()).collect();
+    options.browser.account_cookies.then_some(BrowserSessions { origins })
+}
+
+/// Selects the pool and the app client: those of `account` in the policy file, or those of the options and the only
+/// pool. Returns `None` if the account API is off.
+fn client<'p>(
+    options: &AccountOptions,
+    policy: &'p CompiledPolicy,
+    sources: Sources<'_>,
+) -> Result<Option<(&'p UserPool, AccountClient)>, ConfigError> {
+    if !options.account_api {
+        return Ok(None);
+    }
+    let mut pools = policy.pools.iter().map(|(pool, _)| pool);
+    if let Some(client) = &policy.account {
+        let conflicting = [
+            ("account_client_id", options.account_client_id.is_some()),
+            ("client_secret_file", options.client_secret_file.is_some()),
+        ];
+        if let Some((id, _)) = conflicting.into_iter().find(|(_, is_set)| *is_set) {
+            return Err(sources.error(id, "conflicts with `account` in the file of --config; set it there"));
+        }
+        let pool = pools.find(|pool| pool.name == client.pool);
+        let pool = pool.ok_or_else(|| sources.error("config", format_args!("there is no pool {}", client.pool)))?;
+        return Ok(Some((pool, client.clone())));
+    }
+    let Some(pool) = pools.next() else { return Ok(None) };
+    let is_of_flags = sources.is_set("user_pool_id");
+    if !is_of_flags && pools.next().is_some() {
+        let why = "the file has several pools; name the one of the account API in `account`, or disable the API \
+                   with --account-api=false";
+        return Err(sources.error("config", why));
+    }
+    match AccountClient::select(pool, options.account_client_id.clone(), options.client_secret_file.clone()) {
+        Ok(client) => Ok(Some((pool, client))),
+        Err(why @ AccountClientError::NotAccepted(..)) => Err(sources.error("account_client_id", why)),
+        Err(why @ AccountClientError::Unnamed(_)) => {
+            let (id, member) = if is_of_flags { ("account_client_id", "") } else { ("config", " in `account`") };
+            Err(sources.error(id, format_args!("{why}{member}, or disable the API with --account-api=false")))
+        }
+    }
+}
+
+/// Reads the secret of the app client from `file`, or else from the variable [`CLIENT_SECRET`]. No error contains the
+/// value.
+fn secret(file: Option<&Path>, sources: Sources<'_>) -> Result<Option<SecretString>, ConfigError> {
+    match (file, sources.secret(CLIENT_SECRET)) {
+        (Some(path), _) => {
+            let error = |why: &str| sources.error("client_secret_file", format_args!("{} {why}", path.display()));
+            let text = files::read_text(path, MAX_SECRET_BYTES).map_err(|why| error(&why.to_string()))?;
+            let secret = parse_secret(text.trim()).ok_or_else(|| error(&format!("does not contain {SECRET_FORM}")))?;
+            Ok(Some(secret))
+        }
+        (None, Some((text, source))) => match parse_secret(text.expose_secret()) {
+            Some(secret) => Ok(Some(secret)),
+            None => Err(ConfigError::new(format!("{CLIENT_SECRET} is not {SECRET_FORM} (from {source})"))),
+        },
+        (None, None) => Ok(None),
+    }
+}
 
 const SECRET_FORM: &str = "an app client's secret (one word of 8 to 128 characters)";
 
-/// One word. AWS's secrets are 24 to 64 characters of `[\w+]`, those of emulators have others, too; whether it is the
-/// right one only Cognito can say. The value is in no error.
+/// Checks the form of a secret: one word of visible ASCII. AWS generates 24 to 64 characters of `[\w+]`; emulators use
+/// others. Only Cognito can tell if the secret is correct.
 fn parse_secret(text: &str) -> Option<SecretString> {
     ((8..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())).then(|| text.into())
 }
 
-/// Whether only this machine reaches the address.
+/// Paths of the admin port.
+const ADMIN_PATHS: [&str; 4] = ["/livez", "/readyz", "/metrics", "/config"];
+
+/// Checks an account API that shares the admin port: its prefix is no admin path, and only this machine should reach
+/// the port.
+fn check_port(options: &Options, sources: Sources<'_>, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
+    if options.account.account_listen.is_some() {
+        return Ok(());
+    }
+    let (admin, prefix) = (&options.admin_listen, options.account.account_prefix.as_str());
+    if ADMIN_PATHS.contains(&prefix) {
+        return Err(sources.error("account_prefix", "a path of the admin port"));
+    }
+    if !is_private(admin) {
+        warnings.push(format!(
+            "the account API shares the admin port {admin}, so its clients can also reach /metrics and /config; set \
+             --account-listen, or route only {prefix} to this port"
+        ));
+    }
+    Ok(())
+}
+
+/// `true` if only this machine can reach the address.
 fn is_private(address: &ListenAddress) -> bool {
     match address {
         ListenAddress::Unix(_) => true,

@@ -1,26 +1,28 @@
-//! Every option once: flag, default, help, and the type it parses into.
+//! Command line: commands and options with their flags, defaults, help texts and types.
 //!
-//! The name of an option's environment variable follows from the flag, see [`variable`]. The option table in
-//! the README is compared with this file by a test.
+//! [`variable`] derives the name of an option's environment variable from the flag. A test compares the option table of
+//! the README with these definitions.
 
-use std::fmt;
+mod account;
+mod browser;
+
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use schemars::JsonSchema;
-use serde::Deserialize;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use url::Url;
 
-use super::account::AccountOptions;
+pub use self::account::{AccountOptions, RefreshFlowOption};
+pub use self::browser::BrowserOptions;
+use super::file::text::{Any, Plain, WebUrl};
+use super::parse::{AcceptedClient, ByteSize, TokenUseOption, duration, duration_between};
 use crate::authz::denial::Realm;
 use crate::authz::headers::HeaderPrefix;
 use crate::authz::request::is_token;
 use crate::field_value::trim_text;
-use crate::listen::ListenAddress;
 use crate::logging::{LogFormat, LogLevel};
-use crate::user_pool::{AcceptedUse, ClientId, UserPoolId};
+use crate::net::listen::ListenAddress;
+use crate::user_pool::UserPoolId;
 
 /// Envoy external authorization (`ext_authz`) for Amazon Cognito user pools.
 #[derive(Debug, Parser)]
@@ -29,37 +31,38 @@ use crate::user_pool::{AcceptedUse, ClientId, UserPoolId};
     version = crate::version(),
     args_conflicts_with_subcommands = true,
     max_term_width = 120,
-    after_help = "Every option can be set in the environment, too, and in a file .env in the working directory. \
-                  A flag goes before the environment, and that before the file. Lists: repeat the flag, or use commas in \
-                  the environment. Durations: 250ms, 30s, 1h. Bad usage ends with status 64, a port or socket that cannot be bound with 69."
+    after_help = "Each option can also be set in the environment, or in a file .env in the working directory. \
+                  Precedence: flag, environment variable, .env, default. Lists: repeat the flag, or separate the \
+                  values by commas in the environment. Durations: 250ms, 30s, 1h. Exit status: 64 for wrong usage or \
+                  configuration, 69 if a port or socket cannot be bound."
 )]
 pub struct Cli {
-    /// What to do; `serve` when left out.
+    /// Command; `serve` if unset.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// The options of `serve`.
+    /// Options of `serve`.
     #[command(flatten)]
     pub options: Options,
 }
 
-/// The commands.
+/// Commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Answer Envoy's checks (what happens without a command, too)
+    /// Serve Envoy's checks (default)
     Serve(Options),
-    /// Read the whole configuration, say what is wrong with it or that nothing is, and end
+    /// Check the whole configuration, and exit; the status is 0 if it has no error
     CheckConfig(Options),
     /// Print the JSON Schema of the policy file (`--config`)
     ConfigSchema,
-    /// Ask a running instance whether it is ready, and end with status 0 if it is
+    /// Ask a running instance if it is ready; the exit status is 0 if it is
     Healthcheck(HealthcheckOptions),
-    /// Go through the steps of one check, with the token on standard input; end with status 0 if the request may pass
+    /// Show each step of one check, with the token read from standard input; the exit status is 0 if the request is allowed
     Explain(ExplainOptions),
-    /// Check requests with locally signed tokens against the policy file, and end with status 0 if all decisions are as expected
+    /// Test the policy file with requests and locally signed tokens; the exit status is 0 if all decisions are as expected
     TestPolicy(TestPolicyOptions),
 }
 
-/// The options of `explain`, beside those of `serve`.
+/// Options of `explain`, which also has those of `serve`.
 #[derive(Args, Debug)]
 pub struct ExplainOptions {
     /// Method of the request
@@ -68,30 +71,30 @@ pub struct ExplainOptions {
     /// Host of the request
     #[arg(long, value_name = "HOST", default_value = "")]
     pub host: String,
-    /// Path of the request; a query may follow
+    /// Path of the request, with its query
     #[arg(long, value_name = "PATH", default_value = "/")]
     pub path: String,
-    /// Context extension that Envoy's route sends, such as policy=admin; repeatable
+    /// Context extension of Envoy's route, such as policy=admin; repeatable
     #[arg(long, value_name = "NAME=VALUE", value_parser = context_extension)]
     pub context: Vec<(String, String)>,
-    /// Another header of the request; repeatable
+    /// Header of the request; repeatable
     #[arg(long, value_name = "NAME: VALUE", value_parser = request_header)]
     pub header: Vec<(String, String)>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// The configuration
+    /// Configuration
     #[command(flatten)]
     pub options: Options,
 }
 
-/// The options of `test-policy`, beside those of `serve`.
+/// Options of `test-policy`, which also has those of `serve`.
 #[derive(Args, Debug)]
 pub struct TestPolicyOptions {
-    /// Requests and the decisions that are expected (YAML)
+    /// Requests and their expected decisions (YAML)
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The configuration
+    /// Configuration
     #[command(flatten)]
     pub options: Options,
 }
@@ -99,7 +102,7 @@ pub struct TestPolicyOptions {
 fn context_extension(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
         Some(("policy", value)) => Ok(("policy".to_owned(), value.to_owned())),
-        Some(_) => Err("nothing depends on a context extension other than policy"),
+        Some(_) => Err("the only context extension that has an effect is policy"),
         None => Err("not of the form NAME=VALUE"),
     }
 }
@@ -107,15 +110,15 @@ fn context_extension(text: &str) -> Result<(String, String), &'static str> {
 fn request_header(text: &str) -> Result<(String, String), &'static str> {
     let (name, value) = text.split_once(':').ok_or("not of the form NAME: VALUE")?;
     if !is_token(name.as_bytes()) {
-        return Err("not a header's name");
+        return Err("not a header name");
     }
     if name.eq_ignore_ascii_case("authorization") {
-        return Err("the token comes on standard input");
+        return Err("the token is read from standard input");
     }
     Ok((name.to_ascii_lowercase(), trim_text(value).to_owned()))
 }
 
-/// The options of `healthcheck`.
+/// Options of `healthcheck`.
 #[derive(Args, Debug)]
 pub struct HealthcheckOptions {
     /// Admin address of the instance
@@ -123,102 +126,108 @@ pub struct HealthcheckOptions {
     pub admin: Url,
 }
 
-/// The options of `serve` and `check-config`.
+/// Options of `serve` and `check-config`.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// The pool. Its id decides the region
+    /// User pool. The region is part of its id
     #[arg(long, value_name = "ID", help_heading = "User pool")]
     pub user_pool_id: Option<UserPoolId>,
-    /// App client whose tokens are accepted; repeatable. `any` skips the check
+    /// App client whose tokens are accepted; repeatable. `any` accepts every app client of the pool
     #[arg(long, value_name = "ID", help_heading = "User pool")]
     pub client_id: Vec<AcceptedClient>,
-    /// Region, for a cross-check: the pool's id has it, too
+    /// Region, only compared with the one in --user-pool-id
     #[arg(long, value_name = "REGION", help_heading = "User pool")]
     pub region: Option<String>,
-    /// Base URL of the user-pool API and, unless --jwks-url is given, of the keys [default: of the pool's partition]
+    /// Base URL of the user-pool API and, unless --jwks-url is set, of the keys [default: AWS's, by the region]
     #[arg(long, value_name = "URL", help_heading = "User pool")]
-    pub cognito_endpoint: Option<Url>,
-    /// Accepted `iss`, instead of both issuer formats of the pool; repeatable. Compared, never fetched
+    pub cognito_endpoint: Option<WebUrl>,
+    /// Accepted value of `iss`; repeatable. Compared, never fetched [default: both issuer formats of the pool]
     #[arg(long, value_name = "TEXT", help_heading = "User pool")]
-    pub issuer: Vec<String>,
+    pub issuer: Vec<Plain<Any>>,
     /// Allow plain http:// to hosts other than loopback
     #[arg(long, value_name = "BOOL", help_heading = "User pool", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub allow_insecure_endpoints: bool,
 
-    /// File with more pools, and with policies, routes and headers (YAML); read again when it changes, and on SIGHUP
+    /// Policy file: pools, policies, routes and headers (YAML). Reloaded when it changes and on SIGHUP
     #[arg(long, value_name = "FILE", help_heading = "Policy")]
     pub config: Option<PathBuf>,
 
-    /// Where keys are fetched [default: beside the issuer]
+    /// URL of the key set [default: below the issuer]
     #[arg(long, value_name = "URL", help_heading = "Keys")]
-    pub jwks_url: Option<Url>,
-    /// Keys to begin with, until the first set is fetched
+    pub jwks_url: Option<WebUrl>,
+    /// Key set to use until the first one is fetched
     #[arg(long, value_name = "FILE", help_heading = "Keys")]
     pub jwks_file: Option<PathBuf>,
-    /// Time between fetches, give or take a tenth; at most 50m
+    /// Time between fetches of the key set, varied by up to a tenth; 1s to 50m
     #[arg(long, value_name = "DURATION", help_heading = "Keys", default_value = "15m", value_parser = refresh_interval)]
     pub jwks_refresh_interval: Duration,
 
-    /// Kinds of token that are accepted
+    /// Accepted kind of token
     #[arg(long, value_name = "USE", help_heading = "Check", default_value = "access")]
     pub token_use: TokenUseOption,
-    /// Clock skew allowed for `exp` and `nbf`; whole seconds, at most 60s
+    /// Allowed clock skew for `exp` and `nbf`; whole seconds, at most 60s
     #[arg(long, value_name = "DURATION", help_heading = "Check", default_value = "30s", value_parser = leeway)]
     pub leeway: Duration,
-    /// Start of the names of the identity headers
+    /// Prefix of the identity headers
     #[arg(long, value_name = "PREFIX", help_heading = "Check", default_value = "x-auth-")]
     pub header_prefix: HeaderPrefix,
-    /// `realm` of the challenges
+    /// `realm` of challenges (WWW-Authenticate)
     #[arg(long, value_name = "TEXT", help_heading = "Check", default_value = "api")]
     pub realm: Realm,
-    /// Verified tokens to remember; 0 for none
+    /// Maximum number of verified tokens in the cache; 0 disables it
     #[arg(long, value_name = "COUNT", help_heading = "Check", default_value = "50000")]
     pub token_cache_capacity: u64,
-    /// Memory for them, whichever limit is met first; 0 for none
+    /// Maximum memory of the token cache; 0 disables it
     #[arg(long, value_name = "BYTES", help_heading = "Check", default_value = "64MiB")]
     pub token_cache_max_bytes: ByteSize,
 
-    /// Where Envoy asks: `host:port`, `[::]:port` or `unix:/path`; repeatable
+    /// Address of the gRPC port, for Envoy: `host:port`, `[::]:port` or `unix:/path`; repeatable
     #[arg(long, value_name = "ADDRESS", help_heading = "gRPC", default_value = "127.0.0.1:9191")]
     pub grpc_listen: Vec<ListenAddress>,
-    /// Mode of Unix sockets, octal
+    /// File mode of Unix sockets, in octal
     #[arg(long, value_name = "MODE", help_heading = "gRPC", default_value = "0660", value_parser = socket_mode)]
     pub grpc_socket_mode: u32,
-    /// Threads that serve checks [default: one per core]
+    /// Number of threads that serve checks, 1 to 256 [default: one per core]
     #[arg(long, value_name = "COUNT", help_heading = "gRPC", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub grpc_threads: Option<u16>,
-    /// Connections at a time; more are closed at once
+    /// Maximum number of open connections; further ones are closed at once
     #[arg(long, value_name = "COUNT", help_heading = "gRPC", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
     pub grpc_max_connections: u32,
-    /// Streams at a time of one connection; more are refused
+    /// Maximum number of concurrent streams per connection; further ones are refused
     #[arg(long, value_name = "COUNT", help_heading = "gRPC", default_value = "1024", value_parser = clap::value_parser!(u32).range(1..))]
     pub grpc_max_streams: u32,
-    /// Size of a check; has to exceed Envoy's `max_request_bytes`, if bodies are sent
+    /// Maximum size of a check, 1KiB to 1GiB. Must exceed Envoy's `max_request_bytes` if Envoy sends bodies
     #[arg(long, value_name = "BYTES", help_heading = "gRPC", default_value = "16MiB")]
     pub grpc_max_message_bytes: ByteSize,
 
-    /// The account API
+    /// Account API
     #[command(flatten)]
     pub account: AccountOptions,
 
-    /// Where operators ask: /livez, /readyz, /metrics, /config
+    /// Address of the admin port, for operators: /livez, /readyz, /metrics, /config
     #[arg(long, value_name = "ADDRESS", help_heading = "Operations", default_value = "127.0.0.1:9190")]
     pub admin_listen: ListenAddress,
-    /// Time between saying "not ready" and closing the listeners
+    /// Time between "not ready" and the closing of listeners, at shutdown
     #[arg(long, value_name = "DURATION", help_heading = "Operations", default_value = "0s", value_parser = duration)]
     pub shutdown_delay: Duration,
-    /// Time for running checks after that
+    /// Time for in-flight requests to finish after that
     #[arg(long, value_name = "DURATION", help_heading = "Operations", default_value = "10s", value_parser = duration)]
     pub shutdown_deadline: Duration,
-    /// Form of the log [default: text on a terminal, else json]
+    /// Format of the log [default: text on a terminal, else json]
     #[arg(long, value_name = "FORMAT", help_heading = "Operations")]
     pub log_format: Option<LogFormat>,
-    /// Least severe level of the log
+    /// Least severe level that is logged
     #[arg(long, value_name = "LEVEL", help_heading = "Operations", default_value = "info")]
     pub log_level: LogLevel,
 }
 
-/// The environment variable of an option, from its id (the flag in snake case).
+/// Returns the ids of all options, in the order of the help.
+pub(super) fn option_ids() -> Vec<String> {
+    let command = Cli::command();
+    command.get_arguments().filter(|arg| arg.get_long().is_some()).map(|arg| arg.get_id().to_string()).collect()
+}
+
+/// Returns the name of an option's environment variable. `id` is the flag in snake case.
 pub fn variable(id: &str) -> String {
     match id {
         "user_pool_id" => "COGNITO_USER_POOL_ID".into(),
@@ -227,88 +236,6 @@ pub fn variable(id: &str) -> String {
         "cognito_endpoint" => "COGNITO_ENDPOINT".into(),
         other => format!("COGNITO_AUTHZ_{}", other.to_ascii_uppercase()),
     }
-}
-
-/// A value of `--client-id`.
-#[derive(Clone, Debug)]
-pub enum AcceptedClient {
-    /// This app client.
-    Client(ClientId),
-    /// Every app client.
-    Any,
-}
-
-impl FromStr for AcceptedClient {
-    type Err = crate::user_pool::UserPoolError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "any" { Ok(Self::Any) } else { text.parse().map(Self::Client) }
-    }
-}
-
-/// A value of `--token-use`.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum TokenUseOption {
-    /// Access tokens
-    #[default]
-    Access,
-    /// ID tokens
-    Id,
-    /// Both
-    Any,
-}
-
-impl From<TokenUseOption> for AcceptedUse {
-    fn from(option: TokenUseOption) -> Self {
-        match option {
-            TokenUseOption::Access => Self::Access,
-            TokenUseOption::Id => Self::Id,
-            TokenUseOption::Any => Self::Any,
-        }
-    }
-}
-
-/// A number of bytes: `512`, `64KiB`, `16MiB`, `1GiB`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ByteSize(pub u64);
-
-impl FromStr for ByteSize {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-        let unit: u64 = match text.get(digits.len()..).map(str::trim) {
-            Some("" | "B") => 1,
-            Some("KiB") => 1 << 10,
-            Some("MiB") => 1 << 20,
-            Some("GiB") => 1 << 30,
-            _ => return Err("not a number of bytes such as 65536, 64KiB or 16MiB"),
-        };
-        let number: u64 = digits.parse().map_err(|_| "not a number of bytes such as 65536, 64KiB or 16MiB")?;
-        number.checked_mul(unit).map(Self).ok_or("too many bytes")
-    }
-}
-
-impl fmt::Display for ByteSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let duration = any_duration(text)?;
-    if duration > Duration::from_secs(86_400) { Err("more than a day".into()) } else { Ok(duration) }
-}
-
-/// What people's sessions are measured in, and not waits: a refresh token lives for up to ten years.
-pub(crate) fn long_duration(text: &str) -> Result<Duration, String> {
-    let duration = any_duration(text)?;
-    if duration > Duration::from_secs(3650 * 86_400) { Err("more than 3650 days".into()) } else { Ok(duration) }
-}
-
-fn any_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| "not a duration such as 250ms, 30s or 1h".to_owned())
 }
 
 fn leeway(text: &str) -> Result<Duration, String> {
@@ -323,9 +250,7 @@ fn leeway(text: &str) -> Result<Duration, String> {
 }
 
 fn refresh_interval(text: &str) -> Result<Duration, String> {
-    let interval = duration(text)?;
-    let range = Duration::from_secs(1)..=Duration::from_secs(50 * 60);
-    if range.contains(&interval) { Ok(interval) } else { Err("not between 1s and 50m".into()) }
+    duration_between(text, Duration::from_secs(1), Duration::from_secs(50 * 60))
 }
 
 fn socket_mode(text: &str) -> Result<u32, String> {

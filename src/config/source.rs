@@ -1,35 +1,38 @@
-//! Where values come from: the command line, the environment, `.env`, or the default.
+//! Sources of option values: command line, environment, `.env`, default.
 //!
-//! clap reads the command line only; the other layers are put under it here as defaults, so that one parser checks
-//! all of them and every error can say where the value stands.
+//! clap reads the command line only. [`Layers`] adds the other sources below it as defaults, so that one parser checks
+//! every value. [`Sources`] knows the source of each value, for error messages.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt;
 use std::path::Path;
 
 use clap::builder::OsStr;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command};
 use secrecy::SecretString;
+use serde_json::{Map, Value, json};
 
-use super::ConfigError;
-use super::options::variable;
-use crate::file_read::{self, MAX_TEXT_BYTES, ReadError};
+use super::error::ConfigError;
+use super::options::{option_ids, variable};
+use crate::files::{self, MAX_TEXT_BYTES, ReadError};
 
-/// Where the value of an option stands.
+/// Source of an option's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// On the command line.
+pub(super) enum Source {
+    /// Command line.
     Flag,
-    /// In this environment variable.
+    /// Environment variable of this name.
     Environment(String),
-    /// In `.env`: the variable and its line.
+    /// Variable in `.env`, and its line number.
     DotEnv(String, usize),
-    /// Nowhere.
+    /// No source sets it.
     Default,
 }
 
-impl std::fmt::Display for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag => f.write_str("the flag"),
             Self::Environment(name) => write!(f, "the environment variable {name}"),
@@ -39,20 +42,20 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// The layers below the command line. They have no `Debug`: a secret may be among the values.
+/// Sources below the command line. There is no `Debug`, because a value can be a secret.
 #[derive(Default)]
-pub struct Layers {
+pub(super) struct Layers {
     environment: HashMap<String, String>,
     dot_env: HashMap<String, (String, usize)>,
 }
 
 impl Layers {
-    /// Reads `.env` in `directory`, if there is one, under these environment variables.
+    /// Reads the variables `wanted` from `environment`, and from `.env` in `directory` if that file exists.
     ///
     /// # Errors
-    /// When the file is there and cannot be read, or a line that sets one of `wanted` cannot be understood.
-    pub fn read(
-        environment: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+    /// A variable is not UTF-8, `.env` cannot be read, or a line of it that sets one of `wanted` is malformed.
+    pub(super) fn read(
+        environment: impl Iterator<Item = (OsString, OsString)>,
         directory: &Path,
         wanted: &[String],
     ) -> Result<Self, ConfigError> {
@@ -64,7 +67,7 @@ impl Layers {
             })?;
             layers.environment.insert(name.to_owned(), value);
         }
-        match file_read::read(&directory.join(".env"), MAX_TEXT_BYTES) {
+        match files::read(&directory.join(".env"), MAX_TEXT_BYTES) {
             Ok(content) => layers.read_dot_env(&content, wanted)?,
             Err(ReadError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(ConfigError::new(format!(".env {error}"))),
@@ -72,8 +75,8 @@ impl Layers {
         Ok(layers)
     }
 
-    /// Other programs have their settings in the same file, and in dialects of their own: only lines that set
-    /// one of `wanted` are looked at. The last one wins.
+    /// Reads the lines of `.env` that set one of `wanted`; the last one takes effect. Other lines are ignored: they are
+    /// settings of other programs, in dialects of their own.
     fn read_dot_env(&mut self, content: &[u8], wanted: &[String]) -> Result<(), ConfigError> {
         let text = String::from_utf8_lossy(content);
         for (index, line) in text.lines().enumerate() {
@@ -84,8 +87,7 @@ impl Layers {
             else {
                 continue;
             };
-            let bad =
-                || ConfigError::new(format!("line {} of .env, which sets {name}, cannot be understood", index + 1));
+            let bad = || ConfigError::new(format!("line {} of .env, which sets {name}, is malformed", index + 1));
             let mut parsed = dotenvy::from_read_iter(assignment.as_bytes());
             let (parsed_name, value) = parsed.next().ok_or_else(bad)?.map_err(|_| bad())?;
             if parsed_name != name || value.contains(char::REPLACEMENT_CHARACTER) {
@@ -96,8 +98,8 @@ impl Layers {
         Ok(())
     }
 
-    /// The value of a variable and where it stands. An empty value counts as none: it is how a template leaves a
-    /// setting out.
+    /// Returns the value of a variable, and its source. An empty value counts as unset, because that is what a template
+    /// writes for a setting without a value.
     fn value(&self, variable: &str) -> Option<(&str, Source)> {
         let environment = self.environment.get(variable).filter(|value| !value.is_empty());
         if let Some(value) = environment {
@@ -107,13 +109,14 @@ impl Layers {
         Some((value, Source::DotEnv(variable.to_owned(), *line)))
     }
 
-    /// The value of a variable that has no flag, because it is a secret: the command line is for everybody to see.
-    pub fn secret(&self, variable: &str) -> Option<(SecretString, Source)> {
+    /// Returns the value of a variable that is a secret. It has no flag, because every user of the machine can read
+    /// command lines.
+    fn secret(&self, variable: &str) -> Option<(SecretString, Source)> {
         self.value(variable).map(|(value, source)| (value.into(), source))
     }
 
-    /// Puts these layers under the command line of `command` and its subcommands, and names the variables in the help.
-    pub fn under(&self, command: Command) -> Command {
+    /// Makes these values the defaults of `command` and its subcommands, and names the variables in the help.
+    pub(super) fn under(&self, command: Command) -> Command {
         command
             .mut_args(|arg| {
                 let id = arg.get_id().as_str();
@@ -140,16 +143,78 @@ impl Layers {
             .mut_subcommands(|subcommand| self.under(subcommand))
     }
 
-    /// Where the value of the option `id` stands.
-    pub fn source(&self, matches: &ArgMatches, id: &str) -> Source {
-        match matches.value_source(id) {
+    /// Returns the source of the option `id` if no flag sets it.
+    pub(super) fn below_flags(&self, id: &str) -> Source {
+        self.value(&variable(id)).map_or(Source::Default, |(_, source)| source)
+    }
+}
+
+/// Sources of the values of one command line.
+#[derive(Clone, Copy)]
+pub(super) struct Sources<'a> {
+    matches: &'a ArgMatches,
+    layers: &'a Layers,
+}
+
+impl<'a> Sources<'a> {
+    pub(super) fn new(matches: &'a ArgMatches, layers: &'a Layers) -> Self {
+        Self { matches, layers }
+    }
+
+    /// Returns the source of the option `id`.
+    pub(super) fn of(&self, id: &str) -> Source {
+        match self.matches.value_source(id) {
             Some(ValueSource::CommandLine) => Source::Flag,
-            _ => self.below_flags(id),
+            _ => self.layers.below_flags(id),
         }
     }
 
-    /// Where the value of the option `id` stands if no flag sets it.
-    pub fn below_flags(&self, id: &str) -> Source {
-        self.value(&variable(id)).map_or(Source::Default, |(_, source)| source)
+    /// `true` if the option `id` has a value other than its default.
+    pub(super) fn is_set(&self, id: &str) -> bool {
+        self.of(id) != Source::Default
     }
+
+    /// Returns the value of a secret variable, and its source.
+    pub(super) fn secret(&self, variable: &str) -> Option<(SecretString, Source)> {
+        self.layers.secret(variable)
+    }
+
+    /// Returns the error for the option `id`. It names the flag, and the source of the value if it is set.
+    pub(super) fn error(&self, id: &str, why: impl fmt::Display) -> ConfigError {
+        let source = match self.of(id) {
+            Source::Default => String::new(),
+            source => format!(" (from {source})"),
+        };
+        ConfigError::new(format!("{}: {why}{source}", flag(id)))
+    }
+
+    /// Returns every option with its value and its source, for `/config`. The variable `secret` is listed without its
+    /// value; no option contains a secret.
+    pub(super) fn effective(&self, secret: &str) -> Value {
+        let mut options = Map::new();
+        for id in option_ids() {
+            let raw = self.matches.get_raw(&id).into_iter().flatten();
+            let values: Vec<Value> = raw.map(|value| value.to_string_lossy().into_owned().into()).collect();
+            let value = match <[Value; 1]>::try_from(values) {
+                Ok([value]) => value,
+                Err(values) if values.is_empty() => Value::Null,
+                Err(values) => values.into(),
+            };
+            options.insert(id.replace('_', "-"), json!({"value": value, "source": self.of(&id).to_string()}));
+        }
+        if let Some((_, source)) = self.secret(secret) {
+            options.insert("client-secret".into(), json!({"value": "[redacted]", "source": source.to_string()}));
+        }
+        Value::Object(options)
+    }
+}
+
+/// Returns the error for the option `id`, which is required and unset. `what` is a noun: "the id of the user pool".
+pub(super) fn missing(id: &str, what: &str) -> ConfigError {
+    let variable = variable(id);
+    ConfigError::new(format!("{}: {what} is required (no flag, no {variable} in the environment or .env)", flag(id)))
+}
+
+fn flag(id: &str) -> String {
+    format!("--{}", id.replace('_', "-"))
 }

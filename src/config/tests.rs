@@ -1,7 +1,9 @@
-use super::*;
-use std::path::PathBuf;
+use serde_json::json;
 
-/// The single place that reads a configuration: flags, environment and `.env`, each given as words or lines.
+use super::*;
+use crate::user_pool::{Clients, UserPool};
+
+/// Reads a configuration from flags, environment variables and the text of `.env`.
 fn read_from(flags: &[&str], environment: &[(&str, &str)], dot_env: &str) -> Result<Config, String> {
     let directory = tempfile::tempdir().unwrap();
     if !dot_env.is_empty() {
@@ -23,11 +25,11 @@ fn with(flags: &[&str]) -> Result<Config, String> {
 }
 
 fn pool(config: &Config) -> &UserPool {
-    &config.rules.pools.first().unwrap().0
+    &config.policy.pools.first().unwrap().0
 }
 
 #[test]
-fn the_three_settings_people_have_are_enough() {
+fn three_settings_are_enough() {
     let config = read_from(
         &[],
         &[],
@@ -43,7 +45,7 @@ fn the_three_settings_people_have_are_enough() {
 }
 
 #[test]
-fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+fn flags_take_precedence_over_the_environment_and_the_environment_over_dot_env() {
     let dot_env = "COGNITO_CLIENT_ID=file\nCOGNITO_AUTHZ_REALM=file\nexport COGNITO_AUTHZ_LEEWAY='10s'\n";
     let environment = [
         MINIMAL[0],
@@ -70,15 +72,15 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
 }
 
 #[test]
-fn other_programs_may_have_their_lines_in_the_file() {
+fn lines_of_other_programs_in_dot_env_are_ignored() {
     let dot_env = "# comment\nTHIS is not\n{\"json\": [\nCOGNITO_USER_POOL_ID=eu-west-1_First\nKEY=\"-----BEGIN\nlines\n-----END\"\n  COGNITO_USER_POOL_ID = eu-west-1_Last\nCOGNITO_CLIENT_ID=a\nCOGNITO_AUTHZ_REALM=\n";
     let config = read_from(&[], &[], dot_env).unwrap();
     assert_eq!(pool(&config).id.as_str(), "eu-west-1_Last");
-    assert_eq!(config.realm.as_str(), "api", "an empty value counts as none");
+    assert_eq!(config.realm.as_str(), "api", "an empty value counts as unset");
 }
 
 #[test]
-fn every_error_is_one_sentence_that_names_option_and_source() {
+fn each_error_is_one_sentence_with_the_option_and_the_source() {
     for (flags, environment, dot_env, expected) in [
         (
             &[][..],
@@ -110,7 +112,7 @@ fn every_error_is_one_sentence_that_names_option_and_source() {
             &["--client-id", "any", "--client-id", "a"],
             &MINIMAL,
             "",
-            "--client-id: `any` stands beside app clients (from the flag)",
+            "--client-id: `any` accepts every app client; remove it or the other app clients (from the flag)",
         ),
         (
             &[],
@@ -124,12 +126,7 @@ fn every_error_is_one_sentence_that_names_option_and_source() {
             "\nCOGNITO_USER_POOL_ID=nonsense",
             "--user-pool-id: not a user pool id such as eu-west-1_AbC123xyz: \"nonsense\" (from COGNITO_USER_POOL_ID, line 2 of .env)",
         ),
-        (
-            &[],
-            &[],
-            "COGNITO_USER_POOL_ID='open",
-            "line 1 of .env, which sets COGNITO_USER_POOL_ID, cannot be understood",
-        ),
+        (&[], &[], "COGNITO_USER_POOL_ID='open", "line 1 of .env, which sets COGNITO_USER_POOL_ID, is malformed"),
         (
             &["--region", "eu-west-2"],
             &MINIMAL,
@@ -191,14 +188,19 @@ fn every_error_is_one_sentence_that_names_option_and_source() {
             &["--jwks-url", "http://keys.test/"],
             &MINIMAL,
             "",
-            "--jwks-url: plain http to another host needs --allow-insecure-endpoints (from the flag)",
+            "--jwks-url: plain http to a host other than loopback needs --allow-insecure-endpoints (from the flag)",
         ),
-        (&["--jwks-url", "ftp://127.0.0.1/"], &MINIMAL, "", "--jwks-url: ftp is not https (from the flag)"),
+        (
+            &["--jwks-url", "ftp://127.0.0.1/"],
+            &MINIMAL,
+            "",
+            "--jwks-url: not an https:// URL: \"ftp://127.0.0.1/\" (from the flag)",
+        ),
         (
             &["--jwks-url", "https://a:b@keys.test/"],
             &MINIMAL,
             "",
-            "--jwks-url: the URL carries a user name, a password or a fragment (from the flag)",
+            "--jwks-url: the URL contains a user name, a password or a fragment (from the flag)",
         ),
         (
             &["--jwks-file", "/nonexistent"],
@@ -217,7 +219,7 @@ fn every_error_is_one_sentence_that_names_option_and_source() {
             &[],
             &[MINIMAL[0], MINIMAL[1], ("COGNITO_ENDPOINT", "http://cognito.test")],
             "",
-            "--cognito-endpoint: plain http to another host needs --allow-insecure-endpoints (from the environment variable COGNITO_ENDPOINT)",
+            "--cognito-endpoint: plain http to a host other than loopback needs --allow-insecure-endpoints (from the environment variable COGNITO_ENDPOINT)",
         ),
         (
             &[],
@@ -233,8 +235,10 @@ fn every_error_is_one_sentence_that_names_option_and_source() {
 }
 
 #[test]
-fn what_the_account_api_has_to_know() {
-    let account = |flags: &[&str]| with(flags).map(|config| config.account.unwrap());
+fn the_account_api_needs_one_app_client_and_valid_options() {
+    const UNNAMED: &str =
+        "--account-client-id: the pool default accepts several app clients or `any`; name the app client";
+    let account = |flags: &[&str]| with(flags).map(|config| config.account.unwrap().settings);
     let config = account(&[]).unwrap();
     assert_eq!((config.prefix.as_str(), config.client_id.as_str()), ("/auth", "client"));
     assert!(with(&["--account-api=false", "--client-id", "any"]).unwrap().account.is_none());
@@ -243,9 +247,12 @@ fn what_the_account_api_has_to_know() {
     let config = account(&["--client-id", "any", "--account-client-id", "b"]).unwrap();
     assert_eq!(config.client_id.as_str(), "b");
     for (flags, expected) in [
-        (&["--client-id", "any"][..], "--account-client-id: has to name the app client"),
-        (&["--client-id", "a", "--client-id", "b"], "--account-client-id: has to name the app client"),
-        (&["--account-client-id", "other"], "--account-client-id: not one of --client-id"),
+        (&["--client-id", "any"][..], UNNAMED),
+        (&["--client-id", "a", "--client-id", "b"], UNNAMED),
+        (
+            &["--account-client-id", "other"],
+            "--account-client-id: the pool default does not accept the tokens of the app client other (from the flag)",
+        ),
         (&["--account-prefix", "auth"], "--account-prefix: not a path such as /auth: \"auth\" (from the flag)"),
         (&["--account-prefix", "/metrics"], "--account-prefix: a path of the admin port (from the flag)"),
         (&["--totp-issuer", "a:b"], "--totp-issuer: not a name of at most 64 characters without a colon: \"a:b\""),
@@ -254,7 +261,10 @@ fn what_the_account_api_has_to_know() {
         (&["--refresh-flow", "x"], "--refresh-flow: not one of tokens, auth: \"x\" (from the flag)"),
         (&["--cognito-timeout", "11s"], "--cognito-timeout: not between 100ms and 10s: \"11s\" (from the flag)"),
         (&["--account-min-failure-time", "6s"], "--account-min-failure-time: not between 0s and 5s"),
-        (&["--forward-client-address"], "--forward-client-address: Cognito takes it only from an app client with"),
+        (
+            &["--forward-client-address"],
+            "--forward-client-address: Cognito accepts a client address only from an app client with",
+        ),
         (&["--client-secret-file", "/nonexistent"], "--client-secret-file: /nonexistent cannot be read"),
     ] {
         let error = account(flags).err().unwrap_or_else(|| panic!("{flags:?} passes"));
@@ -271,7 +281,7 @@ fn what_the_account_api_has_to_know() {
 }
 
 #[test]
-fn a_file_with_all_pools_names_what_the_account_api_speaks_for() {
+fn a_file_with_all_pools_names_the_pool_and_client_of_the_account_api() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("policy.yaml");
     let read = |pools: &str, more: &[&str]| {
@@ -281,10 +291,13 @@ fn a_file_with_all_pools_names_what_the_account_api_speaks_for() {
     let a = "  a: {user_pool_id: eu-west-1_A, client_ids: one}\n";
     let two_clients = "  a: {user_pool_id: eu-west-1_A, client_ids: [one, two]}\n";
     let two_pools = format!("{a}  b: {{user_pool_id: eu-west-1_B, client_ids: one}}\n");
-    assert_eq!(&*read(a, &[]).unwrap().account.unwrap().pool, "a");
+    assert_eq!(&*read(a, &[]).unwrap().account.unwrap().settings.pool, "a");
     for (pools, expected) in [
-        (two_clients, "--config: has to name the app client that the account API speaks for (`account`)"),
-        (&*two_pools, "--config: has to name the pool that the account API speaks for (`account`)"),
+        (
+            two_clients,
+            "--config: the pool a accepts several app clients or `any`; name the app client of the account API in `account`",
+        ),
+        (&*two_pools, "--config: the file has several pools; name the one of the account API in `account`"),
     ] {
         let error = read(pools, &[]).err().unwrap();
         assert!(error.starts_with(expected), "{error}");
@@ -302,7 +315,7 @@ fn a_client_secret_is_read_and_never_shown() {
     let from_file = with(&flags).unwrap();
     let from_environment = read_from(&[], &[MINIMAL[0], MINIMAL[1], ("COGNITO_CLIENT_SECRET", SECRET)], "").unwrap();
     let from_dot_env = read_from(&[], &MINIMAL, &format!("COGNITO_CLIENT_SECRET={SECRET}\n")).unwrap();
-    let both = read_from(&flags, &[MINIMAL[0], MINIMAL[1], ("COGNITO_CLIENT_SECRET", "the file goes before this")], "");
+    let both = read_from(&flags, &[MINIMAL[0], MINIMAL[1], ("COGNITO_CLIENT_SECRET", "the file takes precedence")], "");
     for config in [from_file, from_environment, from_dot_env, both.unwrap()] {
         let secret = config.account.as_ref().unwrap().client_secret.as_ref().unwrap();
         assert_eq!(secrecy::ExposeSecret::expose_secret(secret), SECRET);
@@ -323,14 +336,14 @@ fn a_client_secret_is_read_and_never_shown() {
 }
 
 #[test]
-fn what_browsers_need_is_complete_or_an_error() {
+fn options_for_browsers_are_complete_or_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = directory.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let account = |flags: &[&str]| with(flags).map(|config| (config.account.unwrap(), config.warnings));
+    let account = |flags: &[&str]| with(flags).map(|config| (config.account.unwrap().settings, config.warnings));
     let (off, _) = account(&[]).unwrap();
     assert!(off.hosted_ui.is_none() && off.cookies.is_none());
 
@@ -352,15 +365,21 @@ fn what_browsers_need_is_complete_or_an_error() {
     assert_eq!(config.cookies.unwrap().max_age, Some(30 * 86_400));
     let short = file("short", "kkkkkkkk");
     for (flags, expected) in [
-        (&["--hosted-ui-domain", "auth.test"][..], "--hosted-ui-domain: needs at least one of --oauth-redirect-uris"),
+        (
+            &["--hosted-ui-domain", "auth.test"][..],
+            "--hosted-ui-domain: needs at least one URI in --oauth-redirect-uris",
+        ),
         (&["--hosted-ui-domain", "auth.test/x", redirect], "--hosted-ui-domain: not a domain such as auth.example.com"),
-        (&["--hosted-ui-domain", "http://auth.test", redirect], "--hosted-ui-domain: plain http to another host needs"),
-        (&[redirect], "--oauth-redirect-uris: of no use without --hosted-ui-domain (from the flag)"),
-        (&["--oauth-logout-uris=https://app.test/"], "--oauth-logout-uris: of no use without --hosted-ui-domain"),
-        (&["--oauth-state-key-file", &key], "--oauth-state-key-file: of no use without --hosted-ui-domain"),
+        (
+            &["--hosted-ui-domain", "http://auth.test", redirect],
+            "--hosted-ui-domain: plain http to a host other than loopback needs",
+        ),
+        (&[redirect], "--oauth-redirect-uris: has no effect without --hosted-ui-domain (from the flag)"),
+        (&["--oauth-logout-uris=https://app.test/"], "--oauth-logout-uris: has no effect without --hosted-ui-domain"),
+        (&["--oauth-state-key-file", &key], "--oauth-state-key-file: has no effect without --hosted-ui-domain"),
         (&["--oauth-redirect-uris=http://app.test/"], "--oauth-redirect-uris: plain http is for this machine only"),
         (&["--oauth-scopes=open id"], "--oauth-scopes: a scope is one word"),
-        (&["--account-cookie-max-age=30d"], "--account-cookie-max-age: of no use without --account-cookies"),
+        (&["--account-cookie-max-age=30d"], "--account-cookie-max-age: has no effect without --account-cookies"),
         (&["--account-cookies", "--token-use", "id"], "--account-cookies: checks take the access token"),
         (&["--account-cookie-max-age=401d"], "--account-cookie-max-age: not between 1m and 400d"),
         (
@@ -372,7 +391,7 @@ fn what_browsers_need_is_complete_or_an_error() {
         let error = account(flags).err().unwrap_or_else(|| panic!("{flags:?} passes"));
         assert!(error.starts_with(expected) && !error.contains("kkkk"), "{error}");
     }
-    // Checks have to take the access tokens of the pool that browsers sign in to, whichever that is.
+    // The pool that browsers sign in to has to accept access tokens.
     let pools = |members: &str| {
         let pool =
             |name: &str, members: &str| format!("{name}: {{user_pool_id: us-east-1_{name}, client_ids: c, {members}}}");
@@ -408,7 +427,7 @@ fn what_browsers_need_is_complete_or_an_error() {
 }
 
 #[test]
-fn plain_http_is_for_this_machine_or_typed_out() {
+fn plain_http_needs_a_loopback_host_or_an_option() {
     for url in
         ["https://keys.test/a", "http://127.0.0.1:9/a", "http://127.9.9.9/a", "http://[::1]/a", "http://localhost/a"]
     {
@@ -420,7 +439,7 @@ fn plain_http_is_for_this_machine_or_typed_out() {
 }
 
 #[test]
-fn a_region_from_the_cluster_is_a_warning() {
+fn another_aws_region_is_a_warning() {
     let environment = [MINIMAL[0], MINIMAL[1], ("AWS_REGION", "us-east-1")];
     let config = read_from(&[], &environment, "").unwrap();
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
@@ -429,7 +448,7 @@ fn a_region_from_the_cluster_is_a_warning() {
 }
 
 #[test]
-fn endpoint_issuer_and_keys_are_set_apart() {
+fn endpoint_issuers_and_jwks_url_are_independent() {
     let pool_of = |flags: &[&str]| pool(&with(flags).unwrap()).clone();
     let emulator = pool_of(&["--cognito-endpoint", "http://127.0.0.1:4566"]);
     assert_eq!(emulator.jwks_urls[0].as_str(), "http://127.0.0.1:4566/eu-west-1_Abc/.well-known/jwks.json");
@@ -448,7 +467,7 @@ fn endpoint_issuer_and_keys_are_set_apart() {
 }
 
 #[test]
-fn a_seed_file_is_read_at_once() {
+fn the_jwks_file_is_read_at_startup() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str, content: &str| -> PathBuf {
         let path = directory.path().join(name);
@@ -456,14 +475,14 @@ fn a_seed_file_is_read_at_once() {
         path
     };
     let good = path("good", &crate::token_builder::jwks(&[crate::token_builder::SigningKey::shared()]));
-    assert_eq!(with(&["--jwks-file", good.to_str().unwrap()]).unwrap().rules.pools[0].1.len(), 1);
+    assert_eq!(with(&["--jwks-file", good.to_str().unwrap()]).unwrap().policy.pools[0].1.len(), 1);
     let bad = path("bad", "{\"keys\":[]}");
     let error = with(&["--jwks-file", bad.to_str().unwrap()]).unwrap_err();
     assert!(error.contains("no usable key in the set (from the flag)"), "{error}");
 }
 
 #[test]
-fn commands() {
+fn each_command_is_parsed() {
     let read = |args: &[&str]| {
         read(
             args.iter().map(Into::into),
@@ -491,5 +510,5 @@ fn commands() {
     ] {
         assert!(help.contains(text), "{text} is not in\n{help}");
     }
-    assert!(!help.contains("eu-west-1_Abc"), "values of the environment are not defaults to show");
+    assert!(!help.contains("eu-west-1_Abc"), "values of the environment are not shown as defaults");
 }

@@ -1,4 +1,4 @@
-//! gRPC health (`grpc.health.v1.Health`): says what `/readyz` says, in the words Envoy's health checks ask in.
+//! gRPC health service (`grpc.health.v1.Health`) for Envoy's health checks. It reports the same state as `/readyz`.
 
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
@@ -7,19 +7,20 @@ use tonic_health::server::{HealthReporter, HealthService};
 use super::grpc::SERVICE_NAME;
 use crate::lifecycle::{Readiness, Shutdown};
 
-/// The names that can be asked for: the whole server, which is what Envoy asks, and the service.
+/// Service names that clients can ask about: the empty name, which means the whole server and is what Envoy sends, and
+/// the authorization service.
 const NAMES: [&str; 2] = ["", SERVICE_NAME];
 
-/// Feeds the health service.
+/// Sets the status that the health service reports.
 #[derive(Debug)]
-pub struct Health {
+pub(crate) struct Health {
     reporter: HealthReporter,
 }
 
 impl Health {
-    /// A health service that says `NOT_SERVING` until [`Health::follow`] runs. tonic-health begins with `SERVING` for the
-    /// empty name, and that would send traffic to a server without keys.
-    pub async fn new() -> (Self, HealthServer<HealthService>) {
+    /// Creates a health service that reports `NOT_SERVING` until [`Health::follow`] runs. By default tonic-health
+    /// starts with `SERVING` for the empty name, so Envoy would send traffic to a server without keys.
+    pub(crate) async fn new() -> (Self, HealthServer<HealthService>) {
         let reporter = HealthReporter::new();
         let health = Self { reporter };
         health.set(ServingStatus::NotServing).await;
@@ -27,8 +28,9 @@ impl Health {
         (health, service)
     }
 
-    /// Says `SERVING` while `readiness` has nothing pending and the end has not been announced.
-    pub async fn follow(self, readiness: Readiness, shutdown: Shutdown) {
+    /// Reports `SERVING` while `readiness` has nothing pending. Returns when the shutdown begins, after reporting
+    /// `NOT_SERVING`.
+    pub(crate) async fn follow(self, readiness: Readiness, shutdown: Shutdown) {
         let mut ready = readiness.subscribe();
         loop {
             let is_ready = *ready.borrow_and_update();

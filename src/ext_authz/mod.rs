@@ -1,13 +1,20 @@
-//! The only room that knows Envoy: its gRPC service, its messages, and the port they come in by.
+//! Envoy's external authorization protocol: the gRPC service, its messages, and the gRPC port.
 //!
-//! A check goes [`server`] (connection, limits) → [`grpc`] (one call, framed as [`unary`] says) → [`request`] (bytes to context) → the
-//! authorizer → [`response`] (decision to bytes). [`in_flight`] bounds the memory for messages on their way in.
+//! A check passes through these modules, in this order:
+//! 1. `workers` accepts the connection and passes it to a thread; `connection` serves it, with limits.
+//! 2. `services` routes the call to a service: authorization (`grpc`), `health` or reflection.
+//! 3. `unary` reads the message; `message_memory` limits the memory for messages that are not complete yet.
+//! 4. [`request`] reads the request context from the message, and `check` decides.
+//! 5. [`response`] encodes the answer.
 
-pub mod grpc;
-pub mod health;
-pub mod in_flight;
-mod preface;
+mod connection;
+pub(crate) mod grpc;
+pub(crate) mod health;
+mod message_memory;
 pub mod request;
 pub mod response;
-pub mod server;
-pub mod unary;
+pub(crate) mod services;
+mod unary;
+pub(crate) mod workers;
+
+pub use self::services::DESCRIPTORS;

@@ -1,23 +1,23 @@
-//! Envoy's `CheckRequest`, read where it lies: the bytes become a [`RequestContext`] that borrows from them.
+//! Reads Envoy's `CheckRequest` without copying: the [`RequestContext`] borrows from the bytes of the message.
 //!
-//! Only what a decision may depend on is read; the rest is stepped over. For every message that a protobuf library
-//! decodes, the result is the one it would give: fields in any order, messages that are given twice are merged, of
-//! scalars and map entries the last one counts, unknown fields are skipped (protobuf encoding specification, "Last
-//! One Wins"). Fields: `envoy/service/auth/v3/external_auth.proto` and `attribute_context.proto`.
+//! Only the fields that a decision may depend on are read; the others are skipped. If a protobuf library can decode a
+//! message, this reader gives the same result: fields come in any order, repeated submessages are merged, the last of
+//! several scalars or map entries wins, unknown fields are skipped (protobuf encoding specification, "Last One Wins").
+//! Field numbers: `envoy/service/auth/v3/external_auth.proto` and `attribute_context.proto`.
 
 use std::collections::HashMap;
 
 use crate::authz::{Header, RequestContext};
 
-/// A message that is not a `CheckRequest`.
+/// Error for bytes that are not a `CheckRequest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a CheckRequest")]
 pub struct Undecodable;
 
-/// Reads a `CheckRequest`. `None` is one without an HTTP request, as a TCP listener's filter sends it.
+/// Reads a `CheckRequest`. Returns `None` if it has no HTTP request, as from Envoy's network filter on a TCP listener.
 ///
 /// # Errors
-/// [`Undecodable`].
+/// [`Undecodable`] if the bytes do not follow the protobuf encoding, or a field that is read has the wrong wire type.
 pub fn read(message: &[u8]) -> Result<Option<RequestContext<'_>>, Undecodable> {
     let mut reader = RequestReader::default();
     for field in Fields(message) {
@@ -37,27 +37,27 @@ struct RequestReader<'m> {
     method: &'m [u8],
     path: &'m [u8],
     host: &'m [u8],
-    /// Entries of the map `headers`, each name once.
+    /// Entries of the map `headers`; each name occurs once.
     headers: Vec<Header<'m>>,
     /// Members of the list `header_map`.
     raw_headers: Vec<Header<'m>>,
-    /// One bit for each kind of name among `headers` (see [`kind`]): a name of a new kind cannot be there yet.
-    kinds: u128,
-    /// Places in `headers` by name, once there are too many to look through.
-    places: HashMap<&'m [u8], usize>,
+    /// Bloom filter of the names in `headers` (see [`filter_bit`]): if a name's bit is not set, the name is new.
+    seen_bits: u128,
+    /// Index in `headers` by name. It stays empty while a linear search is fast enough.
+    index_by_name: HashMap<&'m [u8], usize>,
 }
 
-/// With more headers than this, names are looked up in a table. Envoy sends at most 100 unless told otherwise.
-const FEW_HEADERS: usize = 128;
+/// Number of headers up to which names are found by linear search. Envoy accepts at most 100 headers by default.
+const MAX_LINEAR_SEARCH: usize = 128;
 
-/// A number below 128 that equal names have in common and most others have not.
-fn kind(name: &[u8]) -> u32 {
+/// Returns the position of a name's bit in the filter, below 128. Equal names have the same position.
+fn filter_bit(name: &[u8]) -> u32 {
     let last = name.last().copied().unwrap_or_default();
     (u32::from(last) + 37 * u32::try_from(name.len() & 0x7f).unwrap_or_default()) & 0x7f
 }
 
 impl<'m> RequestReader<'m> {
-    /// `AttributeContext`
+    /// Reads an `AttributeContext`.
     fn attributes(&mut self, message: &'m [u8]) -> Result<(), Undecodable> {
         for field in Fields(message) {
             match field? {
@@ -80,7 +80,7 @@ impl<'m> RequestReader<'m> {
         Ok(())
     }
 
-    /// `AttributeContext.HttpRequest`
+    /// Reads an `AttributeContext.HttpRequest`.
     fn http(&mut self, message: &'m [u8]) -> Result<(), Undecodable> {
         self.headers.reserve(32);
         for field in Fields(message) {
@@ -105,8 +105,8 @@ impl<'m> RequestReader<'m> {
         Ok(())
     }
 
-    /// `HeaderValue`, a member of the list that Envoy sends under `encode_raw_headers`. One of the two values is set; if
-    /// somebody sets both, both count.
+    /// Reads a `HeaderValue`, a member of the list that Envoy sends with `encode_raw_headers`. Envoy sets either
+    /// `value` or `raw_value`. If both are set, the header counts twice, once with each value.
     fn raw_header(&mut self, message: &'m [u8]) -> Result<(), Undecodable> {
         let (mut name, mut text, mut raw): (_, &[u8], &[u8]) = (&[][..], &[], &[]);
         for field in Fields(message) {
@@ -124,32 +124,33 @@ impl<'m> RequestReader<'m> {
         Ok(())
     }
 
-    /// An entry of the map `headers`: of two with one name, the last one counts.
+    /// Adds an entry of the map `headers`. It replaces an earlier entry of the same name.
     fn put(&mut self, header: Header<'m>) {
-        let bit = 1 << kind(header.name);
-        let known = if self.kinds & bit == 0 {
+        let bit = 1 << filter_bit(header.name);
+        let index = if self.seen_bits & bit == 0 {
             None
-        } else if self.headers.len() <= FEW_HEADERS {
-            self.headers.iter().position(|known| known.name == header.name)
+        } else if self.headers.len() <= MAX_LINEAR_SEARCH {
+            self.headers.iter().position(|earlier| earlier.name == header.name)
         } else {
-            if self.places.is_empty() {
-                self.places = self.headers.iter().enumerate().map(|(place, known)| (known.name, place)).collect();
+            if self.index_by_name.is_empty() {
+                let indexed = self.headers.iter().enumerate();
+                self.index_by_name = indexed.map(|(index, earlier)| (earlier.name, index)).collect();
             }
-            self.places.get(header.name).copied()
+            self.index_by_name.get(header.name).copied()
         };
-        if let Some(known) = known.and_then(|place| self.headers.get_mut(place)) {
-            *known = header;
+        if let Some(earlier) = index.and_then(|index| self.headers.get_mut(index)) {
+            *earlier = header;
             return;
         }
-        self.kinds |= bit;
-        if !self.places.is_empty() {
-            self.places.insert(header.name, self.headers.len());
+        self.seen_bits |= bit;
+        if !self.index_by_name.is_empty() {
+            self.index_by_name.insert(header.name, self.headers.len());
         }
         self.headers.push(header);
     }
 }
 
-/// Key and value of a `map<string, string>` entry.
+/// Reads the key and the value of a `map<string, string>` entry.
 fn map_entry(message: &[u8]) -> Result<(&[u8], &[u8]), Undecodable> {
     let (mut key, mut value): (&[u8], &[u8]) = (&[], &[]);
     for field in Fields(message) {
@@ -162,14 +163,14 @@ fn map_entry(message: &[u8]) -> Result<(&[u8], &[u8]), Undecodable> {
     Ok((key, value))
 }
 
-/// The fields of a message: number and value.
+/// Iterator over the fields of a message; yields field number and value.
 struct Fields<'m>(&'m [u8]);
 
-/// The value of a field.
+/// Value of a field.
 enum Value<'m> {
     /// Length-delimited: a message, text or bytes.
     Bytes(&'m [u8]),
-    /// Of a wire type that nothing we read has.
+    /// Any other wire type. No field that is read has one.
     Other,
 }
 
@@ -191,13 +192,13 @@ impl<'m> Iterator for Fields<'m> {
         }
         let field = self.field(0);
         if field.is_err() {
-            self.0 = &[]; // nothing behind it can be found
+            self.0 = &[]; // the start of the next field is not known
         }
         Some(field)
     }
 }
 
-/// Groups (a wire type of old) stand inside each other at most this deep; a protobuf library allows 100, too.
+/// Deepest nesting of groups (a deprecated wire type) that is accepted. Protobuf libraries allow 100 as well.
 const MAX_GROUP_DEPTH: usize = 100;
 
 impl<'m> Fields<'m> {
@@ -278,7 +279,7 @@ mod tests {
     use proptest::prelude::*;
     use prost::Message;
 
-    /// What a protobuf library makes of a message: policy; method, path and host; headers, sorted.
+    /// Fields of a decoded message: policy; method, path and host; headers, sorted.
     type Reading = Option<(Option<Vec<u8>>, [Vec<u8>; 3], Vec<(Vec<u8>, Vec<u8>)>)>;
 
     fn by_prost(message: &[u8]) -> Result<Reading, prost::DecodeError> {
@@ -301,7 +302,7 @@ mod tests {
         Ok(Some((policy, line, headers)))
     }
 
-    fn by_us(message: &[u8]) -> Result<Reading, Undecodable> {
+    fn by_this_reader(message: &[u8]) -> Result<Reading, Undecodable> {
         Ok(read(message)?.map(|context| {
             let mut headers: Vec<_> = context.headers.iter().map(|h| (h.name.to_vec(), h.value.to_vec())).collect();
             headers.sort();
@@ -310,10 +311,10 @@ mod tests {
         }))
     }
 
-    /// Whatever prost decodes, we decode to the same.
-    fn agree(message: &[u8]) {
+    /// Asserts that a message which prost can decode gives the same result here.
+    fn assert_same_as_prost(message: &[u8]) {
         if let Ok(reading) = by_prost(message) {
-            assert_eq!(by_us(message), Ok(reading), "{message:02x?}");
+            assert_eq!(by_this_reader(message), Ok(reading), "{message:02x?}");
         }
     }
 
@@ -345,30 +346,30 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn what_envoy_sends_reads_as_prost_reads_it(requests in prop::collection::vec(request(), 1..3)) {
-            // Two messages in a row are one merged message.
+        fn valid_messages_decode_as_with_prost(requests in prop::collection::vec(request(), 1..3)) {
+            // Concatenated messages decode as one merged message.
             let message: Vec<u8> = requests.iter().flat_map(Message::encode_to_vec).collect();
             prop_assert!(by_prost(&message).is_ok());
-            agree(&message);
+            assert_same_as_prost(&message);
         }
 
         #[test]
-        fn a_message_with_a_changed_byte_reads_as_prost_reads_it(request in request(), at in any::<prop::sample::Index>(), byte: u8) {
+        fn messages_with_a_changed_byte_decode_as_with_prost(request in request(), at in any::<prop::sample::Index>(), byte: u8) {
             let mut message = request.encode_to_vec();
             if !message.is_empty() {
                 let at = at.index(message.len());
                 message[at] = byte;
             }
-            agree(&message);
+            assert_same_as_prost(&message);
         }
 
         #[test]
-        fn any_bytes_read_as_prost_reads_them(message in prop::collection::vec(any::<u8>(), 0..40)) {
-            agree(&message);
+        fn arbitrary_bytes_decode_as_with_prost(message in prop::collection::vec(any::<u8>(), 0..40)) {
+            assert_same_as_prost(&message);
         }
     }
 
-    /// A field of wire type 2.
+    /// Encodes a field of wire type 2.
     fn field(number: u8, content: &[u8]) -> Vec<u8> {
         [&[number << 3 | 2, u8::try_from(content.len()).unwrap()], content].concat()
     }
@@ -378,17 +379,17 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_two_map_entries_counts() {
+    fn the_last_map_entry_of_a_name_wins() {
         let entry = |name: &[u8], value: &[u8]| field(3, &[field(1, name), field(2, value)].concat());
         let value_first = field(3, &[field(2, b"3"), field(1, b"a"), field(2, b"4")].concat());
         let message = http(&[entry(b"a", b"1"), entry(b"b", b"2"), value_first].concat());
-        agree(&message);
+        assert_same_as_prost(&message);
         let context = read(&message).unwrap().unwrap();
         assert_eq!(context.headers, [Header { name: b"a", value: b"4" }, Header { name: b"b", value: b"2" }]);
     }
 
     #[test]
-    fn many_headers_are_read_as_few_are() {
+    fn many_headers_decode_as_with_prost() {
         let mut message = Vec::new();
         for round in ["first", "last"] {
             for number in 0..300 {
@@ -396,26 +397,26 @@ mod tests {
                 message.extend(http(&field(3, &[field(1, name.as_bytes()), field(2, round.as_bytes())].concat())));
             }
         }
-        agree(&message);
+        assert_same_as_prost(&message);
         assert_eq!(read(&message).unwrap().unwrap().headers.len(), 300);
     }
 
     #[test]
-    fn nonsense_is_undecodable() {
+    fn invalid_encodings_are_rejected() {
         for message in [
             &[0x0a][..],         // a length is missing
             &[0x0a, 0x05, 0x01], // shorter than its length
             &[0x08, 0x01],       // attributes as a number
             &[0x02, 0x00],       // field 0
             &[0x0e],             // wire type 6
-            &[0x0c],             // an end of no group
+            &[0x0c],             // the end of a group that was not started
             &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
             &[0xff; 11],
         ] {
             assert_eq!(read(message).err(), Some(Undecodable), "{message:02x?}");
             assert!(by_prost(message).is_err(), "{message:02x?}");
         }
-        assert!(read(&[0x13; 1000]).is_err(), "groups do not eat the stack");
+        assert!(read(&[0x13; 1000]).is_err(), "the depth of groups is limited");
         assert!(read(&[]).unwrap().is_none());
     }
 }

@@ -1,7 +1,7 @@
-//! gRPC's wire format for a call of one message each way (gRPC over HTTP2, "Requests" and "Responses").
+//! gRPC wire format of a unary call: one message in each direction (gRPC over HTTP/2, "Requests" and "Responses").
 //!
-//! tonic does the same for any kind of call, and pays for it with buffers of 8 KiB in both directions and a future
-//! of several; a check has 2 KiB and is made for every request that passes Envoy. Only the check is served by this.
+//! Only checks use this module. tonic handles every kind of call, which costs buffers of 8 KiB in each direction and a
+//! future of several KiB, while a check has about 2 KiB and is made for every request that passes Envoy.
 
 use std::ops::Deref;
 use std::pin::Pin;
@@ -14,17 +14,17 @@ use prost::bytes::{Buf, Bytes, BytesMut};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::in_flight::{ConnectionRoom, Held};
+use super::message_memory::{ConnectionMemory, Reservation};
 
-/// A frame's head: one byte of flags, four of length.
+/// Size of the prefix of a message: one byte of flags and four bytes of length.
 const PREFIX_BYTES: usize = 5;
 
-/// A message that has been read.
+/// A complete message. Dereferences to its bytes, without the prefix.
 #[derive(Debug)]
-pub struct Message {
+pub(super) struct Message {
     bytes: Bytes,
-    /// Its room, if it came in pieces.
-    _held: Option<Held>,
+    /// Set if the message arrived in several pieces.
+    _reservation: Option<Reservation>,
 }
 
 impl Deref for Message {
@@ -35,40 +35,40 @@ impl Deref for Message {
     }
 }
 
-/// Judges the encoding of a call's messages.
+/// Checks that the messages of a call are not compressed.
 ///
 /// # Errors
-/// `UNIMPLEMENTED`, unless it is `identity`.
-pub fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
+/// `UNIMPLEMENTED` if `grpc-encoding` is anything but `identity`.
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
     if headers.get("grpc-encoding").is_some_and(|encoding| encoding != "identity") {
         return Err(Status::unimplemented("compressed messages are not supported"));
     }
     Ok(())
 }
 
-/// Reads the one message of a call.
+/// Reads the message of a call.
 ///
 /// # Errors
 /// The gRPC status to answer with.
-pub async fn read<B>(mut body: B, max_bytes: usize, room: &ConnectionRoom) -> Result<Message, Status>
+pub(super) async fn read<B>(mut body: B, max_bytes: usize, memory: &ConnectionMemory) -> Result<Message, Status>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
-    // Nearly always all of it is the first frame, and nothing is copied or counted.
+    // Almost always the first piece is the whole message. Then nothing is copied or reserved.
     let mut first = next(&mut body).await?.unwrap_or_default();
     if body.is_end_stream() && message_bytes(&first, max_bytes)?.is_some_and(|bytes| bytes == first.len()) {
         first.advance(PREFIX_BYTES);
-        return Ok(Message { bytes: first, _held: None });
+        return Ok(Message { bytes: first, _reservation: None });
     }
-    // Copied, because a frame keeps all of the buffer that it was received in.
+    // Copied, because a piece keeps the whole buffer alive that it was received in.
     let mut read = BytesMut::from(&*first);
     drop(first);
-    let mut held = None;
+    let mut reservation = None;
     loop {
         if let Some(bytes) = message_bytes(&read, max_bytes)? {
-            if held.is_none() {
-                held = Some(room.take(bytes).await?);
+            if reservation.is_none() {
+                reservation = Some(memory.reserve(bytes).await?);
                 read.reserve(bytes.saturating_sub(read.len()));
             }
             if read.len() > bytes {
@@ -81,13 +81,13 @@ where
     match message_bytes(&read, max_bytes)? {
         Some(bytes) if bytes == read.len() => {
             read.advance(PREFIX_BYTES);
-            Ok(Message { bytes: read.freeze(), _held: held })
+            Ok(Message { bytes: read.freeze(), _reservation: reservation })
         }
         _ => Err(Status::internal("the message is missing or cut off")),
     }
 }
 
-/// The next data of a body.
+/// Reads the next piece of data of a body. Returns `None` at its end.
 async fn next<B>(body: &mut B) -> Result<Option<Bytes>, Status>
 where
     B: HttpBody<Data = Bytes> + Unpin,
@@ -101,8 +101,11 @@ where
     Ok(None)
 }
 
-/// Bytes of a whole frame, once its head is there. Refused as soon as it is known: a message that is too long is not
-/// collected first.
+/// Returns the size of a message with its prefix, or `None` if the prefix is not complete.
+///
+/// # Errors
+/// `RESOURCE_EXHAUSTED` if it exceeds `max_bytes`. The prefix alone decides, so a message that is too large is never
+/// collected.
 fn message_bytes(frame: &[u8], max_bytes: usize) -> Result<Option<usize>, Status> {
     match announced_length(frame)? {
         Some(length) if length > max_bytes => Err(Status::resource_exhausted("the message is too large")),
@@ -110,7 +113,7 @@ fn message_bytes(frame: &[u8], max_bytes: usize) -> Result<Option<usize>, Status
     }
 }
 
-/// The length that a frame's head announces, once the head is there.
+/// Returns the length in the prefix, or `None` if the prefix is not complete.
 fn announced_length(frame: &[u8]) -> Result<Option<usize>, Status> {
     match frame.get(..PREFIX_BYTES) {
         Some([0, length @ ..]) => {
@@ -122,8 +125,8 @@ fn announced_length(frame: &[u8]) -> Result<Option<usize>, Status> {
     }
 }
 
-/// Writes a message in its frame.
-pub fn frame(capacity: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+/// Returns a message with its prefix. `write` appends the message; `capacity` is an estimate of its size.
+pub(super) fn frame(capacity: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     let mut frame = Vec::with_capacity(PREFIX_BYTES + capacity);
     frame.extend_from_slice(&[0; PREFIX_BYTES]);
     write(&mut frame);
@@ -134,8 +137,8 @@ pub fn frame(capacity: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     frame.into()
 }
 
-/// The answer of a call: a framed message and status OK, or another status.
-pub fn answer(result: Result<Bytes, Status>) -> Response<AnswerBody> {
+/// Returns the response to a call: a message with its prefix and status OK, or an error status.
+pub(super) fn answer(result: Result<Bytes, Status>) -> Response<AnswerBody> {
     match result {
         Ok(frame) => {
             let mut response = Response::new(AnswerBody::Message(frame));
@@ -146,16 +149,16 @@ pub fn answer(result: Result<Bytes, Status>) -> Response<AnswerBody> {
     }
 }
 
-/// A response body.
+/// Response body. The first three variants are the states of a successful check.
 #[derive(Debug)]
-pub enum AnswerBody {
-    /// A framed message is still to be sent, then the status.
+pub(super) enum AnswerBody {
+    /// Message and status remain to be sent.
     Message(Bytes),
-    /// The status is still to be sent.
+    /// The status remains to be sent.
     Trailers,
-    /// All has been sent.
+    /// Everything has been sent.
     Done,
-    /// A body that tonic has made.
+    /// Body created by tonic.
     Tonic(Body),
 }
 
@@ -201,10 +204,10 @@ mod tests {
     use std::convert::Infallible;
     use std::sync::Arc;
 
-    use super::super::in_flight::ProcessRoom;
+    use super::super::message_memory::ProcessMemory;
     use super::*;
 
-    /// A body that comes in these pieces.
+    /// A body that arrives in these pieces.
     struct Pieces(VecDeque<Vec<u8>>);
 
     impl HttpBody for Pieces {
@@ -222,13 +225,13 @@ mod tests {
 
     async fn read_pieces(pieces: &[&[u8]]) -> Result<Bytes, i32> {
         let pieces = Pieces(pieces.iter().map(|piece| piece.to_vec()).collect());
-        let room = ConnectionRoom::new(Arc::new(ProcessRoom::new(8)));
-        let message = read(pieces, 8, &room).await.map_err(|status| status.code() as i32)?;
+        let memory = ConnectionMemory::new(Arc::new(ProcessMemory::new(8)));
+        let message = read(pieces, 8, &memory).await.map_err(|status| status.code() as i32)?;
         Ok(message.bytes)
     }
 
     #[tokio::test]
-    async fn one_message_in_any_number_of_pieces() {
+    async fn one_message_arrives_in_any_number_of_pieces() {
         let message = frame(0, |out| out.extend_from_slice(b"abcdefgh"));
         assert_eq!(read_pieces(&[&message]).await.unwrap(), "abcdefgh");
         for cut in 0..=message.len() {
@@ -237,11 +240,11 @@ mod tests {
         }
         let bytes: Vec<&[u8]> = message.chunks(1).collect();
         assert_eq!(read_pieces(&bytes).await.unwrap(), "abcdefgh");
-        assert_eq!(read_pieces(&[&[0; 5]]).await.unwrap(), "", "an empty message is one");
+        assert_eq!(read_pieces(&[&[0; 5]]).await.unwrap(), "", "an empty message is valid");
     }
 
     #[tokio::test]
-    async fn anything_else_is_refused() {
+    async fn anything_but_one_whole_message_is_rejected() {
         let (unimplemented, exhausted, internal) = (12, 8, 13);
         for (pieces, code) in [
             (&[][..], internal),

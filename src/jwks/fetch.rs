@@ -1,4 +1,4 @@
-//! Fetches a JWKS document over HTTP: one short attempt, bounded in time and size, that follows nobody elsewhere.
+//! Fetches a JWKS document over HTTP: one attempt, limited in time and size, without following redirects.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::JwksError;
 /// Fetches JWKS documents over HTTP.
 #[derive(Debug, Default)]
 pub struct JwksClient {
-    /// Made at the first fetch, away from the start: reading the system's CA certificates takes its time.
+    /// Created at the first fetch, not at startup: reading the system's CA certificates takes a while.
     client: OnceCell<reqwest::Client>,
 }
 
@@ -21,11 +21,11 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 pub const MAX_DOCUMENT_BYTES: usize = 512 * 1024;
 
 impl JwksClient {
-    /// The document at the first of `urls`; at the next one where a server answers 403 or 404. All of it within five
-    /// seconds.
+    /// Fetches the document from the first of `urls`. If a server answers 403 or 404, the next URL is tried. The limit
+    /// for all URLs together is five seconds.
     ///
     /// # Errors
-    /// [`FetchError`].
+    /// [`FetchError`] of the last URL that was tried.
     pub async fn fetch(&self, urls: &[Url]) -> Result<Vec<u8>, FetchError> {
         let attempt = async {
             let client = self.client().await?;
@@ -54,7 +54,7 @@ impl JwksClient {
                 match tokio::task::spawn_blocking(build).await {
                     Ok(Ok(client)) => Ok(client),
                     Ok(Err(error)) => Err(FetchError::Tls(innermost(&error))),
-                    Err(_) => Err(FetchError::Tls("the client could not be made".into())),
+                    Err(_) => Err(FetchError::Tls("the client could not be created".into())),
                 }
             })
             .await
@@ -81,7 +81,7 @@ async fn get(client: &reqwest::Client, url: &Url) -> Result<Vec<u8>, FetchError>
     Ok(document)
 }
 
-/// The last cause of an error: the layers above it only say that there is one.
+/// Returns the root cause of an error. The errors above it add no information.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
@@ -90,35 +90,35 @@ fn innermost(error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
-/// Why a fetch brought no keys. For the operator.
+/// Error of a fetch. Its text is for the operator.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FetchError {
-    /// Nothing can be fetched over TLS.
-    #[error("no TLS client: {0}")]
+    /// The TLS client could not be created.
+    #[error("cannot create the TLS client: {0}")]
     Tls(String),
-    /// No connection.
+    /// The connection could not be established.
     #[error("no connection: {0}")]
     Connect(String),
-    /// Not within five seconds, two of them for the connection.
-    #[error("no answer in time")]
+    /// There was no connection within two seconds, or no complete response within five.
+    #[error("no response in time")]
     Timeout,
-    /// Not 200; redirects are not followed.
-    #[error("the answer has status {0}")]
+    /// The status is not 200. Redirects are not followed.
+    #[error("the response has status {0}")]
     Status(u16),
-    /// More than 512 KiB, unpacked.
+    /// The decompressed document is larger than 512 KiB.
     #[error("the document is larger than 512 KiB")]
     TooLarge,
-    /// Broke off, or could not be unpacked.
-    #[error("the answer cannot be read: {0}")]
+    /// The response ended early or could not be decompressed.
+    #[error("the response cannot be read: {0}")]
     Body(String),
-    /// No keys in it.
+    /// The document contains no usable keys.
     #[error("{0}")]
     Document(#[from] JwksError),
 }
 
 impl FetchError {
-    /// Values of the label `result`.
-    pub const LABELS: [&'static str; 10] = [
+    /// Every value of the metric label `result`: `success`, and the label of each error.
+    pub(crate) const LABELS: [&'static str; 10] = [
         "success",
         "tls",
         "connect",
@@ -131,8 +131,8 @@ impl FetchError {
         "no_usable_key",
     ];
 
-    /// The value of the label `result`.
-    pub fn label(&self) -> &'static str {
+    /// Value of the metric label `result`.
+    pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Tls(_) => "tls",
             Self::Connect(_) => "connect",

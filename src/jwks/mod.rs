@@ -1,10 +1,10 @@
-//! The keys of a user pool: the JWKS document (RFC 7517) becomes a [`KeySet`] of [`VerifyingKey`]s by `kid`.
+//! Signing keys of a user pool: parses a JWKS document (RFC 7517) into a [`KeySet`], the keys by `kid`.
 //!
-//! Keys we do not verify with are left out one by one, with a reason each; a document without a usable key is an
-//! error. Nothing in this file fetches: that is [`store`]'s and [`fetch`]'s.
+//! A key that cannot verify RS256 signatures is skipped, and the reason is kept. A document without a usable key is an
+//! error. This file does no I/O: [`fetch`] downloads documents, [`store`] holds the keys and refreshes them.
 
 pub mod fetch;
-pub mod store;
+pub(crate) mod store;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,9 +16,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-/// A public key that RS256 signatures are verified with: RSA of 2048 to 8192 bits.
+/// Public RSA key of 2048 to 8192 bits that verifies RS256 signatures.
 ///
-/// The key is parsed once, here; per token only the signature remains to be done.
+/// The key is parsed once, when the document is read. Verifying a token then costs one RSA operation.
 pub struct VerifyingKey {
     key: ParsedPublicKey,
     modulus: Box<[u8]>,
@@ -27,17 +27,23 @@ pub struct VerifyingKey {
 }
 
 impl VerifyingKey {
-    /// Whether `signature` is this key's RSASSA-PKCS1-v1_5 signature with SHA-256 of `message` (RFC 7518 section 3.3).
-    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.key.verify_sig(message, signature).is_ok()
+    /// Verifies an RSASSA-PKCS1-v1_5 signature with SHA-256 over `message` (RFC 7518 section 3.3). Returns `None` if
+    /// `signature` is not valid.
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> Option<SignatureValid> {
+        self.key.verify_sig(message, signature).ok().map(|()| SignatureValid(()))
     }
 
-    /// Whether the key still stands in its pool's key set. A token that was verified with a key that has left
-    /// the set must not be served from a cache.
-    pub fn is_current(&self) -> bool {
+    /// `true` while the key is in its pool's key set. A token verified with a key that has left the set must not be
+    /// served from a cache.
+    pub(crate) fn is_current(&self) -> bool {
         !self.retired.load(Ordering::Acquire)
     }
 }
+
+/// Proof that a signature was verified. Only [`VerifyingKey::verify`] creates it; creating verified claims consumes it.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct SignatureValid(());
 
 impl fmt::Debug for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,37 +58,36 @@ pub struct KeySet {
     skipped: Vec<SkippedKey>,
 }
 
-/// A key of the document that is not used, and why.
+/// Key of a JWKS document that is not used.
 #[derive(Debug, PartialEq, Eq)]
-pub struct SkippedKey {
-    /// Its place in `keys`, from 0.
-    pub position: usize,
-    /// Why it is not used.
-    pub why: &'static str,
+struct SkippedKey {
+    /// Index in the array `keys`, from 0.
+    position: usize,
+    /// Reason, for the log.
+    why: &'static str,
 }
 
-/// A document that gives no keys.
+/// Error for a document that contains no usable keys.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum JwksError {
-    /// Not JSON.
+    /// The document is not JSON.
     #[error("not a JSON document")]
     NotJson,
-    /// JSON, but not a JWK set.
+    /// The JSON has no array `keys` (RFC 7517 section 5).
     #[error("not a JWK set: no array `keys`")]
     NotJwks,
-    /// A JWK set in which no key is usable.
+    /// Every key of the set was skipped, or the set is empty.
     #[error("no usable key in the set")]
     NoUsableKey,
 }
 
 impl KeySet {
-    /// Reads a JWKS document.
+    /// Parses a JWKS document.
     ///
-    /// A key that stands unchanged in `previous` is taken over from there, so that tokens verified with it
-    /// stay known.
+    /// A key that is also in `previous`, unchanged, is reused: cached tokens that were verified with it stay valid.
     ///
     /// # Errors
-    /// [`JwksError`] when the document is not a JWK set, or has no usable key.
+    /// [`JwksError`] if the document is not a JWK set or has no usable key.
     pub fn parse(document: &[u8], previous: &Self) -> Result<Self, JwksError> {
         let document: Value = serde_json::from_slice(document).map_err(|_| JwksError::NotJson)?;
         let keys = document.get("keys").and_then(Value::as_array).ok_or(JwksError::NotJwks)?;
@@ -106,27 +111,27 @@ impl KeySet {
         if set.keys.is_empty() { Err(JwksError::NoUsableKey) } else { Ok(set) }
     }
 
-    /// The key named exactly `kid`.
+    /// Returns the key whose `kid` is exactly this one.
     pub fn get(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
         self.keys.get(kid)
     }
 
-    /// How many keys are usable.
-    pub fn len(&self) -> usize {
+    /// Number of usable keys.
+    pub(crate) fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether no key is usable: true only before the first fetch.
-    pub fn is_empty(&self) -> bool {
+    /// `true` if there is no usable key, which is so only before the first successful fetch.
+    pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// The keys of the document that are not used.
-    pub fn skipped(&self) -> &[SkippedKey] {
+    /// Keys of the document that are not used.
+    fn skipped(&self) -> &[SkippedKey] {
         &self.skipped
     }
 
-    /// Marks the keys that `successor` no longer has.
+    /// Marks the keys that are not in `successor` as retired (see [`VerifyingKey::is_current`]).
     fn retire_for(&self, successor: &Self) {
         for (kid, key) in &self.keys {
             if !successor.keys.get(kid).is_some_and(|kept| Arc::ptr_eq(kept, key)) {
@@ -141,7 +146,10 @@ impl KeySet {
     }
 }
 
-/// The parts of a key that we verify with, or why we do not (`cognito-wire`: AWS publishes RSA 2048, RS256, `sig`).
+/// Returns `kid`, modulus and exponent of a key, or the reason why it is not used.
+///
+/// Cognito publishes RSA keys of 2048 bits with `"alg": "RS256"` and `"use": "sig"` ("Verifying JSON web tokens" in the
+/// Amazon Cognito developer guide).
 fn usable<'j>(jwk: &'j Value, occurrences: &HashMap<&str, usize>) -> Result<(&'j str, Vec<u8>, Vec<u8>), &'static str> {
     let jwk = jwk.as_object().ok_or("not an object")?;
     let kid = match jwk.get("kid") {
@@ -170,7 +178,7 @@ fn usable<'j>(jwk: &'j Value, occurrences: &HashMap<&str, usize>) -> Result<(&'j
     if !(2048..=8192).contains(&bits) {
         return Err("a modulus of less than 2048 or more than 8192 bits");
     }
-    // An even exponent is no RSA key; aws-lc verifies with none of more than 33 bits.
+    // An RSA exponent is odd, and aws-lc accepts at most 33 bits.
     let value = exponent.iter().try_fold(0_u64, |value, byte| value.checked_mul(256)?.checked_add(u64::from(*byte)));
     if !value.is_some_and(|e| e >= 3 && e % 2 == 1 && e < 1 << 33) {
         return Err("an exponent that is not an odd number from 3 to 2^33");
@@ -182,7 +190,7 @@ fn is_absent_or(jwk: &Map<String, Value>, member: &str, accepts: impl Fn(&Value)
     jwk.get(member).is_none_or(accepts)
 }
 
-/// A `Base64urlUInt` (RFC 7518 section 2) without the leading zeros some issuers write.
+/// Decodes a `Base64urlUInt` (RFC 7518 section 2) and removes the leading zeros that some issuers add.
 fn unsigned(jwk: &Map<String, Value>, member: &str) -> Option<Vec<u8>> {
     let bytes = URL_SAFE_NO_PAD.decode(jwk.get(member)?.as_str()?).ok()?;
     let start = bytes.iter().position(|byte| *byte != 0)?;
@@ -201,7 +209,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// A modulus of `bits` bits; it need not be a product of primes to be read.
+    /// Returns a modulus of `bits` bits. It is not a product of two primes, which the parser does not check.
     fn modulus(bits: usize) -> String {
         let mut bytes = vec![0xff_u8; bits.div_ceil(8)];
         if !bits.is_multiple_of(8) {
@@ -225,13 +233,13 @@ mod tests {
     fn check(usable: bool, change: impl Fn(&mut Map<String, Value>)) {
         let good = jwk(|key| drop(key.insert("kid".into(), "good".into())));
         let set = parse(&[jwk(change), good]).expect("the good key remains");
-        assert!(set.get("good").is_some(), "one odd key must not cost the others");
+        assert!(set.get("good").is_some(), "a skipped key must not affect the others");
         assert_eq!(set.len(), if usable { 2 } else { 1 }, "{:?}", set.skipped());
         assert_eq!(set.skipped().len(), usize::from(!usable));
     }
 
     #[test]
-    fn keys_we_verify_with() {
+    fn only_rsa_signature_keys_are_usable() {
         let set = |name: &'static str, value: Value| {
             move |key: &mut Map<String, Value>| drop(key.insert(name.into(), value.clone()))
         };
@@ -284,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kid_that_occurs_twice_names_no_key() {
+    fn keys_with_a_duplicate_kid_are_skipped() {
         let other = jwk(|key| drop(key.insert("kid".into(), "other".into())));
         let elliptic = jwk(|key| drop(key.insert("kty".into(), "EC".into())));
         for twin in [jwk(|_| {}), elliptic] {

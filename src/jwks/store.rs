@@ -1,8 +1,8 @@
-//! The keys in force, and how they stay so: one task per pool fetches them, checks read them and may ask for a fetch.
+//! Keys in effect and their refresh: one task per pool fetches the keys; checks read them and may request a fetch.
 //!
-//! A good set is replaced by another good set and by nothing else. Who asks with unknown `kid`s causes one fetch
-//! per pool and [`REQUEST_SPACING`], whatever they send. Start from [`KeyStore::key`]; [`Refresher`] is the task. How a document is
-//! fetched is [`fetch`](super::fetch)'s.
+//! Only a successfully parsed key set replaces another one. Tokens with unknown `kid`s cause at most one fetch per pool
+//! and [`REQUEST_SPACING`], whatever callers send. Start from [`KeyStore::key`]; [`Refresher`] is the task.
+//! [`fetch`](super::fetch) downloads the documents.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::lifecycle::BlockReady;
 use crate::metrics::JwksMetrics;
 use crate::user_pool::PoolIndex;
 
-/// How long a check waits for a fetch that may bring its key.
-pub const MAX_WAIT: Duration = Duration::from_millis(100);
-/// How long a successful fetch answers for every `kid` it did not bring.
+/// Longest time that a check waits for a fetch that may return its key.
+const MAX_WAIT: Duration = Duration::from_millis(100);
+/// Time after a successful fetch during which a `kid` that is not in the set counts as unknown, without another fetch.
 const FRESH: Duration = Duration::from_secs(10);
-/// Time between two fetches that checks asked for.
-pub const REQUEST_SPACING: Duration = Duration::from_secs(10);
-/// Time before each retry while a pool has no keys; the last one repeats.
+/// Shortest time between two fetches that checks request.
+const REQUEST_SPACING: Duration = Duration::from_secs(10);
+/// Delay before each retry while a pool has no keys. The last one repeats.
 const RETRIES_WITHOUT_KEYS: [Duration; 6] = [
     Duration::from_millis(500),
     Duration::from_secs(1),
@@ -33,36 +33,41 @@ const RETRIES_WITHOUT_KEYS: [Duration; 6] = [
     Duration::from_secs(8),
     Duration::from_secs(10),
 ];
-/// Time before a retry while older keys still serve.
+/// Delay before a retry while a pool has keys of an earlier fetch.
 const RETRY_WITH_KEYS: Duration = Duration::from_secs(30);
 
 /// The keys of every pool.
 #[derive(Debug)]
-pub struct KeyStore {
+pub(crate) struct KeyStore {
     pools: Vec<Arc<PoolKeys>>,
 }
 
-/// Why there is no key for a token.
+/// Reason why no key was found for a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyMiss {
-    /// A set fetched within the last ten seconds does not have it.
+pub(crate) enum KeyMiss {
+    /// The key is not in a set that was fetched at most ten seconds ago.
     Unknown,
-    /// Nobody can say: the keys could not be fetched.
+    /// It is not known whether the key exists: the keys could not be fetched, or not in time.
     Unavailable,
 }
 
 impl KeyStore {
-    /// A store of these pools' keys, in the order of their [`PoolIndex`].
-    pub fn new(pools: Vec<Arc<PoolKeys>>) -> Self {
+    /// Creates a store. `pools` are in the order of their [`PoolIndex`].
+    pub(crate) fn new(pools: Vec<Arc<PoolKeys>>) -> Self {
         Self { pools }
     }
 
-    /// The key `kid` of a pool. If the set in force lacks it, waits for the running fetch or asks for one, for at most
-    /// [`MAX_WAIT`] and not past `deadline`.
+    /// Returns the key `kid` of a pool. If the current set lacks it, waits for the running fetch or requests one, for
+    /// at most [`MAX_WAIT`] and not past `deadline`.
     ///
     /// # Errors
-    /// [`KeyMiss`].
-    pub async fn key(&self, pool: PoolIndex, kid: &str, deadline: Instant) -> Result<Arc<VerifyingKey>, KeyMiss> {
+    /// [`KeyMiss`] if there is no such key, or none could be fetched in time.
+    pub(crate) async fn key(
+        &self,
+        pool: PoolIndex,
+        kid: &str,
+        deadline: Instant,
+    ) -> Result<Arc<VerifyingKey>, KeyMiss> {
         let pool = self.pools.get(pool).ok_or(KeyMiss::Unavailable)?;
         match pool.get(kid) {
             Some(key) => Ok(key),
@@ -73,30 +78,30 @@ impl KeyStore {
 
 /// The keys of one pool.
 #[derive(Debug)]
-pub struct PoolKeys {
+pub(crate) struct PoolKeys {
     set: ArcSwap<KeySet>,
     state: watch::Sender<State>,
-    /// Wakes the pool's [`Refresher`].
-    asked: Notify,
+    /// Wakes the pool's [`Refresher`] for a fetch that a check requested.
+    requested: Notify,
     metrics: JwksMetrics,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
-    /// A fetch is running, or has been asked for and will run.
+    /// `true` if a fetch is running, or is requested and about to run.
     fetching: bool,
     last_success: Option<Instant>,
-    last_asked: Option<Instant>,
+    last_requested: Option<Instant>,
 }
 
 impl PoolKeys {
-    /// The keys of a pool, to begin with those of `seed`.
-    pub fn new(seed: KeySet, metrics: JwksMetrics) -> Arc<Self> {
+    /// Creates the keys of a pool. `seed` is used until the first successful fetch; it may be empty.
+    pub(crate) fn new(seed: KeySet, metrics: JwksMetrics) -> Arc<Self> {
         metrics.keys.set(as_gauge(seed.len()));
         metrics.skipped_keys.set(as_gauge(seed.skipped().len()));
-        // Fetching is what a pool begins with.
+        // The refresher fetches as soon as it runs, so checks can wait from the start.
         let state = watch::Sender::new(State { fetching: true, ..State::default() });
-        Arc::new(Self { set: ArcSwap::from_pointee(seed), state, asked: Notify::new(), metrics })
+        Arc::new(Self { set: ArcSwap::from_pointee(seed), state, requested: Notify::new(), metrics })
     }
 
     fn get(&self, kid: &str) -> Option<Arc<VerifyingKey>> {
@@ -107,10 +112,10 @@ impl PoolKeys {
         !self.set.load().is_empty()
     }
 
-    /// Waits until there are keys at all.
-    pub async fn wait_for_any(&self) {
+    /// Waits until the pool has at least one key.
+    pub(crate) async fn wait_for_any(&self) {
         let mut state = self.state.subscribe();
-        // Keys are published before the state says that the fetch is done.
+        // A fetch publishes its keys before it sets `fetching` to false.
         while !self.has_keys() && state.changed().await.is_ok() {}
     }
 
@@ -118,7 +123,7 @@ impl PoolKeys {
         self.metrics.unknown_kid.inc();
         let mut state = self.state.subscribe();
         loop {
-            // State first, keys second: a fetch publishes its keys before it says that it is done.
+            // Read the state first and the keys second: a fetch publishes its keys before it sets `fetching` to false.
             let seen = *state.borrow_and_update();
             if let Some(key) = self.get(kid) {
                 return Ok(key);
@@ -126,7 +131,7 @@ impl PoolKeys {
             if seen.last_success.is_some_and(|at| at.elapsed() < FRESH) {
                 return Err(KeyMiss::Unknown);
             }
-            if !seen.fetching && !self.ask() {
+            if !seen.fetching && !self.request() {
                 return Err(KeyMiss::Unavailable);
             }
             if !matches!(time::timeout_at(deadline, state.changed()).await, Ok(Ok(()))) {
@@ -135,24 +140,25 @@ impl PoolKeys {
         }
     }
 
-    /// Asks for a fetch, unless it is not time for one. While a pool has no keys its own retries are all there is.
-    fn ask(&self) -> bool {
-        let asked = self.has_keys()
+    /// Requests a fetch, at most one per [`REQUEST_SPACING`]. A pool without keys ignores requests and relies on its
+    /// retries. Returns `true` if a fetch is running or about to run.
+    fn request(&self) -> bool {
+        let requested = self.has_keys()
             && self.state.send_if_modified(|state| {
-                let spaced = state.last_asked.is_none_or(|at| at.elapsed() >= REQUEST_SPACING);
+                let spaced = state.last_requested.is_none_or(|at| at.elapsed() >= REQUEST_SPACING);
                 if spaced && !state.fetching {
-                    *state = State { fetching: true, last_asked: Some(Instant::now()), ..*state };
-                    self.asked.notify_one();
+                    *state = State { fetching: true, last_requested: Some(Instant::now()), ..*state };
+                    self.requested.notify_one();
                 }
                 spaced
             });
-        asked || self.state.borrow().fetching
+        requested || self.state.borrow().fetching
     }
 }
 
-/// The task that keeps the keys of one pool.
+/// Task that fetches the keys of one pool, periodically and on request.
 #[derive(Debug)]
-pub struct Refresher {
+pub(crate) struct Refresher {
     keys: Arc<PoolKeys>,
     interval: Duration,
     ready: Option<BlockReady>,
@@ -160,14 +166,14 @@ pub struct Refresher {
 }
 
 impl Refresher {
-    /// A task for `keys` that fetches every `interval`, give or take a tenth, and drops `ready` once there are keys.
-    pub fn new(keys: Arc<PoolKeys>, interval: Duration, ready: Option<BlockReady>) -> Self {
+    /// Creates a task that fetches `keys` every `interval` (±10 %) and drops `ready` once there are keys.
+    pub(crate) fn new(keys: Arc<PoolKeys>, interval: Duration, ready: Option<BlockReady>) -> Self {
         let ready = ready.filter(|_| !keys.has_keys());
         Self { keys, interval, ready, last_document: None }
     }
 
-    /// Fetches for ever: at once, when it is time, and when a check asks.
-    pub async fn run<F, R>(mut self, fetch: F)
+    /// Fetches at once, then after each interval or retry delay and when a check requests it. Never returns.
+    pub(crate) async fn run<F, R>(mut self, fetch: F)
     where
         F: Fn() -> R,
         R: Future<Output = Result<Vec<u8>, FetchError>>,
@@ -186,7 +192,7 @@ impl Refresher {
             let pause = jittered(self.pause(failures));
             tokio::select! {
                 () = time::sleep(pause) => {}
-                () = self.keys.asked.notified() => {}
+                () = self.keys.requested.notified() => {}
             }
         }
     }
@@ -253,7 +259,7 @@ impl Refresher {
     }
 }
 
-/// `pause`, give or take a tenth, so that replicas do not fetch in step.
+/// Varies `pause` by up to 10 % so that replicas do not fetch at the same moment.
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
@@ -271,18 +277,18 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::token_builder::{SigningKey, jwks};
 
-    /// A pool whose fetches are answered by a function, on paused time.
+    /// Pool whose fetches are answered by a function. Tests run on paused time.
     struct Pool {
         store: KeyStore,
         metrics: JwksMetrics,
-        /// When each fetch began, since the start.
+        /// Start of each fetch, as time since the start of the test.
         fetches: Arc<Mutex<Vec<Duration>>>,
         readiness: Readiness,
     }
 
     type Answer = Box<dyn Fn(usize) -> Result<Vec<u8>, FetchError> + Send + Sync>;
 
-    /// Starts a pool; its fetches take `latency` and end as `answer` says about their number.
+    /// Starts a pool. Its fetches take `latency`; `answer` returns the result of the n-th fetch, from 1.
     fn start(seed: KeySet, latency: Duration, answer: Answer) -> Pool {
         let metrics = Metrics::new().unwrap().jwks("default", &FetchError::LABELS);
         let readiness = Readiness::default();
@@ -346,7 +352,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_check_waits_for_no_longer_than_it_may() {
+    async fn a_check_waits_at_most_until_its_deadline() {
         let pool = start(KeySet::default(), Duration::from_secs(4), Box::new(|_| Ok(document(SigningKey::shared()))));
         let begin = Instant::now();
         assert_eq!(pool.ask(SHARED).await, Err(KeyMiss::Unavailable));
@@ -355,11 +361,11 @@ mod tests {
         assert_eq!(pool.ask_before(SHARED, begin + Duration::from_millis(30)).await, Err(KeyMiss::Unavailable));
         assert_eq!(begin.elapsed(), Duration::from_millis(30));
         pass(4).await;
-        assert_eq!(pool.ask(SHARED).await, Ok(()), "the fetch went on without its check");
+        assert_eq!(pool.ask(SHARED).await, Ok(()), "the fetch continues after the check that waited for it has ended");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_keys_only_the_clock_causes_fetches() {
+    async fn without_keys_checks_cause_no_fetches() {
         let pool = start(KeySet::default(), QUICK, Box::new(|_| Err(FetchError::Status(500))));
         for _ in 0..600 {
             assert_eq!(pool.ask("any").await, Err(KeyMiss::Unavailable));
@@ -375,7 +381,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fetch_answers_for_unknown_kids_for_a_while() {
+    async fn a_recent_fetch_answers_for_unknown_kids() {
         let pool = start(KeySet::default(), QUICK, Box::new(|_| Ok(document(SigningKey::shared()))));
         for _ in 0..100 {
             assert_eq!(pool.ask("unknown").await, Err(KeyMiss::Unknown));
@@ -384,10 +390,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn unknown_kids_cause_one_fetch_in_ten_seconds() {
+    async fn unknown_kids_cause_at_most_one_fetch_in_ten_seconds() {
         let pool = start(seed(SigningKey::shared()), QUICK, Box::new(|_| Ok(document(SigningKey::shared()))));
         pass(60).await;
-        assert_eq!(pool.fetches(), 1, "the background's");
+        assert_eq!(pool.fetches(), 1, "the periodic fetch");
         for number in 0..1000 {
             assert_eq!(pool.ask(&format!("unknown{number}")).await, Err(KeyMiss::Unknown));
             time::sleep(Duration::from_millis(100)).await;
@@ -396,20 +402,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failing_fetch_is_not_asked_for_more_often_than_a_good_one() {
+    async fn failing_fetches_are_not_requested_more_often() {
         let pool = start(seed(SigningKey::shared()), QUICK, Box::new(|_| Err(FetchError::Timeout)));
         pass(1).await;
         for number in 0..300 {
-            assert_eq!(pool.ask(&format!("unknown{number}")).await, Err(KeyMiss::Unavailable), "nobody can say");
-            assert_eq!(pool.ask(SHARED).await, Ok(()), "the seed serves");
+            assert_eq!(pool.ask(&format!("unknown{number}")).await, Err(KeyMiss::Unavailable), "fetches fail");
+            assert_eq!(pool.ask(SHARED).await, Ok(()), "keys of the seed stay in use");
             time::sleep(Duration::from_millis(100)).await;
         }
-        // In 31 seconds: the first one, three that were asked for, one or two retries of the background.
+        // In 31 seconds: the first fetch, three requested ones, one or two periodic retries.
         assert!((4..=7).contains(&pool.fetches()), "{:?}", pool.fetches);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_key_works_as_soon_as_a_check_asks_for_it() {
+    async fn a_new_key_is_fetched_when_a_token_names_it() {
         let rotate = |number| Ok(document(if number < 2 { SigningKey::shared() } else { SigningKey::other() }));
         let pool = start(KeySet::default(), QUICK, Box::new(rotate));
         assert_eq!(pool.ask(SHARED).await, Ok(()));
@@ -423,7 +429,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_checks_share_one_fetch() {
+    async fn concurrent_checks_share_one_fetch() {
         let rotate = |number| Ok(document(if number < 2 { SigningKey::shared() } else { SigningKey::other() }));
         let pool = Arc::new(start(KeySet::default(), QUICK, Box::new(rotate)));
         pass(11).await;
@@ -440,7 +446,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn good_keys_are_replaced_by_good_keys_only() {
+    async fn a_failed_fetch_keeps_the_keys() {
         let answers = |number| match number {
             1 => Ok(document(SigningKey::shared())),
             2 => Ok(b"<html>".to_vec()),
@@ -451,7 +457,7 @@ mod tests {
         };
         let pool = start(KeySet::default(), QUICK, Box::new(answers));
         pass(1).await;
-        // The background's fetches: one after 15 minutes, then a retry each half minute.
+        // Periodic fetches: one after 15 minutes, then a retry every 30 seconds.
         for fetches in 2..=5 {
             while pool.fetches() < fetches {
                 pass(1).await;

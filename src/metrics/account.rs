@@ -1,42 +1,42 @@
-//! What the account API counts, and what its calls to Cognito do.
+//! Metrics of the account API and of its calls to Cognito.
 
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, Registry};
 
 use super::{histogram, opts, register};
 
-/// Seconds: from a cached refusal to the longest that a client waits.
+/// Upper bounds in seconds: a refusal without a call to Cognito takes milliseconds, and a request takes at most 10 s.
 const BUCKETS: [f64; 11] = [5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0, 10.0];
 
-/// The values that labels have, each from an enum or a table of ours.
+/// All values of each label. They come from enums and tables of the program.
 #[derive(Clone, Copy, Debug)]
-pub struct Labels<'l> {
-    /// Routes of the account API.
-    pub routes: &'l [&'static str],
-    /// How a request of them ends.
-    pub outcomes: &'l [&'static str],
-    /// Limits that refuse requests.
-    pub limits: &'l [&'static str],
-    /// Operations of Cognito.
-    pub operations: &'l [&'static str],
-    /// How a call of them ends.
-    pub results: &'l [&'static str],
+pub(crate) struct Labels<'l> {
+    /// Routes of the account API (`operation` of the request metrics).
+    pub(crate) routes: &'l [&'static str],
+    /// Outcomes of a request.
+    pub(crate) outcomes: &'l [&'static str],
+    /// Names of the rate limits.
+    pub(crate) limits: &'l [&'static str],
+    /// Operations of the user-pool API (`operation` of the Cognito metrics).
+    pub(crate) operations: &'l [&'static str],
+    /// Outcomes of a call to Cognito.
+    pub(crate) results: &'l [&'static str],
 }
 
-/// Of the account API.
+/// Metrics of the account API.
 #[derive(Clone, Debug)]
-pub struct AccountMetrics {
+pub(crate) struct AccountMetrics {
     requests: IntCounterVec,
     durations: HistogramVec,
     rate_limited: IntCounterVec,
-    /// Requests with an `X-Forwarded-For` that nobody said how to read.
-    pub unknown_addresses: IntCounter,
-    /// Of the calls to Cognito.
-    pub cognito: CognitoMetrics,
+    /// Number of requests with an `X-Forwarded-For` while `--trusted-hops` is unset.
+    pub(crate) unknown_addresses: IntCounter,
+    /// Metrics of the calls to Cognito.
+    pub(crate) cognito: CognitoMetrics,
 }
 
-/// Of the calls to Cognito.
+/// Metrics of the calls to Cognito.
 #[derive(Clone, Debug)]
-pub struct CognitoMetrics {
+pub(crate) struct CognitoMetrics {
     requests: IntCounterVec,
     durations: HistogramVec,
 }
@@ -54,14 +54,18 @@ impl AccountMetrics {
             durations: register(
                 registry,
                 HistogramVec::new(
-                    histogram("account_request_duration_seconds", "Time to answer a request.", &BUCKETS),
+                    histogram(
+                        "account_request_duration_seconds",
+                        "Time to answer a request to the account API.",
+                        &BUCKETS,
+                    ),
                     &["operation"],
                 )?,
             )?,
             rate_limited: register(
                 registry,
                 IntCounterVec::new(
-                    opts("rate_limited_total", "Requests to the account API that a limit refused."),
+                    opts("rate_limited_total", "Requests to the account API that a rate limit refused."),
                     &["limit"],
                 )?,
             )?,
@@ -92,7 +96,7 @@ impl AccountMetrics {
         Ok(metrics)
     }
 
-    /// Metrics that nobody reads.
+    /// Creates metrics in a registry of their own.
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
         Self::new(&Registry::new(), &Labels { routes: &[], outcomes: &[], limits: &[], operations: &[], results: &[] })
@@ -100,13 +104,13 @@ impl AccountMetrics {
     }
 
     /// Counts a request that took `seconds`.
-    pub fn answered(&self, route: &'static str, outcome: &'static str, seconds: f64) {
+    pub(crate) fn answered(&self, route: &'static str, outcome: &'static str, seconds: f64) {
         self.requests.with_label_values(&[route, outcome]).inc();
         self.durations.with_label_values(&[route]).observe(seconds);
     }
 
     /// Counts a request that a limit refused.
-    pub fn limited(&self, limit: &'static str) {
+    pub(crate) fn limited(&self, limit: &'static str) {
         self.rate_limited.with_label_values(&[limit]).inc();
     }
 }
@@ -124,26 +128,26 @@ impl CognitoMetrics {
             durations: register(
                 registry,
                 HistogramVec::new(
-                    histogram("cognito_request_duration_seconds", "Time of a call to the user-pool API.", &BUCKETS),
+                    histogram("cognito_request_duration_seconds", "Duration of a call to the user-pool API.", &BUCKETS),
                     &["operation"],
                 )?,
             )?,
         })
     }
 
-    /// Metrics that nobody reads.
+    /// Creates metrics in a registry of their own.
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
         Self::new(&Registry::new()).unwrap()
     }
 
-    /// Counts a call.
-    pub fn counted(&self, operation: &'static str, outcome: &'static str) {
+    /// Counts a call to Cognito.
+    pub(crate) fn counted(&self, operation: &'static str, outcome: &'static str) {
         self.requests.with_label_values(&[operation, outcome]).inc();
     }
 
-    /// Notes how long a call took.
-    pub fn took(&self, operation: &'static str, seconds: f64) {
+    /// Records the duration of a call to Cognito in seconds.
+    pub(crate) fn took(&self, operation: &'static str, seconds: f64) {
         self.durations.with_label_values(&[operation]).observe(seconds);
     }
 }

@@ -1,18 +1,18 @@
-//! Where a request comes from, as browsers say it, and whether it may use cookies then. Start with [`is_cross_site`].
+//! Origin of a request, as browsers report it, and the rule for using cookies. Start with [`is_cross_site`].
 
-/// A header that a request has once, if it has it.
+/// Header that a request should have at most once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent<'r> {
-    /// It has none.
+    /// Absent.
     Never,
-    /// This value.
+    /// Present, with this value.
     Once(&'r [u8]),
-    /// Several: nobody can say which counts.
+    /// Present several times; no rule says which value counts.
     Repeated,
 }
 
 impl<'r> Sent<'r> {
-    /// From the values that the request has.
+    /// Classifies the header's values.
     pub fn of(mut values: impl Iterator<Item = &'r [u8]>) -> Self {
         match (values.next(), values.next()) {
             (None, _) => Self::Never,
@@ -22,31 +22,31 @@ impl<'r> Sent<'r> {
     }
 }
 
-/// What a request says about where it comes from. Browsers say it, and pages cannot make them say something else.
+/// Headers by which browsers report the origin of a request. Pages cannot forge them.
 #[derive(Clone, Copy, Debug)]
 pub struct Provenance<'r> {
-    /// The method.
+    /// HTTP method.
     pub method: &'r [u8],
-    /// Whether it asks for another protocol (`Upgrade`): a WebSocket begins with a GET and is no safe one.
+    /// `true` if the request has an `Upgrade` header. A WebSocket starts with a GET and is not safe.
     pub is_upgrade: bool,
-    /// `Host`, or `:authority`: as the browser sent it, not as a proxy has rewritten it.
+    /// `Host` or `:authority`, as the browser sent it and before a proxy rewrites it.
     pub host: Sent<'r>,
-    /// `Origin`.
+    /// Value of `Origin`.
     pub origin: Sent<'r>,
-    /// `Sec-Fetch-Site`.
+    /// Value of `Sec-Fetch-Site`.
     pub fetch_site: Sent<'r>,
 }
 
-/// Whether a request that would use cookies has to be refused because it may be the doing of another site's page.
+/// `true` if a page of another site may have caused the request, so that it must not use cookies.
 ///
-/// GET, HEAD and OPTIONS pass: they change nothing (RFC 9110 section 9.2.1), and pages of other origins do not get to read
-/// the answer. TRACE does not, although it is safe by that section: its answer repeats the request, cookies included. Any
-/// other needs an `Origin` that is the host's own or one of `listed`; without an `Origin`, a
-/// `Sec-Fetch-Site` that is `same-origin` or `none` (the user's own doing). With neither it is refused: browsers send
-/// one of them, and who is no browser has no use for cookies.
+/// GET, HEAD and OPTIONS may use cookies: they are safe (RFC 9110 section 9.2.1), and pages of other origins cannot
+/// read the response. TRACE may not, although it is safe by that section, because its response repeats the request with
+/// its cookies. Other methods need an `Origin` that is the host's own or one of `listed`. Without an `Origin`, they
+/// need a `Sec-Fetch-Site` of `same-origin` or `none` (the user caused the request). With neither header they must not
+/// use cookies: browsers send one of them, and other clients do not need cookies.
 ///
-/// The host's own origin is `https` with this very host and port. Plain `http` is it on this machine only, because
-/// anybody on the way can make a page of it elsewhere.
+/// The host's own origin is `https` with the same host and port. Plain `http` is accepted for this machine only,
+/// because elsewhere anyone on the network path can forge a page of it.
 pub fn is_cross_site<'l>(request: &Provenance<'_>, listed: impl IntoIterator<Item = &'l [u8]>) -> bool {
     if !request.is_upgrade && [&b"GET"[..], b"HEAD", b"OPTIONS"].contains(&request.method) {
         return false;
@@ -60,7 +60,7 @@ pub fn is_cross_site<'l>(request: &Provenance<'_>, listed: impl IntoIterator<Ite
     }
 }
 
-/// Whether an origin, as browsers write it, is that of this host.
+/// `true` if an origin, in the form that browsers send, is the origin of this host.
 fn is_of_host(origin: &[u8], host: Sent<'_>) -> bool {
     let Sent::Once(host) = host else { return false };
     let (origin, port) = match (origin.strip_prefix(b"https://"), origin.strip_prefix(b"http://")) {
@@ -68,12 +68,12 @@ fn is_of_host(origin: &[u8], host: Sent<'_>) -> bool {
         (None, Some(origin)) if is_this_machine(origin) => (origin, &b":80"[..]),
         _ => return false,
     };
-    // Browsers leave out the usual port in both; others may write it in `Host`.
+    // Browsers omit the default port in both; other clients may include it in `Host`.
     let host = host.strip_suffix(port).unwrap_or(host);
     !host.is_empty() && origin.eq_ignore_ascii_case(host)
 }
 
-/// Whether a host, with a port or without, is a name of the machine that asks.
+/// `true` if a host, with or without a port, is a name of the client's own machine.
 fn is_this_machine(authority: &[u8]) -> bool {
     let host = match authority.iter().rposition(|byte| *byte == b':') {
         Some(at) if !authority.ends_with(b"]") => authority.get(..at).unwrap_or_default(),
@@ -86,7 +86,7 @@ fn is_this_machine(authority: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// A POST to `host` with these.
+    /// Returns a POST to `host` with these headers.
     fn post<'r>(host: &'r str, origins: &'r [&'r str], sites: &'r [&'r str]) -> Provenance<'r> {
         let bytes = |text: &'r &'r str| text.as_bytes();
         Provenance {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_other_sites_are_told_by_what_browsers_say() {
+    fn requests_of_other_sites_are_recognized() {
         let listed = [&b"https://app.example.com"[..]];
         for (host, origins, sites, refused) in [
             ("api.example.com", &["https://api.example.com"][..], &[][..], false),
@@ -114,7 +114,7 @@ mod tests {
             ("localhost:80", &["http://localhost"], &[], false),
             ("api.example.com", &[], &["same-origin"], false),
             ("api.example.com", &[], &["none"], false),
-            // Anything else.
+            // Rejected.
             ("api.example.com", &[], &[], true),
             ("api.example.com", &[], &["same-site"], true),
             ("api.example.com", &[], &["cross-site"], true),

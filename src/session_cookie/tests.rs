@@ -1,11 +1,11 @@
-//! Tests of cookies: what is written, read and cut.
+//! Tests of writing, reading and removing cookies.
 
 use super::*;
 use proptest::prelude::*;
 
 const NOTHING: iter::Empty<&[u8]> = iter::empty();
 
-/// The `Cookie` header of a browser that got these.
+/// Returns the `Cookie` header of a browser that received these `Set-Cookie` values.
 fn jar(set: &[String]) -> String {
     let kept = set.iter().filter(|cookie| !cookie.contains("Max-Age=0"));
     kept.map(|cookie| cookie.split(';').next().unwrap()).collect::<Vec<_>>().join("; ")
@@ -16,7 +16,7 @@ fn read_from(cookie: SessionCookie, headers: &[&str]) -> Result<Option<String>, 
 }
 
 #[test]
-fn cookies_are_what_browsers_take_for_host_names() {
+fn cookies_have_the_attributes_that_host_names_require() {
     let set = set(SessionCookie::Access, "e.y.J", Some(300), NOTHING).unwrap();
     assert_eq!(set, ["__Host-access_token=e.y.J; Path=/; Max-Age=300; HttpOnly; Secure; SameSite=Strict"]);
     assert_eq!(
@@ -30,7 +30,7 @@ fn cookies_are_what_browsers_take_for_host_names() {
 }
 
 #[test]
-fn long_tokens_are_in_pieces_and_what_they_leave_is_taken_away() {
+fn long_tokens_are_split_and_their_pieces_are_deleted() {
     let token = "a".repeat(MAX_TOKEN_BYTES);
     let long = set(SessionCookie::Access, &token, Some(1), NOTHING).unwrap();
     assert_eq!(long.len(), MAX_PIECES);
@@ -39,7 +39,7 @@ fn long_tokens_are_in_pieces_and_what_they_leave_is_taken_away() {
     }
     let sent = jar(&long);
     assert_eq!(read_from(SessionCookie::Access, &[&sent]), Ok(Some(token.clone())));
-    // A shorter one after it: what is left of the longer one does not matter, and goes.
+    // A shorter token follows: pieces of the longer one do not count, and are deleted.
     let short = set(SessionCookie::Access, "short", Some(1), iter::once(sent.as_bytes())).unwrap();
     assert_eq!(short.iter().filter(|cookie| cookie.contains("Max-Age=0")).count(), MAX_PIECES - 1);
     let rest = sent.split_once("; ").unwrap().1;
@@ -53,7 +53,7 @@ fn long_tokens_are_in_pieces_and_what_they_leave_is_taken_away() {
 }
 
 #[test]
-fn what_cannot_be_told_is_refused() {
+fn ambiguous_cookies_are_rejected() {
     let name = SessionCookie::Access.name();
     let read =
         |headers: &[String]| read_from(SessionCookie::Access, &headers.iter().map(String::as_str).collect::<Vec<_>>());
@@ -80,13 +80,13 @@ fn what_cannot_be_told_is_refused() {
         (vec![format!("{name}=9~t")], Err(CookieError::Malformed)),
         (vec![format!("{name}=1~")], Err(CookieError::Malformed)),
         (vec![format!("{name}=\"t\"")], Err(CookieError::Malformed)),
-        // Two lines in one, as Envoy joins them unless it sends raw headers.
+        // Two headers joined with a comma, as Envoy does unless it sends raw headers.
         (vec![format!("{name}=t,a=b; c=d")], Ok(Some("t"))),
         (vec![format!("a=b; {name}=2~t,{name}.1=u; c=d")], Ok(Some("tu"))),
         (vec![format!("{name}=2~t , {name}.1=u,c=d")], Ok(Some("tu"))),
         (vec![format!("{name}=t,{name}=u")], Err(CookieError::Repeated)),
         (vec![format!("{name}=,a=b")], Ok(None)),
-        // A comma in another cookie begins nothing: any host of the site may have set that one.
+        // A comma in another cookie does not start a pair: any host of the site can have set that cookie.
         (vec![format!("a=b,{name}=t")], Ok(None)),
         (vec![format!("{name}=t; a=b,{name}=u")], Ok(Some("t"))),
         (vec![format!("{name}=t,a=b,{name}=u")], Ok(Some("t"))),
@@ -106,7 +106,7 @@ fn what_cannot_be_told_is_refused() {
 }
 
 #[test]
-fn our_cookies_are_cut_and_no_others() {
+fn only_our_cookies_are_removed() {
     for (header, rest) in [
         ("a=b", None),
         ("", None),
@@ -116,7 +116,7 @@ fn our_cookies_are_cut_and_no_others() {
         ("__Host-access_token=2~t; a=b;__Host-access_token.1=u;  c = d ;", Some("a=b; c = d")),
         ("__HOST-ACCESS_TOKEN=t; a=\"b\"; __host-Refresh_Token.7=x; __Host-oauth_browser=y", Some("a=\"b\"")),
         ("__Host-refresh_token; a", Some("a")),
-        // Two headers in one, as Envoy joins them.
+        // Two headers joined with a comma, as Envoy does.
         ("a=b,__Host-access_token=t; c=1,2", Some("a=b; c=1,2")),
         ("__Host-access_token=t,a=b, __Host-refresh_token=r,c=d", Some("a=b,c=d")),
         ("a=1,2; b=3", None),
@@ -131,7 +131,7 @@ fn our_cookies_are_cut_and_no_others() {
 
 proptest! {
     #[test]
-    fn what_is_set_is_read(token in "[A-Za-z0-9._~+/=-]{1,200}", times in 1_usize..90, max_age: Option<u64>) {
+    fn a_token_that_was_set_is_read(token in "[A-Za-z0-9._~+/=-]{1,200}", times in 1_usize..90, max_age: Option<u64>) {
         let token = token.repeat(times);
         for cookie in SessionCookie::ALL {
             match set(cookie, &token, max_age, NOTHING) {
@@ -149,7 +149,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_of_ours_is_left_after_a_cut(
+    fn no_cookie_of_ours_remains(
         pairs in prop::collection::vec((0_usize..6, "[ -~]{0,20}"), 0..8),
         noise in prop::collection::vec(any::<u8>(), 0..60),
     ) {

@@ -1,4 +1,4 @@
-//! Checks over a real gRPC connection: every reason has a row, and what upstream learns.
+//! Checks over a real gRPC connection: each reason of a denial, the headers for upstream, the cache, and the metrics.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::service::TestApp;
 use crate::support::token::{CLIENT, ISSUER, SUB, SigningKey, TokenBuilder, jwks, sign_raw};
 use crate::support::{PATIENCE, eventually};
 
-/// A service whose keys are fetched and in force.
+/// Starts a service, and waits until its keys are fetched.
 async fn start(flags: &[&str]) -> (TestApp, JwksServer) {
     let server = JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await;
     let app = TestApp::start(&[flags, &["--jwks-url", &server.url]].concat());
@@ -22,7 +22,7 @@ async fn start(flags: &[&str]) -> (TestApp, JwksServer) {
 }
 
 #[tokio::test]
-async fn every_reason_for_a_401() {
+async fn each_bad_credential_has_its_reason_for_a_401() {
     let (app, _server) = start(&[]).await;
     let channel = connect(&app.grpc[0]).await;
     let access = TokenBuilder::access;
@@ -63,7 +63,7 @@ async fn every_reason_for_a_401() {
 }
 
 #[tokio::test]
-async fn only_spaces_and_tabs_surround_a_credential() {
+async fn only_spaces_and_tabs_may_surround_a_credential() {
     let (app, _server) = start(&["--account-cookies"]).await;
     let channel = connect(&app.grpc[0]).await;
     let token = TokenBuilder::access().sign(SigningKey::shared());
@@ -89,7 +89,7 @@ async fn only_spaces_and_tabs_surround_a_credential() {
 }
 
 #[tokio::test]
-async fn an_allowed_caller_is_named_to_upstream() {
+async fn the_identity_of_an_allowed_caller_reaches_upstream() {
     let (app, _server) = start(&["--token-use", "any"]).await;
     let channel = connect(&app.grpc[0]).await;
     let token = TokenBuilder::access()
@@ -123,7 +123,7 @@ async fn an_allowed_caller_is_named_to_upstream() {
 }
 
 #[tokio::test]
-async fn what_the_client_forges_does_not_pass() {
+async fn forged_identity_headers_are_removed() {
     let (app, _server) = start(&[]).await;
     let channel = connect(&app.grpc[0]).await;
     let token = format!("Bearer {}", TokenBuilder::access().sign(SigningKey::shared()));
@@ -137,20 +137,20 @@ async fn what_the_client_forges_does_not_pass() {
         ("x-authority", "not ours"),
     ];
     for _ in 0..2 {
-        // The second time the token comes out of the cache.
+        // The second time, the token is in the cache.
         let answer = check(&channel, request(&forged)).await.unwrap();
         assert_eq!(answer.headers["x-auth-sub"], SUB);
         for name in ["x-auth-email", "x_auth_sub", "x.auth.sub", "x-auth-role"] {
             assert!(answer.removed.contains(&name.to_owned()), "{name} stays: {:?}", answer.removed);
         }
         for name in ["x-auth-sub", "x-authority", "authorization"] {
-            assert!(!answer.removed.contains(&name.to_owned()), "{name} goes");
+            assert!(!answer.removed.contains(&name.to_owned()), "{name} is removed");
         }
     }
 }
 
 #[tokio::test]
-async fn raw_headers_are_read_as_encoded_ones_are() {
+async fn raw_headers_are_read_like_encoded_headers() {
     let (app, _server) = start(&[]).await;
     let channel = connect(&app.grpc[0]).await;
     let token = format!("Bearer {}", TokenBuilder::access().sign(SigningKey::shared()));
@@ -176,7 +176,7 @@ async fn raw_headers_are_read_as_encoded_ones_are() {
 }
 
 #[tokio::test]
-async fn an_odd_request_is_a_denial() {
+async fn a_check_without_a_request_or_with_an_unknown_policy_is_denied() {
     let (app, _server) = start(&[]).await;
     let channel = connect(&app.grpc[0]).await;
     for message in [CheckRequest::default(), CheckRequest { attributes: Some(AttributeContext::default()) }] {
@@ -193,10 +193,10 @@ async fn an_odd_request_is_a_denial() {
 }
 
 #[tokio::test]
-async fn more_than_headers_hold_is_refused() {
+async fn an_identity_that_is_too_large_for_headers_is_denied() {
     let (app, _server) = start(&[]).await;
     let channel = connect(&app.grpc[0]).await;
-    // Three bytes in a header for each of the two in the token.
+    // The header has three bytes for each of the two bytes of `é` in the token.
     for (letters, status) in [(2_700, 200), (2_800, 403)] {
         let token = TokenBuilder::access().claim("username", "é".repeat(letters)).sign(SigningKey::shared());
         let answer = check(&channel, bearer(&token)).await.unwrap();
@@ -205,7 +205,7 @@ async fn more_than_headers_hold_is_refused() {
 }
 
 #[tokio::test]
-async fn tokens_are_judged_again_when_they_come_out_of_the_cache() {
+async fn a_cached_token_is_checked_again_for_its_expiry_and_key() {
     let (app, server) = start(&["--leeway", "0s", "--jwks-refresh-interval", "1s"]).await;
     let channel = connect(&app.grpc[0]).await;
     let short = TokenBuilder::access().expires_in(2).sign(SigningKey::shared());
@@ -215,7 +215,8 @@ async fn tokens_are_judged_again_when_they_come_out_of_the_cache() {
     }
     assert_eq!(metric(&app.admin, "token_cache_hits_total").await, 2.0);
     assert_eq!(metric(&app.admin, "token_cache_entries").await, 2.0);
-    eventually("expired", PATIENCE, async || verdict(&channel, &short).await == (401, "expired".into())).await;
+    eventually("the token has expired", PATIENCE, async || verdict(&channel, &short).await == (401, "expired".into()))
+        .await;
     assert_eq!(verdict(&channel, &long).await.0, 200);
 
     server.answers(Reply::ok(jwks(&[SigningKey::other()])));
@@ -224,7 +225,7 @@ async fn tokens_are_judged_again_when_they_come_out_of_the_cache() {
 }
 
 #[tokio::test]
-async fn nothing_in_a_token_is_fetched() {
+async fn urls_in_a_token_are_not_fetched() {
     let (app, server) = start(&[]).await;
     let channel = connect(&app.grpc[0]).await;
     let evil = JwksServer::start(Reply::ok(jwks(&[SigningKey::other()]))).await;
@@ -246,10 +247,10 @@ async fn nothing_in_a_token_is_fetched() {
     assert_eq!((evil.requests(), server.requests()), (0, before));
 }
 
-/// jsonwebtoken is an independent judge of what we accept. What it lets through by itself, and we must not, has a test
-/// beside the code; here both agree on what is good, and each trap is shown to be one.
+/// Compares our verdicts with those of jsonwebtoken, an independent implementation. Both accept good tokens. The rows in
+/// which only the library accepts a token show what it does not check by itself; unit tests cover why we must.
 #[tokio::test]
-async fn another_library_agrees_on_good_tokens_and_shows_the_traps() {
+async fn another_library_accepts_good_tokens_and_some_that_we_deny() {
     use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
     let (app, _server) = start(&[]).await;
     let channel = connect(&app.grpc[0]).await;
@@ -276,7 +277,7 @@ async fn another_library_agrees_on_good_tokens_and_shows_the_traps() {
 }
 
 #[tokio::test]
-async fn members_of_a_token_may_be_written_in_any_way() {
+async fn a_token_may_use_any_json_spelling_but_no_name_twice() {
     let (app, _server) = start(&[]).await;
     let channel = connect(&app.grpc[0]).await;
     let exp = crate::support::token::unix_now() + 60;
@@ -292,7 +293,7 @@ async fn members_of_a_token_may_be_written_in_any_way() {
 }
 
 #[tokio::test]
-async fn checks_are_counted_and_the_series_are_there_from_the_start() {
+async fn checks_are_counted_and_the_series_exist_from_the_start() {
     let (app, _server) = start(&[]).await;
     let (_, metrics) = get(&app.admin, "/metrics").await;
     for series in [

@@ -1,5 +1,5 @@
-//! The descriptors that gRPC reflection serves are checked in; this compares them with the ones envoy-types was made
-//! from. After an update of envoy-types: `UPDATE=1 cargo test --test it descriptors`.
+//! The descriptors for gRPC reflection are a file in the repository. This test compares it with the descriptors of
+//! envoy-types. After an update of envoy-types, write the file with `UPDATE=1 cargo test --test it descriptors`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
 const ROOT: &str = "envoy/service/auth/v3/external_auth.proto";
 
-/// The descriptor set that envoy-types ships beside its generated code, and does not export.
+/// Reads the descriptor set from the package of envoy-types, which does not export it.
 fn envoy_types() -> FileDescriptorSet {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // Without the filter cargo wants the packages of every platform, which no build has fetched.
+    // Without the filter, cargo requires the packages of every platform, also those that no build has fetched.
     let platform = format!("--filter-platform={}-unknown-linux-gnu", std::env::consts::ARCH);
     let metadata = Command::new(cargo)
         .args(["metadata", "--format-version=1", "--locked", "--offline", &platform])
@@ -27,7 +27,7 @@ fn envoy_types() -> FileDescriptorSet {
     FileDescriptorSet::decode(&*set).unwrap()
 }
 
-/// `ROOT` and everything it imports, without comments.
+/// Returns [`ROOT`] and all files that it imports, without comments.
 fn closure(set: FileDescriptorSet) -> FileDescriptorSet {
     let files: BTreeMap<_, _> = set.file.into_iter().map(|file| (file.name().to_owned(), file)).collect();
     let mut wanted = BTreeSet::new();
@@ -43,15 +43,12 @@ fn closure(set: FileDescriptorSet) -> FileDescriptorSet {
 }
 
 #[test]
-fn descriptors_are_those_of_envoy_types() {
+fn the_descriptors_equal_those_of_envoy_types() {
     let expected = closure(envoy_types()).encode_to_vec();
     if std::env::var_os("UPDATE").is_some() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ext_authz/authorization.descriptors.bin");
         std::fs::write(path, &expected).unwrap();
         return;
     }
-    assert!(
-        cognito_authz::ext_authz::server::DESCRIPTORS == expected,
-        "run this test with UPDATE=1 in the environment"
-    );
+    assert!(cognito_authz::ext_authz::DESCRIPTORS == expected, "run this test with UPDATE=1 in the environment");
 }

@@ -1,5 +1,4 @@
-//! The worked examples of `docs/policy.md`: the page shows them as they are, they load, and they decide as the tables
-//! beside them say.
+//! The examples of `docs/policy.md`: the page shows the files, the files load, and their test tables pass.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +17,7 @@ fn file(name: &str) -> String {
     in_root(FOLDER).join(name).display().to_string()
 }
 
-/// The names of the examples, in their order.
+/// Returns the names of the examples, in order.
 fn examples() -> Vec<String> {
     let entries = fs::read_dir(in_root(FOLDER)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let (tables, mut names): (Vec<_>, Vec<_>) = entries.partition(|name| name.ends_with(".test.yaml"));
@@ -30,7 +29,7 @@ fn examples() -> Vec<String> {
 }
 
 #[test]
-fn the_page_shows_ten_examples_as_they_are() {
+fn the_policy_page_shows_each_example_file() {
     let page = fs::read_to_string(in_root("docs/policy.md")).unwrap();
     let (_, section) = page.split_once("\n## Ten worked examples\n").unwrap();
     let (section, _) = section.split_once("\n## ").unwrap_or((section, ""));
@@ -69,7 +68,7 @@ fn the_example_of_the_readme_loads() {
 }
 
 #[test]
-fn examples_decide_as_their_tables_say() {
+fn examples_pass_their_test_tables() {
     let examples = examples();
     let test = |name: &str, table: &str| {
         let (config, table) = (file(&format!("{name}.yaml")), file(&format!("{table}.test.yaml")));
@@ -86,16 +85,16 @@ fn examples_decide_as_their_tables_say() {
             assert!(table.contains(decision), "{name}: no {decision}");
         }
     }
-    // A table is about its own file.
+    // The table of another example fails.
     let (code, output, _) = test(&examples[0], &examples[1]);
     assert_eq!(code, Some(1), "{output}");
     assert!(output.contains("FAIL support may not delete\n"), "{output}");
 }
 
 #[test]
-fn examples_are_of_the_schema() {
+fn examples_match_the_schema() {
     let Some(checker) = tool::optional("check-jsonschema") else {
-        eprintln!("SKIPPED: check-jsonschema is missing: run tests/tools/setup --ship");
+        eprintln!("SKIPPED: check-jsonschema is missing: run tests/tools/setup --packaging");
         return;
     };
     let check = |path: &str| {

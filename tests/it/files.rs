@@ -1,5 +1,5 @@
-//! Files that are no files: pipes, devices, holes, and files that are still being written. The program reads what operators
-//! name, and neither hangs nor swells because of it.
+//! Paths that do not name a complete regular file: pipes, devices, sparse files, and files that are being written. They
+//! neither block the program nor fill its memory.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
@@ -8,25 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use tonic::transport::Channel;
-
-use crate::support::client::{Ask, connect, get, metric};
-use crate::support::jwks_server::{JwksServer, Reply};
+use crate::message_memory::{MIB, memory};
+use crate::reload::{Stage, text};
 use crate::support::policy_file::PolicyFile;
-use crate::support::service::{Program, run};
+use crate::support::service::run;
 use crate::support::token::{CLIENT, POOL, SigningKey, jwks};
 use crate::support::{PATIENCE, eventually};
 
-/// A file whose version stands in a header of a public route.
-fn text(version: &str) -> String {
-    format!(
-        "default: members\npolicies: {{members: {{}}, version: {{public: true, headers: {{x-version: '{version}'}}}}}}\n\
-         routes: [{{path: /version, policy: version}}]\n"
-    )
-}
-
-/// Puts something that is no file to read at `path`, by a rename as far as it can be.
+/// Name of a kind, the function that creates it at a path, and the error about it.
 type Kind = (&'static str, fn(&Path), &'static str);
 
 const KINDS: [Kind; 4] = [
@@ -40,52 +29,16 @@ const KINDS: [Kind; 4] = [
     ("a directory", |path| fs::create_dir(path).unwrap(), "is a directory, not a regular file"),
 ];
 
-struct Stage {
-    program: Program,
-    channel: Channel,
-    file: PolicyFile,
-    keys: JwksServer,
-}
-
-impl Stage {
-    async fn new() -> Self {
-        let keys = JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await;
-        let file = PolicyFile::new(&text("1"));
-        let program = Program::start(&["--config", &file.path(), "--jwks-url", &keys.url]);
-        eventually("ready", PATIENCE, async || get(&program.admin, "/readyz").await.0 == 200).await;
-        let channel = connect(&program.grpc[0]).await;
-        Self { program, channel, file, keys }
-    }
-
-    async fn version(&self) -> String {
-        Ask::get("/version").of(&self.channel).await.headers["x-version"].clone()
-    }
-
-    async fn is_in_effect(&self, version: &str) {
-        eventually(version, PATIENCE, async || self.version().await == version).await;
-    }
-
-    /// What `/readyz` says of the policy file.
-    async fn told(&self) -> String {
-        let (status, body) = get(&self.program.admin, "/readyz").await;
-        assert_eq!(status, 200, "the rules of before are in effect");
-        let body: Value = serde_json::from_str(&body).unwrap();
-        body["policy_file"].as_str().unwrap_or_default().to_owned()
-    }
-
-    /// Most memory that the process has had so far, in MiB.
-    fn peak(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.program.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-    }
+/// Returns the peak resident memory of the program so far, in MiB.
+fn peak(stage: &Stage) -> usize {
+    memory(&stage.program, "VmHWM") / MIB
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_policy_path_that_is_no_regular_file_is_told_and_stops_no_later_reload() {
-    let stage = Stage::new().await;
+async fn a_policy_path_that_is_not_a_regular_file_is_reported_and_blocks_no_later_reload() {
+    let stage = Stage::new(PolicyFile::new(&text("1", ""))).await;
     let path = PathBuf::from(stage.file.path());
-    let before = stage.peak();
+    let before = peak(&stage);
     for (number, (what, put, why)) in (2..).zip(KINDS) {
         let version = stage.version().await;
         fs::remove_file(&path).unwrap();
@@ -93,78 +46,78 @@ async fn a_policy_path_that_is_no_regular_file_is_told_and_stops_no_later_reload
         if number % 2 == 0 {
             stage.program.signal("HUP");
         }
-        eventually(what, PATIENCE, async || stage.told().await.contains(why)).await;
-        assert_eq!(metric(&stage.program.admin, "config_last_reload_successful").await, 0.0, "{what}");
+        eventually(what, PATIENCE, async || stage.error().await.contains(why)).await;
+        assert_eq!(stage.metric("config_last_reload_successful").await, 0.0, "{what}");
         assert_eq!(stage.version().await, version, "{what}");
         if path.is_dir() {
             fs::remove_dir(&path).unwrap();
         }
-        stage.file.replace(&text(&number.to_string()));
+        stage.file.replace(&text(&number.to_string(), ""));
         stage.is_in_effect(&number.to_string()).await;
-        assert_eq!(stage.told().await, "", "{what}");
-        assert_eq!(metric(&stage.program.admin, "config_last_reload_successful").await, 1.0, "{what}");
+        assert_eq!(stage.error().await, "", "{what}");
+        assert_eq!(stage.metric("config_last_reload_successful").await, 1.0, "{what}");
     }
-    assert!(stage.peak() < before + 64, "{} MiB, {before} MiB before", stage.peak());
+    assert!(peak(&stage) < before + 64, "{} MiB, {before} MiB before", peak(&stage));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_a_file_is_not_taken_while_its_writer_pauses() {
-    for is_told in [false, true] {
-        let stage = Stage::new().await;
-        // Longer than the half, which is a file of its own.
-        let whole = format!("{}# the end\n", text("whole"));
+async fn a_file_is_not_loaded_while_it_is_being_written() {
+    for signals in [false, true] {
+        let stage = Stage::new(PolicyFile::new(&text("1", ""))).await;
+        // The first half is a valid file of its own.
+        let whole = format!("{}# the end\n", text("whole", ""));
         let mut file = File::create(stage.file.path()).unwrap();
-        file.write_all(text("half").as_bytes()).unwrap();
-        if is_told {
+        file.write_all(text("half", "").as_bytes()).unwrap();
+        if signals {
             stage.program.signal("HUP");
         }
+        // The writer pauses for this time, which is shorter than the program waits for a file to stay unchanged.
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(1500) {
-            assert_eq!(stage.version().await, "1", "half a file is in effect, with SIGHUP: {is_told}");
+            assert_eq!(stage.version().await, "1", "half a file is in effect; SIGHUP: {signals}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         file.seek(SeekFrom::Start(0)).unwrap();
         file.write_all(whole.as_bytes()).unwrap();
         drop(file);
-        loop {
+        eventually("the whole file is in effect", PATIENCE, async || {
             let version = stage.version().await;
-            assert_ne!(version, "half", "with SIGHUP: {is_told}");
-            if version == "whole" {
-                break;
-            }
-            assert!(start.elapsed() < PATIENCE, "the whole file is not taken");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            assert_ne!(version, "half", "SIGHUP: {signals}");
+            version == "whole"
+        })
+        .await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_could_not_be_put_in_effect_is_tried_again_and_told_once() {
-    let stage = Stage::new().await;
+async fn a_failed_reload_is_retried_and_reported_once() {
+    let stage = Stage::new(PolicyFile::new(&text("1", ""))).await;
     let keys = PathBuf::from(stage.file.path()).with_file_name("keys.json");
     let pool = format!(
         "pools: {{p: {{user_pool_id: eu-central-1_Other0002, client_ids: any, jwks_file: '{}', jwks_url: '{}'}}}}\n",
         keys.display(),
         stage.keys.url
     );
-    stage.file.replace(&format!("{}{pool}", text("2")));
-    eventually("told", PATIENCE, async || stage.told().await.contains("keys.json: cannot be read")).await;
-    // The policy file itself does not change any more.
-    let told_at = Instant::now();
-    while told_at.elapsed() < Duration::from_secs(12) {
+    stage.file.replace(&text("2", &pool));
+    eventually("the error is reported", PATIENCE, async || stage.error().await.contains("keys.json: cannot be read"))
+        .await;
+    // The program retries after ten seconds, and must not report the same error again. A retry without a new error has
+    // no effect that the test could wait for, so the test watches for longer than that.
+    let reported = Instant::now();
+    while reported.elapsed() < Duration::from_secs(12) {
         assert_eq!(stage.version().await, "1");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let failures = metric(&stage.program.admin, "config_reloads_total{result=\"failure\"}").await;
-    assert_eq!(failures, 1.0, "an error that is only repeated is told once");
+    let failures = stage.metric("config_reloads_total{result=\"failure\"}").await;
+    assert_eq!(failures, 1.0, "a repeated error is reported once");
     fs::write(&keys, jwks(&[SigningKey::other()])).unwrap();
     stage.is_in_effect("2").await;
-    assert_eq!(stage.told().await, "");
+    assert_eq!(stage.error().await, "");
 }
 
-/// Every option and member that names a file, with the file in it.
+/// Each option and member that names a file rejects a path that is not a regular file.
 #[test]
-fn every_file_that_is_named_has_to_be_a_regular_one_of_sensible_size() {
+fn every_named_file_must_be_a_regular_file_of_limited_size() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let bad = at("bad");

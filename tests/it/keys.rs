@@ -1,5 +1,4 @@
-//! Keys over real HTTP, from a server that misbehaves. What depends on time alone is tested on paused time beside the
-//! code.
+//! Fetching keys over HTTP, from a server that fails. Unit tests with a paused clock cover the schedule of fetches.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -30,7 +29,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn only_a_plain_200_is_an_answer() {
+async fn only_status_200_is_accepted() {
     let server = JwksServer::start(Reply::ok("body")).await;
     assert_eq!(fetch(&server, &["/a"]).await.unwrap(), b"body");
     for status in [201, 204, 301, 302, 307, 400, 404, 429, 500, 503] {
@@ -42,7 +41,7 @@ async fn only_a_plain_200_is_an_answer() {
 }
 
 #[tokio::test]
-async fn the_size_is_limited_after_unpacking() {
+async fn the_size_limit_applies_after_decompression() {
     let limit = 512 * 1024;
     let server = JwksServer::start(Reply::ok(vec![b' '; limit])).await;
     assert_eq!(fetch(&server, &["/"]).await.unwrap().len(), limit);
@@ -59,7 +58,7 @@ async fn the_size_is_limited_after_unpacking() {
 }
 
 #[tokio::test]
-async fn the_updated_issuer_format_is_asked_on_403_and_404_only() {
+async fn the_updated_issuer_format_is_tried_only_after_403_and_404() {
     let server = JwksServer::start(Reply::ok("")).await;
     for (status, answer, asked) in [
         (403, Ok(b"updated".to_vec()), 2),
@@ -77,17 +76,17 @@ async fn the_updated_issuer_format_is_asked_on_403_and_404_only() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_slow_or_away_is_given_up() {
+async fn a_fetch_ends_if_the_server_is_slow_or_unreachable() {
     let server = JwksServer::start(Reply { delay: Duration::from_secs(60), ..Reply::ok("") }).await;
     assert_eq!(fetch(&server, &["/"]).await, Err(FetchError::Timeout));
-    // Bound and not listening: connections are refused.
+    // The port was bound and released, so connections are refused.
     let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let refused = JwksClient::default().fetch(&[format!("http://{away}/").parse().unwrap()]).await;
     assert!(matches!(refused, Err(FetchError::Connect(_))), "{refused:?}");
 }
 
 #[tokio::test]
-async fn a_start_without_cognito_is_a_start() {
+async fn the_service_starts_without_cognito() {
     let server = JwksServer::start(Reply::status(500)).await;
     let app = TestApp::start(&["--jwks-url", &server.url]);
     let channel = connect(&app.grpc[0]).await;
@@ -97,7 +96,7 @@ async fn a_start_without_cognito_is_a_start() {
     assert_eq!(status, 503);
     assert!(body.contains("keys of the pool default"), "{body}");
     assert_eq!(get(&app.admin, "/livez").await.0, 200);
-    assert_eq!(verdict(&channel, "x").await.1, "malformed_token", "what needs no key is answered");
+    assert_eq!(verdict(&channel, "x").await.1, "malformed_token", "checks before the key lookup work");
 
     server.answers(Reply::ok(jwks(&[SigningKey::shared()])));
     eventually("ready", PATIENCE, async || get(&app.admin, "/readyz").await.0 == 200).await;
@@ -122,11 +121,11 @@ async fn seeded_keys_serve_until_the_first_fetch() {
 
     server.answers(Reply::ok(jwks(&[SigningKey::other()])));
     eventually("fetched", PATIENCE, async || verdict(&channel, &fetched).await.0 == 200).await;
-    assert_eq!(verdict(&channel, &seeded).await, (401, "unknown_kid".into()), "the seed is replaced, not added to");
+    assert_eq!(verdict(&channel, &seeded).await, (401, "unknown_kid".into()), "a fetch replaces the seeded keys");
 }
 
 #[tokio::test]
-async fn an_outage_costs_nothing_while_keys_are_good() {
+async fn keys_stay_in_effect_during_an_outage() {
     let server = JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await;
     let app = TestApp::start(&["--jwks-url", &server.url, "--jwks-refresh-interval", "1s"]);
     let channel = connect(&app.grpc[0]).await;
@@ -143,7 +142,7 @@ async fn an_outage_costs_nothing_while_keys_are_good() {
         let seen = server.requests();
         eventually("fetched again", PATIENCE, async || server.requests() > seen + 1).await;
         assert_eq!(verdict(&channel, &token(number)).await.0, 200, "{number}");
-        assert_eq!(get(&app.admin, "/readyz").await.0, 200, "readiness does not flap");
+        assert_eq!(get(&app.admin, "/readyz").await.0, 200, "the service stays ready");
     }
     assert!(metric(&app.admin, "jwks_keys{pool=\"default\"}").await > 0.0);
 }

@@ -1,6 +1,6 @@
-//! Start and end of the real program: exit codes, health, drain, signals, and what it leaves behind.
+//! Startup and shutdown of the program: exit codes, health, draining, signals, the log.
 //!
-//! Tests have two threads: while one waits for the program to end, the other keeps its clients answering.
+//! Tests have two threads: while one waits for the program to end, the other runs the clients.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixListener;
@@ -20,14 +20,14 @@ use crate::support::service::{Program, run};
 use crate::support::token::{CLIENT, POOL, SigningKey, TokenBuilder, jwks};
 use crate::support::{PATIENCE, eventually};
 
-/// A file with the shared key, for programs that start with keys.
+/// Returns a JWKS file with the shared key.
 fn seed() -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(jwks(&[SigningKey::shared()]).as_bytes()).unwrap();
     file
 }
 
-/// A URL that refuses connections: the program is on its own.
+/// JWKS URL that refuses connections.
 const NOWHERE: [&str; 2] = ["--jwks-url", "http://127.0.0.1:9/"];
 
 fn start(seed: &tempfile::NamedTempFile, more: &[&str]) -> Program {
@@ -37,7 +37,7 @@ fn start(seed: &tempfile::NamedTempFile, more: &[&str]) -> Program {
 const NAMES: [&str; 2] = ["", "envoy.service.auth.v3.Authorization"];
 
 #[test]
-fn usage_errors_end_with_64_and_one_sentence() {
+fn a_usage_error_exits_with_64_and_one_line() {
     let good = [("COGNITO_USER_POOL_ID", POOL), ("COGNITO_CLIENT_ID", CLIENT)];
     for (args, environment) in [
         (&[][..], &[][..]),
@@ -62,7 +62,7 @@ fn usage_errors_end_with_64_and_one_sentence() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_bound_ends_with_69() {
+async fn a_bind_failure_exits_with_69() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -87,14 +87,14 @@ async fn what_cannot_be_bound_ends_with_69() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn health_says_what_readiness_says() {
+async fn grpc_health_agrees_with_readyz() {
     let server = JwksServer::start(Reply::status(500)).await;
     let program = Program::start(&["--jwks-url", &server.url]);
     let mut health = HealthClient::new(connect(&program.grpc[0]).await);
     let ask = |service: &str| HealthCheckRequest { service: service.into() };
     for name in NAMES {
         let status = health.check(ask(name)).await.unwrap().into_inner().status;
-        assert_eq!(status, ServingStatus::NotServing as i32, "{name:?} begins without keys");
+        assert_eq!(status, ServingStatus::NotServing as i32, "{name:?} has no keys yet");
     }
     assert_eq!(health.check(ask("nonsense")).await.unwrap_err().code(), tonic::Code::NotFound);
     let admin = format!("http://{}", program.admin);
@@ -113,7 +113,7 @@ async fn health_says_what_readiness_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reflection_names_the_services() {
+async fn reflection_lists_the_services() {
     let seed = seed();
     let program = start(&seed, &[]);
     let mut reflection = ServerReflectionClient::new(connect(&program.grpc[0]).await);
@@ -133,13 +133,13 @@ async fn reflection_names_the_services() {
     );
 }
 
-/// A stream of one message.
+/// Returns a stream of one message.
 fn tokio_stream_of<T: Send + 'static>(message: T) -> impl futures_core::Stream<Item = T> + Send + 'static {
     tokio_stream::once(message)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_says_no_first_and_then_closes() {
+async fn a_shutdown_reports_not_ready_before_it_closes_connections() {
     let seed = seed();
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("authz.sock");
@@ -159,22 +159,22 @@ async fn a_drain_says_no_first_and_then_closes() {
     let (status, body) = get(&program.admin, "/readyz").await;
     assert_eq!(status, 503);
     assert!(body.contains("shutting down"), "{body}");
-    // The delay: told off, but still serving, also new connections.
+    // During `--shutdown-delay`, the service reports not ready but still serves, also new connections.
     assert_eq!(verdict(&connect(&program.grpc[0]).await, &token).await.0, 200);
     assert_eq!(verdict(&uds, &token).await.0, 200);
 
-    // The watch is ended by the server and so does not hold the drain up.
+    // The server ends the watch, so the watch does not delay the shutdown.
     let ended = watch.message().await;
     assert_eq!(ended.unwrap_err().code(), tonic::Code::Unavailable);
     let begin = Instant::now();
     assert_eq!(program.wait().code(), Some(0), "{:#?}", program.log);
-    assert!(begin.elapsed() < Duration::from_secs(4), "it did not wait for its deadline");
+    assert!(begin.elapsed() < Duration::from_secs(4), "the program ended before the deadline");
     assert!(program.log.iter().any(|line| line.contains("\"stopped\"")), "{:#?}", program.log);
     assert!(!socket.exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_running_check_finishes_and_the_deadline_cuts_the_rest() {
+async fn a_running_check_finishes_unless_the_deadline_passes() {
     let seed = seed();
     for (deadline, finishes) in [("10s", true), ("300ms", false)] {
         let mut program = start(&seed, &["--shutdown-deadline", deadline]);
@@ -194,7 +194,7 @@ async fn a_running_check_finishes_and_the_deadline_cuts_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_signal_ends_at_once() {
+async fn a_second_signal_exits_at_once() {
     let seed = seed();
     let mut program = start(&seed, &["--shutdown-delay", "1h", "--shutdown-deadline", "1h"]);
     program.signal("INT");
@@ -205,7 +205,7 @@ async fn a_second_signal_ends_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_is_json_and_tells_nothing_secret() {
+async fn the_log_is_json_and_contains_no_secrets() {
     let seed = seed();
     let mut program = start(&seed, &["--log-level", "trace", "--token-use", "any"]);
     let channel = connect(&program.grpc[0]).await;
@@ -247,7 +247,7 @@ async fn the_log_is_json_and_tells_nothing_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_admin_port_shows_and_changes_nothing() {
+async fn the_admin_port_is_read_only() {
     let seed = seed();
     let program = start(&seed, &[]);
     let (status, config) = get(&program.admin, "/config").await;

@@ -1,4 +1,4 @@
-//! Limits of the gRPC port, against clients that keep to no rules.
+//! Limits of the gRPC port, with clients that violate the protocol.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ async fn start(flags: &[&str]) -> TestApp {
     app
 }
 
+/// Opens an HTTP/2 connection.
 pub(crate) async fn h2(address: &str) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(address).await.unwrap();
     let (sender, connection) = h2::client::handshake(stream).await.unwrap();
@@ -30,6 +31,7 @@ pub(crate) async fn h2(address: &str) -> SendRequest<Bytes> {
     sender.ready().await.unwrap()
 }
 
+/// Returns the head of a gRPC request.
 pub(crate) fn head(path: &str, headers: &[(&str, &str)]) -> http::Request<()> {
     let mut request = http::Request::post(format!("http://authz{path}"))
         .header("content-type", "application/grpc")
@@ -42,7 +44,7 @@ pub(crate) fn head(path: &str, headers: &[(&str, &str)]) -> http::Request<()> {
 
 pub(crate) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// A message in gRPC's frame.
+/// Encodes a message with the prefix of gRPC.
 pub(crate) fn framed(message: &impl Message) -> Bytes {
     let mut bytes = BytesMut::new();
     bytes.put_u8(0);
@@ -51,18 +53,18 @@ pub(crate) fn framed(message: &impl Message) -> Bytes {
     bytes.freeze()
 }
 
-/// A check whose head has arrived and whose body is still to come.
+/// Sends the head of a check, waits until the server has received it, and returns the stream for the body.
 pub(crate) async fn slow_check(address: &str) -> (SendStream<Bytes>, ResponseFuture) {
     let mut client = h2(address).await;
     let (answer, body) = client.send_request(head(CHECK, &[]), false).unwrap();
-    // A whole check on the same connection: when it has been answered, the head before it has arrived.
+    // The response to a second check on the same connection shows that the head before it has arrived.
     let (other, mut rest) = client.ready().await.unwrap().send_request(head(CHECK, &[]), false).unwrap();
     rest.send_data(framed(&bearer("x")), true).unwrap();
     assert_eq!(other.await.unwrap().status(), 200);
     (body, answer)
 }
 
-/// The `grpc-status` of an answer, from its trailers or its headers.
+/// Returns the `grpc-status` of a response, from its trailers or its headers.
 pub(crate) async fn grpc_status(answer: ResponseFuture) -> i32 {
     let response = answer.await.unwrap();
     let in_headers = response.headers().get("grpc-status").cloned();
@@ -87,7 +89,7 @@ async fn a_call_has_a_deadline() {
         let begin = Instant::now();
         let (answer, mut body) = client.ready().await.unwrap().send_request(head(CHECK, headers), false).unwrap();
         client = h2(&app.grpc[0]).await;
-        body.send_data(Bytes::from_static(&[0, 0, 0]), false).unwrap(); // and no more of it
+        body.send_data(Bytes::from_static(&[0, 0, 0]), false).unwrap(); // an incomplete message
         assert_eq!(grpc_status(answer).await, 4, "DEADLINE_EXCEEDED");
         assert!((least..most).contains(&begin.elapsed()), "{headers:?}: {:?}", begin.elapsed());
     }
@@ -98,7 +100,7 @@ async fn a_call_has_a_deadline() {
 async fn streams_of_a_connection_are_limited() {
     let app = start(&["--grpc-max-streams", "3"]).await;
     let stream = TcpStream::connect(&app.grpc[0]).await.unwrap();
-    // A client that has not seen the server's settings yet may open more than they allow.
+    // A client may open more streams than allowed until it has received the settings of the server.
     let (sender, mut connection) =
         h2::client::Builder::new().initial_max_send_streams(100).handshake::<_, Bytes>(stream).await.unwrap();
     let mut sender = sender;
@@ -128,7 +130,7 @@ async fn connections_are_limited() {
     let closed = third.read(&mut [0; 64]);
     assert!(matches!(closed, Ok(0)) || closed.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
     drop(second);
-    eventually("a place is free", PATIENCE, async || {
+    eventually("a new connection is served", PATIENCE, async || {
         let Ok(stream) = TcpStream::connect(&app.grpc[0]).await else { return false };
         let Ok((client, connection)) = h2::client::handshake::<_>(stream).await else { return false };
         tokio::spawn(connection);
@@ -140,7 +142,7 @@ async fn connections_are_limited() {
 }
 
 #[tokio::test]
-async fn messages_are_limited_and_have_to_be_messages() {
+async fn messages_are_limited_in_size_and_must_be_valid() {
     let app = start(&["--grpc-max-message-bytes", "4KiB"]).await;
     let send = async |message: Bytes, path: &str| {
         let (answer, mut body) = h2(&app.grpc[0]).await.send_request(head(path, &[]), false).unwrap();
@@ -169,20 +171,20 @@ async fn header_lists_are_limited() {
     assert!(refused.as_ref().is_err() || refused.as_ref().unwrap().status() == 431, "{refused:?}");
 }
 
-/// How long the server keeps a connection that sends `bytes` and then nothing.
+/// Returns how long the server keeps a connection on which the client sends `bytes` and then nothing.
 fn kept(address: &str, bytes: &[u8]) -> Duration {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let begin = Instant::now();
     stream.write_all(bytes).unwrap();
     let mut rest = Vec::new();
-    // Reset or closed: it is over either way.
+    // The server may reset or close the connection.
     drop(stream.read_to_end(&mut rest));
     begin.elapsed()
 }
 
 #[tokio::test]
-async fn a_preface_has_to_come_and_to_be_one() {
+async fn a_connection_without_a_valid_preface_is_closed() {
     let app = start(&[]).await;
     let magic = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let with = |frame: &[u8]| [&magic[..], frame].concat();
@@ -190,7 +192,7 @@ async fn a_preface_has_to_come_and_to_be_one() {
         (Vec::new(), true),
         (magic[..10].to_vec(), true),
         (magic.to_vec(), true),
-        (with(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3]), true), // half a SETTINGS frame
+        (with(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3]), true), // incomplete SETTINGS frame
         (b"GET / HTTP/1.1\r\nhost: a\r\n\r\n".to_vec(), false),
         (with(&[0, 0, 0, 6, 0, 0, 0, 0, 0]), false), // PING first
         (with(&[0xff, 0xff, 0xff, 4, 0, 0, 0, 0, 0]), false),
@@ -214,17 +216,17 @@ async fn a_preface_has_to_come_and_to_be_one() {
 }
 
 #[tokio::test]
-async fn a_peer_that_falls_silent_is_let_go() {
+async fn a_connection_that_answers_no_ping_is_closed() {
     let app = start(&[]).await;
     let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     let hello = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat();
     let address = app.grpc[0].clone();
-    // A ping after 30 seconds, and 15 for the answer that does not come.
+    // The server sends a ping after 30 seconds, and waits 15 seconds for the response.
     let kept = tokio::task::spawn_blocking(move || kept(&address, &hello)).await.unwrap();
     assert!((Duration::from_secs(40)..Duration::from_secs(60)).contains(&kept), "{kept:?}");
 }
 
-/// Time of the processor that a process has used, in clock ticks (`proc_pid_stat(5)`).
+/// Processor time of a process, in clock ticks (`proc_pid_stat(5)`).
 fn cpu_ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
@@ -241,13 +243,13 @@ async fn running_out_of_descriptors_does_not_spin() {
     let hogs: Vec<_> = (0..60).map(|_| std::net::TcpStream::connect(&program.grpc[0]).unwrap()).collect();
     program.wait_for_line("cannot accept connections");
     let before = cpu_ticks(program.pid());
-    // The condition is the passing of time itself: what is looked for is what happens meanwhile.
+    // The test measures the processor time of two seconds, so it waits for time to pass, not for a condition.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let used = cpu_ticks(program.pid()) - before;
     assert!(used < 50, "{used} ticks of 200 in two seconds of waiting");
-    assert_eq!(verdict(&channel, &token).await.0, 200, "who is connected is served");
+    assert_eq!(verdict(&channel, &token).await.0, 200, "open connections are served");
     drop(hogs);
-    eventually("accepts again", PATIENCE, async || {
+    eventually("new connections are accepted again", PATIENCE, async || {
         let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(&program.grpc[0])).await
         else {
             return false;

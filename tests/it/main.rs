@@ -1,10 +1,30 @@
-//! Integration tests: the service through its sockets. See `tests/support` for what they share.
+//! Integration tests: they use the service only through its sockets, files and commands. `tests/support` has what they
+//! share. `cargo test --test it MODULE` runs one of these modules.
+//!
+//! | Topic | Module |
+//! |---|---|
+//! | Checks: reasons, headers, cache, metrics | [`check`] |
+//! | Keys: fetching, startup without Cognito, outages | [`keys`] |
+//! | Policy files: pools, policies, routes, headers, the form of the file | [`policy`] |
+//! | Examples in the documents | [`examples`] |
+//! | Reloads of the policy file | [`reload`]; with the account API, [`account::reload`] |
+//! | The account API | [`account`] |
+//! | The service behind Envoy | [`envoy`] |
+//! | Startup, shutdown, health, logs, the admin port | [`lifecycle`] |
+//! | Commands: `explain`, `test-policy`, `check-config`, `config-schema` | [`commands`] |
+//! | Files that the configuration names | [`files`] |
+//! | Limits of the gRPC port and its memory | [`limits`], [`message_memory`] |
+//! | Clients that do not read or that stall | [`slow_clients`] |
+//! | gRPC reflection | [`lifecycle`]; its descriptors, [`descriptors`] |
+//! | Rules of the repository: imports, file sizes, tables in the README | [`tidy`] |
+//!
+//! The signatures, claims, routes and limits themselves have unit tests beside the code.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::float_cmp,
-    reason = "a test that cannot go on has failed"
+    reason = "a panic fails the test"
 )]
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! Memory for messages that are on their way in through the gRPC port, measured at the real program.
+//! Memory for incoming messages of the gRPC port, measured at the program.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +15,9 @@ use crate::support::service::Program;
 use crate::support::token::{SigningKey, TokenBuilder, jwks};
 use crate::support::{PATIENCE, eventually};
 
-const MIB: usize = 1024 * 1024;
-/// Longest time for a small check beside large ones. A check takes well below a millisecond; the rest is for the machine.
+pub(crate) const MIB: usize = 1024 * 1024;
+/// Time limit for a small check beside large ones. A check takes less than a millisecond; the rest allows for a busy
+/// machine.
 const PROMPT: Duration = Duration::from_secs(2);
 
 async fn start() -> (Program, JwksServer, String) {
@@ -28,21 +29,21 @@ async fn start() -> (Program, JwksServer, String) {
     (program, server, token)
 }
 
-/// A line of `/proc/PID/status` in bytes.
-fn memory(program: &Program, name: &str) -> usize {
+/// Returns a value of `/proc/PID/status`, in bytes.
+pub(crate) fn memory(program: &Program, name: &str) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
-/// All but the last byte of a message of this size.
+/// Returns all but the last byte of a message of this size.
 fn unfinished(size: usize) -> Bytes {
     let mut bytes = BytesMut::zeroed(5 + size - 1);
     (&mut bytes[1..5]).put_u32(u32::try_from(size).unwrap());
     bytes.freeze()
 }
 
-/// Opens a connection with this many streams, each with nearly all of a message of 8 MiB.
+/// Opens a connection with this many streams, and sends `message` on each without ending the stream.
 async fn fill(address: &str, streams: usize, message: &Bytes) -> Vec<(SendStream<Bytes>, h2::client::ResponseFuture)> {
     let mut client = h2(address).await;
     let mut open = Vec::new();
@@ -55,21 +56,27 @@ async fn fill(address: &str, streams: usize, message: &Bytes) -> Vec<(SendStream
     open
 }
 
-/// The highest rise of resident memory while this many connections hold twelve unfinished messages of 8 MiB each.
-/// Small checks go on beside them.
+/// Returns the rise of the peak memory while this many connections hold twelve unfinished messages of 8 MiB each. Small
+/// checks run beside them.
 async fn rise(connections: usize) -> usize {
     let (program, _server, token) = start().await;
     let before = memory(&program, "VmRSS");
     let message = unfinished(8 * MIB);
-    let mut open = Vec::new();
+    let mut calls = Vec::new();
     for _ in 0..connections {
-        open.push(fill(&program.grpc[0], 12, &message).await);
+        for (body, answer) in fill(&program.grpc[0], 12, &message).await {
+            calls.push(tokio::spawn(async move {
+                drop(answer.await);
+                drop(body);
+            }));
+        }
     }
     let channel = connect(&program.grpc[0]).await;
     let begin = Instant::now();
     let mut checks = 0;
-    // For as long as a call may take; then all of them have been given up.
-    while begin.elapsed() < Duration::from_secs(5) {
+    // Until the service has given up all unfinished calls.
+    while !calls.iter().all(tokio::task::JoinHandle::is_finished) {
+        assert!(begin.elapsed() < PATIENCE, "an unfinished call has no deadline");
         let asked = Instant::now();
         assert_eq!(verdict(&channel, &token).await.0, 200);
         assert_eq!(verdict(&connect(&program.grpc[0]).await, &token).await.0, 200);
@@ -82,16 +89,16 @@ async fn rise(connections: usize) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_in_flight_are_bounded_for_a_connection() {
+async fn memory_for_messages_is_bounded_per_connection() {
     let rise = rise(1).await;
-    // Two messages of the largest size, 16 MiB.
+    // The bound is two messages of the largest size (16 MiB), plus buffers.
     assert!(rise < 48 * MIB, "{} MiB", rise / MIB);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_in_flight_are_bounded_for_the_process() {
+async fn memory_for_messages_is_bounded_per_process() {
     let rise = rise(8).await;
-    // Four messages of the largest size, what waits for its turn, and buffers.
+    // The bound is four messages of the largest size, what waits unread, and buffers.
     assert!(rise < 112 * MIB, "{} MiB", rise / MIB);
 }
 
@@ -127,7 +134,7 @@ async fn large_messages_take_turns_and_small_ones_on_their_connection_do_not_wai
                 let (answer, mut body) = client.send_request(head(CHECK, &[]), false).unwrap();
                 body.send_data(small.clone(), true).unwrap();
                 let status = tokio::time::timeout(PROMPT, grpc_status(answer)).await;
-                assert_eq!(status.ok(), Some(0), "a small check behind large ones");
+                assert_eq!(status.ok(), Some(0), "a small check waits for large ones");
                 checks += 1;
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -135,7 +142,7 @@ async fn large_messages_take_turns_and_small_ones_on_their_connection_do_not_wai
         })
     };
     for answer in answers {
-        assert_eq!(answer.await.unwrap(), 0, "a large message gets its turn");
+        assert_eq!(answer.await.unwrap(), 0, "a large message is not served");
     }
     done.store(true, Ordering::Relaxed);
     assert!(beside.await.unwrap() > 0);

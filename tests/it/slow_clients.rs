@@ -1,6 +1,6 @@
-//! HTTP clients that do not read, send slowly, or open too many connections, against the real program.
+//! HTTP clients that do not read, send slowly, or open too many connections.
 //!
-//! Tests have two threads: while one waits for the program to end, the other keeps its clients running.
+//! Tests have two threads: while one waits for the program to end, the other runs the clients.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ use crate::support::token::{SigningKey, TokenBuilder, jwks};
 use crate::support::{PATIENCE, eventually};
 
 const ACCOUNT: [&str; 2] = ["--account-listen", "127.0.0.1:0"];
-/// The longest time in which the program may notice that a client does not read, and some more.
+/// Time limit for the program to disconnect a client that does not read, with a margin.
 const CUT: Duration = Duration::from_secs(25);
 
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -28,7 +28,7 @@ async fn start(descriptors: u32, more: &[&str]) -> (Program, JwksServer, String)
     (program, server, token)
 }
 
-/// A connection from an address of this machine's loopback network, with a small buffer for what comes.
+/// Connects from an address of the loopback network, with a small receive buffer.
 fn dial(from: Ipv4Addr, to: &str) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -40,16 +40,16 @@ fn dial(from: Ipv4Addr, to: &str) -> TcpStream {
     stream
 }
 
-/// A client that asks for the largest answer again and again, and reads none of them.
+/// Requests the largest response many times, and reads none of them.
 fn hog(from: Ipv4Addr, to: &str) -> TcpStream {
     let mut stream = dial(from, to);
     let requests = "GET /auth/openapi.json HTTP/1.1\r\nHost: api.test\r\n\r\n".repeat(500);
-    // A part of it is enough; a connection that is refused takes nothing.
+    // The write may end early: the buffers are full, or the connection is refused.
     drop(stream.write_all(requests.as_bytes()));
     stream
 }
 
-/// Reads until the server ends the connection: number of bytes that it had sent before.
+/// Reads until the server ends the connection, and returns the number of bytes.
 fn drain(mut stream: TcpStream) -> usize {
     let mut buffer = vec![0; 64 * 1024];
     let mut received = 0;
@@ -77,15 +77,15 @@ async fn livez(admin: &str) -> Option<u16> {
     Some(answer.status().as_u16())
 }
 
-/// The status of a check over a connection of its own.
+/// Sends a check over a new connection, and returns the status.
 async fn new_check(grpc: &str, token: &str) -> Option<u16> {
     let check = async { verdict(&connect(grpc).await, token).await.0 };
     tokio::time::timeout(Duration::from_secs(5), check).await.ok()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_do_not_read_leave_checks_and_probes_alone_and_are_cut() {
-    // On a port of its own, and on the admin port.
+async fn clients_that_do_not_read_are_disconnected_and_delay_no_check_or_probe() {
+    // The account API is on its own port, then on the admin port.
     for flags in [&ACCOUNT[..], &[]] {
         let (program, _server, token) = start(256, flags).await;
         let account = if flags.is_empty() { &program.admin } else { &program.account };
@@ -95,30 +95,41 @@ async fn clients_that_do_not_read_leave_checks_and_probes_alone_and_are_cut() {
             let check = new_check(&program.grpc[0], &token).await;
             assert_eq!(check, Some(200), "{flags:?}: a check over a new connection");
         }
-        assert_eq!(openapi(Ipv4Addr::LOCALHOST, account).await, Some(200), "{flags:?}: another address has its share");
-        eventually("those that do not read are cut", CUT, async || openapi(ATTACKER, account).await == Some(200)).await;
+        assert_eq!(
+            openapi(Ipv4Addr::LOCALHOST, account).await,
+            Some(200),
+            "{flags:?}: clients at another address are served"
+        );
+        eventually("clients that do not read are disconnected", CUT, async || {
+            openapi(ATTACKER, account).await == Some(200)
+        })
+        .await;
         drop(hogs);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_does_not_read_loses_its_connection_and_one_that_reads_slowly_keeps_it() {
+async fn a_client_that_does_not_read_is_disconnected_and_a_slow_reader_is_not() {
     let (program, _server, _) = start(256, &ACCOUNT).await;
     let idle = hog(ATTACKER, &program.account);
     let mut slow = hog(Ipv4Addr::LOCALHOST, &program.account);
     let begin = Instant::now();
-    // What is looked for is what happens meanwhile: one reads a little now and then, the other nothing.
+    // The test is about time: for 14 seconds, longer than the limit, one client reads a little now and then, and the
+    // other reads nothing.
     while begin.elapsed() < Duration::from_secs(14) {
         slow.read_exact(&mut vec![0; 128 * 1024]).unwrap();
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let received = drain(idle);
-    assert!(received < 5 * 1024 * 1024, "{received} bytes: it was served on when it began to read");
+    assert!(
+        received < 5 * 1024 * 1024,
+        "{received} bytes: the connection was still served when the client began to read"
+    );
     slow.read_exact(&mut vec![0; 64 * 1024]).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_does_not_wait_for_clients_that_do_not_move() {
+async fn a_shutdown_does_not_wait_for_stalled_clients() {
     let (mut program, _server, _) = start(256, &[&ACCOUNT[..], &["--shutdown-deadline", "30s"]].concat()).await;
     let _hogs: Vec<_> = (0..5).map(|_| hog(Ipv4Addr::LOCALHOST, &program.account)).collect();
     let mut half_a_head = dial(Ipv4Addr::LOCALHOST, &program.account);
@@ -127,7 +138,7 @@ async fn a_stop_does_not_wait_for_clients_that_do_not_move() {
     let head =
         "POST /auth/login HTTP/1.1\r\nHost: api.test\r\ncontent-type: application/json\r\ncontent-length: 50\r\n";
     half_a_body.write_all(format!("{head}\r\n{{").as_bytes()).unwrap();
-    // All of it has arrived: a later connection is served.
+    // A later connection is served, so everything before it has arrived.
     assert_eq!(openapi(Ipv4Addr::LOCALHOST, &program.account).await, Some(200));
     program.signal("TERM");
     program.wait_for_line("shutting down");

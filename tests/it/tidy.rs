@@ -1,18 +1,77 @@
-//! Rules that keep the house in order: who may import whom, and that the documents say what the code does.
+//! Rules of the repository: which module may import which, which files may use which crate, and that the documents
+//! agree with the code. The tables are at the top; a move in `src/` changes a row.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use clap::CommandFactory;
-use cognito_authz::authz::{Challenge, Denial};
+use cognito_authz::authz::{Challenge, Denial, Fault};
 use cognito_authz::config::options::{Cli, variable};
 
 use crate::support::client::get;
 use crate::support::service::TestApp;
 use crate::support::table::table;
 use crate::support::tool;
+
+/// The modules of the crate, and the modules that each imports. A module imports only from rows below its own, so there
+/// are no cycles. `src/lib.rs` says what each is for.
+const IMPORTS: &[(&str, &str)] = &[
+    ("main", "app config net"),
+    ("app", "account admin authz check cognito config ext_authz lifecycle metrics net reload"),
+    ("healthcheck", ""),
+    ("test_policy", "authz check config explain files jwks user_pool"),
+    ("explain", "authz check config lifecycle metrics reload"),
+    ("admin", "account authz lifecycle metrics net reload user_pool"),
+    ("reload", "authz check config files jwks lifecycle metrics user_pool"),
+    ("config", "account authz field_value files jwks logging net user_pool"),
+    ("account", "authz cognito field_value metrics net session_cookie user_pool"),
+    ("ext_authz", "authz check lifecycle net"),
+    ("check", "authz metrics"),
+    ("authz", "field_value jwks metrics session_cookie user_pool"),
+    ("jwks", "lifecycle metrics user_pool"),
+    ("cognito", "metrics user_pool"),
+    ("user_pool", ""),
+    ("session_cookie", "field_value"),
+    ("field_value", ""),
+    ("metrics", ""),
+    ("net", ""),
+    ("files", ""),
+    ("lifecycle", ""),
+    ("logging", ""),
+];
+
+/// Crates and functions that only some files may use: the texts to look for, and the files and folders that may have
+/// them.
+const ONLY_IN: &[(&str, &str)] = &[
+    ("tonic:: tonic_health tonic_reflection envoy_types", "ext_authz/ app.rs"),
+    (
+        "hyper:: hyper_util::",
+        "account/ admin.rs ext_authz/connection.rs ext_authz/services.rs healthcheck.rs net/http_server.rs",
+    ),
+    ("reqwest::", "cognito/ jwks/fetch.rs"),
+    ("yaml_serde schemars", "config/ test_policy.rs"),
+    ("anyhow", "app.rs healthcheck.rs reload.rs explain.rs test_policy.rs"),
+    ("SystemTime::now", "account/ check.rs jwks/store.rs main.rs"),
+    ("std::env env::var", "main.rs"),
+    ("tokio::signal", "main.rs"),
+];
+
+/// Files and folders without I/O, clock and logging: the same input gives the same result.
+const PURE: &str = "authz/ field_value.rs session_cookie.rs session_cookie/";
+/// The files in [`PURE`] folders that are not pure.
+const NOT_PURE: &str = "authz/mod.rs authz/cache.rs";
+/// Texts that do not occur in pure code.
+const IMPURE_WORDS: &str = "async .await tokio tracing:: SystemTime Instant std::time";
+
+/// Largest number of lines in a file of `src/`, not counting empty lines and tests.
+const LONGEST_FILE: usize = 460;
+
+/// Names of texts that are not part of the repository. Comments and documents cite an RFC, the documentation of Envoy or
+/// Cognito, or a page of `docs/` instead.
+const UNKNOWN_TEXTS: [&str; 2] = ["the contract", "cognito-wire"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -22,126 +81,175 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Every source file below `src`, relative to it, without its tests.
-fn sources() -> Vec<(String, String)> {
-    let mut folders = vec![root().join("src")];
-    let mut files: Vec<PathBuf> = Vec::new();
+/// Paths of the files below a folder of the repository, relative to the root. Leaves out symbolic links, and folders
+/// that a build, an installation or another project fills.
+fn files_below(folder: &str) -> Vec<String> {
+    let mut folders = vec![root().join(folder)];
+    let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
-                files.push(path);
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let (name, kind) = (entry.file_name(), entry.file_type().unwrap());
+            let is_foreign = ["target", "venv", "vendor", "node_modules"].iter().any(|other| name == *other);
+            if kind.is_dir() && !is_foreign && !name.to_string_lossy().starts_with('.') {
+                folders.push(entry.path());
+            } else if kind.is_file() {
+                files.push(entry.path().strip_prefix(root()).unwrap().to_str().unwrap().to_owned());
             }
         }
     }
-    assert!(files.len() > 15, "{files:?}");
-    let relative = |path: &PathBuf| path.strip_prefix(root().join("src")).unwrap().to_str().unwrap().to_owned();
-    let code = |path: &PathBuf| {
-        let text = fs::read_to_string(path).unwrap();
-        text.split_once("#[cfg(test)]\nmod tests")
-            .or(text.split_once("#[cfg(test)]\npub(crate) mod tests"))
-            .map_or(text.clone(), |(code, _)| code.to_owned())
-    };
-    files.iter().map(|path| (relative(path), code(path))).collect()
+    files.sort();
+    files
 }
 
-/// Code without comments.
+fn has_extension(path: &str, extensions: &[&str]) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extensions.iter().any(|other| extension == *other))
+}
+
+/// Source files: the path below `src`, and the text up to the tests.
+fn sources() -> Vec<(String, String)> {
+    let files =
+        files_below("src").into_iter().filter(|path| has_extension(path, &["rs"]) && !path.ends_with("tests.rs"));
+    let code = |path: &str| {
+        let text = read(path);
+        let modules = ["#[cfg(test)]\nmod tests", "#[cfg(test)]\npub(crate) mod tests"];
+        let code = modules.iter().find_map(|module| text.split_once(module)).map(|(code, _)| code.to_owned());
+        code.unwrap_or(text)
+    };
+    let sources: Vec<_> = files.map(|path| (path["src/".len()..].to_owned(), code(&path))).collect();
+    assert!(sources.len() > 15, "{sources:?}");
+    sources
+}
+
+/// Lines without comments.
 fn statements(code: &str) -> impl Iterator<Item = &str> {
     code.lines().map(str::trim_start).filter(|line| !line.starts_with("//"))
 }
 
-#[test]
-fn rooms_keep_to_themselves() {
-    for (words, rooms) in [
-        (&["tonic::", "tonic_health", "tonic_reflection", "envoy_types"][..], &["ext_authz/", "app.rs"][..]),
-        (
-            &["hyper::", "hyper_util::"],
-            &["account/", "admin.rs", "ext_authz/server.rs", "healthcheck.rs", "http_server.rs"],
-        ),
-        (&["reqwest::"], &["cognito/", "jwks/fetch.rs"]),
-        (&["crate::ext_authz", "crate::admin"], &["app.rs"]),
-        (&["crate::account"], &["app.rs", "admin.rs", "config/"]),
-        (&["crate::cognito"], &["account/", "app.rs"]),
-        (&["crate::app", "crate::healthcheck"], &[]),
-        (&["crate::rulebook"], &["app.rs", "admin.rs", "explain.rs"]),
-        (&["crate::explain"], &["test_policy.rs"]),
-        (&["crate::config"], &["app.rs", "config/", "rulebook.rs", "explain.rs", "test_policy.rs"]),
-        (
-            &["crate::authz"],
-            &["account/", "app.rs", "admin.rs", "ext_authz/", "config/", "rulebook.rs", "explain.rs", "test_policy.rs"],
-        ),
-        (&["yaml_serde", "schemars"], &["config/", "test_policy.rs"]),
-        (&["anyhow"], &["app.rs", "healthcheck.rs", "rulebook.rs", "explain.rs", "test_policy.rs"]),
-        (&["SystemTime::now"], &["account/", "ext_authz/grpc.rs", "jwks/store.rs", "main.rs"]),
-        (&["std::env", "env::var"], &["main.rs"]),
-    ] {
-        for (file, code) in sources().iter().filter(|(file, _)| !rooms.iter().any(|room| file.starts_with(room))) {
-            for line in statements(code) {
-                assert!(!words.iter().any(|word| line.contains(word)), "{file}: {line}");
-            }
-        }
+/// Module at the top of the crate that a file belongs to.
+fn module(file: &str) -> &str {
+    file.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+/// `true` if a row of a table lists this file or a folder above it.
+fn lists(row: &str, file: &str) -> bool {
+    row.split_whitespace().any(|place| if place.ends_with('/') { file.starts_with(place) } else { file == place })
+}
+
+/// Fails if a table lists a file or folder that `src/` does not have.
+fn assert_existing(places: &str, sources: &[(String, String)]) {
+    for place in places.split_whitespace() {
+        assert!(sources.iter().any(|(file, _)| lists(place, file)), "src/{place} does not exist");
     }
 }
 
 #[test]
-fn the_heart_of_the_decision_is_pure() {
-    let pure = [
-        "authz/browser_session.rs",
-        "authz/claim.rs",
-        "authz/claims.rs",
-        "authz/denial.rs",
-        "authz/extra_claims.rs",
-        "authz/headers.rs",
-        "authz/identity.rs",
-        "authz/json.rs",
-        "authz/opening.rs",
-        "authz/path.rs",
-        "authz/pattern.rs",
-        "authz/policy.rs",
-        "authz/request.rs",
-        "authz/requirement.rs",
-        "authz/route.rs",
-        "authz/step.rs",
-        "authz/token.rs",
-        "field_value.rs",
-        "session_cookie.rs",
-        "session_cookie/provenance.rs",
-    ];
+fn modules_import_as_the_table_says() {
     let sources = sources();
-    for name in pure {
-        let (_, code) = sources.iter().find(|(file, _)| *file == name).unwrap();
+    let modules: BTreeSet<&str> = sources.iter().map(|(file, _)| module(file)).filter(|name| *name != "lib").collect();
+    let rows: BTreeSet<&str> = IMPORTS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(rows, modules, "IMPORTS has a row for each module");
+
+    let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (file, code) in &sources {
         for line in statements(code) {
-            for word in ["async", ".await", "tokio", "tracing::", "SystemTime", "Instant", "std::time"] {
-                assert!(!line.contains(word), "{name}: {line}");
+            assert!(!line.contains("crate::{"), "src/{file}: one module in each `use`: {line}");
+            for path in ["crate::", "cognito_authz::"].iter().flat_map(|root| line.split(root).skip(1)) {
+                let name = path.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+                if modules.contains(name) && name != module(file) {
+                    found.entry(module(file)).or_default().insert(name);
+                }
+            }
+        }
+    }
+    for (row, (name, imports)) in IMPORTS.iter().enumerate() {
+        let found = found.remove(name).unwrap_or_default();
+        let found: Vec<&str> = found.into_iter().collect();
+        assert_eq!(found.join(" "), *imports, "imports of {name}, and its row in IMPORTS");
+        for import in found {
+            let below = IMPORTS[row + 1..].iter().any(|(other, _)| *other == import);
+            assert!(below, "{name} imports {import}, whose row is above: that would allow a cycle");
+        }
+    }
+}
+
+#[test]
+fn the_map_of_the_crate_names_every_module() {
+    let text = read("src/lib.rs");
+    let map: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
+    for (name, _) in IMPORTS.iter().filter(|(name, _)| *name != "main") {
+        assert!(map.contains(&format!("`{name}`")), "the map in src/lib.rs does not name {name}");
+    }
+}
+
+#[test]
+fn a_crate_is_used_only_in_its_files() {
+    let sources = sources();
+    for (words, places) in ONLY_IN {
+        assert_existing(places, &sources);
+        for (file, code) in sources.iter().filter(|(file, _)| !lists(places, file)) {
+            for line in statements(code) {
+                let word = words.split_whitespace().find(|word| line.contains(word));
+                assert_eq!(word, None, "src/{file}: {line}");
             }
         }
     }
 }
 
 #[test]
-fn claims_are_made_in_one_place() {
-    let makers: Vec<_> = sources()
-        .into_iter()
-        .flat_map(|(file, code)| {
-            let calls =
-                statements(&code).filter(|line| line.contains("into_verified(") && !line.contains("fn ")).count();
-            std::iter::repeat_n(file, calls)
-        })
-        .collect();
-    assert_eq!(makers, ["authz/token.rs"]);
-}
-
-#[test]
-fn files_say_what_they_are_for() {
-    for (file, code) in sources() {
-        assert!(code.starts_with("//! "), "{file} does not open with what it is for");
+fn the_decision_is_pure() {
+    let sources = sources();
+    assert_existing(PURE, &sources);
+    assert_existing(NOT_PURE, &sources);
+    for (file, code) in sources.iter().filter(|(file, _)| lists(PURE, file) && !lists(NOT_PURE, file)) {
+        for line in statements(code) {
+            let word = IMPURE_WORDS.split_whitespace().find(|word| line.contains(word));
+            assert_eq!(word, None, "src/{file}: {line}");
+        }
     }
 }
 
 #[test]
-fn the_option_table_of_the_readme_is_the_command_line() {
+fn a_source_file_begins_with_a_description() {
+    for (file, code) in sources() {
+        assert!(code.starts_with("//! "), "src/{file} has no description at its top");
+    }
+}
+
+#[test]
+fn a_source_file_is_short() {
+    for (file, code) in sources() {
+        let lines = code.lines().filter(|line| !line.trim().is_empty()).count();
+        assert!(lines <= LONGEST_FILE, "src/{file} has {lines} lines of code; at most {LONGEST_FILE} are allowed");
+    }
+}
+
+/// Paths of the files with code, tests and documentation. `CHANGELOG.md` is not among them: it names what is gone.
+fn texts() -> Vec<String> {
+    let folders = ["src", "tests", "benches", "docs", "deploy", "charts"];
+    let files = folders.into_iter().flat_map(files_below).filter(|path| has_extension(path, &["rs", "py", "md"]));
+    files.chain(["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(str::to_owned)).collect()
+}
+
+#[test]
+fn texts_cite_only_what_the_repository_has() {
+    let texts = texts();
+    for path in texts.iter().filter(|path| *path != "tests/it/tidy.rs") {
+        let text = read(path);
+        let lower = text.to_lowercase();
+        for unknown in UNKNOWN_TEXTS {
+            assert!(!lower.contains(unknown), "{path} mentions \"{unknown}\"");
+        }
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !"_-./".contains(c));
+        for word in words.filter(|word| has_extension(word, &["rs", "md"]) && !word.starts_with("//")) {
+            let name = format!("/{}", word.trim_start_matches(['.', '/']));
+            let exists = name == "/CHANGELOG.md" || texts.iter().any(|other| format!("/{other}").ends_with(&name));
+            assert!(exists, "{path} mentions {word}, which does not exist");
+        }
+    }
+}
+
+#[test]
+fn the_readme_lists_every_option() {
     let command = Cli::command();
     let expected: Vec<[String; 3]> = command
         .get_arguments()
@@ -161,17 +269,17 @@ fn the_option_table_of_the_readme_is_the_command_line() {
 }
 
 #[test]
-fn the_reasons_table_of_the_readme_is_the_list_of_denials() {
+fn the_readme_lists_every_denial() {
     let expected: Vec<[String; 4]> = Denial::ALL
         .iter()
         .map(|denial| {
             let header = match denial.challenge() {
                 Challenge::Realm => "`Bearer realm=\"api\"`".into(),
                 Challenge::Error | Challenge::Scope | Challenge::StepUp => format!("`… error=\"{}\"`", denial.error()),
-                Challenge::None if denial.is_ours() => "`Retry-After: 5`".into(),
+                Challenge::None if denial.fault() == Fault::Service => "`Retry-After: 5`".into(),
                 Challenge::None => "–".into(),
             };
-            let decision = if denial.is_ours() { "error" } else { "deny" };
+            let decision = if denial.fault() == Fault::Service { "error" } else { "deny" };
             [format!("`{}`", denial.reason()), denial.status().to_string(), header, format!("`{decision}`")]
         })
         .collect();
@@ -183,23 +291,8 @@ fn the_reasons_table_of_the_readme_is_the_list_of_denials() {
 }
 
 #[test]
-fn links_between_documents_lead_somewhere() {
-    let documents = [
-        "README.md",
-        "docs/architecture.md",
-        "docs/cognito.md",
-        "docs/account-api.md",
-        "deploy/image/README.md",
-        "docs/alerts.md",
-        "docs/install.md",
-        "docs/migrate.md",
-        "docs/operations.md",
-        "docs/policy.md",
-        "docs/security.md",
-        "docs/try-it.md",
-        "deploy/envoy/README.md",
-    ];
-    for document in documents {
+fn links_between_documents_lead_to_a_file() {
+    for document in texts().iter().filter(|path| has_extension(path, &["md"])) {
         let text = read(document);
         for target in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target) {
             let path = target.split('#').next().unwrap();
@@ -212,7 +305,7 @@ fn links_between_documents_lead_somewhere() {
 }
 
 #[tokio::test]
-async fn prometheus_likes_the_metrics() {
+async fn promtool_accepts_the_metrics() {
     let app = TestApp::start(&["--jwks-url", "http://127.0.0.1:9/"]);
     let (_, metrics) = get(&app.admin, "/metrics").await;
     let mut promtool = Command::new(tool::program("promtool"))

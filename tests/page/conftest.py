@@ -1,7 +1,7 @@
-"""What the tests of the page share: the local stack as `deploy/local/up` runs it, a real browser, and a user.
+"""Fixtures for the tests of the demo page: the local stack as `deploy/local/up` runs it, a real browser, and users.
 
-Needs `tests/tools/setup --browser`. Options: `--bin` names the cognito-authz to test (default: build it),
-`--screenshots` writes docs/screenshots anew.
+Needs `tests/tools/setup --browser`. Options: `--bin` names the cognito-authz to test (default: build it);
+`--screenshots` takes the screenshots in docs/screenshots again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -24,19 +25,19 @@ from stack import Stack, build, make_password  # noqa: E402
 
 _CHROMIUM = ROOT / "tests" / "tools" / "venv" / "bin" / "chromium"
 
-# Long enough for a machine that is busy with other things; a condition that is met ends the wait.
+# Generous, for busy machines; a wait ends as soon as its condition holds.
 TIMEOUT_MS = 10_000
 expect.set_options(timeout=TIMEOUT_MS)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--bin", type=Path, help="the cognito-authz to run (default: build it)")
-    parser.addoption("--screenshots", action="store_true", help="write docs/screenshots anew")
+    parser.addoption("--bin", type=Path, help="cognito-authz program to run (default: build it)")
+    parser.addoption("--screenshots", action="store_true", help="take the screenshots in docs/screenshots again")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    is_left_out = collection_path.name == "test_screenshots.py" and not config.getoption("--screenshots")
-    return True if is_left_out else None
+    is_skipped = collection_path.name == "test_screenshots.py" and not config.getoption("--screenshots")
+    return True if is_skipped else None
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +48,7 @@ def binary(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(binary: Path) -> Iterator[Stack]:
-    """With tokens that last longer than these tests, and with limits that all of them together, being one address,
-    stay below."""
+    """A stack whose tokens outlive the tests, and whose rate limit allows for all tests coming from one address."""
     with Stack(ROOT, binary, port=0, token_seconds=3600, options=["--limit-address", "1000/1m"]) as running:
         yield running
 
@@ -61,25 +61,27 @@ def playwright() -> Iterator[Playwright]:
 
 @pytest.fixture(scope="session")
 def browser(playwright: Playwright) -> Iterator[Browser]:
-    # A sandbox of its own the browser cannot make for root, and in many containers not at all; it opens
-    # pages of this machine only.
+    # As root, and in many containers, the browser cannot create its sandbox. It only opens pages of this machine.
     running = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
     yield running
     running.close()
 
 
 class Watch:
-    """Everything that a page asks for and complains about, judged when the test is over."""
+    """Records the requests of a page, the tokens it receives, and its console messages, for checks after the test."""
 
     def __init__(self, page: Page) -> None:
         self.requests: list[Request] = []
         self.refused: list[str] = []
         self.complaints: list[str] = []
         self.tokens: list[str] = []
-        page.on("request", lambda request: self.requests.append(request))
+        page.on("request", self._request)
         page.on("response", self._response)
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _request(self, request: Request) -> None:
+        self.requests.append(request)
 
     def _response(self, response: Response) -> None:
         if response.status >= 400:
@@ -89,9 +91,9 @@ class Watch:
             self.tokens += [body[name] for name in ("accessToken", "idToken", "refreshToken") if name in body]
 
     def _console(self, message: ConsoleMessage) -> None:
-        # Chromium mentions every refusal; those are the page's to explain, and the tests look at how.
-        explained = message.text.startswith("Failed to load resource") and message.location["url"] in self.refused
-        if message.type in ("error", "warning") and not explained:
+        # Chromium logs every response with an error status. The page handles these, and the tests check how.
+        expected = message.text.startswith("Failed to load resource") and message.location["url"] in self.refused
+        if message.type in ("error", "warning") and not expected:
             self.complaints.append(message.text)
 
     def hosts(self) -> set[str]:
@@ -100,16 +102,20 @@ class Watch:
 
 @dataclass(frozen=True)
 class Visit:
-    """A tab with the page in it."""
+    """A browser tab that shows the demo page."""
 
     page: Page
     watch: Watch
     stack: Stack
 
 
-def visit(browser: Browser, stack: Stack, **options: object) -> Iterator[Visit]:
-    """Opens the page; in the end, nothing was asked of anybody else, nothing broke, and no token lies around."""
-    context = browser.new_context(**options)  # type: ignore[arg-type]
+def visit(browser: Browser, stack: Stack, **options: Any) -> Iterator[Visit]:
+    """Opens the page in a new browser context with these options.
+
+    Afterwards checks that the page logged no error, sent no request to another host, and left no token in storage,
+    cookies or the document.
+    """
+    context = browser.new_context(**options)
     context.set_default_timeout(TIMEOUT_MS)
     page = context.new_page()
     watch = Watch(page)
@@ -141,7 +147,10 @@ _NUMBERS = itertools.count(1)
 
 
 def new_user(stack: Stack, email: str | None = None) -> User:
-    """One who has signed up and is verified. Each test has its own: attempts are counted by user."""
+    """Creates a user who has signed up and verified the address.
+
+    Each test needs its own, because attempts are limited per user.
+    """
     user = User(email or f"user{next(_NUMBERS)}@example.com", make_password())
     account = Account(stack.over_tcp)
     account.done("register", email=user.email, password=user.password, name="Ada")

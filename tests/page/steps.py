@@ -1,4 +1,4 @@
-"""What a person does on the page, in one line each."""
+"""Actions of a user on the demo page, and checks of what the page shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conftest import User
 
 
 def sign_in(page: Page, user: User) -> None:
-    """Up to where the page says so, or asks for the second factor."""
+    """Submits the sign-in form. Does not wait for the result."""
     page.get_by_role("button", name="Sign in", exact=True).first.click()
     page.locator("#login-email").fill(user.email)
     page.locator("#login-password").fill(user.password)
@@ -34,10 +34,10 @@ def log_out(page: Page) -> None:
 
 
 def field_error(page: Page, field: str) -> Locator:
-    """What is said beside a field, as a screen reader finds it."""
-    input = page.locator(f"#{field}")
-    expect(input).to_have_attribute("aria-invalid", "true")
-    assert f"{field}-error" in (input.get_attribute("aria-describedby") or "")
+    """The error message of a field, after checking that a screen reader finds it from the field."""
+    field_input = page.locator(f"#{field}")
+    expect(field_input).to_have_attribute("aria-invalid", "true")
+    assert f"{field}-error" in (field_input.get_attribute("aria-describedby") or "")
     return page.locator(f"#{field}-error")
 
 
@@ -46,20 +46,20 @@ def wrong_code(right: str) -> str:
 
 
 def scan(qr: Locator) -> pyotp.TOTP:
-    """Reads the code off the screen, as an authenticator app does."""
+    """Reads the QR code from a screenshot, as an authenticator app does with its camera."""
     codes = zxingcpp.read_barcodes(Image.open(io.BytesIO(qr.screenshot())))
-    assert len(codes) == 1, "one readable QR code"
+    assert len(codes) == 1, "expected one readable QR code"
     totp = pyotp.parse_uri(codes[0].text)
     assert isinstance(totp, pyotp.TOTP)
     return totp
 
 
 def set_up_factor(page: Page) -> pyotp.TOTP:
-    """Up to the point where the code has to be typed."""
+    """Starts setting up an authenticator app, up to the field for the code, and scans the QR code."""
     page.get_by_role("button", name="Set up an authenticator app").click()
     return scan(page.locator(".qr svg"))
 
 
 def fits(page: Page) -> bool:
-    """Whether nothing has to be scrolled sideways."""
+    """`True` if the page does not scroll horizontally."""
     return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))

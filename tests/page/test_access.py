@@ -1,8 +1,9 @@
-"""Whether everybody can use the page: without a mouse, on a narrow screen, with a screen reader, in the dark."""
+"""Accessibility of the demo page: keyboard, narrow screens, screen readers, light and dark colour schemes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -13,14 +14,15 @@ from stack import Stack, make_password
 from steps import fits, is_signed_in, log_out, says, set_up_factor, sign_in
 
 
-def test_without_a_mouse(tab: Visit, user: User) -> None:
+def test_the_page_works_with_the_keyboard_alone(tab: Visit, user: User) -> None:
     page = tab.page
 
     def tab_to(selector: str) -> None:
-        """Presses Tab until it is there, and what has the focus can be seen to have it."""
+        """Presses Tab until the element has the focus; every element on the way must show its focus."""
         for _ in range(40):
             page.keyboard.press("Tab")
-            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", "visible focus"
+            outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert outline != "none", "the focus is not visible"
             if page.evaluate("selector => document.activeElement.matches(selector)", selector):
                 return
         raise AssertionError(f"{selector} cannot be reached")
@@ -55,7 +57,7 @@ def test_without_a_mouse(tab: Visit, user: User) -> None:
     expect(page.locator("#login-title")).to_be_focused()
 
 
-def test_buttons_rest_while_a_request_runs(tab: Visit, user: User) -> None:
+def test_buttons_are_disabled_while_a_request_runs(tab: Visit, user: User) -> None:
     page = tab.page
     held: list[Callable[[], None]] = []
     page.route("**/auth/login", lambda route: held.append(route.continue_))
@@ -65,12 +67,12 @@ def test_buttons_rest_while_a_request_runs(tab: Visit, user: User) -> None:
     page.keyboard.press("Enter")
     held[0]()
     is_signed_in(page, user)
-    assert len(held) == 1, "it was sent once"
+    assert len(held) == 1, "the form was sent more than once"
     page.unroute_all()
 
 
 def everywhere(page: Page, user: User, look: Callable[[str], None]) -> None:
-    """Goes through all that the page can show, and looks at each."""
+    """Goes through all views of the page and calls `look` with the name of each."""
     look("create an account")
     page.get_by_role("button", name="Create account", exact=True).click()
     expect(page.locator("#register-name")).to_have_attribute("aria-invalid", "true")
@@ -95,7 +97,7 @@ def everywhere(page: Page, user: User, look: Callable[[str], None]) -> None:
     look("signed in")
     page.get_by_role("button", name="With the token").click()
     expect(page.locator("[data-headers]")).to_be_visible()
-    page.get_by_text("What the access token says").click()
+    page.get_by_text("Claims of the access token").click()
     page.locator("#requests summary").first.click()
     look("allowed, with claims and a request")
     page.get_by_role("button", name="Without a token").click()
@@ -118,29 +120,29 @@ def narrow(browser: Browser, stack: Stack) -> Iterator[Visit]:
     yield from visit(browser, stack, viewport={"width": 320, "height": 640}, has_touch=True, is_mobile=True)
 
 
-def test_on_a_narrow_screen(narrow: Visit, user: User) -> None:
+def test_every_view_fits_a_narrow_screen(narrow: Visit, user: User) -> None:
     page = narrow.page
 
     def look(what: str) -> None:
-        assert fits(page), f"{what}: nothing is wider than the screen"
+        assert fits(page), f"{what}: something is wider than the screen"
         small = page.evaluate("""() => [...document.querySelectorAll('button, input:not(.away), .top a')]
             .filter((each) => each.checkVisibility())
             .map((each) => [each.outerHTML.slice(0, 80), each.closest('label') ?? each])
             .filter(([, each]) => each.getBoundingClientRect().height < 24).map(([html]) => html)""")
-        assert small == [], f"{what}: large enough for a finger (WCAG 2.5.8)"
+        assert small == [], f"{what}: targets are too small (WCAG 2.5.8)"
 
     everywhere(page, user, look)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_for_assistive_technology(browser: Browser, stack: Stack, scheme: str) -> None:
+def test_axe_finds_no_violation(browser: Browser, stack: Stack, scheme: str) -> None:
     user = new_user(stack)
     axe = Axe()
-    # axe is put into the page, which its policy rightly forbids; test_server.py looks at the policy.
+
+    def look(page: Page, what: str) -> None:
+        found = axe.run(page, options={"resultTypes": ["violations", "incomplete"]})
+        assert found.violations_count == 0, f"{what}:\n{found.generate_report()}"
+
+    # The page's content security policy rightly forbids injecting axe. test_server.py tests that policy.
     for tab in visit(browser, stack, color_scheme=scheme, reduced_motion="reduce", bypass_csp=True):
-
-        def look(what: str) -> None:
-            found = axe.run(tab.page, options={"resultTypes": ["violations", "incomplete"]})
-            assert found.violations_count == 0, f"{what}:\n{found.generate_report()}"
-
-        everywhere(tab.page, user, look)
+        everywhere(tab.page, user, partial(look, tab.page))

@@ -1,4 +1,4 @@
-"""The page to try it, as a newcomer uses it: in a real browser, through the real Envoy."""
+"""The demo page as a new user sees it, in a real browser and through the real Envoy."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_newcomer_registers_verifies_and_signs_in(tab: Visit) -> None:
     expect(done).to_have_text([re.compile("Create an account"), re.compile("Verify"), re.compile("Sign in")])
 
 
-def test_who_is_not_verified_yet_is_led_to_it(tab: Visit) -> None:
+def test_a_sign_in_before_verification_leads_to_the_code(tab: Visit) -> None:
     page, email, password = tab.page, "hasty@example.com", make_password()
     page.get_by_label("Name").fill("Ada")
     page.locator("#register-email").fill(email)
@@ -77,7 +77,7 @@ def test_wrong_input_is_explained_beside_its_field(tab: Visit, user: User) -> No
     page.locator("#register-password").fill("short")
     page.keyboard.press("Enter")
     expect(field_error(page, "register-email")).to_have_text("An address looks like you@example.com.")
-    assert not [request for request in tab.watch.requests if "/auth/" in request.url], "nothing of it was sent"
+    assert not [request for request in tab.watch.requests if "/auth/" in request.url], "invalid input was sent"
 
     page.locator("#register-email").fill("short@example.com")
     page.keyboard.press("Enter")
@@ -115,7 +115,7 @@ def test_the_protected_route_is_reached_with_the_token_only(tab: Visit, user: Us
     sign_in(page, user)
     is_signed_in(page, user)
     tab.stack.cognito.add_to_group(tab.stack.pool, user.email, "readers")
-    page.get_by_role("button", name="Refresh now").click()  # the group is in the next token
+    page.get_by_role("button", name="Refresh now").click()  # only a new token has the group
     says(page, "You have a new access token.")
 
     verdict, headers = page.locator("[data-verdict]"), page.locator("[data-headers] tbody tr")
@@ -142,7 +142,7 @@ def test_the_protected_route_is_reached_with_the_token_only(tab: Visit, user: Us
 
 @pytest.fixture
 def hasty(binary: Path) -> Iterator[Stack]:
-    """A stack of its own, whose tokens last eight seconds."""
+    """A separate stack whose tokens last eight seconds."""
     with Stack(ROOT, binary, port=0, token_seconds=8) as running:
         yield running
 
@@ -153,8 +153,8 @@ def test_a_token_expires_and_is_refreshed(browser: Browser, hasty: Stack) -> Non
         page = tab.page
         sign_in(page, user)
         is_signed_in(page, user)
-        rows, by_itself = page.locator("[data-tokens] tr"), page.get_by_label("Refresh by itself")
-        by_itself.uncheck()
+        rows, automatic = page.locator("[data-tokens] tr"), page.get_by_label("Refresh automatically")
+        automatic.uncheck()
         so_far = rows.count()
         page.get_by_role("button", name="Refresh now").click()
         says(page, "You have a new access token.")
@@ -162,26 +162,26 @@ def test_a_token_expires_and_is_refreshed(browser: Browser, hasty: Stack) -> Non
         expect(rows.nth(0)).to_contain_text("refreshed")
         expect(rows.nth(1)).to_contain_text("(replaced)")
 
-        # By itself, before the end: the token is never seen to have expired.
-        by_itself.check()
+        # The page refreshes the token automatically, before it expires.
+        automatic.check()
         expect(rows).to_have_count(so_far + 2)
         expect(page.locator("[data-token-word]")).to_have_text("Access token expires in")
-        expect(rows.nth(0)).to_contain_text("refreshed by itself")
+        expect(rows.nth(0)).to_contain_text("refreshed automatically")
         old, new = (row.locator("td").nth(1).inner_text() for row in (rows.nth(1), rows.nth(0)))
-        assert old < new or new < "00:01", "it expires later than the one before"
+        assert old < new or new < "00:01", "the new token does not expire later than the old one"
 
-        by_itself.uncheck()
+        automatic.uncheck()
         expect(page.locator("[data-token-word]")).to_have_text("Access token expired")
         page.get_by_role("button", name="With the token").click()
         expect(page.locator("[data-refusal]")).to_contain_text("expired")
         expect(page.locator("[data-verdict]")).to_contain_text("401")
-        by_itself.check()
+        automatic.check()
         expect(page.locator("[data-token-word]")).to_have_text("Access token expires in")
         page.get_by_role("button", name="With the token").click()
         expect(page.locator("[data-verdict]")).to_contain_text("200")
 
 
-def test_a_session_that_was_ended_elsewhere_ends_here(tab: Visit, user: User) -> None:
+def test_a_session_that_was_revoked_elsewhere_ends_on_the_page(tab: Visit, user: User) -> None:
     page = tab.page
     sign_in(page, user)
     is_signed_in(page, user)
@@ -192,7 +192,7 @@ def test_a_session_that_was_ended_elsewhere_ends_here(tab: Visit, user: User) ->
     expect(page.locator("#signed-in")).to_be_hidden()
 
 
-def test_a_second_factor_is_set_up_asked_for_and_switched_off(tab: Visit, user: User) -> None:
+def test_a_second_factor_is_set_up_required_and_switched_off(tab: Visit, user: User) -> None:
     page = tab.page
     sign_in(page, user)
     expect(page.locator("[data-factor-state]")).to_contain_text("Off")
@@ -205,7 +205,7 @@ def test_a_second_factor_is_set_up_asked_for_and_switched_off(tab: Visit, user: 
     page.keyboard.press("Enter")
     says(page, "The second factor is on.")
     expect(page.locator("[data-factor-state]")).to_contain_text("On")
-    assert app.secret not in page.content().replace(" ", ""), "the key is shown once"
+    assert app.secret not in page.content().replace(" ", ""), "the key is still in the page"
     log_out(page)
 
     sign_in(page, user)
@@ -271,29 +271,29 @@ def test_signing_in_on_the_hosted_page(tab: Visit, user: User) -> None:
     page.get_by_role("button", name="Sign in").click()
 
     is_signed_in(page, user)
-    assert page.url == home, "the code does not stay in the address"
+    assert page.url == home, "the code is still in the address"
     expect(page.locator("[data-tokens]")).to_contain_text("signed in on the hosted page")
     expect(page.locator('#tried [data-step="hosted"]')).to_contain_text("(done)")
     page.get_by_role("button", name="With the token").click()
     expect(page.locator("[data-verdict]")).to_have_text("200: the application was reached.")
     page.get_by_role("button", name="Refresh now").click()
     says(page, "You have a new access token.")
-    log_out(page)  # by way of the hosted page, whose session ends, too
+    log_out(page)  # by a redirect that also ends the hosted page's session
     assert [request for request in tab.watch.requests if request.url.startswith(f"{tab.stack.cognito.url}/logout?")]
     assert page.url == home
     expect(page.locator('#tried [data-step="logout"]')).to_contain_text("(done)")
 
 
-def test_a_code_that_was_not_asked_for_signs_nobody_in(tab: Visit) -> None:
+def test_a_code_without_a_pending_sign_in_is_ignored(tab: Visit) -> None:
     page = tab.page
     page.goto(f"{tab.stack.over_tcp}/?code=stolen&state=guessed")
-    says(page, "no sign-in that began here")
+    says(page, "does not belong to a sign-in from this tab")
     assert page.url == f"{tab.stack.over_tcp}/"
-    assert not [request for request in tab.watch.requests if "/auth/" in request.url], "it is not even tried"
+    assert not [request for request in tab.watch.requests if "/auth/" in request.url], "the code was sent"
     expect(page.locator("#signed-in")).to_be_hidden()
 
 
-def test_the_session_is_gone_with_the_page(tab: Visit, user: User) -> None:
+def test_reloading_the_page_ends_the_session(tab: Visit, user: User) -> None:
     page = tab.page
     sign_in(page, user)
     is_signed_in(page, user)
@@ -326,7 +326,8 @@ def test_the_list_of_requests_has_no_secrets(tab: Visit, user: User) -> None:
     for entry in requests.all():
         entry.locator("summary").click()
     listed = page.locator("#requests").inner_text()
-    assert "/auth/login" in listed and "/orders" in listed
+    assert "/auth/login" in listed
+    assert "/orders" in listed
     sent = json.loads(page.locator("#requests li", has_text="/auth/login").locator("pre").first.inner_text())
     assert sent == {"email": user.email, "password": "•••"}
     assert user.password not in listed

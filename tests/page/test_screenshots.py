@@ -1,4 +1,4 @@
-"""The pictures in the documentation, taken anew with `--screenshots`; conftest.py leaves this out otherwise."""
+"""Takes the screenshots of the documentation. Runs only with `--screenshots` (see conftest.py)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_BYTES = 150_000
 
 
 def keep(page: Page, name: str, *, down_to: str | None = None) -> None:
-    """The screen, or the page down to the end of an element."""
+    """Saves the viewport, or the page from its top to the end of the element `down_to`."""
     page.evaluate("window.scrollTo(0, 0)")
     box = page.locator(down_to).bounding_box() if down_to else None
     size = page.viewport_size
@@ -47,7 +47,7 @@ def take(browser: Browser, stack: Stack) -> None:
         sign_in(tab.page, user)
         is_signed_in(tab.page, user)
         set_up_factor(tab.page)
-        # Of no use to anybody who sees the picture: the emulator that knows this key is gone with the stack.
+        # The key in this picture is useless: the emulator that knows it ends with the stack.
         tab.page.locator("#factor").scroll_into_view_if_needed()
         keep_part(tab.page, "second-factor.png")
     for tab in visit(browser, stack, viewport={"width": 320, "height": 900}):

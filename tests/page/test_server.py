@@ -1,4 +1,4 @@
-"""What the local stack serves beside the page, and what it does not."""
+"""The page server and its routes: access, host names, content security policy, API reference."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_page_is_public_and_everything_else_is_not(stack: Stack) -> None:
             assert web.get(f"{url}{path}").status == 401, path
 
 
-def test_there_is_no_way_out_of_its_folders(stack: Stack) -> None:
+def test_no_path_leaves_the_folders_of_the_page_server(stack: Stack) -> None:
     for path in ("/page/", "/page/nothing.js", "/page/page_server.py", "/page/vendor/uqr.LICENSE",
                  "/docs/swagger-ui.js"):
         assert web.get(f"{stack.over_tcp}{path}").status == 404, path
@@ -32,14 +32,15 @@ def test_there_is_no_way_out_of_its_folders(stack: Stack) -> None:
         assert web.get(f"{stack.over_tcp}{path}").status in (307, 401, 404), path
 
 
-def test_it_answers_only_to_names_of_this_machine(stack: Stack, user: User) -> None:
-    """Or a page on the internet could give itself the address 127.0.0.1 and read the codes."""
+def test_the_page_server_answers_only_to_loopback_names(stack: Stack, user: User) -> None:
+    """Otherwise a website whose name resolves to 127.0.0.1 could read the codes (DNS rebinding)."""
     mailbox = f"{stack.over_tcp}/mailbox?to={user.email}"
     assert len(web.get(mailbox).json()["messages"]) == 1
     for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8080"):
         status, answer = ask_as(host, mailbox)
         assert status == 421
-        assert user.email.encode() not in answer and b"code" not in answer
+        assert user.email.encode() not in answer
+        assert b"code" not in answer
 
 
 def ask_as(host: str, url: str) -> tuple[int, bytes]:
@@ -55,13 +56,13 @@ def ask_as(host: str, url: str) -> tuple[int, bytes]:
         connection.close()
 
 
-def test_the_library_in_the_page_is_the_one_that_is_named() -> None:
+def test_the_vendored_library_has_the_documented_checksum() -> None:
     folder = ROOT / "deploy" / "local" / "page" / "vendor"
     assert hashlib.sha256((folder / "uqr.js").read_bytes()).hexdigest() in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("path", ["/", "/docs/"])
-def test_scripts_come_from_here_or_not_at_all(stack: Stack, path: str) -> None:
+def test_the_content_security_policy_allows_own_scripts_only(stack: Stack, path: str) -> None:
     answer = web.get(f"{stack.over_tcp}{path}")
     header = answer.header("content-security-policy") or ""
     policy = dict(part.strip().partition(" ")[::2] for part in header.split(";"))
@@ -73,7 +74,7 @@ def test_scripts_come_from_here_or_not_at_all(stack: Stack, path: str) -> None:
     assert answer.header("x-content-type-options") == "nosniff"
 
 
-def test_the_api_reference_shows_what_the_service_serves(browser: Browser, stack: Stack) -> None:
+def test_the_api_reference_shows_every_operation_of_the_service(browser: Browser, stack: Stack) -> None:
     document = web.get(f"{stack.over_tcp}/auth/openapi.json").json()
     operations = {(method, path) for path, item in document["paths"].items() for method in item}
     context = browser.new_context(viewport={"width": 1100, "height": 800})
@@ -86,7 +87,7 @@ def test_the_api_reference_shows_what_the_service_serves(browser: Browser, stack
     assert {(block.locator(".opblock-summary-method").inner_text().lower(),
              block.locator(".opblock-summary-path").get_attribute("data-path")) for block in shown.all()} == operations
 
-    # It is more than a picture: a request from it goes to the service.
+    # A request sent from the reference reaches the service.
     login = page.locator(".opblock", has=page.locator('[data-path="/auth/login"]'))
     login.locator(".opblock-summary-control").click()
     login.locator("textarea").fill(json.dumps({"email": "nobody@example.com", "password": "Wrong-horse-1-battery"}))

@@ -1,4 +1,4 @@
-//! A client of the account API, and what it needs at the emulator: a pool, an app client with a secret or without, mail.
+//! Client of the account API; a pool and an app client for it at the emulator; mail that the emulator has sent.
 
 use http::HeaderMap;
 use reqwest::Method;
@@ -6,17 +6,18 @@ use serde_json::{Value, json};
 
 use super::emulator::Emulator;
 
-pub(crate) const PASSWORD: &str = "Correct-horse-1-battery";
+pub(crate) use super::emulator::PASSWORD;
 
-/// A client of one account API.
+/// Client of the account API of one service.
 #[derive(Clone)]
 pub(crate) struct AccountClient {
     http: reqwest::Client,
     base: String,
+    /// Headers of every request.
     always: Vec<(&'static str, &'static str)>,
 }
 
-/// An answer of the account API.
+/// Response of the account API.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -25,24 +26,24 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// A member of the body that is a text; empty when it is not.
+    /// Text of a member of the body; empty if the member is not a string.
     pub(crate) fn text(&self, name: &str) -> &str {
         self.body[name].as_str().unwrap_or_default()
     }
 
-    /// What a test usually wants to know.
+    /// Status and error code.
     pub(crate) fn verdict(&self) -> (u16, &str) {
         (self.status, self.text("code"))
     }
 }
 
 impl AccountClient {
-    /// A client of the API at this address, below `/auth`.
+    /// Returns a client of the API at this address, below `/auth`.
     pub(crate) fn new(address: &str) -> Self {
         Self { http: reqwest::Client::new(), base: format!("http://{address}/auth"), always: Vec::new() }
     }
 
-    /// The same, with this header in every request.
+    /// Adds a header to every request.
     pub(crate) fn always(mut self, header: (&'static str, &'static str)) -> Self {
         self.always.push(header);
         self
@@ -71,7 +72,8 @@ impl AccountClient {
         self.raw(Method::POST, path, &headers, body.to_string()).await
     }
 
-    /// Sends anything. Every answer is JSON that no cache may keep, and every error has the same form.
+    /// Sends a request with any body. Checks that the response is JSON that no cache may store, and that an error has
+    /// exactly the members `message` and `code`.
     pub(crate) async fn raw(
         &self,
         method: Method,
@@ -100,7 +102,7 @@ impl AccountClient {
     }
 }
 
-/// A pool at the emulator whose people sign in with an e-mail address, and an app client of it.
+/// Pool at the emulator whose users sign in with an e-mail address, and an app client of it.
 pub(crate) struct Pool {
     pub(crate) id: String,
     pub(crate) client: String,
@@ -108,39 +110,22 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Makes one. `settings` change the app client.
+    /// Creates the pool and the app client. `settings` are members of the request for the app client.
     pub(crate) async fn create(emulator: &Emulator, with_secret: bool, settings: Value) -> Self {
         let pool = json!({"PoolName": "account", "UsernameAttributes": ["email"], "AutoVerifiedAttributes": ["email"]});
-        let pool = call(emulator, "CreateUserPool", pool).await;
+        let pool = emulator.call("CreateUserPool", pool).await;
         let id = pool["UserPool"]["Id"].as_str().unwrap().to_owned();
         let mut client = json!({"UserPoolId": id, "ClientName": "web", "GenerateSecret": with_secret,
             "ExplicitAuthFlows": ["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"]});
         client.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-        let client = call(emulator, "CreateUserPoolClient", client).await;
+        let client = emulator.call("CreateUserPoolClient", client).await;
         let client = &client["UserPoolClient"];
         let secret = client["ClientSecret"].as_str().map(str::to_owned);
         Self { id, client: client["ClientId"].as_str().unwrap().to_owned(), secret }
     }
 }
 
-/// An operation of an administrator.
-pub(crate) async fn call(emulator: &Emulator, operation: &str, members: Value) -> Value {
-    let signed =
-        "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/cognito-idp/aws4_request, SignedHeaders=host, Signature=x";
-    let request = reqwest::Client::new()
-        .post(&emulator.url)
-        .header("content-type", "application/x-amz-json-1.1")
-        .header("x-amz-target", format!("AWSCognitoIdentityProviderService.{operation}"))
-        .header("authorization", signed)
-        .body(members.to_string());
-    let response = request.send().await.unwrap();
-    let status = response.status();
-    let body = response.text().await.unwrap();
-    assert_eq!(status, 200, "{operation}: {body}");
-    serde_json::from_str(&body).unwrap_or_default()
-}
-
-/// The code in the newest mail to this address.
+/// Returns the code in the newest mail to this address.
 pub(crate) async fn mailed_code(emulator: &Emulator, email: &str) -> String {
     let url = format!("{}/_ministack/ses/messages", emulator.url);
     let outbox: Value = serde_json::from_str(&reqwest::get(url).await.unwrap().text().await.unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Clients: Envoy's side of a check, and an operator's of the admin port.
+//! Clients of the service: Envoy's gRPC check, and HTTP requests to the admin port.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,22 +10,22 @@ use envoy_types::pb::google::protobuf::value::Kind;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-/// Connects to an address as the service names it.
+/// Connects to an address in the form that the service logs: `unix:/path` or `host:port`.
 pub(crate) async fn connect(address: &str) -> Channel {
     let uri = if address.starts_with("unix:") { address.to_owned() } else { format!("http://{address}") };
     Endpoint::from_shared(uri).unwrap().connect().await.unwrap()
 }
 
-/// A check in the making, as Envoy sends it.
+/// Builder for a check as Envoy sends it.
 #[derive(Clone)]
 pub(crate) struct Ask {
     http: HttpRequest,
-    /// `context_extensions` of Envoy's route.
+    /// `context_extensions`, which Envoy's route sets.
     context: HashMap<String, String>,
 }
 
 impl Ask {
-    /// A GET of this target.
+    /// Starts with a GET of this path and query.
     pub(crate) fn get(path: &str) -> Self {
         Self::new("GET", path)
     }
@@ -50,18 +50,18 @@ impl Ask {
         self.header("authorization", &format!("Bearer {token}"))
     }
 
-    /// Envoy's route names this policy.
+    /// Sets the policy that Envoy's route names.
     pub(crate) fn policy(mut self, name: &str) -> Self {
         self.context.insert("policy".into(), name.into());
         self
     }
 
-    /// What is asked about, for the message of a test that fails.
+    /// Description of the request, for the messages of failed tests.
     pub(crate) fn target(&self) -> String {
         format!("{} {}{} {:?}", self.http.method, self.http.host, self.http.path, self.context)
     }
 
-    /// Asks once.
+    /// Sends the check.
     pub(crate) async fn of(self, channel: &Channel) -> Answer {
         check(channel, self.into()).await.unwrap()
     }
@@ -75,26 +75,26 @@ impl From<Ask> for CheckRequest {
     }
 }
 
-/// A check as Envoy sends it for a GET with these headers.
+/// Returns the check that Envoy sends for a GET with these headers.
 pub(crate) fn request(headers: &[(&str, &str)]) -> CheckRequest {
     headers.iter().fold(Ask::get("/orders?q=1"), |ask, (name, value)| ask.header(name, value)).into()
 }
 
-/// A check with this token as its one credential.
+/// Returns a check with this token as its only credential.
 pub(crate) fn bearer(token: &str) -> CheckRequest {
     request(&[("authorization", &format!("Bearer {token}"))])
 }
 
-/// An answer, taken apart.
+/// Decoded `CheckResponse`.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// 200 for "may pass".
+    /// Status of the denial; 200 if the request is allowed.
     pub(crate) status: u16,
-    /// The reason of a denial.
+    /// Reason of the denial; empty if the request is allowed.
     pub(crate) reason: String,
-    /// Headers for upstream, or for the client; of several with one name the last.
+    /// Headers for the upstream or, in a denial, for the client. The last of several with one name wins.
     pub(crate) headers: BTreeMap<String, String>,
-    /// The same headers, each of them, in their order.
+    /// All of these headers, in order.
     pub(crate) all_headers: Vec<(String, String)>,
     pub(crate) removed: Vec<String>,
     pub(crate) metadata: BTreeMap<String, Option<Kind>>,
@@ -131,7 +131,7 @@ impl From<CheckResponse> for Answer {
 }
 
 impl Answer {
-    /// A text of the metadata; empty when there is none.
+    /// Text of a metadata field; empty if the field is absent.
     pub(crate) fn text(&self, name: &str) -> &str {
         match self.metadata.get(name) {
             Some(Some(Kind::StringValue(text))) => text,
@@ -144,31 +144,31 @@ impl Answer {
         (self.status, &self.reason)
     }
 
-    /// The values of a header, in their order.
+    /// Values of a header, in order.
     pub(crate) fn values(&self, name: &str) -> Vec<&str> {
         self.all_headers.iter().filter(|(other, _)| other == name).map(|(_, value)| &**value).collect()
     }
 }
 
-/// Asks once.
+/// Sends a check.
 pub(crate) async fn check(channel: &Channel, request: CheckRequest) -> Result<Answer, Status> {
     let mut client = AuthorizationClient::new(channel.clone());
     client.check(request).await.map(|response| response.into_inner().into())
 }
 
-/// Asks about a token: status, and the reason of a denial.
+/// Sends a check with a token. Returns the status and the reason of the denial.
 pub(crate) async fn verdict(channel: &Channel, token: &str) -> (u16, String) {
     let answer = check(channel, bearer(token)).await.unwrap();
     (answer.status, answer.reason)
 }
 
-/// A GET of the admin port: status and body.
+/// Sends a GET to the admin port. Returns status and body.
 pub(crate) async fn get(admin: &str, path: &str) -> (u16, String) {
     let response = reqwest::get(format!("http://{admin}{path}")).await.unwrap();
     (response.status().as_u16(), response.text().await.unwrap())
 }
 
-/// The value of a series of `/metrics`; 0 when it is not there.
+/// Value of a series in `/metrics`; 0 if the series does not exist.
 pub(crate) async fn metric(admin: &str, series: &str) -> f64 {
     let (_, metrics) = get(admin, "/metrics").await;
     let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("cognito_authz_{series} ")));

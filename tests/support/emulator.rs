@@ -1,37 +1,39 @@
-//! A Cognito emulator (ministack), strict as AWS is, and what people and operators do with it.
+//! Cognito emulator (ministack). It validates requests as strictly as AWS does.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::tool::{Tool, free_port};
 
-/// The emulator. It remembers what it knew when it is stopped and started again.
+/// Emulator, running or stopped. It keeps its data while it is stopped.
 pub(crate) struct Emulator {
     process: Option<Tool>,
-    /// Base URL of the user-pool API and of the keys.
+    /// Base URL of the user-pool API and of the JWKS endpoints.
     pub(crate) url: String,
     port: u16,
     state: TempDir,
     client: reqwest::Client,
 }
 
-/// What a sign-in brings.
+/// Tokens of a sign-in.
 pub(crate) struct Tokens {
     pub(crate) access: String,
     pub(crate) id: String,
 }
 
-/// Operations on pools are signed on AWS. The emulator wants the header and does not look at the signature.
+/// `Authorization` header for operations of an administrator. The emulator requires the header but does not verify the
+/// signature.
 const SIGNED: &str =
     "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/cognito-idp/aws4_request, SignedHeaders=host, Signature=x";
-const PASSWORD: &str = "Correct-horse-1-battery";
+/// Password of every user.
+pub(crate) const PASSWORD: &str = "Correct-horse-1-battery";
 
 impl Emulator {
-    /// Starts one, and waits until it answers.
+    /// Starts the emulator and waits until it responds.
     pub(crate) async fn start() -> Self {
         let state = tempfile::tempdir().unwrap();
         let mut emulator = Self { process: None, url: String::new(), port: 0, state, client: reqwest::Client::new() };
-        // It cannot choose a port itself; one that is free now may be taken by the time it wants it.
+        // The emulator cannot choose a free port by itself, and another process may take the port before it listens.
         for _ in 0..3 {
             emulator.port = free_port();
             emulator.url = format!("http://127.0.0.1:{}", emulator.port);
@@ -43,12 +45,15 @@ impl Emulator {
         panic!("no free port");
     }
 
-    /// Ends it, as an outage does.
+    /// Stops the emulator, to simulate an outage.
     pub(crate) async fn stop(&mut self) {
         self.process.take().unwrap().terminate().await;
     }
 
-    /// Starts it again, at the same address. `Err` is its log when it has ended instead.
+    /// Starts the emulator again, at the same address.
+    ///
+    /// # Errors
+    /// The log of the emulator, if it ends before it responds.
     pub(crate) async fn resume(&mut self) -> Result<(), String> {
         let directory = self.state.path();
         let variables = [
@@ -58,9 +63,9 @@ impl Emulator {
             ("AUTH", "true"),
             ("STATE_DIR", directory.to_str().unwrap()),
             ("PERSIST_STATE", "1"),
-            // It leaves a file with its process id there.
+            // It writes a file with its process id into this directory.
             ("TMPDIR", directory.to_str().unwrap()),
-            // Only what is needed. The others include a listener on every interface.
+            // Only the services that tests use. Others would listen on every interface.
             ("SERVICES", "cognito-idp,ses"),
             ("IOT_MTLS_ENABLED", "0"),
             ("SFTP_ENABLED", "0"),
@@ -76,8 +81,8 @@ impl Emulator {
         Ok(())
     }
 
-    /// One operation.
-    async fn call(&self, operation: &str, members: Value) -> Value {
+    /// Calls an operation of the user-pool API as an administrator, and returns the response. Panics on an error.
+    pub(crate) async fn call(&self, operation: &str, members: Value) -> Value {
         let response = self
             .client
             .post(&self.url)
@@ -94,13 +99,13 @@ impl Emulator {
         serde_json::from_str(&body).unwrap_or_default()
     }
 
-    /// A pool whose people sign in with an e-mail address; its id.
+    /// Creates a pool whose users sign in with an e-mail address, and returns its id.
     pub(crate) async fn create_pool(&self) -> String {
         let pool = self.call("CreateUserPool", json!({"PoolName": "tests", "UsernameAttributes": ["email"]})).await;
         pool["UserPool"]["Id"].as_str().unwrap().to_owned()
     }
 
-    /// An app client without a secret; its id.
+    /// Creates an app client without a secret, and returns its id.
     pub(crate) async fn create_client(&self, pool: &str) -> String {
         let flows = ["ALLOW_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"];
         let client = json!({"UserPoolId": pool, "ClientName": "web", "ExplicitAuthFlows": flows});
@@ -108,7 +113,7 @@ impl Emulator {
         client["UserPoolClient"]["ClientId"].as_str().unwrap().to_owned()
     }
 
-    /// A user who has signed up, confirmed and joined these groups; the `sub`.
+    /// Creates a confirmed user in these groups, and returns the `sub`.
     pub(crate) async fn create_user(&self, pool: &str, client: &str, email: &str, groups: &[&str]) -> String {
         let user = json!({"ClientId": client, "Username": email, "Password": PASSWORD,
             "UserAttributes": [{"Name": "email", "Value": email}]});
@@ -122,7 +127,7 @@ impl Emulator {
         user["UserSub"].as_str().unwrap().to_owned()
     }
 
-    /// Signs a user in with the password.
+    /// Signs a user in with [`PASSWORD`].
     pub(crate) async fn sign_in(&self, client: &str, email: &str) -> Tokens {
         let request = json!({"ClientId": client, "AuthFlow": "USER_PASSWORD_AUTH",
             "AuthParameters": {"USERNAME": email, "PASSWORD": PASSWORD}});

@@ -1,4 +1,5 @@
-//! A real Envoy with `deploy/envoy/envoy.yaml`: other addresses, longer time limits, and what a test changes besides.
+//! Runs the real Envoy with `deploy/envoy/envoy.yaml`, changed to other addresses, longer time limits, and what the
+//! test needs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,14 +13,14 @@ use super::client::get;
 use super::tool::{Tool, program};
 use super::{PATIENCE, eventually};
 
-/// The listeners of the file: one asks over a Unix socket, the other over TCP.
+/// Listeners of the file. The first sends checks over a Unix socket, the second over TCP.
 pub(crate) const LISTENERS: [&str; 2] = ["ingress_uds", "ingress_tcp"];
-/// The cluster behind each.
+/// Cluster of the service for each of [`LISTENERS`].
 const CLUSTERS: [&str; 2] = ["cognito_authz_uds", "cognito_authz_tcp"];
 const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
 const RBAC: &str = "envoy.filters.http.rbac";
 
-/// The file as data, its aliases written out.
+/// Content of the file, with YAML aliases expanded.
 static SHIPPED: LazyLock<Value> = LazyLock::new(|| {
     let load = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/envoy/envoy.yaml");
@@ -28,17 +29,17 @@ static SHIPPED: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_slice(&output.stdout).unwrap()
 });
 
-/// A configuration in the making. Every part that is asked for has to be there.
+/// Builder for Envoy's configuration. Its methods panic if a part that they change does not exist.
 pub(crate) struct Bootstrap(Value);
 
 impl Bootstrap {
-    /// The file with these addresses of the service (`unix:/path` and `host:port`) and of the application.
+    /// Starts from the file, with these addresses of the service (`unix:/path` and `host:port`) and of the application.
     pub(crate) fn new(service: &[String], application: &str) -> Self {
         let mut bootstrap = Self(SHIPPED.clone());
         bootstrap.0["admin"]["address"] = tcp("127.0.0.1:0");
         for name in LISTENERS {
             bootstrap.listener(name)["address"] = tcp("127.0.0.1:0");
-            // What a busy machine could miss. The numbers of the file are the tour's to prove (`deploy/local/up`).
+            // A busy machine could miss the file's time limits. The tour (`deploy/local/up`) tests those.
             let grpc = &mut bootstrap.ext_authz(name)["grpc_service"];
             grpc["timeout"] = json!("15s");
             if !grpc["retry_policy"].is_null() {
@@ -80,7 +81,7 @@ impl Bootstrap {
         &mut named(&mut self.manager(listener)["http_filters"], EXT_AUTHZ)["typed_config"]
     }
 
-    /// Takes out the filter that lets pass only what the service has allowed.
+    /// Removes the RBAC filter, which rejects every request that the service has not allowed.
     pub(crate) fn remove_rbac(&mut self, listener: &str) {
         let Value::Array(filters) = &mut self.manager(listener)["http_filters"] else { panic!("no filters") };
         let before = filters.len();
@@ -88,7 +89,7 @@ impl Bootstrap {
         assert_eq!(filters.len(), before - 1);
     }
 
-    /// Takes out what keeps forged headers away before the service is asked: their removal, and the ban on underscores.
+    /// Disables Envoy's protection against forged headers before the check: their removal, and the ban on underscores.
     pub(crate) fn let_forged_headers_in(&mut self, listener: &str) {
         let manager = self.manager(listener);
         assert!(!manager["early_header_mutation_extensions"].take().is_null());
@@ -96,20 +97,20 @@ impl Bootstrap {
         assert_eq!(std::mem::replace(underscores, json!("ALLOW")), "REJECT_REQUEST");
     }
 
-    /// Shows the service more headers of a request, by regular expression without regard to case.
+    /// Adds the headers whose names match `regex`, in any case, to those that the service receives.
     pub(crate) fn show_headers(&mut self, listener: &str, regex: &str) {
         let patterns = self.ext_authz(listener)["allowed_headers"]["patterns"].as_array_mut().unwrap();
         patterns.push(json!({"safe_regex": {"regex": format!("(?i){regex}")}}));
     }
 
-    /// Lets the service change more headers of a request, by regular expression.
+    /// Adds the headers whose names match `regex` to those that the service may change.
     pub(crate) fn let_change_headers(&mut self, listener: &str, regex: &str) {
         let rules = &mut self.ext_authz(listener)["decoder_header_mutation_rules"];
         let known = rules["allow_expression"]["regex"].as_str().unwrap();
         rules["allow_expression"]["regex"] = format!("{known}|^({regex})$").into();
     }
 
-    /// Envoy takes paths as they come.
+    /// Disables Envoy's normalization of paths.
     pub(crate) fn leave_paths_alone(&mut self, listener: &str) {
         let manager = self.manager(listener);
         for (name, value) in [("normalize_path", json!(false)), ("merge_slashes", json!(false))] {
@@ -118,7 +119,7 @@ impl Bootstrap {
         manager["path_with_escaped_slashes_action"] = "KEEP_UNCHANGED".into();
     }
 
-    /// Adds a copy of a listener, with a stat prefix of its own.
+    /// Adds a copy of a listener that has its own statistics prefix.
     pub(crate) fn copy_listener(&mut self, from: &str, to: &str) {
         let mut copy = self.listener(from).clone();
         copy["name"] = to.into();
@@ -126,7 +127,7 @@ impl Bootstrap {
         self.manager(to)["stat_prefix"] = to.into();
     }
 
-    /// The application at `address` speaks gRPC.
+    /// Replaces the application by one at `address` that speaks gRPC.
     pub(crate) fn make_application_grpc(&mut self, address: &str) {
         let options = self.cluster(CLUSTERS[1])["typed_extension_protocol_options"].clone();
         let app = self.cluster("app");
@@ -134,7 +135,7 @@ impl Bootstrap {
         app["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"] = tcp(address);
     }
 
-    /// Adds a route to the application, before all others of the listener, with settings for the two filters.
+    /// Adds a route to the application, in front of the listener's other routes, with settings for the two filters.
     pub(crate) fn add_route(&mut self, listener: &str, prefix: &str, ext_authz: Option<Value>, rbac: Option<Value>) {
         let mut route = json!({"match": {"prefix": prefix}, "route": {"cluster": "app", "timeout": "15s"}});
         for (filter, kind, settings) in
@@ -159,7 +160,7 @@ fn named<'v>(list: &'v mut Value, name: &str) -> &'v mut Value {
     list.as_array_mut().unwrap().iter_mut().find(|value| value["name"] == name).unwrap_or_else(|| panic!("no {name}"))
 }
 
-/// A running Envoy.
+/// Running Envoy. Dropping it kills the process.
 pub(crate) struct Envoy {
     process: Tool,
     admin: String,
@@ -168,14 +169,14 @@ pub(crate) struct Envoy {
 }
 
 impl Envoy {
-    /// Starts one, and waits until it serves. Whether it finds the service healthy is another question.
+    /// Starts Envoy and waits until it accepts requests, but not until it finds the service healthy.
     pub(crate) async fn start(bootstrap: Bootstrap) -> Self {
         let directory = tempfile::tempdir().unwrap();
         // JSON is YAML.
         fs::write(directory.path().join("envoy.json"), bootstrap.0.to_string()).unwrap();
         let arguments =
             "-c envoy.json -l warn --concurrency 1 --admin-address-path admin --file-flush-interval-msec 20";
-        // Without hot restart there is no shared memory: any number run side by side, and none is left behind.
+        // Without hot restart Envoy uses no shared memory, so several can run in parallel and none leaves any behind.
         let arguments: Vec<&str> = arguments.split(' ').chain(["--disable-hot-restart"]).collect();
         let mut process = Tool::start("envoy", &arguments, &[], directory.path());
         let admin = || fs::read_to_string(directory.path().join("admin")).unwrap_or_default();
@@ -197,12 +198,12 @@ impl Envoy {
         Self { process, admin, addresses, _directory: directory }
     }
 
-    /// The address of a listener.
+    /// Address (`host:port`) of a listener.
     pub(crate) fn address(&self, listener: &str) -> &str {
         &self.addresses[listener]
     }
 
-    /// Waits until Envoy's own health checks have found both ways to the service open.
+    /// Waits until Envoy's health checks find the service healthy in both clusters.
     pub(crate) async fn finds_the_service_healthy(&self) {
         eventually("healthy", PATIENCE, async || {
             let (_, clusters) = get(&self.admin, "/clusters?format=json").await;
@@ -216,7 +217,7 @@ impl Envoy {
         .await;
     }
 
-    /// A counter of a listener's `ext_authz` filter.
+    /// Value of a counter of a listener's `ext_authz` filter.
     pub(crate) async fn counter(&self, listener: &str, name: &str) -> u64 {
         let name = format!("http.{listener}.ext_authz.cognito.{name}");
         let (_, stats) = get(&self.admin, &format!("/stats?format=json&filter=^{name}$")).await;
@@ -224,7 +225,7 @@ impl Envoy {
         stats["stats"][0]["value"].as_u64().unwrap_or_else(|| panic!("no counter {name}"))
     }
 
-    /// Waits for the lines of the access log that are about this path.
+    /// Waits until the access log has at least `lines` lines about this path, and returns them.
     pub(crate) async fn access_log(&self, path: &str, lines: usize) -> Vec<Value> {
         let read = || -> Vec<Value> {
             let log = fs::read_to_string(&self.process.output).unwrap();

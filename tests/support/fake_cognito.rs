@@ -1,32 +1,27 @@
-//! A user-pool API, with the token endpoint of hosted pages, that answers as it is told. It stands in only for what the emulator cannot do: faults, throttling,
-//! rotated refresh tokens, and counting.
+//! Fake of the user-pool API and of the hosted pages' token endpoint, with configurable responses. Tests use it only for
+//! what the emulator cannot do: faults, throttling, rotated refresh tokens, and a count of the calls.
 
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http::{Method, Request};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use prost::bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use url::form_urlencoded;
 
-use super::jwks_server::Reply;
+use super::server::{Reply, serve};
 use super::token::{SigningKey, TokenBuilder, jwks};
 
-/// A call that it got.
+/// Call that the server received. The operation of the token endpoint is `OauthToken`; its body is the form, with the
+/// `Authorization` header as one more member.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) operation: String,
     pub(crate) body: Value,
 }
 
-/// The server. It ends with its runtime.
+/// Running server. It ends with its runtime.
 #[derive(Clone)]
 pub(crate) struct FakeCognito {
     pub(crate) url: String,
@@ -41,54 +36,49 @@ struct Shared {
 }
 
 impl FakeCognito {
-    /// One that answers every call with `{}`, and serves the keys of tokens that tests sign.
+    /// Starts a server that answers every call with `{}`, and every GET with the shared key as a JWKS.
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let shared = Shared { reply: Box::new(|_, _| Reply::ok("{}")), calls: Vec::new() };
         let shared = Arc::new(Mutex::new(shared));
-        let server = Self { url, shared: Arc::clone(&shared) };
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let shared = Arc::clone(&shared);
-                tokio::spawn(http1::Builder::new().serve_connection(
-                    TokioIo::new(stream),
-                    service_fn(move |request| answer(Arc::clone(&shared), request)),
-                ));
-            }
-        });
-        server
+        let answers = Arc::clone(&shared);
+        let address = serve(move |request| {
+            let answers = Arc::clone(&answers);
+            async move { answer(&answers, request).await.into_response().await }
+        })
+        .await;
+        Self { url: format!("http://{address}"), shared }
     }
 
-    /// From now on this is the answer to the call, which is the so-manieth from now, beginning with 0.
+    /// Sets the response to all further calls, and forgets the calls so far. The second argument of `reply` is the
+    /// number of calls before this one.
     pub(crate) fn answers(&self, reply: impl Fn(&Call, usize) -> Reply + Send + 'static) {
         let mut shared = self.shared.lock().unwrap();
         shared.calls.clear();
         shared.reply = Box::new(reply);
     }
 
-    /// From now on this error is the answer, with status 400 as most have it.
+    /// Sets an error as the response to all further calls, with status 400.
     pub(crate) fn refuses(&self, name: &'static str, message: &'static str) {
         self.answers(move |_, _| refusal(name, message));
     }
 
-    /// The calls since the answer was set.
+    /// Calls since the response was set.
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.shared.lock().unwrap().calls.clone()
     }
 
-    /// Their operations.
+    /// Operations of [`FakeCognito::calls`].
     pub(crate) fn operations(&self) -> Vec<String> {
         self.calls().into_iter().map(|call| call.operation).collect()
     }
 }
 
-/// An error as Cognito sends it.
+/// Returns an error in the form that Cognito sends.
 pub(crate) fn refusal(name: &str, message: &str) -> Reply {
     Reply { status: 400, ..Reply::ok(json!({"__type": name, "message": message}).to_string()) }
 }
 
-/// Tokens as Cognito sends them, with members changed; a null takes one out.
+/// Returns the response to a sign-in, with these members changed. A member that is `null` counts as absent.
 pub(crate) fn tokens(changes: &Value) -> Reply {
     let key = SigningKey::shared();
     let mut result = json!({
@@ -103,7 +93,7 @@ pub(crate) fn tokens(changes: &Value) -> Reply {
     Reply::ok(json!({"AuthenticationResult": result, "ChallengeName": null}).to_string())
 }
 
-/// Tokens as the token endpoint of the hosted pages sends them.
+/// Returns the response of the token endpoint, with these members changed.
 pub(crate) fn oauth_tokens(changes: &Value) -> Reply {
     let key = SigningKey::shared();
     let mut answer = json!({
@@ -119,14 +109,14 @@ pub(crate) fn oauth_tokens(changes: &Value) -> Reply {
     Reply::ok(answer.to_string())
 }
 
-/// The same, later.
+/// Returns the response with a delay.
 pub(crate) fn slowly(reply: Reply, delay: Duration) -> Reply {
     Reply { delay, ..reply }
 }
 
-async fn answer(shared: Arc<Mutex<Shared>>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(shared: &Mutex<Shared>, request: Request<Incoming>) -> Reply {
     if request.method() == Method::GET {
-        return Ok(Response::new(Full::new(jwks(&[SigningKey::shared()]).into())));
+        return Reply::ok(jwks(&[SigningKey::shared()]));
     }
     let (parts, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
@@ -142,17 +132,9 @@ async fn answer(shared: Arc<Mutex<Shared>>, request: Request<Incoming>) -> Resul
         let operation = target.strip_prefix("AWSCognitoIdentityProviderService.").unwrap().to_owned();
         (operation, serde_json::from_slice(&body).unwrap())
     };
-    let reply = {
-        let mut shared = shared.lock().unwrap();
-        let call = Call { operation, body };
-        let reply = (shared.reply)(&call, shared.calls.len());
-        shared.calls.push(call);
-        reply
-    };
-    tokio::time::sleep(reply.delay).await;
-    let mut response = Response::builder().status(StatusCode::from_u16(reply.status).unwrap());
-    for (name, value) in reply.headers {
-        response = response.header(name, value);
-    }
-    Ok(response.body(Full::new(reply.body.into())).unwrap())
+    let mut shared = shared.lock().unwrap();
+    let call = Call { operation, body };
+    let reply = (shared.reply)(&call, shared.calls.len());
+    shared.calls.push(call);
+    reply
 }

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client that sends exactly the bytes it is told to: header names in any case, repeated, or nonsense.
+//! HTTP/1.1 client that sends exactly the given bytes: header names in any case, repeated or invalid ones.
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::PATIENCE;
 use super::upstream::Seen;
 
-/// A response.
+/// Response with a body of known length.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -17,7 +17,7 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    /// The only value of a header, if it is there.
+    /// Value of a header, which must not occur twice.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| &**value);
         let value = values.next();
@@ -25,17 +25,17 @@ impl Response {
         value
     }
 
-    /// The body, where it is JSON.
+    /// Body as JSON; `null` if it is not JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_default()
     }
 
-    /// Status, and the reason of a denial by the service.
+    /// Status, and the reason if the service denied the request.
     pub(crate) fn verdict(&self) -> (u16, String) {
         (self.status, self.json()["reason"].as_str().unwrap_or_default().to_owned())
     }
 
-    /// What upstream got, by its own account.
+    /// Request as the upstream received it. The upstream returns it in the body.
     #[track_caller]
     pub(crate) fn seen(&self) -> Seen {
         assert_eq!(self.status, 200, "{self:?}");
@@ -43,19 +43,19 @@ impl Response {
     }
 }
 
-/// GETs a path with these lines as headers, beside `Host`.
+/// Sends a GET with these lines as headers, in addition to `Host`.
 pub(crate) async fn fetch<L: AsRef<[u8]>>(address: &str, path: &str, lines: &[L]) -> Response {
     send(address, "GET", path, lines).await
 }
 
-/// Sends a request without a body, with these lines as headers beside `Host`.
+/// Sends a request without a body, with these lines as headers in addition to `Host`.
 pub(crate) async fn send<L: AsRef<[u8]>>(address: &str, method: &str, path: &str, lines: &[L]) -> Response {
     let request = request(method, path, lines);
     let stream = TcpStream::connect(address).await.unwrap();
     timeout(PATIENCE, exchange(stream, &request)).await.unwrap_or_else(|_| panic!("no response"))
 }
 
-/// The same from this address of the machine.
+/// As [`send`], from this address of the machine.
 pub(crate) async fn send_from<L: AsRef<[u8]>>(
     source: &str,
     address: &str,
@@ -80,7 +80,7 @@ fn request<L: AsRef<[u8]>>(method: &str, path: &str, lines: &[L]) -> Vec<u8> {
     request
 }
 
-/// `Authorization` with this token.
+/// Returns an `Authorization` line with this token.
 pub(crate) fn bearer(token: &str) -> String {
     format!("authorization: Bearer {token}")
 }

@@ -1,6 +1,12 @@
-//! What the integration tests share: the service in this process or as a program of its own, a JWKS server that can
-//! misbehave, tokens, and clients; a real Envoy, a Cognito emulator, and an application behind them; a client of
-//! the account API, and a user-pool API that can misbehave; policy files that change.
+//! Parts that the integration tests share.
+//!
+//! - The service: [`service`], in this process or as a process of its own; [`policy_file`], its policy file.
+//! - What it calls: [`emulator`], a real Cognito emulator; [`jwks_server`] and [`fake_cognito`], for faults that the
+//!   emulator cannot produce; [`token`], keys and tokens.
+//! - What calls it: [`client`] for gRPC checks and the admin port, [`account`] for the account API, [`http1`] for raw
+//!   HTTP requests.
+//! - What surrounds it: [`envoy`], a real Envoy; [`upstream`], the application behind it.
+//! - Helpers: [`server`] for HTTP servers, [`tool`] for child processes, [`table`] for tables in documents.
 
 pub(crate) mod account;
 pub(crate) mod client;
@@ -10,6 +16,7 @@ pub(crate) mod fake_cognito;
 pub(crate) mod http1;
 pub(crate) mod jwks_server;
 pub(crate) mod policy_file;
+pub(crate) mod server;
 pub(crate) mod service;
 #[expect(dead_code, reason = "the unit tests use the rest")]
 pub(crate) mod table;
@@ -21,7 +28,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use service::PATIENCE;
 
-/// Waits until `condition` holds, and fails the test when it does not within `limit`.
+/// Waits until `condition` is true, and fails the test if that takes longer than `limit`.
 #[track_caller]
 pub(crate) fn eventually<F: Future<Output = bool>>(
     what: &str,

@@ -1,4 +1,4 @@
-//! A policy file on disk, as an editor and as Kubernetes change it.
+//! Policy file on disk, changed in the ways of an editor and of Kubernetes.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-/// The file, in a folder of its own.
+/// Policy file in a temporary directory of its own.
 pub(crate) struct PolicyFile {
     directory: TempDir,
     versions: std::cell::Cell<u32>,
@@ -19,8 +19,8 @@ impl PolicyFile {
         file
     }
 
-    /// The same as a mounted `ConfigMap` holds it: `policy.yaml` -> `..data/policy.yaml`, and `..data` -> the folder of a
-    /// version.
+    /// Creates the file in the layout of a mounted `ConfigMap`: `policy.yaml` is a link to `..data/policy.yaml`, and
+    /// `..data` is a link to the directory of a version.
     pub(crate) fn mounted(text: &str) -> Self {
         let file = Self { directory: tempfile::tempdir().unwrap(), versions: std::cell::Cell::new(0) };
         file.mount(text);
@@ -32,23 +32,23 @@ impl PolicyFile {
         self.directory.path().join(name)
     }
 
-    /// Its path.
+    /// Absolute path of the file.
     pub(crate) fn path(&self) -> String {
         self.at("policy.yaml").to_str().unwrap().to_owned()
     }
 
-    /// Writes it anew, in place.
+    /// Overwrites the file in place.
     pub(crate) fn write(&self, text: &str) {
         fs::write(self.at("policy.yaml"), text).unwrap();
     }
 
-    /// Puts another file in its place: whoever reads it reads one of the two, never a half.
+    /// Replaces the file atomically: a reader sees either the old or the new content.
     pub(crate) fn replace(&self, text: &str) {
         fs::write(self.at("new"), text).unwrap();
         fs::rename(self.at("new"), self.at("policy.yaml")).unwrap();
     }
 
-    /// Swaps the link to the folder of the version in force, and takes the folder of the one before away.
+    /// Switches `..data` to the directory of a new version, and removes the directory of the previous one.
     pub(crate) fn mount(&self, text: &str) {
         let version = self.versions.get() + 1;
         self.versions.set(version);

@@ -1,24 +1,24 @@
-//! The service under test: in this process ([`TestApp`]), or as the program that users start ([`Program`]).
+//! Service under test: in this process ([`TestApp`]), or as a process of its own ([`Program`]).
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cognito_authz::app;
 use cognito_authz::config::{self, Invocation};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::token::{CLIENT, POOL};
 
-/// How long anything may take that should be there at once.
+/// Time limit for events that should happen almost at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What every service of these tests starts with, unless a test says otherwise: ports of its own, the test pool, one
-/// thread for checks, and a short end, because clients here stand still while they wait for it.
+/// Default flags of a service: free ports, the test pool, one thread for checks, and a short shutdown deadline, because
+/// the clients of a test do not run while its thread waits for the service to end.
 const FLAGS: [(&str, &str); 6] = [
     ("--grpc-listen", "127.0.0.1:0"),
     ("--admin-listen", "127.0.0.1:0"),
@@ -30,44 +30,49 @@ const FLAGS: [(&str, &str); 6] = [
 
 fn flags(more: &[&str]) -> Vec<OsString> {
     let is_set = |flag: &str| flag != "--grpc-listen" && more.contains(&flag);
-    let usual = FLAGS.iter().filter(|(flag, _)| !is_set(flag)).flat_map(|(flag, value)| [*flag, *value]);
-    usual.chain(more.iter().copied()).map(OsString::from).collect()
+    let defaults = FLAGS.iter().filter(|(flag, _)| !is_set(flag)).flat_map(|(flag, value)| [*flag, *value]);
+    defaults.chain(more.iter().copied()).map(OsString::from).collect()
 }
 
-/// The service, on a thread of this process. Ends when it is dropped.
+/// Service on a thread of this process. Dropping it shuts the service down.
 pub(crate) struct TestApp {
     pub(crate) grpc: Vec<String>,
     pub(crate) admin: String,
     stop: Option<oneshot::Sender<()>>,
+    /// Requests a reload of the policy file, as SIGHUP does for the program.
+    pub(crate) reload_requests: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl TestApp {
-    /// Starts with these flags beside the usual ones.
+    /// Starts the service with these flags in addition to the default ones. A flag given here replaces its default;
+    /// `--grpc-listen` adds an address.
     pub(crate) fn start(more: &[&str]) -> Self {
         let invocation = config::read(flags(more).into_iter(), std::iter::empty(), Path::new("/nonexistent")).unwrap();
         let Invocation::Serve(config) = invocation else { panic!("not serve") };
         let (bound, addresses) = mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
+        let reload_requests = Arc::new(Notify::new());
+        let requests = Arc::clone(&reload_requests);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let app = app::bind(*config).await.unwrap();
                 bound.send((app.grpc_addresses(), app.admin_address())).unwrap();
-                app.run(async { drop(stopped.await) }).await.unwrap();
+                app.run(async { drop(stopped.await) }, requests).await.unwrap();
             });
             runtime.shutdown_background();
         });
         let (grpc, admin) = addresses.recv_timeout(PATIENCE).unwrap();
-        Self { grpc, admin, stop: Some(stop), thread: Some(thread) }
+        Self { grpc, admin, stop: Some(stop), reload_requests, thread: Some(thread) }
     }
 
-    /// Begins the shutdown and does not wait for it.
+    /// Begins the shutdown, without waiting for its end.
     pub(crate) fn stop(&mut self) {
         drop(self.stop.take());
     }
 
-    /// Waits for the end.
+    /// Waits until the service has ended.
     pub(crate) fn join(&mut self) {
         if let Some(thread) = self.thread.take() {
             let result = thread.join();
@@ -85,11 +90,11 @@ impl Drop for TestApp {
     }
 }
 
-/// The program, as a process. Killed when it is dropped.
+/// Program as a process. Dropping it kills the process.
 pub(crate) struct Program {
     child: Child,
     lines: mpsc::Receiver<String>,
-    /// All of standard output so far.
+    /// Lines of standard output that were read so far.
     pub(crate) log: Vec<String>,
     pub(crate) grpc: Vec<String>,
     pub(crate) admin: String,
@@ -98,17 +103,17 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts it with these flags beside the usual ones and waits until it listens.
+    /// Starts the program with these flags in addition to the default ones, and waits until it listens.
     pub(crate) fn start(more: &[&str]) -> Self {
         Self::listening(Self::command(&flags(more)))
     }
 
-    /// The same with at most `descriptors` files and sockets open at a time.
+    /// As [`Program::start`], with a limit for the number of open files and sockets.
     pub(crate) fn start_limited(descriptors: u32, more: &[&str]) -> Self {
         Self::start_under(&format!("ulimit -n {descriptors}"), more)
     }
 
-    /// Starts it from a shell that has run this command.
+    /// As [`Program::start`], from a shell that has run this command.
     pub(crate) fn start_under(shell: &str, more: &[&str]) -> Self {
         let mut command = Command::new("sh");
         let script = format!("{shell}; exec \"$@\"");
@@ -144,14 +149,14 @@ impl Program {
         program
     }
 
-    /// A command for the program, away from this environment and from any `.env`.
+    /// Returns a command for the program, with an empty environment and in a directory without `.env`.
     pub(crate) fn command(args: &[OsString]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cognito-authz"));
         command.args(args).env_clear().current_dir("/").stdin(Stdio::null());
         command
     }
 
-    /// Waits for a line of the log with this text in it.
+    /// Waits for a log line that contains this text.
     pub(crate) fn wait_for_line(&mut self, text: &str) -> String {
         loop {
             let line =
@@ -167,13 +172,13 @@ impl Program {
         self.child.id()
     }
 
-    /// Sends a signal by name. The shell's own `kill` is there on every machine.
+    /// Sends a signal, by name, with the `kill` that every shell has.
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid())]).status().unwrap();
         assert!(status.success());
     }
 
-    /// Waits for the end, and reads the rest of the log.
+    /// Waits until the program has ended, and reads the rest of its log.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
@@ -181,7 +186,7 @@ impl Program {
                 self.log.extend(self.lines.iter());
                 return status;
             }
-            assert!(start.elapsed() < PATIENCE, "it does not end");
+            assert!(start.elapsed() < PATIENCE, "the program does not end");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -194,12 +199,12 @@ impl Drop for Program {
     }
 }
 
-/// Runs the program to its end: exit code, standard output, standard error.
+/// Runs the program to its end. Returns exit code, standard output and standard error.
 pub(crate) fn run(args: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
     run_with(args, environment, Stdio::null(), &[])
 }
 
-/// The same with something on standard input. It has to fit into a pipe.
+/// As [`run`], with this standard input, which has to fit into a pipe's buffer.
 pub(crate) fn run_with_input(args: &[&str], input: &[u8]) -> (Option<i32>, String, String) {
     run_with(args, &[], Stdio::piped(), input)
 }
@@ -214,14 +219,14 @@ fn run_with(args: &[&str], environment: &[(&str, &str)], stdin: Stdio, input: &[
         .spawn()
         .unwrap();
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that complains about its options does not read it.
+        // Writing fails if the program rejects its options and ends without reading.
         drop(stdin.write_all(input));
     }
     let start = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if start.elapsed() > PATIENCE {
             drop(child.kill());
-            panic!("it does not end");
+            panic!("the program does not end");
         }
         std::thread::sleep(Duration::from_millis(5));
     }

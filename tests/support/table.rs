@@ -1,6 +1,6 @@
-//! Tables of the documents, which are the data of tests: what stands there is what holds.
+//! Reads the tables in Markdown documents, so that tests can compare documentation with code.
 
-/// The cells of the table under a heading.
+/// Returns the rows of the first table below a heading, without its header.
 pub(crate) fn table(document: &str, heading: &str) -> Vec<Vec<String>> {
     let (_, section) = document.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
     let rows = section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
@@ -8,7 +8,7 @@ pub(crate) fn table(document: &str, heading: &str) -> Vec<Vec<String>> {
     rows.skip(2).map(cells).collect()
 }
 
-/// The texts of a cell that are set as code.
+/// Returns the texts between backticks in a cell.
 pub(crate) fn codes(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }

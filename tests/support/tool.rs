@@ -1,4 +1,4 @@
-//! Programs of the tool environment (`tests/tools/setup`) as child processes that do not outlive the tests.
+//! Runs programs of the tool environment (`tests/tools/setup`) as child processes that end with the tests.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-/// How long a tool may take to come up, on a machine that is busy with other tests.
+/// Time limit for the start of a tool, long enough for a machine that is busy with other tests.
 const START: Duration = Duration::from_secs(60);
 
 fn path(name: &str) -> PathBuf {
@@ -17,48 +17,49 @@ fn path(name: &str) -> PathBuf {
     venv.join("bin").join(name)
 }
 
-/// The path of a tool that not every run of the tests needs.
+/// Returns the path of an optional tool, or `None` if it is not installed.
 pub(crate) fn optional(name: &str) -> Option<PathBuf> {
     Some(path(name)).filter(|path| path.is_file())
 }
 
-/// The path of a tool.
+/// Returns the path of a tool. Panics if it is not installed.
 #[track_caller]
 pub(crate) fn program(name: &str) -> PathBuf {
     let path = path(name);
     assert!(
         path.is_file(),
-        "{} is missing: run tests/run, or tests/tools/setup (COGNITO_AUTHZ_TOOLS names an environment elsewhere)",
+        "{} is missing: run tests/run or tests/tools/setup, or set COGNITO_AUTHZ_TOOLS to an existing environment",
         path.display()
     );
     path
 }
 
-/// Whether there is a `setpriv` that can tie the life of a child to ours, also when we are killed. (The system call
-/// for it is `unsafe` in Rust.) Without it a child is still ended by [`Tool`]'s `Drop`.
+/// `true` if `setpriv` can make the kernel kill a child when its parent dies. (The system call for it is `unsafe` in
+/// Rust.) Otherwise only [`Tool`]'s `Drop` ends the child, which does not run if the test process is killed.
 static HAS_SETPRIV: LazyLock<bool> = LazyLock::new(|| {
     let command = ["--pdeathsig", "KILL", "true"];
     Command::new("setpriv").args(command).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 });
 
-/// A port for something that goes away and comes back. The kernel does not give it to anybody in the meantime: it lies
-/// below those that clients get (`ip_local_port_range`).
+/// Returns a free port for a server that is stopped and started again. In between, the kernel does not assign it to a
+/// client, because it is below the range of client ports (`ip_local_port_range`).
 pub(crate) fn free_port() -> u16 {
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     std::iter::repeat_with(|| fastrand::u16(20_000..30_000)).find(is_free).unwrap()
 }
 
-/// A running tool, killed when it is dropped.
+/// Running tool. Dropping it kills the process.
 pub(crate) struct Tool {
     name: &'static str,
     process: Child,
     log: PathBuf,
-    /// What it has printed on standard output.
+    /// File that receives its standard output.
     pub(crate) output: PathBuf,
 }
 
 impl Tool {
-    /// Starts a tool in `directory`, where its output goes, too. Of our environment it sees `PATH` alone.
+    /// Starts a tool in `directory`, which also receives its output. Of this process's environment it inherits only
+    /// `PATH`.
     pub(crate) fn start<S: AsRef<OsStr>>(
         name: &'static str,
         arguments: &[S],
@@ -88,8 +89,10 @@ impl Tool {
         Self { name, process, log, output }
     }
 
-    /// Waits until `condition` holds; fails the test when it does not in time, or when the tool has ended. `Err` is the
-    /// log of a tool that ended.
+    /// Waits until `condition` is true, and panics if that takes longer than [`START`].
+    ///
+    /// # Errors
+    /// The log of the tool, if it ends before.
     pub(crate) async fn comes_up(&mut self, what: &str, condition: impl AsyncFn() -> bool) -> Result<(), String> {
         let start = Instant::now();
         while !condition().await {
@@ -102,7 +105,7 @@ impl Tool {
         Ok(())
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Sends SIGTERM and waits until the tool has ended.
     pub(crate) async fn terminate(&mut self) {
         let pid = self.process.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
@@ -113,14 +116,14 @@ impl Tool {
         }
     }
 
-    /// What it has said: its log, and what it printed.
+    /// Standard output and standard error so far.
     fn log(&self) -> String {
         [&self.output, &self.log].map(|path| fs::read_to_string(path).unwrap_or_default()).concat()
     }
 }
 
 impl Drop for Tool {
-    #[expect(clippy::print_stderr, reason = "a failed test says what the tool said")]
+    #[expect(clippy::print_stderr, reason = "a failed test shows the output of its tools")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("The log of {}:\n{}", self.name, self.log());

@@ -1,30 +1,27 @@
-//! The application behind Envoy: remembers every request that reaches it, and answers with what it got.
+//! Application behind Envoy. It records every request that reaches it, and returns the request in the response.
 
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
 
-/// The server. It ends with its runtime.
+use super::server::{serve, serve_http2};
+
+/// Running server. It ends with its runtime.
 pub(crate) struct Upstream {
     pub(crate) address: String,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
-/// A request as it arrived.
+/// Request as the application received it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Seen {
     pub(crate) method: String,
     pub(crate) path: String,
-    /// In lower case, as hyper hands them over; of one name as many as there were.
+    /// All header lines. hyper converts the names to lower case.
     pub(crate) headers: Vec<(String, String)>,
 }
 
@@ -35,12 +32,12 @@ impl Seen {
         Self { method: request.method().to_string(), path: request.uri().path().to_owned(), headers }
     }
 
-    /// Values of a header.
+    /// Values of a header, in order.
     pub(crate) fn header(&self, name: &str) -> Vec<&str> {
         self.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| &**value).collect()
     }
 
-    /// Every header that some application would take for one of ours, however it is spelt, by name.
+    /// Headers that an application could take for an identity header, in any spelling, sorted by name.
     pub(crate) fn identity(&self) -> Vec<(&str, &str)> {
         let is_ours = |name: &str| name.replace(['_', '.'], "-").starts_with("x-auth-");
         let ours = self.headers.iter().filter(|(name, _)| is_ours(name));
@@ -51,49 +48,35 @@ impl Seen {
 }
 
 impl Upstream {
-    /// An application that speaks HTTP/1.1 and answers with a [`Seen`] as JSON.
+    /// Starts an application that speaks HTTP/1.1 and answers with a [`Seen`] as JSON.
     pub(crate) async fn start() -> Self {
-        Self::serve(|stream, seen| {
-            let echo = move |request: Request<Incoming>| {
-                let body = serde_json::to_string(&remember(&seen, &request)).unwrap();
-                async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(body)))) }
-            };
-            tokio::spawn(http1::Builder::new().serve_connection(stream, service_fn(echo)));
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&seen);
+        let address = serve(move |request| {
+            let body = serde_json::to_string(&remember(&all, &request)).unwrap();
+            std::future::ready(Response::new(Full::new(Bytes::from(body))))
         })
-        .await
+        .await;
+        Self { address, seen }
     }
 
-    /// An application that speaks gRPC, where every method answers with a message of one field, number 1, of value 1.
+    /// Starts an application that speaks gRPC. Every method returns a message whose field 1 is the number 1.
     pub(crate) async fn start_grpc() -> Self {
-        Self::serve(|stream, seen| {
-            let answer = move |request: Request<Incoming>| {
-                remember(&seen, &request);
-                let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]);
-                let message = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1]));
-                let body = message.with_trailers(std::future::ready(Some(Ok(trailers))));
-                let response = Response::builder().header("content-type", "application/grpc").body(body).unwrap();
-                async { Ok::<_, Infallible>(response) }
-            };
-            tokio::spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service_fn(answer)));
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&seen);
+        let address = serve_http2(move |request| {
+            remember(&all, &request);
+            let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]);
+            let message = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1]));
+            let body = message.with_trailers(std::future::ready(Some(Ok(trailers))));
+            let response = Response::builder().header("content-type", "application/grpc").body(body).unwrap();
+            std::future::ready(response)
         })
-        .await
+        .await;
+        Self { address, seen }
     }
 
-    async fn serve(
-        connection: impl Fn(TokioIo<tokio::net::TcpStream>, Arc<Mutex<Vec<Seen>>>) + Send + 'static,
-    ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let upstream = Self { address: listener.local_addr().unwrap().to_string(), seen: Arc::default() };
-        let seen = Arc::clone(&upstream.seen);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                connection(TokioIo::new(stream), Arc::clone(&seen));
-            }
-        });
-        upstream
-    }
-
-    /// Every request so far.
+    /// Requests so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }

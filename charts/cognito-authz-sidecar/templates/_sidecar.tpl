@@ -1,11 +1,11 @@
 {{/*
-The sidecar, for the templates of other charts. Each takes (dict "root" $), and "values" where the dependency has an alias:
+The sidecar, for templates of other charts. Each takes (dict "root" $), and "values" if the dependency has an alias:
 
-  cognito-authz-sidecar.nativeContainer  a member of initContainers, before Envoy's
-  cognito-authz-sidecar.container        a member of containers, for clusters or meshes without native sidecars
-  cognito-authz-sidecar.volumes          members of volumes
-  cognito-authz-sidecar.socketMount      a member of volumeMounts of Envoy's container
-  cognito-authz-sidecar.policyConfigMap  a ConfigMap with the policy file, if there is one; a document of its own
+  cognito-authz-sidecar.nativeContainer  an entry of initContainers, before Envoy's
+  cognito-authz-sidecar.container        an entry of containers, for clusters or meshes without native sidecars
+  cognito-authz-sidecar.volumes          entries of volumes
+  cognito-authz-sidecar.socketMount      an entry of volumeMounts of Envoy's container
+  cognito-authz-sidecar.policyConfigMap  a ConfigMap with the policy file, if there is one; a separate document
 */}}
 
 {{- define "cognito-authz-sidecar.values" -}}
@@ -30,20 +30,20 @@ The sidecar, for the templates of other charts. Each takes (dict "root" $), and 
 {{- $root := .root -}}
 {{- $v := include "cognito-authz-sidecar.values" . | fromYaml -}}
 {{- if not (or $v.userPool.id (dig "pools" dict ($v.config | default dict)) $v.existingConfigMap.name) -}}
-{{- fail "cognito-authz-sidecar: userPool.id: needed, for example eu-west-1_AbC123xyz (or pools in config.pools)" -}}
+{{- fail "cognito-authz-sidecar: userPool.id: required, for example eu-west-1_AbC123xyz (or pools in config.pools)" -}}
 {{- end -}}
 {{- if and $v.userPool.id (not $v.userPool.clientIds) -}}
-{{- fail "cognito-authz-sidecar: userPool.clientIds: name the app clients whose tokens are accepted; to accept all of the pool, type out [any]" -}}
+{{- fail "cognito-authz-sidecar: userPool.clientIds: list the app clients whose tokens are accepted; [any] accepts all clients of the pool" -}}
 {{- end -}}
 {{- if and $v.account.enabled (gt (int $v.account.trustedHops) 0) (not (regexMatch "^(127\\.[0-9.]+|\\[::1\\]|localhost):[0-9]+$" $v.account.listen)) -}}
-{{- fail "cognito-authz-sidecar: account.listen: with account.trustedHops, X-Forwarded-For is believed, so only Envoy in the same pod may reach the port: listen on 127.0.0.1" -}}
+{{- fail "cognito-authz-sidecar: account.listen: with account.trustedHops, X-Forwarded-For is trusted, so only Envoy in the same pod may reach the port: set it to 127.0.0.1:9192" -}}
 {{- end -}}
 {{- $registry := dig "imageRegistry" "" (.root.Values.global | default dict) | default $v.image.registry -}}
 - name: {{ $v.name }}
   image: {{ printf "%s%s%s" (empty $registry | ternary "" (printf "%s/" $registry)) $v.image.repository (empty $v.image.digest | ternary (printf ":%s" ($v.image.tag | default (include "cognito-authz-sidecar.appVersion" $root))) (printf "@%s" $v.image.digest)) | quote }}
   imagePullPolicy: {{ $v.image.pullPolicy }}
   {{- if .native }}
-  # Ends after the containers, and starts before whatever comes after it here.
+  # A native sidecar: starts before the containers that follow, and ends after all others.
   restartPolicy: Always
   {{- end }}
   args:

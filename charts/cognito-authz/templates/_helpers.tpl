@@ -4,7 +4,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 50 characters: "-headless" and the like come behind it, and a name may have 63. */}}
+{{/* At most 50 characters, because suffixes such as "-headless" follow and a name can have 63. */}}
 {{- define "cognito-authz.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- if .Values.fullnameOverride -}}
@@ -21,7 +21,7 @@
 {{- default .Release.Namespace .Values.namespaceOverride -}}
 {{- end -}}
 
-{{/* Selectors are for ever: no version, no label that somebody may change. */}}
+{{/* Selectors are immutable: they contain neither the version nor labels from values. */}}
 {{- define "cognito-authz.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "cognito-authz.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -35,7 +35,7 @@ app.kubernetes.io/part-of: cognito-authz
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end -}}
 
-{{/* The head of an object. Of (dict "root" $ "suffix" "-x" "namespace" "" "labels" dict "annotations" dict); all but the root may be left out. */}}
+{{/* Metadata of an object. Takes (dict "root" $ "suffix" "-x" "namespace" "" "labels" dict "annotations" dict); only "root" is required. */}}
 {{- define "cognito-authz.metadata" -}}
 {{- $labels := merge dict (.labels | default dict) .root.Values.commonLabels -}}
 {{- $labels = mergeOverwrite $labels (include "cognito-authz.labels" .root | fromYaml) -}}
@@ -77,7 +77,7 @@ imagePullSecrets:
 {{- end -}}
 {{- end -}}
 
-{{/* Name of the ConfigMap with the policy file, or nothing. */}}
+{{/* Name of the ConfigMap with the policy file; empty if there is none. */}}
 {{- define "cognito-authz.policyConfigMap" -}}
 {{- if .Values.existingConfigMap.name -}}
 {{- tpl .Values.existingConfigMap.name . -}}
@@ -86,13 +86,13 @@ imagePullSecrets:
 {{- end -}}
 {{- end -}}
 
-{{/* Whether there can be more than one pod. */}}
+{{/* Not empty if there can be more than one pod. */}}
 {{- define "cognito-authz.severalPods" -}}
 {{- $least := .Values.autoscaling.enabled | ternary .Values.autoscaling.minReplicas .Values.replicaCount -}}
 {{- if gt (int $least) 1 }}yes{{ end -}}
 {{- end -}}
 
-{{/* What a value that may be an object of Kubernetes or a text with a template in it comes to. */}}
+{{/* Evaluates templates in a value, which is an object or a text. */}}
 {{- define "cognito-authz.tpl" -}}
 {{- $text := kindIs "string" .value | ternary .value (toYaml .value) -}}
 {{- tpl $text .root -}}

@@ -1,7 +1,7 @@
 {{/*
-Values become options of the program here, row by row. Of (dict "values" …); gives a YAML list.
+Options of the program, from values. Takes (dict "values" …); returns a YAML list.
 
-An empty value leaves its option out, and the program's default holds; 0 is not empty. A list repeats the option.
+An empty value sets no option, so the program's default applies; 0 is not empty. A list repeats the option.
 charts/sync writes the sidecar chart's copy of this file.
 */}}
 {{- define "cognito-authz.options" -}}
@@ -75,13 +75,13 @@ charts/sync writes the sidecar chart's copy of this file.
 {{- toYaml $args -}}
 {{- end -}}
 
-{{/* Files that options name, each from a ConfigMap or Secret. Of (dict "values" … "policyConfigMap" …); gives a YAML list of {volume, mount, option, source}. */}}
+{{/* Files for options, each from a ConfigMap or Secret. Takes (dict "values" … "policyConfigMap" …); returns a YAML list of {volume, mount, option, source}. */}}
 {{- define "cognito-authz.files" -}}
 {{- $v := .values -}}
 {{- $secrets := "/run/secrets/cognito-authz" -}}
 {{- with .policyConfigMap }}
 - name: policy
-  # A directory, not a file (subPath): a file would never change, and the program reads the file again when it does.
+  # Mounted as a directory: a file mounted with subPath is never updated, and the program reloads the file on changes.
   mountPath: /etc/cognito-authz
   option: --config=/etc/cognito-authz/policy.yaml
   volume:

@@ -1,7 +1,7 @@
-// Requests to the account API and to the application, as any browser makes them: to the origin of this page, which
-// is Envoy. Every one of them is told to `onRequest`, with everything secret taken out first.
+// Requests to the account API and to the application. All go to the origin of this page, which is Envoy. The listener
+// set with `onRequest` is called for each of them, with secrets removed.
 
-/** A request that was not granted. `code` is the account API's, `reason` the check's; both may be missing. */
+/** An error response of the account API. `code` is its error code, if it has one. */
 export class Refused extends Error {
   constructor({ status, body, retryAfter }) {
     super(body?.message ?? `Status ${status}`);
@@ -11,15 +11,15 @@ export class Refused extends Error {
   }
 }
 
-/** No answer at all. */
+/** The request failed without a response. */
 export class Unreachable extends Error {}
 
 let listener = () => {};
-export function onRequest(tell) {
-  listener = tell;
+export function onRequest(callback) {
+  listener = callback;
 }
 
-/** One request, whatever its answer is. */
+/** Sends a request and returns the response, whatever its status. Throws `Unreachable` if there is none. */
 export async function ask(method, path, { body, token, headers = {} } = {}) {
   const sent = { ...headers };
   if (body) sent['content-type'] = 'application/json';
@@ -43,19 +43,19 @@ export async function ask(method, path, { body, token, headers = {} } = {}) {
   return answer;
 }
 
-/** One request to the account API; what is not a success is thrown. */
+/** Sends a request to the account API and returns the body. Throws `Refused` unless it succeeds. */
 export async function account(method, route, options) {
   const answer = await ask(method, `/auth/${route}`, options);
   if (!answer.ok) throw new Refused(answer);
   return answer.body ?? {};
 }
 
-/** What to tell a person about a failure: what happened, and what to do. */
+/** A message for the user: what went wrong and what to do. */
 export function inWords(error) {
-  if (error instanceof Unreachable) return 'There is no answer. Is deploy/local/up still running?';
+  if (error instanceof Unreachable) return 'There is no response. Is deploy/local/up still running?';
   if (!(error instanceof Refused)) {
     console.error(error);
-    return 'This page has made a mistake. The browser’s console says more.';
+    return 'This page has a bug. See the browser’s console.';
   }
   if (error.status === 429) {
     const seconds = error.retryAfter ?? 60;
@@ -64,19 +64,19 @@ export function inWords(error) {
   return WORDS[error.code] ?? `${error.message.replace(/\.?$/, '.')}`;
 }
 
-// By code, which applications may rely on. Where there is no entry, the service's own message is good enough: the
-// password policy above all, which is Cognito's text.
+// Messages by error code; the codes are stable. For other codes the service's own message is shown. That matters most
+// for the password policy, which only Cognito's text describes.
 const WORDS = {
   invalid_credentials: 'The address or the password is wrong.',
   user_not_confirmed: 'This address is not verified yet.',
   password_reset_required: 'This account needs a new password: use “Forgot password”.',
   username_exists: 'There is an account with this address already. Sign in, or use another one.',
   invalid_code: 'This code is wrong or too old. Look for the newest one.',
-  invalid_session: 'That took too long. Sign in again.',
+  invalid_session: 'The sign-in took too long. Sign in again.',
   invalid_token: 'Your session has ended. Sign in again.',
-  not_found: 'This stack does not offer that.',
-  upstream_unavailable: 'Cognito does not answer at the moment. Try again in a few seconds.',
-  upstream_error: 'Cognito refused for a reason that only its operator can change. The service’s log says which.',
+  not_found: 'This operation is not available here.',
+  upstream_unavailable: 'Cognito is not responding. Try again in a few seconds.',
+  upstream_error: 'Cognito rejected the request, and only an operator can fix that. See the log of cognito-authz.',
 };
 
 function parsed(text) {
@@ -87,7 +87,7 @@ function parsed(text) {
   }
 }
 
-// Members that nobody needs to see in a list of requests. All of `responses`: answers to challenges.
+// Members that the list of requests hides. `responses` holds the answers to challenges and is hidden as a whole.
 const SECRET = new Set(['password', 'oldPassword', 'newPassword', 'code', 'accessToken', 'idToken', 'refreshToken',
   'session', 'responses', 'secret', 'otpauthUrl', 'codeVerifier', 'state', 'url']);
 const TOKEN = /\beyJ[\w-]+\.[\w-]+\.[\w-]+/g;
@@ -103,7 +103,7 @@ function redacted(value, name) {
   return value ?? null;
 }
 
-// `code` is a secret in a request, and the name of an error in an answer.
+// `code` is a secret in a request and the name of an error in a response.
 const isErrorCode = (name, value) => name === 'code' && /^[a-z]+(_[a-z0-9]+)+$/.test(value);
 
 const redactedHeaders = (headers) =>

@@ -1,4 +1,4 @@
-// The API reference: Swagger UI with the document that the running service makes of itself.
+// The API reference: Swagger UI with the OpenAPI document of the running service.
 
 window.SwaggerUIBundle({
   url: '/auth/openapi.json',
@@ -8,8 +8,8 @@ window.SwaggerUIBundle({
   defaultModelsExpandDepth: 0,
   displayRequestDuration: true,
   tryItOutEnabled: true,
-  // It would ask a server on the internet whether the document is valid. The tests do, here.
+  // Swagger UI's validator is a server on the internet. The tests validate the document locally.
   validatorUrl: null,
-  // A token that is pasted into "Authorize" is gone with the tab.
+  // A token entered in "Authorize" is kept only as long as the tab.
   persistAuthorization: false,
 });

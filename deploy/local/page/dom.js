@@ -1,10 +1,10 @@
-// The few things that every part of the page does with the document. Text is always set as text: the page's
-// policy (Trusted Types) lets nothing become markup.
+// Helpers for the document. Text is always set as text: the page's content security policy (Trusted Types) forbids
+// turning text into markup.
 
 export const $ = (selector, root = document) => root.querySelector(selector);
 export const $$ = (selector, root = document) => [...root.querySelectorAll(selector)];
 
-/** An element with attributes and children (strings or elements). */
+/** Creates an element with attributes and children (strings or elements). */
 export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -12,14 +12,14 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
-/** Says what has happened, to eyes and to screen readers. `kind` is "good" or "bad". */
+/** Shows a status message, which screen readers also read. `kind` is "good" or "bad". */
 export function announce(text, kind = 'good') {
   const region = $('#announcement');
   region.className = `notice ${kind}`;
   region.textContent = text;
 }
 
-/** Moves the focus to a heading that has just come into view, so that the keyboard and the voice go on there. */
+/** Moves the focus to the heading of a section just shown, where keyboard users and screen readers continue. */
 export function focusHeading(section) {
   $('h2', section)?.focus();
 }

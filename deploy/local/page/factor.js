@@ -26,7 +26,7 @@ export function wireFactor() {
     await account('PUT', 'mfa/preference', { token, body: { totp: { enabled: true, preferred: true } } });
     hideSecret();
     tried('totp');
-    announce('The second factor is on. Log out and in again to be asked for it.');
+    announce('The second factor is on. Log out and sign in again to use it.');
     await lookUp();
     off().focus();
   });
@@ -44,27 +44,27 @@ export function wireFactor() {
   });
 }
 
-/** Asks who the user is and shows which factor is on; `null` if there is no answer to that. */
+/** Fetches the profile, shows the state of the second factor and returns the profile; `null` if the request fails. */
 export async function lookUp() {
   try {
     const me = await account('GET', 'me', { token: await session.freshToken() });
     const on = me.mfa?.enabled?.includes('SOFTWARE_TOKEN_MFA') ?? false;
     state().textContent = on
-      ? 'On: signing in asks for a code of your authenticator app.'
+      ? 'On: signing in requires a code from your authenticator app.'
       : 'Off: a password is enough to sign in.';
     start().hidden = on;
     off().hidden = !on;
     return me;
   } catch (error) {
-    state().textContent = `Not known. ${inWords(error)}`;
+    state().textContent = `Unknown. ${inWords(error)}`;
     return null;
   }
 }
 
-/** Takes everything about it out of the document. */
+/** Removes the second factor's state and key from the document. */
 export function forget() {
   hideSecret();
-  state().textContent = 'Looking it up …';
+  state().textContent = 'Loading …';
   $('[data-factor-error]').textContent = '';
   start().hidden = true;
   off().hidden = true;

@@ -1,9 +1,9 @@
-// Forms: what is wrong is said beside the field it is wrong with, in words; buttons rest while a request runs.
+// Forms: error messages appear beside the field concerned, and buttons are disabled while a request runs.
 
 import { inWords, Refused } from './api.js';
 import { $, $$, announce, element } from './dom.js';
 
-// Which field an error belongs to, by its code; a form may have only some of them.
+// Fields that an error code refers to. The first one that the form has gets the message.
 const FIELD_OF = {
   username_exists: ['email'],
   invalid_password: ['newPassword', 'password'],
@@ -11,7 +11,7 @@ const FIELD_OF = {
   invalid_credentials: ['oldPassword'],
 };
 
-/** Has `submit(values)` called with valid values; what it throws is shown. */
+/** Calls `submit(values)` when the form is submitted with valid values, and shows the error that it throws. */
 export function wire(form, submit) {
   for (const input of $$('input[type=password]', form)) addReveal(input);
   form.addEventListener('input', ({ target }) => showFieldError(target, ''));
@@ -32,7 +32,7 @@ export function wire(form, submit) {
   });
 }
 
-/** Runs what a button starts, with the buttons of its section resting; what it throws goes into `place`. */
+/** Runs `act` on a click, with the buttons of the section disabled, and shows the error that it throws in `place`. */
 export function wireButton(button, place, act) {
   button.addEventListener('click', async () => {
     if (place) place.textContent = '';
@@ -44,7 +44,7 @@ export function wireButton(button, place, act) {
   });
 }
 
-/** Empties the fields and takes errors away, but keeps what a person should not have to type again. */
+/** Resets the fields, removes their error messages and hides passwords. Read-only fields are not touched. */
 export function clear(form) {
   form.reset();
   showFormError(form, '');
@@ -55,7 +55,7 @@ export function clear(form) {
 const fields = (form) => $$('input', form).filter((input) => input.name && !input.readOnly);
 
 async function busy(root, act) {
-  announce(''); // what was said last is not about this
+  announce(''); // the last message is about something else
   const buttons = $$('button', root).filter((button) => !button.disabled);
   const focused = document.activeElement;
   root.setAttribute('aria-busy', 'true');
@@ -65,13 +65,13 @@ async function busy(root, act) {
   } finally {
     root.removeAttribute('aria-busy');
     for (const button of buttons) button.disabled = false;
-    // A button that is disabled loses the focus: it gets it back unless somebody else has it by now.
+    // A disabled button loses the focus. It gets the focus back unless another element has it by now.
     if (document.activeElement === document.body && focused?.checkVisibility()) focused.focus();
   }
 }
 
 function check(input) {
-  // Spaces around an address or a code come from copying; a password is what it is.
+  // Trim spaces around an address or a code, which come from copying. A password is not changed.
   if (input.type !== 'password') input.value = input.value.trim();
   const { valid, valueMissing } = input.validity;
   showFieldError(input, valid ? '' : valueMissing ? input.dataset.missing : input.dataset.wrong);
@@ -107,7 +107,7 @@ function showFieldError(input, text) {
   else input.removeAttribute('aria-invalid');
 }
 
-/** A button that shows what is typed. */
+/** Adds a button that shows or hides the password. */
 function addReveal(input) {
   const button = element('button', { type: 'button', class: 'reveal', 'aria-pressed': 'false',
     'aria-label': 'Show password', 'aria-controls': input.id }, 'Show');

@@ -1,13 +1,13 @@
-// The mailbox: what Cognito would send by e-mail, the emulator keeps, and the local stack hands out. It is no part of
-// cognito-authz, and there is nothing like it in production.
+// The mailbox: the emulator keeps the mails that Cognito would send, and the local stack serves them. It is not part of
+// cognito-authz and does not exist in production.
 
 import { $, element } from './dom.js';
 
-/** Fills the place for it in a section with the newest mail to `email`, and offers its code for `input`. */
+/** Shows the newest mail to `email` in the section, with a button that copies its code to `input`. */
 export function open(section, email, input) {
   const place = $('[data-mailbox]', section);
   const content = element('div', { 'aria-live': 'polite', class: 'letter' });
-  const again = element('button', { type: 'button' }, 'Look again');
+  const again = element('button', { type: 'button' }, 'Check again');
   place.replaceChildren(element('section', { class: 'mailbox', 'aria-label': 'Mailbox' },
     element('p', { class: 'mail-title' }, 'Your mailbox, in the emulator'), content));
   const look = async () => {
@@ -15,7 +15,7 @@ export function open(section, email, input) {
     try {
       content.replaceChildren(...letter(await newest(email), input, again));
     } catch {
-      content.replaceChildren('The mailbox does not answer. Is deploy/local/up still running?', again);
+      content.replaceChildren('The mailbox is not responding. Is deploy/local/up still running?', again);
     } finally {
       again.disabled = false;
     }
@@ -31,7 +31,7 @@ async function newest(email) {
 }
 
 function letter(mail, input, again) {
-  if (!mail) return [element('p', {}, 'No mail so far.'), again];
+  if (!mail) return [element('p', {}, 'No mail yet.'), again];
   const code = mail.text.match(/\b\d{6}\b/)?.[0];
   const actions = element('div', { class: 'actions' });
   if (code) {

@@ -1,5 +1,5 @@
-// The page to try it. Start here; what is worth reading in an application of your own is session.js (tokens in
-// memory, one refresh at a time), hosted.js (OAuth with PKCE) and api.js (errors by code).
+// Entry point of the demo page. Useful for your own application: session.js (tokens in memory, one refresh at a time),
+// hosted.js (OAuth with PKCE) and api.js (errors by code).
 
 import { inWords, onRequest } from './api.js';
 import { announce, tried } from './dom.js';
@@ -34,7 +34,7 @@ if (back?.loggedOut) {
     signIn(answer, 'signed in on the hosted page');
   } catch (error) {
     announce(error instanceof hosted.NotOurs
-      ? 'The hosted page sent back no sign-in that began here. Sign in again.'
+      ? 'This response of the hosted page does not belong to a sign-in from this tab. Sign in again.'
       : inWords(error), 'bad');
     show('login');
   }

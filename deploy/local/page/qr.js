@@ -1,10 +1,10 @@
-// A QR code as a drawing. The text is a secret: it is encoded here, in the page, and goes nowhere.
+// Draws QR codes. The text holds a secret, so it is encoded in the page and is not sent anywhere.
 
 import { encode } from './vendor/uqr.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
 
-/** Dark on light whatever the page's colours are, with the margin of four that readers want. */
+/** An SVG of a QR code: dark on light in every colour scheme, with the margin of four modules that scanners need. */
 export function drawing(text, label) {
   const { data, size } = encode(text, { ecc: 'M', border: 4 });
   const svg = document.createElementNS(SVG, 'svg');

@@ -1,4 +1,4 @@
-// The list of requests, the newest first. It gets them without anything secret (api.js).
+// The list of requests, newest first. api.js removes secrets before they get here.
 
 import { $, element } from './dom.js';
 

@@ -1,29 +1,29 @@
-// The tokens. They are variables of this module and of nothing else: not in localStorage, not in sessionStorage, not
-// in a cookie, not in the document. With the tab they are gone, and so is the session.
+// The tokens of the session. They are kept only in variables of this module: not in localStorage, sessionStorage,
+// cookies or the document. Closing the tab ends the session.
 
 import { account, Refused } from './api.js';
 
 let tokens = null; // { access, refresh }
-let refreshing = null; // the refresh that is under way: a token that rotates may be used once
-const history = []; // of this session: { how, issued, expires }, the newest last
+let refreshing = null; // promise of the refresh in progress: a rotating refresh token can be used only once
+const history = []; // access tokens of this session: { how, issued, expires }, newest last
 
 let changed = () => {};
 let ended = () => {};
 
-/** `onChange()` after every new token, `onEnd(message)` when the session is over without anybody having asked. */
+/** Sets callbacks: `onChange()` after every new token, `onEnd(message)` when the session ends without a sign-out. */
 export function listen({ onChange, onEnd }) {
   changed = onChange;
   ended = onEnd;
 }
 
-/** Begins with what a sign-in answered. */
+/** Starts a session with the response of a sign-in. */
 export function begin(answer, how) {
   history.length = 0;
   tokens = { access: answer.accessToken, refresh: answer.refreshToken };
   remember(how);
 }
 
-/** Forgets everything. */
+/** Discards the tokens and their history. */
 export function forget() {
   tokens = null;
   history.length = 0;
@@ -32,7 +32,7 @@ export function forget() {
 export const isOpen = () => tokens !== null;
 export const past = () => [...history];
 
-/** The claims of the access token: what it says, which is no secret to whom it is about. */
+/** Claims of the access token. They describe the user, so the page may show them to that user. */
 export function claims() {
   const [, payload] = tokens.access.split('.');
   const bytes = Uint8Array.from(atob(payload.replaceAll('-', '+').replaceAll('_', '/')), (c) => c.charCodeAt(0));
@@ -45,13 +45,13 @@ export const lifetime = () => history.at(-1).expires - history.at(-1).issued;
 
 export const accessToken = () => tokens.access;
 
-/** An access token that still counts, for a call of the account API. */
+/** An access token that has not expired, for a call of the account API. Refreshes it if necessary. */
 export async function freshToken() {
   if (remaining() <= 1) await refresh();
   return tokens.access;
 }
 
-/** With another character in the middle of the signature. */
+/** The access token with one character in the middle of its signature changed. */
 export function tamperedToken() {
   const [head, payload, signature] = tokens.access.split('.');
   const middle = signature.length >> 1;
@@ -59,8 +59,8 @@ export function tamperedToken() {
   return `${head}.${payload}.${signature.slice(0, middle)}${other}${signature.slice(middle + 1)}`;
 }
 
-/** Gets a new access token; one refresh at a time, whoever asks. `how` is for the history. */
-export function refresh(how = 'refreshed by itself') {
+/** Gets a new access token. Concurrent calls share one refresh. `how` is shown in the history. */
+export function refresh(how = 'refreshed automatically') {
   refreshing ??= renew(how).finally(() => { refreshing = null; });
   return refreshing;
 }
@@ -78,13 +78,13 @@ async function renew(how) {
     throw error;
   }
   if (tokens?.refresh !== used) return; // signed out in the meantime
-  // Cognito sends a new refresh token only where they rotate.
+  // Cognito returns a new refresh token only if rotation is enabled.
   tokens = { access: answer.accessToken, refresh: answer.refreshToken ?? used };
   remember(how);
 }
 
-/** Tells Cognito, then forgets. The answer may name where the browser has to go to end the hosted page's session; it is
- *  to come back to `logoutUri`. */
+/** Revokes the tokens at Cognito and discards them. If the session began on the hosted page, returns the URL that ends
+ *  the hosted page's session and then redirects to `logoutUri`. */
 export async function signOut(logoutUri) {
   const token = await freshToken();
   const answer = await account('POST', 'logout', { token, body: { refreshToken: tokens.refresh, logoutUri } });

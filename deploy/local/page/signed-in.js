@@ -1,4 +1,4 @@
-// The session: its token and how it expires, the protected route, the password, the end.
+// The view of a session: the token and its expiry, the protected route, the password, sign-out.
 
 import { account, ask, inWords } from './api.js';
 import { $, $$, announce, clock, element, focusHeading, tried } from './dom.js';
@@ -7,12 +7,12 @@ import { clear, wire, wireButton } from './forms.js';
 import * as hosted from './hosted.js';
 import * as session from './session.js';
 
-// How long before the end a token is refreshed, as a part of its life.
+// A token is refreshed when this share of its lifetime is left.
 const EARLY = 1 / 4;
-const NOT_AGAIN_FOR_MS = 10_000; // after a refresh that failed
+const NOT_AGAIN_FOR_MS = 10_000; // wait after a failed refresh
 
 export const LOGGED_OUT =
-  'You are logged out. Cognito takes the refresh token no more, and this page has forgotten both tokens.';
+  'You are logged out. Cognito has revoked the refresh token, and this page has discarded both tokens.';
 
 let retryAfter = 0;
 let ticking = null;
@@ -51,7 +51,7 @@ export function wireSignedIn(signedOut) {
   factor.wireFactor();
 }
 
-/** Shows the session that has just begun. */
+/** Shows a session that has just started. */
 export async function open() {
   $('#signed-out').hidden = true;
   $('#signed-in').hidden = false;
@@ -74,7 +74,7 @@ function close() {
   clearInterval(ticking);
   ticking = null;
   $('#signed-in').hidden = true;
-  // Nothing of the session stays in the document.
+  // Remove everything about the session from the document.
   for (const place of ['[data-who]', '[data-tokens]', '[data-claims]', '#requests']) {
     $(place).replaceChildren();
   }
@@ -100,7 +100,7 @@ function tick() {
     retryAfter = Date.now() + NOT_AGAIN_FOR_MS;
     session.refresh().then(() => {
       retryAfter = 0;
-      tried('refresh'); // the table shows it; a voice that says so every other minute would only disturb
+      tried('refresh'); // not announced: a screen reader would interrupt the user every few minutes
     }, (error) => {
       $('[data-session-error]').textContent = inWords(error);
     });
@@ -142,7 +142,7 @@ async function call(how) {
     const told = answer.body.headers.filter(([name]) => /^x[-_.]auth[-_.]/i.test(name));
     const forged = Object.entries(FORGED).map(([name, value]) => `${name}: ${value}`).join(' and ');
     show('good', how === 'forged'
-      ? `${answer.status}: the application was reached. Your ${forged} never arrived, only the real headers did.`
+      ? `${answer.status}: the application was reached. The forged ${forged} never arrived; only the real headers did.`
       : `${answer.status}: the application was reached.`, told, []);
   } else {
     tried('refused');

@@ -1,4 +1,4 @@
-// Before the session: creating an account, verifying it, signing in, a second factor, a forgotten password.
+// The views without a session: creating and verifying an account, signing in, second factor, forgotten password.
 
 import { account, inWords, Refused } from './api.js';
 import { $, $$, announce, focusHeading, tried } from './dom.js';
@@ -6,10 +6,10 @@ import { clear, showFormError, wire, wireButton } from './forms.js';
 import * as hosted from './hosted.js';
 import * as mailbox from './mailbox.js';
 
-let email = ''; // whom the steps are about; a person types it once
+let email = ''; // address used in the following steps, so that users enter it once
 let challenge = null; // { session, username } between the password and the code
 
-/** `signIn(answer, how)` is called with tokens. */
+/** Wires the forms. `signIn(answer, how)` is called with the response that has the tokens. */
 export function wireSignedOut(signIn) {
   for (const button of $$('.choices [data-view]')) {
     button.addEventListener('click', () => {
@@ -23,7 +23,7 @@ export function wireSignedOut(signIn) {
     await account('POST', 'register', { body: values });
     email = values.email;
     tried('register');
-    announce('Your account is there. It has to be verified before you can sign in.');
+    announce('Your account is created. Your address has to be verified before you can sign in.');
     show('verify');
   });
 
@@ -48,7 +48,7 @@ export function wireSignedOut(signIn) {
       else ask(answer);
     } catch (error) {
       if (!(error instanceof Refused) || error.code !== 'user_not_confirmed') throw error;
-      announce('The password is right, but your address is not verified yet.', 'bad');
+      announce('The password is correct, but your address is not verified yet.', 'bad');
       show('verify');
     }
   });
@@ -71,7 +71,7 @@ export function wireSignedOut(signIn) {
   wire(form('forgot'), async (values) => {
     email = values.email;
     await account('POST', 'forgot-password', { body: values });
-    announce('If there is an account with this address, a code is in its mail.');
+    announce('If there is an account with this address, a code was sent to it.');
     show('reset');
   });
 
@@ -84,7 +84,7 @@ export function wireSignedOut(signIn) {
   wireButton($('[data-action=hosted]'), $('[data-hosted-error]'), hosted.leaveToSignIn);
 }
 
-/** Shows one of the forms, emptied; the e-mail address stays. */
+/** Shows one of the forms, reset except for the e-mail address. */
 export function show(view, { focus = true } = {}) {
   $('#signed-in').hidden = true;
   $('#signed-out').hidden = false;
@@ -105,10 +105,10 @@ export function show(view, { focus = true } = {}) {
   if (view === 'verify' || view === 'reset') openMailbox(view);
 }
 
-/** What the account API asks for before it hands out tokens. */
+/** Handles a challenge, which the account API sends before it returns tokens. */
 function ask({ challenge: name, session, parameters }) {
   if (name !== 'SOFTWARE_TOKEN_MFA') {
-    showFormError($('#login form'), `Cognito asks for ${name}, which this page does not know.`);
+    showFormError($('#login form'), `Cognito requires the challenge ${name}, which this page does not support.`);
     return;
   }
   challenge = { session, username: parameters?.USER_ID_FOR_SRP ?? email };

@@ -6,16 +6,16 @@ fn error(name: ErrorName, hint: Hint) -> CognitoError {
     CognitoError::Refused(Refusal { name, hint, policy: None })
 }
 
-/// Status and code for an error; 200 for an answer as if all were well.
+/// Returns the status and code for an error; 200 for a response that looks like a success.
 fn judged(path: &str, name: ErrorName, hint: Hint, hide_users: bool) -> (u16, &'static str) {
-    match judge(row(path), &error(name, hint), Asked { hide_users, by_session: false }) {
+    match judge(row(path), &error(name, hint), ErrorContext { hide_users, by_session: false }) {
         Judgement::AsIfDone => (200, ""),
         Judgement::Error(error) => (error.status, error.code.as_str()),
     }
 }
 
 #[test]
-fn each_name_on_each_route() {
+fn errors_of_each_operation() {
     use ErrorName as E;
     for (path, name, expected) in [
         ("/register", E::UsernameExists, (400, "username_exists")),
@@ -100,7 +100,7 @@ fn each_name_on_each_route() {
 }
 
 #[test]
-fn what_only_a_message_tells() {
+fn hints_in_messages() {
     use ErrorName::{InvalidParameter, NotAuthorized};
     for (path, name, hint, expected) in [
         ("/login", InvalidParameter, Hint::Flow, (502, "auth_flow_disabled")),
@@ -119,7 +119,7 @@ fn what_only_a_message_tells() {
 }
 
 #[test]
-fn a_session_is_no_token() {
+fn a_session_is_not_a_token() {
     use ErrorName::{InvalidParameter, NotAuthorized, ResourceNotFound};
     for path in ["/mfa/totp", "/mfa/totp/verify"] {
         for (name, hint, expected) in [
@@ -129,15 +129,15 @@ fn a_session_is_no_token() {
             (InvalidParameter, Hint::None, (400, "invalid_request")),
             (ResourceNotFound, Hint::None, (502, "upstream_error")),
         ] {
-            let asked = Asked { hide_users: false, by_session: true };
-            let Judgement::Error(error) = judge(row(path), &error(name, hint), asked) else { panic!("{path}") };
+            let context = ErrorContext { hide_users: false, by_session: true };
+            let Judgement::Error(error) = judge(row(path), &error(name, hint), context) else { panic!("{path}") };
             assert_eq!((error.status, error.code.as_str()), expected, "{path} {name:?} {hint:?}");
         }
     }
 }
 
 #[test]
-fn hidden_users_are_hidden() {
+fn users_can_be_hidden() {
     use ErrorName as E;
     for (path, name, expected) in [
         ("/register", E::UsernameExists, (200, "")),
@@ -161,9 +161,9 @@ fn hidden_users_are_hidden() {
 }
 
 #[test]
-fn outages_and_nonsense_are_the_same_everywhere_and_what_waits_says_how_long() {
+fn outages_and_nonsense_do_not_depend_on_the_operation() {
     for row in rows() {
-        let of = |error| match judge(row, &error, Asked::default()) {
+        let of = |error| match judge(row, &error, ErrorContext::default()) {
             Judgement::Error(error) => (error.status, error.retry_after.is_some()),
             Judgement::AsIfDone => (200, false),
         };

@@ -1,4 +1,5 @@
-//! Buckets: a rate, one bucket per key in a cache of a fixed size, and the pair of them that guards a user.
+//! Token buckets: a rate, buckets by key in a cache of fixed size, and the pair of buckets that limits attempts at a
+//! user.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroU32;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use super::names::Key;
 
-/// So many within a time.
+/// Number of events per duration, such as `75/1m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     count: NonZeroU32,
@@ -38,20 +39,19 @@ impl FromStr for Rate {
 }
 
 impl Rate {
-    /// `factor` as many within the same time.
+    /// Returns a rate with `factor` times as many events.
     pub(super) fn times(self, factor: u32) -> Self {
         let count = NonZeroU32::new(self.count.get().saturating_mul(factor));
         Self { count: count.unwrap_or(self.count), ..self }
     }
 
-    /// Time until one that was taken is back, in a bucket that fills up within the rate's time. At most a million
-    /// within at least a second: it is never zero.
+    /// Time in which one event is refilled. It is never zero, because a rate is at most a million per second.
     fn period(self) -> Duration {
         self.per / self.count.get()
     }
 }
 
-/// Time since a bucket's cache was made. Tokio's clock, which tests can move.
+/// Time since a cache of buckets was created, by Tokio's clock, which tests can advance.
 #[derive(Clone, Debug)]
 struct Ticks(Instant);
 
@@ -63,7 +63,7 @@ impl Clock for Ticks {
     }
 }
 
-/// A bucket (GCRA).
+/// Bucket (GCRA).
 #[derive(Debug)]
 pub(super) struct Bucket {
     limiter: RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Duration>>,
@@ -71,7 +71,7 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// A full bucket that fills up within the rate's time.
+    /// Creates a full bucket that refills within the rate's duration.
     pub(super) fn new(rate: Rate) -> Self {
         Self::of(rate.count, rate.period(), &Ticks(Instant::now()))
     }
@@ -81,19 +81,19 @@ impl Bucket {
         Self { limiter: RateLimiter::direct_with_clock(quota, clock.clone()), clock: clock.clone() }
     }
 
-    /// Takes one.
+    /// Takes one event.
     ///
     /// # Errors
-    /// The time until there is one.
+    /// Time until one is available.
     pub(super) fn take(&self) -> Result<(), Duration> {
         self.limiter.check().map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 }
 
-/// Buckets of each kind that are kept; about 200 bytes each.
+/// Maximum number of buckets of each kind, at about 200 bytes each.
 pub(super) const MAX_BUCKETS: u64 = 50_000;
 
-/// A bucket for each key.
+/// Buckets by key.
 #[derive(Debug)]
 pub(super) struct Buckets {
     burst: NonZeroU32,
@@ -104,22 +104,22 @@ pub(super) struct Buckets {
 }
 
 impl Buckets {
-    /// Buckets that fill up within the rate's time.
+    /// Creates buckets that refill within the rate's duration.
     pub(super) fn new(rate: Rate) -> Self {
         Self::of(rate.count, rate.period())
     }
 
     fn of(burst: NonZeroU32, period: Duration) -> Self {
-        // A bucket that nothing was taken from for this long is full, as a new one is.
+        // A bucket that was not used for this long is full, like a new one.
         let to_fill = period.saturating_mul(burst.get()).max(Duration::from_secs(1));
         let kept = Cache::builder().max_capacity(MAX_BUCKETS).time_to_idle(to_fill).build();
         Self { burst, period, kept, hasher: RandomState::new(), clock: Ticks(Instant::now()) }
     }
 
-    /// Takes one from the bucket of `key`.
+    /// Takes one event from the bucket of `key`.
     ///
     /// # Errors
-    /// The time until there is one.
+    /// Time until one is available.
     pub(super) fn take(&self, key: &impl Hash) -> Result<(), Duration> {
         let key = self.hasher.hash_one(key);
         self.kept.get_with(key, || Arc::new(Bucket::of(self.burst, self.period, &self.clock))).take()
@@ -132,26 +132,26 @@ impl Buckets {
     }
 }
 
-/// A network, and the one that stands for all requests whose address cannot be read.
+/// Network of a client; `None` is the one for all requests whose address cannot be read.
 pub(super) type Network = Option<u128>;
 
-/// The limits of one user for a rate `N/duration`, from each address and from all of them.
+/// Limits of attempts at one user for a rate `N/duration`, from each address and from all addresses.
 ///
-/// An address has N at once, and then a third of N in each duration. All addresses together have N and a third of N at
-/// once, and then two thirds of N in each duration: twice N in the first duration. One address can use up what it has
-/// itself and at most half of what comes back to the user, so it never locks the user out from everywhere else.
+/// One address has N at once, and then a third of N per duration. All addresses together have 4/3 N at once, and then two
+/// thirds of N per duration: twice N in the first duration. One address can use up its own bucket and at most half of what
+/// the user's bucket refills, so it never locks the user out from all other addresses.
 #[derive(Debug)]
 pub(super) struct Guard {
     by_address: Buckets,
     by_user: Buckets,
 }
 
-/// The limit of a [`Guard`] that is met.
+/// Limit of a [`Guard`] that is exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Met {
-    /// That of one address.
+    /// Limit of one address.
     Address,
-    /// That of the user from everywhere.
+    /// Limit of the user from all addresses.
     User,
 }
 
@@ -164,11 +164,11 @@ impl Guard {
         }
     }
 
-    /// Takes one for each of a user's names: first of what the address has, so that an address over its limit takes
-    /// nothing from the others.
+    /// Takes one event for each of a user's names. The address's bucket comes first, so that an address over its limit
+    /// takes nothing from other addresses.
     ///
     /// # Errors
-    /// The limit that is met, and the time until it is not.
+    /// The limit that is exceeded, and the time until it is not.
     pub(super) fn take(&self, from: Option<Network>, names: &[Key]) -> Result<(), (Met, Duration)> {
         if let Some(network) = from {
             for name in names {
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates() {
+    fn rates_have_bounds() {
         assert_eq!("75/1m".parse(), Ok(Rate { count: NonZeroU32::new(75).unwrap(), per: Duration::from_secs(60) }));
         for bad in
             ["", "75", "0/1m", "75/", "/1m", "75/0s", "75/1ms", "75/2d", "-1/1m", "+1/1m", "1.5/1m", "75/m", "x/1m"]
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_has_a_bound() {
+    fn memory_is_limited() {
         let buckets = Buckets::new("1/1h".parse().unwrap());
         for n in 0..(2 * MAX_BUCKETS) {
             buckets.take(&n).unwrap();

@@ -1,12 +1,13 @@
-//! The names of users, as far as limits need them: which of them are one user's, and where messages to a user go.
+//! Names of users for the rate limits: which names belong to the same user, and which addresses get its messages.
 //!
 //! A user has several names (user name, `sub`, e-mail address, phone number, preferred name). A request uses one of
-//! them, and only Cognito knows whose it is. It says so when a sign-in gets somewhere: in the parameters of a challenge,
-//! in tokens, in a profile. From then on whatever is counted for one of these names is *also* counted for the user.
-//! A failure names no user: names that were never used to get in are counted each for itself.
+//! them, and only Cognito knows the user behind it. It reveals the user when a sign-in makes progress: in the
+//! parameters of a challenge, in tokens, in a profile. From then on, everything that is counted for one of these names
+//! is *also* counted for the user. Failures do not identify a user, so names that were never used successfully are
+//! counted separately.
 //!
-//! A name's own count always stays, so nothing that is learnt here can give anybody more than before. Names are kept
-//! as keyed hashes, in caches of a fixed size.
+//! A name also keeps its own count, so what is learnt here can only make a limit stricter. Names are stored as keyed
+//! hashes, in caches of fixed size.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -14,24 +15,25 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-/// A name under a keyed hash.
+/// Keyed hash of a name or an address.
 pub(super) type Key = u64;
 
-/// Names, and users' destinations, that are remembered; about 100 bytes each.
+/// Maximum number of names, and of users with known destinations, at about 100 bytes each.
 const MAX_NAMES: u64 = 50_000;
-/// Time after which a name that was not used is forgotten.
+/// Time after which an unused name is forgotten.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
-/// Names that a name leads to, itself included: what was typed, the user name, and one more for a rename.
+/// Maximum length of a chain of names, the first included: the name in the request, the user name, and one for a
+/// rename.
 const MAX_LINKS: usize = 3;
-/// Destinations of one user: an e-mail address, a phone number, and the ones before them.
+/// Maximum number of destinations of one user: an e-mail address, a phone number, and the previous ones.
 const MAX_DESTINATIONS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Names {
     hasher: RandomState,
-    /// From another name of a user to the user name.
+    /// User name by another name of the user.
     users: Cache<Key, Key>,
-    /// From a user name to the addresses that it gets messages at.
+    /// Addresses that get messages, by user name.
     destinations: Cache<Key, Arc<[Key]>>,
 }
 
@@ -47,7 +49,7 @@ fn cache<V: Clone + Send + Sync + 'static>() -> Cache<Key, V> {
 
 impl Names {
     fn key(&self, name: &str) -> Key {
-        // Cognito's names have no case, unless a pool was made with it.
+        // User names in Cognito are case-insensitive, unless the pool was created otherwise.
         self.hasher.hash_one(name.trim().to_lowercase())
     }
 
@@ -55,7 +57,7 @@ impl Names {
         self.hasher.hash_one(destination(address))
     }
 
-    /// What is counted for `name`: the name itself, and the user that it is known to belong to.
+    /// Returns the keys to count for `name`: the name itself, and the user that it is known to belong to.
     pub(super) fn of(&self, name: &str) -> Vec<Key> {
         let mut keys = vec![self.key(name)];
         while let Some(user) = keys.last().and_then(|key| self.users.get(key)) {
@@ -67,7 +69,7 @@ impl Names {
         keys
     }
 
-    /// Remembers that `name` belongs to `user`. Returns what is counted for the user, if that is news.
+    /// Remembers that `name` belongs to `user`. Returns the key of the user if that is new.
     pub(super) fn learn(&self, name: &str, user: &str) -> Option<Key> {
         let (name, user) = (self.key(name), self.key(user));
         if name == user || self.users.get(&name) == Some(user) {
@@ -77,7 +79,7 @@ impl Names {
         Some(user)
     }
 
-    /// Remembers that messages to `user` go to `addresses`, beside the ones known before.
+    /// Remembers that messages to `user` go to `addresses`, in addition to those known before.
     pub(super) fn send_to<'a>(&self, user: &str, addresses: impl Iterator<Item = &'a str>) {
         let user = self.key(user);
         let known = self.destinations.get(&user);
@@ -89,8 +91,8 @@ impl Names {
         }
     }
 
-    /// What a message counts for that these names ask for: each as an address, the user behind it, and where messages
-    /// to that user are known to go.
+    /// Returns the keys to count for a message to these names: each name as an address, the user behind it, and the
+    /// known destinations of that user.
     pub(super) fn recipients(&self, names: &[&str]) -> Vec<Key> {
         let mut keys = Vec::new();
         for name in names {
@@ -112,8 +114,9 @@ fn distinct(keys: impl Iterator<Item = Key>) -> impl Iterator<Item = Key> {
     })
 }
 
-/// One spelling for all spellings of an address that lead to the same mailbox or phone: an e-mail address without
-/// case, white space and sub-address (`ada+x@`, RFC 5233), the digits of a phone number. Anything else without case.
+/// Normalizes an address, so that all spellings of one mailbox or phone number are equal: an e-mail address in lower
+/// case without white space and sub-address (`ada+x@`, RFC 5233), the digits of a phone number, anything else in lower
+/// case.
 fn destination(address: &str) -> String {
     let plain: String = address.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect();
     let plain = plain.to_lowercase();
@@ -123,7 +126,7 @@ fn destination(address: &str) -> String {
     }
     let digits: String = plain.chars().filter(char::is_ascii_digit).collect();
     let is_phone = digits.len() >= 5 && plain.chars().all(|c| c.is_ascii_digit() || "+-./()".contains(c));
-    // +49 and 0049 are one prefix.
+    // +49 and 0049 are the same prefix.
     if is_phone { digits.trim_start_matches('0').to_owned() } else { plain }
 }
 
@@ -132,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_one_destination() {
+    fn spellings_of_a_destination_are_equal() {
         for spellings in [
             &["ada@example.test", "ADA@Example.TEST", " ada@example.test ", "ada+1@example.test", "ada@example.test."]
                 [..],
@@ -152,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn names_lead_to_their_user_and_nowhere_for_ever() {
+    fn chains_of_names_end() {
         let names = Names::default();
         let key = |name: &str| names.key(name);
         assert_eq!(names.of("Ada@example.test"), [key("ada@example.test")]);
@@ -160,7 +163,7 @@ mod tests {
         assert_eq!(names.learn(" ADA@example.test", "U"), None, "known");
         assert_eq!(names.learn("u", "u"), None);
         assert_eq!(names.of("ada@example.test"), [key("ada@example.test"), key("u")]);
-        // Whatever is learnt, the name's own count stays, and there is an end.
+        // The name keeps its own count, and chains have a maximum length.
         for (name, user) in [("u", "v"), ("v", "w"), ("w", "ada@example.test")] {
             names.learn(name, user);
         }
@@ -170,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_count_where_they_go() {
+    fn messages_count_for_their_destinations() {
         let names = Names::default();
         names.send_to("mallory", ["victim@example.test"].into_iter());
         names.learn("sub-of-mallory", "mallory");
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_has_a_bound() {
+    fn memory_is_limited() {
         let names = Names::default();
         for n in 0..(2 * MAX_NAMES) {
             names.learn(&n.to_string(), "u");

@@ -10,13 +10,13 @@ fn from(address: &str) -> Address {
     Address::Client(address.parse().unwrap())
 }
 
-/// How many times in a row it is allowed.
+/// Returns how many calls in a row are allowed.
 fn allowed(mut take: impl FnMut(usize) -> Result<(), u64>) -> usize {
     (0..1000).find(|index| take(*index).is_err()).unwrap_or(1000)
 }
 
 #[test]
-fn an_address_has_its_own_bucket_and_a_network_shares_one() {
+fn an_ipv4_address_and_an_ipv6_network_have_one_bucket() {
     let limits = limits("5/1h", "1/1h", "1/1h");
     assert_eq!(allowed(|_| limits.request(&from("192.0.2.1"))), 5);
     assert_eq!(limits.request(&from("192.0.2.1")), Err(720));
@@ -27,7 +27,7 @@ fn an_address_has_its_own_bucket_and_a_network_shares_one() {
 }
 
 #[test]
-fn no_header_gives_a_client_more() {
+fn no_header_raises_a_limit() {
     let limits = limits("5/1h", "6/1h", "1/1h");
     let peer = |address: &str| Address::Peer(address.parse().unwrap());
     assert_eq!(allowed(|_| limits.request(&from("192.0.2.1"))), 5);
@@ -41,18 +41,18 @@ fn no_header_gives_a_client_more() {
 }
 
 #[test]
-fn a_user_is_guarded_from_each_address_and_from_all_of_them() {
+fn attempts_at_a_user_are_limited_per_address_and_in_total() {
     let limits = limits("1000/1h", "12/1h", "3/1h");
     let guess = |address: &Address, user: &str| limits.guess(address, user);
     assert_eq!(allowed(|_| guess(&from("192.0.2.1"), "ada")), 12);
-    assert_eq!(allowed(|_| guess(&from("192.0.2.1"), " ADA ")), 0, "names have no case");
+    assert_eq!(allowed(|_| guess(&from("192.0.2.1"), " ADA ")), 0, "names are case-insensitive");
     assert_eq!(allowed(|_| guess(&from("192.0.2.2"), "ada")), 4);
     assert_eq!(allowed(|n| guess(&from(&format!("192.0.2.{}", n % 250)), "bob")), 16);
     assert_eq!(allowed(|_| guess(&Address::Unknown, "eve")), 16);
     assert_eq!(allowed(|_| limits.send(&["ada"])), 3);
 }
 
-/// Attempts in a minute: by one address, and by as many as there are.
+/// Counts the allowed attempts in a minute: from one address, and from many.
 #[tokio::test(start_paused = true)]
 async fn a_guesser_is_stopped_within_thirty_attempts_a_minute() {
     let limits = limits("100000/1m", "15/1m", "10/10m");
@@ -66,7 +66,7 @@ async fn a_guesser_is_stopped_within_thirty_attempts_a_minute() {
     assert!((20..=30).contains(&by_all), "{by_all}");
 }
 
-/// Whatever one address does, and for however long, another has room: also where the rate is small.
+/// One address cannot exhaust a user's limit for other addresses, also with small rates.
 #[tokio::test(start_paused = true)]
 async fn one_address_leaves_room_for_others() {
     for rate in ["15/1m", "12/1m", "4/1m", "3/1m", "2/1m", "1/1m"] {
@@ -90,22 +90,22 @@ async fn one_address_leaves_room_for_others() {
 }
 
 #[test]
-fn names_of_one_user_share_what_the_user_has() {
+fn names_of_one_user_share_a_limit() {
     let limits = limits("1000/1h", "6/1h", "3/1h");
     let (here, there) = (from("192.0.2.1"), from("192.0.2.2"));
-    // Never seen: each for itself.
+    // Unknown names are counted separately.
     assert_eq!(allowed(|_| limits.guess(&here, "one@example.test")), 6);
     assert_eq!(allowed(|_| limits.guess(&here, "+4912345678")), 6);
-    // A sign-in with each has shown whose they are; the attempt that showed it counts.
+    // A sign-in with each name reveals its user; that attempt counts for the user, too.
     for name in ["two@example.test", "+4987654321", "sub-of-two"] {
         assert!(limits.guess(&there, name).is_ok());
         limits.names_user(&there, name, "two");
     }
-    assert_eq!(allowed(|_| limits.guess(&here, "two@example.test")), 5, "eight of the user's, less three");
+    assert_eq!(allowed(|_| limits.guess(&here, "two@example.test")), 5, "eight for the user, minus three");
     for name in ["+4987654321", "sub-of-two", "two"] {
         assert_eq!(allowed(|_| limits.guess(&here, name)), 0, "{name}");
     }
-    // What is learnt gives nobody more: the name's own count stays.
+    // Learning cannot raise a limit: the name keeps its own count.
     assert_eq!(allowed(|_| limits.guess(&there, "victim@example.test")), 6);
     for user in ["mallory", "mallet"] {
         limits.names_user(&there, "victim@example.test", user);
@@ -120,18 +120,18 @@ fn every_recipient_of_a_message_counts() {
     assert_eq!(allowed(|n| limits.send(&[&format!("v{n}"), "Victim+x@EXAMPLE.test"])), 0);
     assert_eq!(allowed(|n| limits.send(&[&format!("w{n}"), "+49 123 45678"])), 3);
     assert_eq!(allowed(|_| limits.send(&["004912345678"])), 0);
-    // Names that were made to send to one address.
+    // Several names whose messages go to one address.
     for n in 0..5 {
         limits.sends_to(&format!("x{n}"), ["other@example.test"].into_iter());
     }
     assert_eq!(allowed(|n| limits.send(&[&format!("x{n}")])), 3);
-    // A user's other names.
+    // Other names of a user.
     limits.is_name_of("sub-of-three", "three");
     assert_eq!(allowed(|n| limits.send(&[["three", "sub-of-three"][n % 2]])), 3);
 }
 
 #[test]
-fn messages_of_sign_ins_leave_room_and_are_left_room() {
+fn messages_of_sign_ins_have_a_limit_of_their_own() {
     let limits = limits("1000/1h", "100/1h", "6/1h");
     assert_eq!(allowed(|_| limits.send(&["ada"])), 6);
     assert_eq!(allowed(|_| limits.sign_in_message(&from("192.0.2.1"), "ada")), 6);

@@ -1,22 +1,25 @@
-//! The rows of what users do with accounts of their own: the profile, its addresses, and second factors. All of them
-//! ask Cognito with the user's access token, or with the session of a sign-in that wants a second factor first.
+//! Rows for a signed-in user's own account: the profile, its addresses, and second factors. All of them call Cognito
+//! with the user's access token, or with the session of a sign-in that requires a second factor.
 
 use http::Method;
 
-use super::{Credential, Field, Flow, Hides, Limit, METADATA, Need, Place, Row, Success, text};
+use super::super::error::Code;
+use super::meaning::{ACCESS_TOKEN, Meanings};
+use super::{Credential, EndsSession, Field, Flow, Hides, Limit, METADATA, Need, Row, Success, Target, text};
 use crate::cognito::Operation;
+use crate::cognito::error::Hint;
 
 const SESSION: Field = text(
     "session",
     Need::No,
-    Place::Member("Session"),
-    "The newest session of a sign-in with the challenge MFA_SETUP, instead of an access token.",
+    Target::Member("Session"),
+    "Latest session of a sign-in with the challenge MFA_SETUP, in place of an access token.",
 );
 const ATTRIBUTE: Field =
-    text("attribute", Need::Yes, Place::Member("AttributeName"), "What is verified: `email` or `phone_number`.");
+    text("attribute", Need::Yes, Target::Member("AttributeName"), "Attribute to verify: `email` or `phone_number`.");
 
 const fn factor(name: &'static str, member: &'static str, about: &'static str) -> Field {
-    Field { name, need: Need::Any, place: Place::Factor(member), about }
+    Field { name, need: Need::Any, target: Target::Factor(member), about }
 }
 
 pub(super) const ROWS: &[Row] = &[
@@ -24,132 +27,162 @@ pub(super) const ROWS: &[Row] = &[
         name: "me",
         method: Method::GET,
         path: "/me",
-        summary: "The user's profile: names, attributes, second factors.",
+        summary: "Returns the user's profile: names, attributes, second factors.",
         operation: Operation::GetUser,
         credential: Credential::Token,
         fields: &[],
         flow: Flow::Plain,
         success: Success::Profile,
         refusal: 400,
+        errors: ACCESS_TOKEN,
         limit: Limit::Address,
         hides: Hides::Nothing,
+        ends_session: EndsSession::Never,
     },
     Row {
         name: "update-me",
         method: Method::PATCH,
         path: "/me",
-        summary: "Changes attributes. Where one has to be verified, Cognito sends a code.",
+        summary: "Changes attributes. Cognito sends a code for each attribute that has to be verified.",
         operation: Operation::UpdateUserAttributes,
         credential: Credential::Token,
         fields: &[
             text(
                 "attributes",
                 Need::Yes,
-                Place::Attributes,
-                "`name`, and others as far as they are allowed (`--account-attributes`). An empty text removes one.",
+                Target::Attributes(&["name"]),
+                "`name`, and other attributes if they are allowed (`--account-attributes`). An empty string removes an attribute.",
             ),
             METADATA,
         ],
         flow: Flow::Update,
         success: Success::Profile,
         refusal: 400,
-        limit: Limit::SendIf(&["email", "phone_number"]),
+        errors: Meanings {
+            // As for an address that is not valid.
+            hidden_taken_name: Code::InvalidRequest,
+            operator_hints: &[Hint::Attribute],
+            ..ACCESS_TOKEN
+        },
+        limit: Limit::SendToNewAddress,
         hides: Hides::Nothing,
+        ends_session: EndsSession::Never,
     },
     Row {
         name: "delete-me",
         method: Method::DELETE,
         path: "/me",
-        summary: "Deletes the user, for good.",
+        summary: "Deletes the user. This cannot be undone.",
         operation: Operation::DeleteUser,
         credential: Credential::Token,
         fields: &[],
         flow: Flow::Plain,
         success: Success::Message("Account deleted."),
         refusal: 400,
+        errors: ACCESS_TOKEN,
         limit: Limit::Address,
         hides: Hides::Nothing,
+        ends_session: EndsSession::OnSuccess,
     },
     Row {
         name: "verify-attribute-code",
         method: Method::POST,
         path: "/verify-attribute/code",
-        summary: "Sends a code to an address of the user's, to verify it with.",
+        summary: "Sends a code to one of the user's addresses, to verify it.",
         operation: Operation::GetUserAttributeVerificationCode,
         credential: Credential::Token,
         fields: &[ATTRIBUTE, METADATA],
         flow: Flow::Plain,
         success: Success::Sent("Verification code sent."),
         refusal: 400,
+        errors: ACCESS_TOKEN,
         limit: Limit::Send,
         hides: Hides::Nothing,
+        ends_session: EndsSession::Never,
     },
     Row {
         name: "verify-attribute",
         method: Method::POST,
         path: "/verify-attribute",
-        summary: "Verifies an address of the user's with the code.",
+        summary: "Verifies one of the user's addresses with the code that was sent.",
         operation: Operation::VerifyUserAttribute,
         credential: Credential::Token,
-        fields: &[ATTRIBUTE, text("code", Need::Yes, Place::Member("Code"), "From the mail or the text message.")],
+        fields: &[ATTRIBUTE, text("code", Need::Yes, Target::Member("Code"), "Code that was sent.")],
         flow: Flow::Plain,
         success: Success::Message("Attribute verified."),
         refusal: 400,
+        errors: ACCESS_TOKEN,
         limit: Limit::Guess,
         hides: Hides::Nothing,
+        ends_session: EndsSession::Never,
     },
     Row {
         name: "mfa-totp",
         method: Method::POST,
         path: "/mfa/totp",
-        summary: "A new secret for an authenticator app, and the URL to show as a QR code.",
+        summary: "Creates a secret for an authenticator app, and the URL to show as a QR code.",
         operation: Operation::AssociateSoftwareToken,
         credential: Credential::TokenOrSession,
         fields: &[
             SESSION,
-            text("email", Need::No, Place::Flow, "What the authenticator calls the account."),
-            text("username", Need::No, Place::Flow, "The same; goes before `email`."),
+            text("email", Need::No, Target::Flow, "Account name to show in the authenticator app."),
+            text("username", Need::No, Target::Flow, "The same; takes precedence over `email`."),
         ],
         flow: Flow::Totp,
         success: Success::Totp,
         refusal: 400,
+        errors: ACCESS_TOKEN,
         limit: Limit::Address,
         hides: Hides::Nothing,
+        ends_session: EndsSession::Never,
     },
     Row {
         name: "mfa-totp-verify",
         method: Method::POST,
         path: "/mfa/totp/verify",
-        summary: "Confirms the secret with a code of the authenticator. In a sign-in, answer MFA_SETUP with the new session.",
+        summary: "Confirms the secret with a code of the authenticator app. In a sign-in, respond to MFA_SETUP with the new session.",
         operation: Operation::VerifySoftwareToken,
         credential: Credential::TokenOrSession,
         fields: &[
             SESSION,
-            text("code", Need::Yes, Place::Member("UserCode"), "What the authenticator shows."),
-            text("deviceName", Need::No, Place::Member("FriendlyDeviceName"), "What the user calls the authenticator."),
+            text("code", Need::Yes, Target::Member("UserCode"), "Code that the authenticator app shows."),
+            text(
+                "deviceName",
+                Need::No,
+                Target::Member("FriendlyDeviceName"),
+                "The user's name for the authenticator app.",
+            ),
         ],
         flow: Flow::Plain,
         success: Success::TotpVerified("Authenticator verified."),
         refusal: 400,
+        errors: ACCESS_TOKEN,
         limit: Limit::Guess,
         hides: Hides::Nothing,
+        ends_session: EndsSession::Never,
     },
     Row {
         name: "mfa-preference",
         method: Method::PUT,
         path: "/mfa/preference",
-        summary: "Switches second factors on and off, and says which one is asked for first. Those that are not named stay as they are.",
+        summary: "Enables and disables second factors, and sets the preferred one. Factors that are not listed do not change.",
         operation: Operation::SetUserMFAPreference,
         credential: Credential::Token,
         fields: &[
-            factor("totp", "SoftwareTokenMfaSettings", "An authenticator app, once it is verified."),
-            factor("sms", "SMSMfaSettings", "A text message, where the pool sends them."),
-            factor("email", "EmailMfaSettings", "An e-mail, where the pool sends them."),
+            factor("totp", "SoftwareTokenMfaSettings", "Authenticator app; has to be verified first."),
+            factor("sms", "SMSMfaSettings", "Code by text message, if the pool sends them."),
+            factor("email", "EmailMfaSettings", "Code by e-mail, if the pool sends them."),
         ],
         flow: Flow::Plain,
         success: Success::Message("Second factors updated."),
         refusal: 400,
+        errors: Meanings {
+            // The request itself has been validated, so the user lacks a factor.
+            invalid_parameter: Code::MfaNotSetUp,
+            ..ACCESS_TOKEN
+        },
         limit: Limit::Address,
         hides: Hides::Nothing,
+        ends_session: EndsSession::Never,
     },
 ];

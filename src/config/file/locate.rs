@@ -1,15 +1,15 @@
-//! Where in a file a fault stands that only shows when its parts are put together.
+//! Places in the policy file: finds line and column of a fault that shows only when the parts are compiled.
 //!
-//! The file is read once more, along the way to the fault, and at its end reading fails with the fault's own words:
-//! so the parser says line and column, in the same form as for its own errors.
+//! [`locate`] reads the file again along the path to the fault, and fails there with the reason of the fault. The parser
+//! then adds path, line and column, in the same form as for its own errors.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// A way into the file.
+/// Path to a value in a YAML document. The default is the document itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place(Vec<Key>);
+pub(crate) struct YamlPath(Vec<Key>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Key {
@@ -17,43 +17,53 @@ enum Key {
     Item(usize),
 }
 
-impl Place {
-    /// A member of what is here.
+impl YamlPath {
+    /// Returns the path of a member of this map.
     pub(crate) fn member(&self, name: impl Into<String>) -> Self {
-        Self(self.0.iter().cloned().chain([Key::Member(name.into())]).collect())
+        self.child(Key::Member(name.into()))
     }
 
-    /// An item of the list that is here, from 0.
+    /// Returns the path of an item of this list, from 0.
     pub(crate) fn item(&self, index: usize) -> Self {
-        Self(self.0.iter().cloned().chain([Key::Item(index)]).collect())
+        self.child(Key::Item(index))
     }
 
-    /// What is wrong here.
+    fn child(&self, key: Key) -> Self {
+        Self(self.0.iter().cloned().chain([key]).collect())
+    }
+
+    /// Creates a fault at this path.
     pub(crate) fn fault(&self, why: impl Into<String>) -> Fault {
-        Fault { place: self.clone(), why: why.into() }
+        Fault { path: self.clone(), why: why.into() }
     }
 }
 
-/// What is wrong with the meaning of a file, and where.
+/// Fault in the content of a policy file: its path and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
-    place: Place,
+    path: YamlPath,
     why: String,
 }
 
-/// One sentence with path, line and column.
-pub(super) fn locate(text: &str, fault: &Fault) -> String {
-    let seed = Failing { way: &fault.place.0, why: &fault.why };
+impl fmt::Display for Fault {
+    /// The reason alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+/// Describes a fault in `text` with path, line and column. If `text` does not contain the path, returns the reason alone.
+pub(crate) fn locate(text: &str, fault: &Fault) -> String {
+    let seed = Failing { path: &fault.path.0, why: &fault.why };
     match seed.deserialize(yaml_serde::Deserializer::from_str(text)) {
         Err(error) => error.to_string(),
-        // The way does not lead anywhere in this text: better without a place than not at all.
         Ok(()) => fault.why.clone(),
     }
 }
 
-/// Reads along the way and fails at its end.
+/// Deserializer seed that follows a path and fails at its end.
 struct Failing<'f> {
-    way: &'f [Key],
+    path: &'f [Key],
     why: &'f str,
 }
 
@@ -66,7 +76,7 @@ impl<'de> DeserializeSeed<'de> for Failing<'_> {
 }
 
 impl Failing<'_> {
-    /// A value that cannot be entered: this is as close as it gets.
+    /// Fails at this value: it is the end of the path, or as close to it as the document gets.
     fn fail<E: Error>(&self) -> Result<(), E> {
         Err(E::custom(self.why))
     }
@@ -80,10 +90,10 @@ impl<'de> Visitor<'de> for Failing<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        if let Some((Key::Member(name), rest)) = self.way.split_first() {
+        if let Some((Key::Member(name), rest)) = self.path.split_first() {
             while let Some(known) = members.next_key::<String>()? {
                 if known == *name {
-                    return members.next_value_seed(Failing { way: rest, why: self.why });
+                    return members.next_value_seed(Failing { path: rest, why: self.why });
                 }
                 members.next_value::<IgnoredAny>()?;
             }
@@ -92,11 +102,11 @@ impl<'de> Visitor<'de> for Failing<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        if let Some((Key::Item(index), rest)) = self.way.split_first() {
+        if let Some((Key::Item(index), rest)) = self.path.split_first() {
             for _ in 0..*index {
                 items.next_element::<IgnoredAny>()?;
             }
-            if items.next_element_seed(Failing { way: rest, why: self.why })?.is_some() {
+            if items.next_element_seed(Failing { path: rest, why: self.why })?.is_some() {
                 return Ok(());
             }
         }
@@ -140,8 +150,8 @@ mod tests {
     #[test]
     fn a_fault_is_found_in_the_text() {
         let text = "# first line\npolicies:\n  admin:\n    groups: {any: [a, b]}\nroutes:\n- {path: /a, policy: x}\n- path: /b\n  policy: y\n";
-        let root = Place::default();
-        for (place, expected) in [
+        let root = YamlPath::default();
+        for (path, expected) in [
             (root.member("routes").item(1).member("policy"), "routes[1].policy: why at line 8 column 11"),
             (root.member("routes").item(0), "routes[0]: why at line 6 column 3"),
             (
@@ -151,7 +161,7 @@ mod tests {
             (root.member("policies").member("admin").member("absent"), "policies.admin: why at line 4 column 5"),
             (root.member("routes").item(7), "routes: why at line 6 column 1"),
         ] {
-            assert_eq!(locate(text, &place.fault("why")), expected);
+            assert_eq!(locate(text, &path.fault("why")), expected);
         }
         assert!(locate(text, &root.member("absent").fault("why")).contains("why"));
     }

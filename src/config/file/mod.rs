@@ -1,12 +1,11 @@
-//! The policy file (`--config`): its form, which is also its JSON Schema. What its parts mean together is for
-//! [`compile`] to say.
+//! Form of the policy file (`--config`), and its JSON Schema. `config::compile` checks rules that concern
+//! several members.
 //!
-//! Everything is strict: an unknown member, a member that is null or empty, a value of the wrong form and a name that
-//! nothing has are errors that say where they stand. Start from [`PolicyFile::read`].
+//! Reading is strict: an unknown member, a member that is null or empty, and a value of the wrong form are errors with
+//! their place in the file. Start from [`PolicyFile::read`].
 
-pub mod compile;
-mod locate;
-mod schema;
+pub(crate) mod locate;
+pub(crate) mod schema;
 mod strict;
 #[cfg(test)]
 mod tests;
@@ -17,11 +16,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use self::locate::{Fault, Place};
+use self::locate::{YamlPath, locate};
 use self::strict::Strict;
-use self::text::{Any, Challenge, HeaderValue, Host, Kind, Method, Parsed, Path, Plain, Region, WebUrl};
+use self::text::{Any, Challenge, FilePath, HeaderValue, Host, Kind, Method, Parsed, Path, Plain, Region, WebUrl};
 use self::values::{List, Name, Named, OneOrMany, Operand, Seconds};
-use super::options::{AcceptedClient, TokenUseOption};
+use super::parse::{AcceptedClient, TokenUseOption};
 use crate::authz::headers::HeaderName;
 use crate::user_pool::{ClientId, UserPoolId};
 
@@ -30,221 +29,221 @@ use crate::user_pool::{ClientId, UserPoolId};
 #[serde(default, deny_unknown_fields, expecting = "a map of pools, policies and routes")]
 #[schemars(title = "Policy file of cognito-authz", transform = schema::file)]
 pub struct PolicyFile {
-    /// User pools beside the one of the flags, which is called `default`. A token selects its pool by its issuer.
+    /// User pools, in addition to the pool of the flags, which is called `default`. A token selects its pool by its issuer.
     pub pools: Named<Name, PoolEntry>,
-    /// The pool and app client that the account API speaks for. A change needs a restart.
+    /// Pool and app client of the account API. A change needs a restart.
     pub account: Option<AccountEntry>,
-    /// The policy of requests that no route matches. Required beside `routes`; without both, every good token passes.
+    /// Policy of requests that no route matches. Required if there are `routes`. Without both, every valid token is accepted.
     pub default: Option<Name>,
-    /// Policies. Envoy chooses one with the context extension `policy`; otherwise the routes do.
+    /// Policies. Envoy selects one with the context extension `policy`; otherwise a route does.
     pub policies: Named<Name, PolicyEntry>,
-    /// Routes to policies. Their order does not matter.
+    /// Routes, which select policies. Their order has no effect.
     pub routes: Vec<RouteEntry>,
-    /// Whether paths are matched without regard to case, for upstreams that do so.
+    /// `true` if routes ignore the case of paths, for upstreams that do so.
     pub case_insensitive: bool,
-    /// Claims that upstream gets in headers, beside the standard ones.
+    /// Claims that the upstream receives in headers, in addition to the standard ones.
     pub claim_headers: Vec<ClaimHeaderEntry>,
-    /// Header with all claims as base64url of their JSON.
+    /// Header that contains all claims, as JSON in base64url.
     pub whole_claims_header: Option<Parsed<HeaderName>>,
-    /// Whether upstream does not get the `Authorization` header. A policy may say otherwise.
+    /// `true` if the upstream does not receive the `Authorization` header. A policy can override it.
     pub remove_authorization: bool,
 }
 
-/// A user pool.
+/// User pool.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a pool, as a map")]
 #[schemars(transform = schema::pool)]
 pub struct PoolEntry {
-    /// Its id, which decides the region.
+    /// Id of the pool. The region is part of it.
     pub user_pool_id: Parsed<UserPoolId>,
     /// App clients whose tokens are accepted, or `any`.
     pub client_ids: OneOrMany<Parsed<AcceptedClient>>,
-    /// Accepted `iss`, instead of both issuer formats of the pool. Compared, never fetched.
+    /// Accepted values of `iss`, instead of both issuer formats of the pool. They are compared, never fetched.
     #[serde(default)]
     pub issuers: List<Plain<Any>>,
-    /// Regions to which the pool is replicated: tokens that were issued there name them in `iss`.
+    /// Regions of replicas of the pool. Tokens that a replica issues have its region in `iss`.
     #[serde(default)]
     pub replica_regions: List<Plain<Region>>,
-    /// Base URL of the user-pool API and, unless `jwks_url` is given, of the keys.
+    /// Base URL of the user-pool API and, unless `jwks_url` is set, of the key set.
     pub endpoint: Option<Parsed<WebUrl>>,
-    /// Where its keys are fetched.
+    /// URL of the key set.
     pub jwks_url: Option<Parsed<WebUrl>>,
-    /// Keys to begin with, until the first set is fetched.
-    pub jwks_file: Option<Plain<Any>>,
-    /// Kinds of token that are accepted.
+    /// File with the key set to use until the first one is fetched.
+    pub jwks_file: Option<Parsed<FilePath>>,
+    /// Accepted kind of token.
     #[serde(default)]
     pub token_use: TokenUseOption,
-    /// File with the secret of the app client that the account API speaks for, unless `account` names one.
-    pub client_secret_file: Option<Plain<Any>>,
+    /// File with the secret of the account API's app client, unless `account` names one.
+    pub client_secret_file: Option<Parsed<FilePath>>,
 }
 
-/// What the account API speaks for.
+/// Pool and app client of the account API.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(deny_unknown_fields, expecting = "a map of `pool` and `client_id`")]
 pub struct AccountEntry {
-    /// The pool.
+    /// Name of the pool.
     pub pool: Name,
-    /// The app client. May be left out if the pool accepts one only.
+    /// App client. Optional if the pool accepts exactly one.
     pub client_id: Option<Parsed<ClientId>>,
-    /// File with its secret, if it has one.
-    pub client_secret_file: Option<Plain<Any>>,
+    /// File with the secret of the app client.
+    pub client_secret_file: Option<Parsed<FilePath>>,
 }
 
-/// What a request has to bring. Without any member: a good token.
+/// Policy. Without members, it requires a valid token.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, expecting = "a policy, as a map")]
 #[schemars(transform = schema::policy)]
 pub struct PolicyEntry {
-    /// Everybody passes; a token is not even looked at.
+    /// Every request is allowed; tokens are ignored.
     pub public: bool,
-    /// Everybody passes; a token that is there has to be good, and then upstream learns who calls.
+    /// Requests without a token are allowed. A token must be valid; the upstream then receives the identity headers.
     pub optional: bool,
-    /// The kind of token.
+    /// Required kind of token.
     pub token_use: Option<TokenUseOption>,
-    /// Pools, one of which has to have issued the token.
+    /// Pools, one of which must have issued the token.
     pub pools: List<Name>,
-    /// App clients, one of which the token has to be issued to.
+    /// App clients, one of which the token must be issued to.
     pub clients: List<Parsed<ClientId>>,
-    /// Values of `aud`, one of which the token has to carry (resource-bound access tokens).
+    /// Values of `aud`, one of which the token must contain (resource-bound access tokens).
     pub audiences: List<Plain<Challenge>>,
-    /// Whether a token may be used by somebody else for its subject (`act`).
+    /// `false` rejects tokens that an actor uses on behalf of the subject (`act`).
     pub allow_delegated: Option<bool>,
-    /// Scopes.
+    /// Required scopes.
     pub scopes: Option<AnyAllEntry<Challenge>>,
-    /// Groups of the user (`cognito:groups`).
+    /// Required groups of the user (`cognito:groups`).
     pub groups: Option<AnyAllEntry<Any>>,
-    /// Other claims, each of which has to be as it says.
+    /// Conditions on other claims, all of which must be met.
     pub claims: List<ClaimEntry>,
-    /// Most time since the user signed in (`auth_time`), such as `5m`.
+    /// Maximum time since the user signed in (`auth_time`), such as `5m`.
     pub max_auth_age: Option<Seconds>,
-    /// Values of `acr`, one of which the token has to carry.
+    /// Values of `acr`, one of which the token must contain.
     pub acr: List<Plain<Challenge>>,
-    /// Methods (`amr`) by which the user has to have signed in.
+    /// Required methods of sign-in (`amr`).
     pub amr: Option<AnyAllEntry<Challenge>>,
-    /// Whether CORS preflights pass without a token.
+    /// Handling of CORS preflights.
     pub cors_preflight: CorsPreflight,
-    /// Headers that upstream gets, whoever calls.
+    /// Headers with a fixed value that the upstream receives.
     pub headers: Named<Parsed<HeaderName>, Plain<HeaderValue>>,
-    /// Whether upstream does not get the `Authorization` header.
+    /// `true` if the upstream does not receive the `Authorization` header.
     pub remove_authorization: Option<bool>,
     /// URL of the protected resource's metadata, for challenges (RFC 9728).
     pub resource_metadata: Option<Parsed<WebUrl>>,
-    /// Requests whose path can be read in more than one way, where Envoy or a route without a path chooses this policy.
+    /// Handling of ambiguous paths, if Envoy or a route without a path selects this policy.
     pub unsafe_paths: UnsafePaths,
 }
 
-/// What happens to requests whose path can be read in more than one way.
+/// Handling of requests whose path is ambiguous.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum UnsafePaths {
-    /// They are refused (`unsafe_path`).
+    /// Such a request is denied (`unsafe_path`).
     #[default]
     Refuse,
-    /// They are judged like any other. Envoy's reading of the path has to be the application's.
+    /// Such a request is checked like any other. Envoy and the application have to interpret its path alike.
     Allow,
 }
 
-/// What happens to CORS preflights.
+/// Handling of CORS preflights.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum CorsPreflight {
-    /// They pass.
+    /// A preflight is allowed without a token.
     Allow,
-    /// They are requests like any other.
+    /// A preflight is checked like any other request.
     #[default]
     Check,
 }
 
-/// Names of which one has to be there (`any`), and names of which all have to be (`all`).
+/// Names, one of which is required (`any`), and names that are all required (`all`).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, bound = "K: Kind", expecting = "a map of `any` and `all`")]
 #[schemars(transform = schema::any_all, bound = "K: Kind")]
 pub struct AnyAllEntry<K> {
-    /// One of these.
+    /// At least one of these is required.
     #[serde(default)]
     pub any: List<Plain<K>>,
-    /// Each of these.
+    /// All of these are required.
     #[serde(default)]
     pub all: List<Plain<K>>,
 }
 
-/// What one claim has to be. One of `equals`, `one_of` and `contains`.
+/// Condition on a claim: one of `equals`, `one_of` and `contains`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a claim, as a map")]
 #[schemars(transform = schema::claim)]
 pub struct ClaimEntry {
-    /// Name of the claim; or a list of names, for a member of an object.
+    /// Name of the claim, or a list of names for a member of an object.
     pub claim: OneOrMany<Plain<Any>>,
-    /// The claim is this.
+    /// The claim equals this value.
     pub equals: Option<Operand>,
-    /// The claim is one of these.
+    /// The claim equals one of these values.
     pub one_of: Option<List<Operand>>,
-    /// The claim is a list, and this is among its members.
+    /// The claim is a list that contains this value.
     pub contains: Option<Operand>,
 }
 
-/// Requests and their policy. What is left out matches everything.
+/// Route: conditions on a request, and the policy of requests that meet them. An absent member matches every request.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a route, as a map")]
 #[schemars(transform = schema::route)]
 pub struct RouteEntry {
-    /// Host, or a list of hosts, without port.
+    /// Host or list of hosts, without port.
     pub host: Option<OneOrMany<Plain<Host>>>,
-    /// Method, or a list of methods.
+    /// Method or list of methods.
     pub method: Option<OneOrMany<Plain<Method>>>,
-    /// The whole path. A segment `{name}` stands for any text.
+    /// Whole path. A segment `{name}` matches any text.
     pub path: Option<Plain<Path>>,
     /// First segments of the path.
     pub path_prefix: Option<Plain<Path>>,
-    /// The policy.
+    /// Name of the policy.
     pub policy: Name,
 }
 
-/// A claim that upstream gets in a header.
+/// Claim that the upstream receives in a header.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, expecting = "a header, as a map")]
 pub struct ClaimHeaderEntry {
-    /// Name of the claim; or a list of names, for a member of an object.
+    /// Name of the claim, or a list of names for a member of an object.
     pub claim: OneOrMany<Plain<Any>>,
-    /// The header.
+    /// Name of the header.
     pub header: Parsed<HeaderName>,
-    /// How a list is written.
+    /// Format of a list.
     #[serde(default)]
     pub list: ListForm,
 }
 
-/// How a list is written into headers.
+/// Format of a list in headers.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum ListForm {
-    /// In one header, with commas between.
+    /// One header; the items are separated by commas.
     #[default]
     Comma,
-    /// In one header, as JSON.
+    /// One header, as JSON.
     Json,
-    /// In one header for each member. Envoy makes one line of them, with commas between.
+    /// One header per item. Envoy joins them into one line, separated by commas.
     Repeated,
 }
 
 impl PolicyFile {
-    /// Reads the form of a file.
+    /// Parses `text`, and checks its form.
     ///
     /// # Errors
-    /// One sentence that says where in the file what is wrong.
+    /// One sentence with the reason, and the path, line and column if they are known.
     pub fn read(text: &str) -> Result<Self, String> {
-        // An empty file is what a writer leaves for a moment, or a mistake; never what somebody wants to be in force.
+        // An empty file is a mistake, or a file that is being written.
         if text.lines().all(|line| line.trim_start().starts_with('#') || matches!(line.trim(), "" | "---")) {
             return Err("the file is empty".into());
         }
         let parser = || Strict(yaml_serde::Deserializer::from_str(text));
         let file = Self::deserialize(parser()).map_err(|error| {
             let why = error.to_string();
-            // Where the file itself is the map, the parser does not say where in it.
+            // For the outermost map, the parser does not add the path to its errors.
             let member = |before: &str| Some(why.strip_prefix(before)?.split_once('`')?.0.to_owned());
-            let at = |member: String, what: &str| located(text, &Place::default().member(member).fault(what));
+            let at = |member: String, what: &str| locate(text, &YamlPath::default().member(member).fault(what));
             match (member("unknown field `"), member("duplicate field `")) {
-                (Some(unknown), _) => at(unknown, "there is no such member"),
-                (_, Some(twice)) => at(twice, "there is another member of this name"),
+                (Some(unknown), _) => at(unknown, "unknown member"),
+                (_, Some(twice)) => at(twice, "another member has this name"),
                 _ => why,
             }
         })?;
@@ -255,13 +254,8 @@ impl PolicyFile {
         Ok(file)
     }
 
-    /// The JSON Schema of the form (draft 2020-12).
+    /// Returns the JSON Schema of the form (draft 2020-12).
     pub fn schema() -> schemars::Schema {
         schema::of::<Self>()
     }
-}
-
-/// Says where in `text` a fault of its meaning stands, as errors of its form do.
-pub(crate) fn located(text: &str, fault: &Fault) -> String {
-    locate::locate(text, fault)
 }

@@ -55,7 +55,7 @@ pub(super) fn pool(schema: &mut Schema) {
 }
 
 /// Members of a policy that are requirements.
-pub(super) const DEMANDING: [&str; 11] = [
+pub(in crate::config) const DEMANDING: [&str; 11] = [
     "token_use",
     "pools",
     "clients",

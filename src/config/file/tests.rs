@@ -3,16 +3,16 @@ mod strictness;
 use serde_json::json;
 
 use super::PolicyFile;
-use super::compile::compile;
-use super::located;
-use crate::authz::{Access, RequestContext};
-use crate::config::rules::{Rules, RulesSource};
+use super::locate::locate;
+use crate::authz::{Access, RequestContext, Requirements};
+use crate::config::compile::compile;
+use crate::config::policy::{CompiledPolicy, PolicySource};
 use crate::user_pool::{AcceptedUse, Clients, UserPool};
 
-fn source() -> RulesSource {
+fn source() -> PolicySource {
     let clients = Clients::Only(vec!["web".parse().unwrap(), "machine".parse().unwrap()]);
     let pool = UserPool::new("default", "eu-west-1_Flags".parse().unwrap(), clients, AcceptedUse::Access);
-    RulesSource {
+    PolicySource {
         pool: Some(pool.unwrap()),
         header_prefix: "x-auth-".parse().unwrap(),
         allow_insecure_endpoints: false,
@@ -22,9 +22,9 @@ fn source() -> RulesSource {
 }
 
 /// The single place that reads a file's text.
-fn read(text: &str) -> Result<Rules, String> {
+fn read(text: &str) -> Result<CompiledPolicy, String> {
     let file = PolicyFile::read(text)?;
-    compile(file, &source()).map_err(|fault| located(text, &fault))
+    compile(file, &source()).map_err(|fault| locate(text, &fault))
 }
 
 #[track_caller]
@@ -39,11 +39,8 @@ fn what_is_wrong_is_said_with_its_place() {
         ("", "the file is empty"),
         ("# a comment\n---\n", "the file is empty"),
         ("[]", "invalid type: sequence, expected a map of pools, policies and routes"),
-        ("polices: {}", "polices: there is no such member at line 1 column 10"),
-        (
-            "routes: []\ncase_insensitive: false\nroutes: []",
-            "routes: there is another member of this name at line 1 column 9",
-        ),
+        ("polices: {}", "polices: unknown member at line 1 column 10"),
+        ("routes: []\ncase_insensitive: false\nroutes: []", "routes: another member has this name at line 1 column 9"),
         (
             "case_insensitive: yes",
             "case_insensitive: invalid type: string \"yes\", expected a boolean at line 1 column 19",
@@ -55,20 +52,17 @@ fn what_is_wrong_is_said_with_its_place() {
         ),
         (
             "policies: {m: {public: true, optional: true}}",
-            "policies.m.optional: a public policy looks at no token at all: choose one of the two at line 1 column 40",
+            "policies.m.optional: a public policy ignores tokens; remove `public` or `optional` at line 1 column 40",
         ),
         (
             "policies: {m: {public: true, groups: {any: [a]}}}",
-            "policies.m.groups: everybody passes here, with or without a token, so nothing can be asked for at line 1 column 38",
+            "policies.m.groups: a public or optional policy allows requests without a token, so it cannot have requirements at line 1 column 38",
         ),
         (
             "policies: {m: {optional: true, allow_delegated: false}}",
-            "policies.m.allow_delegated: everybody passes here, with or without a token, so nothing can be asked for at line 1 column 49",
+            "policies.m.allow_delegated: a public or optional policy allows requests without a token, so it cannot have requirements at line 1 column 49",
         ),
-        (
-            "policies: {m: {groups: {}}}",
-            "policies.m.groups: neither `any` nor `all` names anything at line 1 column 24",
-        ),
+        ("policies: {m: {groups: {}}}", "policies.m.groups: `any` or `all` is required at line 1 column 24"),
         (
             "policies: {m: {groups: {any: [a, '']}}}",
             "policies.m.groups.any[1]: the text is empty: remove the member, or give it a value at line 1 column 34",
@@ -104,7 +98,7 @@ fn what_is_wrong_is_said_with_its_place() {
         ),
         (
             "policies: {m: {claims: [{claim: a, equals: .nan}]}}",
-            "policies.m.claims[0].equals: not a number that JSON has at line 1 column 44",
+            "policies.m.claims[0].equals: not a JSON number at line 1 column 44",
         ),
         (
             "policies: {m: {claims: [{claim: a, equals: {segmant: b}}]}}",
@@ -124,7 +118,7 @@ fn what_is_wrong_is_said_with_its_place() {
         ),
         (
             "policies: {m: {resource_metadata: 'http://api.example/'}}",
-            "policies.m.resource_metadata: plain http to another host needs --allow-insecure-endpoints at line 1 column 35",
+            "policies.m.resource_metadata: plain http to a host other than loopback needs --allow-insecure-endpoints at line 1 column 35",
         ),
         (
             "policies: {m: {headers: {x-auth-sub: a}}}",
@@ -153,15 +147,15 @@ fn what_is_wrong_is_said_with_its_place() {
         ("default: m", "default: there is no policy m at line 1 column 10"),
         (
             "default: m\npolicies: {m: {}, default: {}}",
-            "default: there is a policy called `default`, and m is the default one: rename the first at line 1 column 10",
+            "default: there is a policy called `default`, but m is the default policy; rename the former at line 1 column 10",
         ),
         (
             "policies: {m: {}}\nroutes: [{path: /a, policy: m}]",
-            "routes: a file with routes names its `default` policy at line 2 column 9",
+            "routes: a file with `routes` needs the member `default`, which names a policy at line 2 column 9",
         ),
         (
             "default: m\npolicies: {m: {claims: [{claim: a, equals: {segment: s}}]}}",
-            "default: this policy compares with the segment {s}, which only a route can give at line 1 column 10",
+            "default: this policy compares with the segment {s}, which only a route can provide at line 1 column 10",
         ),
     ] {
         refused(text, expected);
@@ -184,13 +178,16 @@ fn routes_are_judged_when_they_are_read() {
         )
     };
     for (routes, expected) in [
-        ("- {policy: m}", "routes[0]: this matches every request, which is what `default` is for at line 4 column 3"),
+        ("- {policy: m}", "routes[0]: this route matches every request; use `default` instead at line 4 column 3"),
         ("- {path: /a, policy: x}", "routes[0].policy: there is no policy x at line 4 column 22"),
         (
             "- {path: /a, path_prefix: /a, policy: m}",
-            "routes[0].path_prefix: `path` is the whole path: choose one of the two at line 4 column 27",
+            "routes[0].path_prefix: conflicts with `path`; remove one of the two at line 4 column 27",
         ),
-        ("- {path: a, policy: m}", "routes[0].path: \"a\" is not a path: it does not begin with / at line 4 column 10"),
+        (
+            "- {path: a, policy: m}",
+            "routes[0].path: \"a\" is not a path, because it does not begin with / at line 4 column 10",
+        ),
         (
             "- {path: /a/../b, policy: m}",
             "routes[0].path: \"/a/../b\" is not in plain form: such a request is refused before any route is looked at at line 4 column 10",
@@ -218,7 +215,7 @@ fn routes_are_judged_when_they_are_read() {
         ("- {host: 'a b', policy: m}", "routes[0].host: \"a b\" is not a host name at line 4 column 10"),
         (
             "- {host: [A.example, 'b:80'], policy: m}",
-            "routes[0].host[1]: \"b:80\" is not how hosts are compared, without port and trailing dot: write b at line 4 column 22",
+            "routes[0].host[1]: \"b:80\" is not a host without port and trailing dot: write b at line 4 column 22",
         ),
         (
             "- {host: [], policy: m}",
@@ -226,32 +223,32 @@ fn routes_are_judged_when_they_are_read() {
         ),
         (
             "- {method: get, policy: m}",
-            "routes[0].method: \"get\" is not how methods are compared, as they are: write GET at line 4 column 12",
+            "routes[0].method: \"get\" is not a method in upper case (methods are case-sensitive): write GET at line 4 column 12",
         ),
         ("- {method: 'A B', policy: m}", "routes[0].method: \"A B\" is not a method at line 4 column 12"),
         (
             "- {path: '/{x}', policy: t}",
-            "routes[0].policy: the policy t compares with the segment {s}, which this path has not at line 4 column 26",
+            "routes[0].policy: the policy t compares with the segment {s}, which this path does not have at line 4 column 26",
         ),
         (
             "- {host: h, policy: t}",
-            "routes[0].policy: the policy t compares with the segment {s}, which this path has not at line 4 column 21",
+            "routes[0].policy: the policy t compares with the segment {s}, which this path does not have at line 4 column 21",
         ),
         (
             "- {path: /a, policy: m}\n- {path: /a, policy: m}",
-            "routes[1]: * * /a could match the same requests as routes[0], * * /a, and nothing says which of the two counts at line 5 column 3",
+            "routes[1]: * * /a could match the same requests as routes[0], * * /a, and neither takes precedence at line 5 column 3",
         ),
         (
             "- {path: '/a/{x}', method: [GET, PUT], policy: m}\n- {path: '/{x}/b', method: PUT, policy: m}",
-            "routes[1]: PUT * /{x}/b could match the same requests as routes[0], GET,PUT * /a/{x}, and nothing says which of the two counts at line 5 column 3",
+            "routes[1]: PUT * /{x}/b could match the same requests as routes[0], GET,PUT * /a/{x}, and neither takes precedence at line 5 column 3",
         ),
         (
             "- {path_prefix: '/{a}', policy: m}\n- {path_prefix: '/{b}', policy: m}",
-            "routes[1]: * * /{b}/… could match the same requests as routes[0], * * /{a}/…, and nothing says which of the two counts at line 5 column 3",
+            "routes[1]: * * /{b}/… could match the same requests as routes[0], * * /{a}/…, and neither takes precedence at line 5 column 3",
         ),
         (
             "- {host: [a, b], policy: m}\n- {host: [b, c], policy: m}",
-            "routes[1]: * b,c * could match the same requests as routes[0], * a,b *, and nothing says which of the two counts at line 5 column 3",
+            "routes[1]: * b,c * could match the same requests as routes[0], * a,b *, and neither takes precedence at line 5 column 3",
         ),
     ] {
         refused(&text(routes), expected);
@@ -267,7 +264,7 @@ fn routes_are_judged_when_they_are_read() {
         assert!(read(&text(routes)).is_ok(), "{routes}: {:?}", read(&text(routes)).err());
     }
     let folded = format!("case_insensitive: true\n{}", text("- {path: /A, policy: m}\n- {path: /a, policy: m}"));
-    assert!(read(&folded).is_err_and(|error| error.contains("nothing says which")), "both are /a");
+    assert!(read(&folded).is_err_and(|error| error.contains("neither takes precedence")), "both are /a");
 }
 
 #[test]
@@ -312,7 +309,7 @@ fn pools_come_with_everything_the_flags_can_say() {
     assert_eq!(shown, expected);
     let account = rules.account.unwrap();
     assert_eq!((&*account.pool, account.client_id.as_str()), ("d", "x"), "its only client");
-    assert_eq!(rules.warnings, ["tokens of every app client of the pool b are accepted (client_ids: any)"]);
+    assert_eq!(rules.warnings, ["the tokens of every app client of the pool b are accepted (client_ids: any)"]);
 }
 
 #[test]
@@ -323,11 +320,14 @@ fn pools_that_cannot_work_are_refused() {
             pool("client_ids: []"),
             "pools.p.client_ids: the list is empty: remove the member, or give it a value at line 2 column 46",
         ),
-        (pool("client_ids: [a, any]"), "pools.p.client_ids: `any` stands beside app clients at line 2 column 46"),
+        (
+            pool("client_ids: [a, any]"),
+            "pools.p.client_ids: `any` accepts every app client; remove it or the other app clients at line 2 column 46",
+        ),
         (pool("token_use: id"), "pools.p: missing field `client_ids` at line 2 column 6"),
         (
             pool("client_ids: a, endpoint: 'http://idp.test'"),
-            "pools.p.endpoint: plain http to another host needs --allow-insecure-endpoints at line 2 column 59",
+            "pools.p.endpoint: plain http to a host other than loopback needs --allow-insecure-endpoints at line 2 column 59",
         ),
         (
             pool("client_ids: a, jwks_url: 'ftp://idp.test'"),
@@ -335,7 +335,7 @@ fn pools_that_cannot_work_are_refused() {
         ),
         (
             pool("client_ids: a, issuers: [x], replica_regions: [us-east-1]"),
-            "pools.p.issuers: `issuers` names all of them; `replica_regions` would add to those of the pool's id at line 2 column 58",
+            "pools.p.issuers: `issuers` replaces all issuers, so `replica_regions` has no effect; remove one of the two at line 2 column 58",
         ),
         (
             pool("client_ids: a, replica_regions: [eu-west-1]"),
@@ -343,7 +343,7 @@ fn pools_that_cannot_work_are_refused() {
         ),
         (
             pool("client_ids: a, jwks_file: /nonexistent/x"),
-            "pools.p.jwks_file: /nonexistent/x: cannot be read: No such file or directory (os error 2) at line 2 column 60",
+            "pools.p.jwks_file: /nonexistent/x cannot be read: No such file or directory (os error 2) at line 2 column 60",
         ),
         (
             "pools: {default: {user_pool_id: eu-west-1_P, client_ids: a}}".into(),
@@ -351,16 +351,16 @@ fn pools_that_cannot_work_are_refused() {
         ),
         (
             "pools: {p: {user_pool_id: eu-west-1_Flags, client_ids: a}}".into(),
-            "pools.p: https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Flags is an issuer of the pool default, too: a token could not tell them apart at line 1 column 12",
+            "pools.p: the pool default has the issuer https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Flags, too; an issuer can belong to one pool only at line 1 column 12",
         ),
         ("account: {pool: p}".into(), "account.pool: there is no pool p at line 1 column 17"),
         (
             "account: {pool: default}".into(),
-            "account: client_id is needed, because the pool accepts several app clients at line 1 column 10",
+            "account: the pool default accepts several app clients or `any`; name the app client of the account API in `client_id` at line 1 column 10",
         ),
         (
             "account: {pool: default, client_id: other}".into(),
-            "account.client_id: not one of the pool's client_ids: the tokens of other would be refused at line 1 column 37",
+            "account.client_id: the pool default does not accept the tokens of the app client other at line 1 column 37",
         ),
     ] {
         refused(&text, expected);
@@ -378,7 +378,10 @@ fn the_default_policy_has_a_name_and_asks_for_a_token() {
         let rules = read(text).unwrap();
         let chosen = rules.policies.choose(&RequestContext { path: b"/", ..RequestContext::default() }).unwrap();
         assert_eq!(&*chosen.policy.name, name, "{text}");
-        assert!(matches!(&chosen.policy.access, Access::Required(requirements) if requirements.is_empty()), "{text}");
+        assert!(
+            matches!(&chosen.policy.access, Access::Required(requirements) if **requirements == Requirements::default()),
+            "{text}"
+        );
     }
 }
 
@@ -391,7 +394,9 @@ fn what_is_odd_is_a_warning() {
     .unwrap();
     assert_eq!(rules.warnings.len(), 2, "{:?}", rules.warnings);
     assert!(rules.warnings[0].starts_with("claims.custom:level: Cognito writes custom attributes into tokens as text"));
-    assert!(rules.warnings[1].starts_with("the route GET,PUT * * never sees the preflights that its policy c allows"));
+    assert!(
+        rules.warnings[1].starts_with("the route GET,PUT * * never matches the preflights that its policy c allows")
+    );
 }
 
 #[test]

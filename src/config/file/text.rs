@@ -1,4 +1,4 @@
-//! Texts of the policy file. Each kind has its check for the program beside its pattern for the JSON Schema.
+//! Texts of the policy file. Each kind has a check, and the same check as a pattern for the JSON Schema.
 //!
 //! Start from [`Parsed`] and [`Plain`].
 
@@ -7,6 +7,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::net::Ipv6Addr;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -15,18 +16,18 @@ use url::Url;
 
 use super::strict::MEND;
 use crate::authz::headers::{ENVOYS, HeaderName, RESERVED};
+use crate::authz::policy::route::host_name;
 use crate::authz::request::is_token;
-use crate::authz::route::host_name;
-use crate::config::options::AcceptedClient;
+use crate::config::parse::AcceptedClient;
 use crate::user_pool::{ClientId, UserPoolId};
 
-/// The form of a text, for the JSON Schema.
+/// Form of a text in the JSON Schema.
 pub trait Form {
-    /// The schema. It accepts what the program accepts.
+    /// Returns the schema, which accepts the same texts as the program.
     fn schema() -> Schema;
 }
 
-/// A text that parses into `T`.
+/// Text that parses into `T`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Parsed<T>(pub T);
 
@@ -59,7 +60,7 @@ where
     }
 }
 
-/// Errors of `FromStr` say what a value is not, or what is wrong with it.
+/// Completes the error of a `FromStr`, which is a phrase ("not a URL") or a sentence.
 fn article(why: &str) -> String {
     if ["not ", "a ", "more "].iter().any(|start| why.starts_with(start)) {
         why.to_owned()
@@ -122,7 +123,7 @@ impl FromStr for WebUrl {
         if !is_web || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err("not an https:// URL");
         }
-        text.parse().map(Self).map_err(|_| "not a URL that can be read")
+        text.parse().map(Self).map_err(|_| "not a valid URL")
     }
 }
 
@@ -132,7 +133,25 @@ impl Form for WebUrl {
     }
 }
 
-/// A kind of [`Plain`] text.
+/// Path of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePath(pub PathBuf);
+
+impl FromStr for FilePath {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() { Err("not a path of a file") } else { Ok(Self(text.into())) }
+    }
+}
+
+impl Form for FilePath {
+    fn schema() -> Schema {
+        Any::schema()
+    }
+}
+
+/// Kind of [`Plain`] text.
 pub trait Kind {
     /// Checks a text that is not empty.
     ///
@@ -144,7 +163,7 @@ pub trait Kind {
     fn schema() -> Schema;
 }
 
-/// A text of one [`Kind`], never empty.
+/// Text of one [`Kind`], never empty.
 pub struct Plain<K>(Box<str>, PhantomData<K>);
 
 impl<K: Kind> FromStr for Plain<K> {
@@ -152,7 +171,7 @@ impl<K: Kind> FromStr for Plain<K> {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.is_empty() {
-            return Err("not a text that says something".into());
+            return Err("empty".into());
         }
         K::check(text).map(|()| Self(text.into(), PhantomData))
     }
@@ -206,7 +225,7 @@ impl<K> fmt::Debug for Plain<K> {
     }
 }
 
-/// Any text: a group, a claim's name, an issuer, a file.
+/// Any text: a group, the name of a claim, an issuer.
 #[derive(Debug)]
 pub enum Any {}
 
@@ -220,7 +239,7 @@ impl Kind for Any {
     }
 }
 
-/// A text that needs no escaping in a challenge: `NQCHAR` (RFC 6749 appendix A), which is what scopes consist of.
+/// Text that needs no escaping in a challenge: `NQCHAR` (RFC 6749 appendix A), the characters of scopes.
 #[derive(Debug)]
 pub enum Challenge {}
 
@@ -255,7 +274,7 @@ impl Kind for HeaderValue {
     }
 }
 
-/// A region.
+/// AWS region.
 #[derive(Debug)]
 pub enum Region {}
 
@@ -270,13 +289,13 @@ impl Kind for Region {
     }
 }
 
-/// A path or a prefix of one. `PathPattern` checks the rest of its grammar.
+/// Path or path prefix. `PathPattern` checks the rest of its grammar.
 #[derive(Debug)]
 pub enum Path {}
 
 impl Kind for Path {
     fn check(text: &str) -> Result<(), String> {
-        if text.starts_with('/') { Ok(()) } else { Err("not a path: it does not begin with /".into()) }
+        if text.starts_with('/') { Ok(()) } else { Err("not a path, because it does not begin with /".into()) }
     }
 
     fn schema() -> Schema {
@@ -284,19 +303,23 @@ impl Kind for Path {
     }
 }
 
-/// A host in the form in which it is compared with a request's: a DNS name, an IPv4 address, or an IPv6 address in brackets; without port and trailing
-/// dot. No wildcards.
+/// Host in the form in which hosts are compared: a DNS name, an IPv4 address, or an IPv6 address in brackets, without
+/// port and trailing dot. There are no wildcards.
 #[derive(Debug)]
 pub enum Host {}
 
 impl Kind for Host {
     fn check(text: &str) -> Result<(), String> {
         if text.contains('*') {
-            return Err("not a host name: there are no wildcards; a route without `host` is for every host".into());
+            return Err("not a host name: there are no wildcards; a route without `host` matches every host".into());
         }
         if let Ok(address) = text.trim_start_matches('[').trim_end_matches(']').parse::<Ipv6Addr>() {
             let plain = format!("[{address}]");
-            return if text == plain { Ok(()) } else { Err(format!("not how requests name this host: write {plain}")) };
+            return if text == plain {
+                Ok(())
+            } else {
+                Err(format!("not the canonical form of this address: write {plain}"))
+            };
         }
         let name = host_name(text.as_bytes());
         let label = |label: &str| {
@@ -306,7 +329,7 @@ impl Kind for Host {
             return Err("not a host name".into());
         }
         if !text.eq_ignore_ascii_case(&name) {
-            return Err(format!("not how hosts are compared, without port and trailing dot: write {name}"));
+            return Err(format!("not a host without port and trailing dot: write {name}"));
         }
         Ok(())
     }
@@ -316,23 +339,26 @@ impl Kind for Host {
     }
 }
 
-/// A method, case-sensitive (RFC 9110 section 9.1). No wildcards.
+/// Method, case-sensitive (RFC 9110 section 9.1). There are no wildcards.
 #[derive(Debug)]
 pub enum Method {}
 
-/// Wildcards of other tools. As methods they would match no request.
+/// Wildcards of other tools. As methods, they would match no request.
 const EVERY_METHOD: [&str; 2] = ["ALL", "ANY"];
 
 impl Kind for Method {
     fn check(text: &str) -> Result<(), String> {
         if text.contains('*') || EVERY_METHOD.iter().any(|every| text.eq_ignore_ascii_case(every)) {
-            return Err("not a method: a route without `method` is for every method".into());
+            return Err("not a method: a route without `method` matches every method".into());
         }
         if !is_token(text.as_bytes()) {
             return Err("not a method".into());
         }
         if text.bytes().any(|b| b.is_ascii_lowercase()) {
-            return Err(format!("not how methods are compared, as they are: write {}", text.to_uppercase()));
+            return Err(format!(
+                "not a method in upper case (methods are case-sensitive): write {}",
+                text.to_uppercase()
+            ));
         }
         Ok(())
     }

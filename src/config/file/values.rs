@@ -1,4 +1,4 @@
-//! Values of the policy file that have a form of their own.
+//! Values of the policy file: names, durations, lists, maps and operands.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,10 +15,11 @@ use serde_json::Value;
 use super::strict::MEND;
 use super::text::SegmentName;
 pub use super::text::{Parsed, Plain};
-use crate::authz::requirement::is_exact;
-use crate::config::options::long_duration;
+use crate::authz::policy::requirement::is_exact;
+use crate::config::parse::long_duration;
 
-/// Name of a pool or a policy: a metric label, and what Envoy's routes say. 1 to 63 letters, digits, `.`, `_` and `-`.
+/// Name of a pool or a policy: 1 to 63 letters, digits, `.`, `_` and `-`. It is a metric label, and Envoy's routes name
+/// policies by it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(Box<str>);
 
@@ -104,7 +105,7 @@ impl JsonSchema for Seconds {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        // Without a look-ahead, which Helm's regular expressions do not have.
+        // No look-ahead, because Helm's regular expressions do not support it.
         let units = UNITS.concat();
         json_schema!({
             "description": "A whole number of seconds, minutes, hours, days or weeks: `30s`, `5m`, `12h`, `30d`. At most 3650 days.",
@@ -115,7 +116,7 @@ impl JsonSchema for Seconds {
     }
 }
 
-/// A list that is never empty where it is present: an empty list of requirements would require nothing.
+/// List that is not empty if the member is present: an empty list of requirements would require nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct List<T>(Vec<T>);
 
@@ -123,6 +124,13 @@ impl<T> Default for List<T> {
     /// The value of an absent member.
     fn default() -> Self {
         Self(Vec::new())
+    }
+}
+
+impl<T> From<Vec<T>> for List<T> {
+    /// The value of an option; an empty list counts as unset.
+    fn from(items: Vec<T>) -> Self {
+        Self(items)
     }
 }
 
@@ -189,8 +197,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
     }
 }
 
-/// Members by name, each name once, and at least one where the map is given. The standard maps would take the last of
-/// two without a word.
+/// Map with unique names, not empty if the member is present. serde's maps keep the last of two members with one name,
+/// and report no error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named<K, V>(pub BTreeMap<K, V>);
 
@@ -249,7 +257,7 @@ impl<K: JsonSchema, V: JsonSchema> JsonSchema for Named<K, V> {
     }
 }
 
-/// One value, or a list of values that is not empty.
+/// One value, or a list of at least one value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OneOrMany<T>(pub Vec<T>);
 
@@ -275,12 +283,12 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     }
 }
 
-/// What a claim is compared with: a text, number or boolean, or a segment of the path.
+/// Value that a claim is compared with: a text, number or boolean, or a segment of the path.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operand {
-    /// This value.
+    /// A fixed value.
     Value(Value),
-    /// The segment that the route's pattern calls so.
+    /// The segment of the path that has this name in the route's pattern.
     Segment(Plain<SegmentName>),
 }
 
@@ -299,8 +307,8 @@ impl<'de> Deserialize<'de> for Operand {
 
 struct OperandVisitor;
 
-/// Error for a number that a double cannot tell from its neighbours.
-const TOO_LARGE: &str = "the number cannot be compared exactly: it is not an integer of 64 bits (or, with a point or an exponent, below 2^53)";
+/// Error for a number that a double does not represent exactly.
+const TOO_LARGE: &str = "the number cannot be compared exactly; write an integer of 64 bits, or below 2^53 if it has a point or an exponent";
 
 impl<'de> Visitor<'de> for OperandVisitor {
     type Value = Operand;
@@ -337,7 +345,7 @@ impl<'de> Visitor<'de> for OperandVisitor {
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<Operand, E> {
-        let value = serde_json::Number::from_f64(number).ok_or_else(|| E::custom("not a number that JSON has"))?;
+        let value = serde_json::Number::from_f64(number).ok_or_else(|| E::custom("not a JSON number"))?;
         if is_exact(number) { Ok(Operand::Value(Value::Number(value))) } else { Err(E::custom(TOO_LARGE)) }
     }
 
@@ -354,13 +362,13 @@ impl JsonSchema for Operand {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "What a claim is compared with. Types count: Cognito's custom attributes are texts.",
+            "description": "Value that a claim is compared with, of the same type. Cognito's custom attributes are texts.",
             "anyOf": [
                 {"type": "string", "minLength": 1},
                 {"type": "boolean"},
                 {"type": "number", "minimum": i64::MIN, "maximum": u64::MAX},
                 {
-                    "description": "The segment of the path that the route's pattern calls so.",
+                    "description": "The segment of the path that has this name in the route's pattern.",
                     "type": "object",
                     "properties": {"segment": generator.subschema_for::<Plain<SegmentName>>()},
                     "required": ["segment"],

@@ -1,34 +1,34 @@
-//! What an attacker does with the account API: flood somebody with messages, guess by every name of a user, lock a user
-//! out, and find out who has an account.
+//! Attacks on the account API: flooding a user with messages, guessing passwords under every name of a user, locking a
+//! user out, and finding out who has an account.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::people::{flags, ready, sign_in};
+use super::sign_in::{flags, ready, sign_in};
 use super::with_fake;
-use crate::support::account::{AccountClient, PASSWORD, Pool, Reply as Answer, call};
+use crate::support::account::{AccountClient, PASSWORD, Pool, Reply as Answer};
 use crate::support::emulator::Emulator;
 use crate::support::fake_cognito::{refusal, tokens};
 use crate::support::jwks_server::Reply;
 use crate::support::service::TestApp;
 use crate::support::token::{SigningKey, TokenBuilder};
 
-/// Flags that leave the limits of a test's own to it.
+/// Flags that remove the limits that a test is not about.
 const ROOM: [&str; 2] = ["--account-min-failure-time=0s", "--limit-address=100000/1s"];
 
-/// A pool at the emulator where users choose names, and may sign in with a verified e-mail address, too.
+/// Creates a pool at the emulator whose users choose names, and can also sign in with a verified e-mail address.
 async fn pool_with_aliases(emulator: &Emulator, settings: &Value) -> Pool {
     let pool = json!({"PoolName": "aliases", "AliasAttributes": ["email"], "AutoVerifiedAttributes": ["email"]});
-    let id = call(emulator, "CreateUserPool", pool).await["UserPool"]["Id"].as_str().unwrap().to_owned();
+    let id = emulator.call("CreateUserPool", pool).await["UserPool"]["Id"].as_str().unwrap().to_owned();
     let mut client = json!({"UserPoolId": id, "ClientName": "web",
         "ExplicitAuthFlows": ["ALLOW_USER_PASSWORD_AUTH", "ALLOW_USER_SRP_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"]});
     client.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-    let client = call(emulator, "CreateUserPoolClient", client).await["UserPoolClient"]["ClientId"].clone();
+    let client = emulator.call("CreateUserPoolClient", client).await["UserPoolClient"]["ClientId"].clone();
     Pool { id, client: client.as_str().unwrap().to_owned(), secret: None }
 }
 
-/// The account API in front of a pool at the emulator.
+/// Starts the account API for a pool at the emulator.
 async fn serve(emulator: &Emulator, pool: &Pool, more: &[&str]) -> (TestApp, AccountClient) {
     let (flags, _) = flags(emulator, pool);
     let app = TestApp::start(&flags.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>());
@@ -37,7 +37,7 @@ async fn serve(emulator: &Emulator, pool: &Pool, more: &[&str]) -> (TestApp, Acc
     (app, client)
 }
 
-/// Messages that the emulator has sent to an address.
+/// Returns the number of messages that the emulator has sent to an address.
 async fn mails(emulator: &Emulator, address: &str) -> usize {
     let url = format!("{}/_ministack/ses/messages", emulator.url);
     let outbox: Value = serde_json::from_str(&reqwest::get(url).await.unwrap().text().await.unwrap()).unwrap();
@@ -46,7 +46,7 @@ async fn mails(emulator: &Emulator, address: &str) -> usize {
 }
 
 #[tokio::test]
-async fn a_victim_is_sent_no_more_messages_than_the_limit_whatever_else_varies() {
+async fn messages_to_one_address_are_limited_across_users_and_spellings() {
     let emulator = Emulator::start().await;
     let pool = pool_with_aliases(&emulator, &json!({})).await;
     let limits = ["--limit-user=100000/1s", "--limit-sends=10/10m", "--account-attributes=email"];
@@ -67,7 +67,7 @@ async fn a_victim_is_sent_no_more_messages_than_the_limit_whatever_else_varies()
         }
     }
     assert_eq!(registered.len(), 10);
-    // By the names that were made for it, each of which has messages of its own.
+    // A request under the name of each new user counts for the same address.
     for (name, sub) in &registered {
         for user in [name, sub] {
             let reply = client.post("/resend-code", json!({"username": user})).await;
@@ -77,7 +77,7 @@ async fn a_victim_is_sent_no_more_messages_than_the_limit_whatever_else_varies()
     assert_eq!(mails(&emulator, "victim@example.com").await, 10);
 }
 
-/// After how many answers of this kind the first 429 comes.
+/// Returns the number of requests before the first 429; `most` if there is none.
 async fn until_limited(most: usize, mut ask: impl AsyncFnMut(usize) -> Answer) -> usize {
     for n in 0..most {
         if ask(n).await.status == 429 {
@@ -88,7 +88,7 @@ async fn until_limited(most: usize, mut ask: impl AsyncFnMut(usize) -> Answer) -
 }
 
 #[tokio::test]
-async fn every_way_to_an_address_counts() {
+async fn every_route_that_sends_a_message_counts_for_the_recipient() {
     let allowed = ["--account-attributes=email", "--account-attributes=phone_number"];
     let limits = [&["--limit-user=100000/1s", "--limit-sends=3/1h"][..], &allowed].concat();
     let (_app, client, fake) = with_fake(&[&ROOM[..], &limits].concat()).await;
@@ -107,7 +107,7 @@ async fn every_way_to_an_address_counts() {
         client.post("/register", body).await
     };
     assert_eq!(until_limited(20, attribute).await, 0);
-    // A profile is changed by whoever has an account, and they have many.
+    // One attacker can own many accounts, and set the address of each.
     let token = |n: usize| TokenBuilder::access().claim("username", format!("m{n}")).sign(SigningKey::shared());
     let change = async |n: usize| {
         let email = ["Victim@example.test", "victim+a@EXAMPLE.test"][n % 2];
@@ -115,18 +115,18 @@ async fn every_way_to_an_address_counts() {
         client.call(reqwest::Method::PATCH, "/me", &token(n), body).await
     };
     assert_eq!(until_limited(20, change).await, 3);
-    // What was put in before is sent to by another route.
+    // Another route sends messages to the same address.
     for n in 0..3 {
         let reply = client.bearer("/verify-attribute/code", &token(n), json!({"attribute": "email"})).await;
         assert_eq!(reply.status, 429, "{n}");
     }
     let removed = json!({"attributes": {"email": ""}});
     let reply = client.call(reqwest::Method::PATCH, "/me", &token(50), removed).await;
-    assert_ne!(reply.status, 429, "what is removed is sent nothing");
+    assert_ne!(reply.status, 429, "removing an address sends no message");
 }
 
 #[tokio::test]
-async fn sign_ins_that_send_codes_have_a_limit_that_leaves_room() {
+async fn a_limit_for_sign_in_codes_does_not_lock_the_user_out() {
     let flags = ["--trusted-hops=1", "--limit-user=100000/1s", "--limit-sends=6/1h"];
     let (_app, client, fake) = with_fake(&[&ROOM[..], &flags].concat()).await;
     fake.answers(|_, _| {
@@ -138,13 +138,13 @@ async fn sign_ins_that_send_codes_have_a_limit_that_leaves_room() {
     assert_eq!(until_limited(20, async |_| from("192.0.2.66").await).await, 6);
     let forgot = async |_: usize| client.post("/forgot-password", json!({"email": "ada@example.test"})).await;
     assert_eq!(until_limited(20, forgot).await, 6);
-    assert_eq!(from("192.0.2.1").await.status, 200, "the user still gets in");
+    assert_eq!(from("192.0.2.1").await.status, 200, "the user can still sign in");
     let password = json!({"email": "ada@example.test", "password": "p"});
     assert_ne!(client.post("/login", password).await.status, 429, "a password sends nothing");
 }
 
 #[tokio::test]
-async fn every_name_of_a_user_counts_for_the_user() {
+async fn all_names_of_a_user_share_one_limit() {
     let emulator = Emulator::start().await;
     let pool = pool_with_aliases(&emulator, &json!({})).await;
     let flags = ["--trusted-hops=1", "--limit-user=9/1h", "--limit-sends=100000/1s"];
@@ -152,25 +152,25 @@ async fn every_name_of_a_user_counts_for_the_user() {
     let email = "ada@example.com";
     let register = json!({"username": "ada", "email": email, "password": PASSWORD, "name": "Ada"});
     let sub = client.post("/register", register).await.text("userSub").to_owned();
-    call(&emulator, "AdminConfirmSignUp", json!({"UserPoolId": pool.id, "Username": "ada"})).await;
+    emulator.call("AdminConfirmSignUp", json!({"UserPoolId": pool.id, "Username": "ada"})).await;
     let verified = json!({"UserPoolId": pool.id, "Username": "ada",
         "UserAttributes": [{"Name": "email_verified", "Value": "true"}]});
-    call(&emulator, "AdminUpdateUserAttributes", verified).await;
+    emulator.call("AdminUpdateUserAttributes", verified).await;
     let login = async |address: &str, body: Value| client.send("/login", &[("x-forwarded-for", address)], body).await;
     let password = |name: &str, password: &str| json!({"username": name, "password": password});
-    // By one name: the tokens say the others.
+    // The tokens of this sign-in reveal the other names of the user.
     assert_eq!(login("192.0.2.1", password("ada", PASSWORD)).await.status, 200);
     let guesses = async |name: &str| {
         until_limited(20, async |_| login("192.0.2.66", password(name, "Wrong-horse-1-battery")).await).await
     };
     let all = guesses(email).await + guesses("ada").await + guesses(&sub).await;
-    assert_eq!(all, 9, "one address has nine guesses at a user, by whatever name");
-    // Names of other users, and of none, have theirs.
+    assert_eq!(all, 9, "one address has nine guesses for a user, under all names together");
+    // A name of another user, or of no user, has its own limit.
     assert_eq!(guesses("nobody@example.com").await, 9);
 }
 
 #[tokio::test]
-async fn a_challenge_names_the_user_too() {
+async fn names_learned_from_a_challenge_share_one_limit() {
     let emulator = Emulator::start().await;
     let pool = pool_with_aliases(&emulator, &json!({"PreventUserExistenceErrors": "ENABLED"})).await;
     let flags = ["--limit-user=9/1h", "--limit-sends=100000/1s"];
@@ -179,8 +179,8 @@ async fn a_challenge_names_the_user_too() {
     emulator.create_user(&pool.id, &pool.client, "ada", &[]).await;
     let attributes = json!([{"Name": "email", "Value": email}, {"Name": "email_verified", "Value": "true"}]);
     let update = json!({"UserPoolId": pool.id, "Username": "ada", "UserAttributes": attributes});
-    call(&emulator, "AdminUpdateUserAttributes", update).await;
-    // Half of a guess by SRP names the user; the guess itself is made in that name, or in any other.
+    emulator.call("AdminUpdateUserAttributes", update).await;
+    // The first step of SRP reveals the user name. The attacker can then guess under that name, or under any other.
     let start = json!({"email": email, "authFlow": "USER_SRP_AUTH", "authParameters": {"SRP_A": "a".repeat(512)}});
     let begun = client.post("/login", start).await;
     assert_eq!(begun.body["parameters"]["USER_ID_FOR_SRP"], "ada", "{:?}", begun.body);
@@ -188,11 +188,11 @@ async fn a_challenge_names_the_user_too() {
         let body = json!({"username": name, "password": "Wrong-horse-1-battery"});
         until_limited(20, async |_| client.post("/login", body.clone()).await).await
     };
-    assert_eq!(guesses(email).await + guesses("ada").await, 8, "nine, and one was the challenge");
+    assert_eq!(guesses(email).await + guesses("ada").await, 8, "nine attempts, of which the challenge was one");
 }
 
 #[tokio::test]
-async fn an_attacker_at_one_address_locks_nobody_out() {
+async fn an_attacker_at_one_address_does_not_lock_the_user_out() {
     let (_app, client, fake) = with_fake(&[&ROOM[..], &["--trusted-hops=1", "--limit-user=6/3s"]].concat()).await;
     fake.refuses("NotAuthorizedException", "Incorrect username or password.");
     let login = async |address: &str| {
@@ -203,18 +203,18 @@ async fn an_attacker_at_one_address_locks_nobody_out() {
     let (mut tried, mut refused, mut attacks) = (0, 0, [0; 2]);
     while tried < 6 {
         attacks[usize::from(login("192.0.2.66").await == 429)] += 1;
-        // The user, from a fresh address every two seconds.
+        // The user tries every two seconds, each time from a new address.
         if start.elapsed() >= Duration::from_secs(2) * tried {
             tried += 1;
             refused += u32::from(login(&format!("198.51.100.{tried}")).await == 429);
         }
     }
-    assert!(attacks[1] > 100, "the attacker is over the limit nearly always: {attacks:?}");
+    assert!(attacks[1] > 100, "nearly all requests of the attacker are limited: {attacks:?}");
     assert_eq!(refused, 0, "of {tried}");
 }
 
 #[tokio::test]
-async fn a_forwarded_header_gives_a_client_no_more() {
+async fn a_forged_forwarded_header_does_not_raise_a_limit() {
     let flags = ["--account-min-failure-time=0s", "--limit-address=5/1h", "--limit-user=3/1h"];
     let (_app, client, fake) = with_fake(&flags).await;
     fake.refuses("NotAuthorizedException", "Incorrect username or password.");
@@ -228,11 +228,11 @@ async fn a_forwarded_header_gives_a_client_no_more() {
         let headers: &[(&str, &str)] = if n.is_multiple_of(2) { &[] } else { &[("x-forwarded-for", &address)] };
         client.send("/forgot-password", headers, json!({"email": format!("u{n}")})).await
     };
-    assert_eq!(until_limited(40, forgot).await, 1, "per address: four were the sign-ins");
+    assert_eq!(until_limited(40, forgot).await, 1, "per address: four of five requests were sign-ins");
 }
 
 #[tokio::test]
-async fn a_sign_up_tells_nothing_when_users_are_hidden() {
+async fn a_hidden_sign_up_does_not_reveal_that_a_name_is_taken() {
     let emulator = Emulator::start().await;
     let pool = Pool::create(&emulator, false, json!({})).await;
     let flags = ["--account-hide-users", "--limit-address=100000/1s", "--limit-sends=100000/1s"];
@@ -253,12 +253,12 @@ async fn a_sign_up_tells_nothing_when_users_are_hidden() {
 }
 
 #[tokio::test]
-async fn no_refusal_of_a_sign_up_tells_when_users_are_hidden() {
+async fn every_refusal_of_a_hidden_sign_up_looks_like_success() {
     let (_app, client, fake) = with_fake(&[&super::QUICK[..], &["--account-hide-users"]].concat()).await;
     let register = json!({"email": "ada@example.test", "password": "p", "name": "Ada"});
     fake.answers(|_, _| Reply::ok("{}"));
     let good = client.post("/register", register.clone()).await;
-    // Which of these comes first for a taken name is not documented, and not ours to know.
+    // Cognito does not document which of these errors it checks first for a taken name.
     for name in [
         "UsernameExistsException",
         "AliasExistsException",
@@ -282,9 +282,9 @@ async fn no_refusal_of_a_sign_up_tells_when_users_are_hidden() {
     }
 }
 
-/// Cognito counts wrong codes of users only.
+/// Cognito counts wrong codes only for users that exist.
 #[tokio::test]
-async fn too_many_wrong_codes_look_like_one_of_an_unknown_user() {
+async fn too_many_wrong_codes_do_not_reveal_that_the_user_exists() {
     for hiding in [&[][..], &["--account-hide-users"]] {
         let (_app, client, fake) = with_fake(&[&super::QUICK[..], hiding].concat()).await;
         for (path, body) in [
@@ -304,7 +304,7 @@ async fn too_many_wrong_codes_look_like_one_of_an_unknown_user() {
 }
 
 #[tokio::test]
-async fn a_challenge_takes_its_time_as_a_refusal_does() {
+async fn a_challenge_takes_as_long_as_a_refusal() {
     let emulator = Emulator::start().await;
     let pool = pool_with_aliases(&emulator, &json!({"PreventUserExistenceErrors": "ENABLED"})).await;
     let (_app, client) = serve(&emulator, &pool, &[]).await;
@@ -335,7 +335,7 @@ async fn a_challenge_takes_its_time_as_a_refusal_does() {
             assert!(start.elapsed() >= Duration::from_millis(300), "{path} {flow}: {:?}", start.elapsed());
         }
     }
-    // Nobody waits for tokens, nor for the second step after a password.
+    // Tokens and the second step after a password are returned without the delay.
     for (reply, outcome) in [
         (tokens(&json!({})), "tokenType"),
         (
@@ -344,7 +344,7 @@ async fn a_challenge_takes_its_time_as_a_refusal_does() {
         ),
     ] {
         fake.answers(move |_, _| reply.clone());
-        // The quickest of five: the machine may be busy.
+        // The fastest of five requests counts, because the machine may be busy.
         let mut quickest = Duration::MAX;
         for _ in 0..5 {
             let start = Instant::now();

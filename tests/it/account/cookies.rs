@@ -1,4 +1,4 @@
-//! Browser sessions in cookies: a browser's life at the emulator, who may use them, and what else can be wrong.
+//! Browser sessions in cookies: a whole session at the emulator, the origins that may use it, and errors.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::oauth::{REDIRECT, authorize_url, finish, hosted_client, hosted_flags, in_a_browser};
-use super::people::{flags, ready, sign_in};
+use super::sign_in::{flags, ready, sign_in};
 use super::{QUICK, routes, with_fake};
 use crate::support::account::{AccountClient, PASSWORD, Pool, Reply as Answer};
 use crate::support::client::{get, metric};
@@ -19,7 +19,7 @@ use crate::support::token::{SigningKey, TokenBuilder};
 const COOKIES: &str = "--account-cookies";
 const IN_BODY: (&str, &str) = ("x-account-tokens", "body");
 
-/// A browser: it keeps cookies and says where its pages come from.
+/// Browser that keeps cookies and sends the headers that name the origin of its page.
 struct Browser {
     client: AccountClient,
     origin: String,
@@ -39,7 +39,7 @@ impl Browser {
         self.jar.keys().map(String::as_str).collect()
     }
 
-    /// A fetch of a page of this origin.
+    /// Sends a request from a page of the same origin.
     async fn fetch(&mut self, method: Method, path: &str, body: &Value) -> Answer {
         let cookie = self.cookie();
         let origin = self.origin.clone();
@@ -60,7 +60,7 @@ impl Browser {
         self.fetch(Method::POST, path, &body).await
     }
 
-    /// What a browser does with `Set-Cookie`.
+    /// Stores and removes cookies as `Set-Cookie` says. Checks their attributes.
     fn take(&mut self, reply: &Answer) {
         for cookie in reply.headers.get_all("set-cookie") {
             let cookie = cookie.to_str().unwrap();
@@ -79,7 +79,7 @@ impl Browser {
 
 const BOTH: [&str; 2] = ["__Host-access_token", "__Host-refresh_token"];
 
-/// No token is anywhere in an answer's body.
+/// Fails if the body contains a token.
 fn assert_no_tokens(reply: &Answer) {
     let text = reply.body.to_string();
     for name in ["accessToken", "idToken", "refreshToken", "eyJ"] {
@@ -88,7 +88,7 @@ fn assert_no_tokens(reply: &Answer) {
 }
 
 #[tokio::test]
-async fn a_browser_lives_on_cookies() {
+async fn a_browser_keeps_its_session_in_cookies() {
     let emulator = Emulator::start().await;
     let pool = Pool::create(&emulator, true, json!({})).await;
     let (flags, _directory) = flags(&emulator, &pool);
@@ -109,8 +109,8 @@ async fn a_browser_lives_on_cookies() {
     assert_eq!(browser.kept(), BOTH);
     let set: Vec<_> = reply.headers.get_all("set-cookie").iter().map(|cookie| cookie.to_str().unwrap()).collect();
     let lives = reply.body["expiresIn"].as_i64().unwrap();
-    assert!(set[0].contains(&format!("; Max-Age={lives};")), "the access cookie goes with its token");
-    assert!(!set[1].contains("Max-Age"), "the refresh cookie goes with the browser");
+    assert!(set[0].contains(&format!("; Max-Age={lives};")), "the access cookie expires with its token");
+    assert!(!set[1].contains("Max-Age"), "the refresh cookie ends with the browser session");
 
     let me = browser.fetch(Method::GET, "/me", &Value::Null).await;
     assert_eq!((me.status, &me.body["attributes"]["email"]), (200, &json!(email)), "{:?}", me.body);
@@ -130,10 +130,10 @@ async fn a_browser_lives_on_cookies() {
     assert_eq!(
         browser.post("/refresh", Value::Null).await.verdict(),
         (401, "invalid_token"),
-        "signed out is signed out"
+        "the refresh token has been revoked"
     );
 
-    // The access cookie has gone with its token; the user may still go.
+    // The access cookie has expired with its token. The user can still sign out.
     browser.jar.clear();
     browser.post("/login", login.clone()).await;
     let refresh = json!({"refreshToken": browser.jar[BOTH[1]]});
@@ -146,11 +146,11 @@ async fn a_browser_lives_on_cookies() {
 
     browser.post("/login", login).await;
     assert_eq!(browser.fetch(Method::DELETE, "/me", &Value::Null).await.status, 200);
-    assert!(browser.jar.is_empty(), "an account that is gone has no session");
+    assert!(browser.jar.is_empty(), "deleting the account removes its session");
 }
 
 #[tokio::test]
-async fn requests_of_other_pages_are_refused_on_every_route() {
+async fn every_route_rejects_requests_from_other_origins() {
     let listed = "https://app.example.com";
     let (app, client, fake) = with_fake(&[&QUICK[..], &[COOKIES, "--cors-origins", listed]].concat()).await;
     fake.answers(|_, _| tokens(&json!({"RefreshToken": "r"})));
@@ -174,7 +174,7 @@ async fn requests_of_other_pages_are_refused_on_every_route() {
         (&[("origin", "http://app.example.com")], true),
         (&[("origin", "null")], true),
         (&[("origin", &own), ("origin", listed)], true),
-        // Browsers send this one by themselves.
+        // Browsers can send this header without a script.
         (&[("authorization", "Basic dTpw")], true),
     ] {
         for (method, path, body) in routes() {
@@ -188,15 +188,15 @@ async fn requests_of_other_pages_are_refused_on_every_route() {
             }
         }
     }
-    // Without cookies, too: a sign-in sets them.
+    // A sign-in without cookies is checked, too, because its response sets them.
     let login = json!({"email": "a", "password": "p"});
     assert_eq!(client.post("/login", login.clone()).await.verdict(), (403, "cross_site"));
     assert!(metric(&app.admin, "account_requests_total{operation=\"login\",outcome=\"cross_site\"}").await > 1.0);
     let asked = fake.calls().len();
     assert_eq!(client.send("/login", &[("origin", "https://evil.example")], login.clone()).await.status, 403);
-    assert_eq!(fake.calls().len(), asked, "Cognito is not asked");
+    assert_eq!(fake.calls().len(), asked, "Cognito is not called");
 
-    // Pages of listed origins get their cookies; CORS says so, and to nobody else.
+    // CORS headers allow cookies to pages of listed origins only.
     let reply = client.send("/login", &[("origin", listed)], login.clone()).await;
     assert_eq!((reply.status, &reply.headers["access-control-allow-credentials"]), (200, &"true".parse().unwrap()));
     let preflight = [("origin", listed), ("access-control-request-method", "POST")];
@@ -208,7 +208,7 @@ async fn requests_of_other_pages_are_refused_on_every_route() {
 }
 
 #[tokio::test]
-async fn long_tokens_are_in_several_cookies() {
+async fn a_long_token_is_split_into_several_cookies() {
     let (app, _, fake) = with_fake(&[&QUICK[..], &[COOKIES, "--account-cookie-max-age=30d"]].concat()).await;
     let long = TokenBuilder::access().claim("cognito:groups", vec!["g".repeat(100); 70]).sign(SigningKey::shared());
     assert!(long.len() > 9_000);
@@ -223,7 +223,7 @@ async fn long_tokens_are_in_several_cookies() {
     });
     assert_eq!(lasting.count(), 2);
 
-    // They come back whole.
+    // The service joins the pieces.
     fake.answers(|call, _| match &*call.operation {
         "GetUser" => Reply::ok(json!({"Username": "u", "UserAttributes": [{"Name": "sub", "Value": "s"}]}).to_string()),
         _ => tokens(&json!({"RefreshToken": "short"})),
@@ -232,7 +232,7 @@ async fn long_tokens_are_in_several_cookies() {
     assert_eq!(fake.calls()[0].body["AccessToken"], long.as_str());
     assert_eq!(browser.post("/refresh", Value::Null).await.status, 200);
     assert_eq!(fake.calls()[1].body["RefreshToken"], "r".repeat(4_000));
-    assert_eq!(browser.kept(), BOTH, "what the longer ones have left is taken away");
+    assert_eq!(browser.kept(), BOTH, "pieces of the longer tokens are removed");
     assert_eq!(browser.jar[BOTH[1]], "short");
 
     fake.answers(|_, _| tokens(&json!({"RefreshToken": "r".repeat(17_000)})));
@@ -242,7 +242,7 @@ async fn long_tokens_are_in_several_cookies() {
 }
 
 #[tokio::test]
-async fn who_asks_for_tokens_gets_them_and_no_cookies() {
+async fn a_client_that_asks_for_tokens_in_the_body_gets_no_cookies() {
     let (_app, client, fake) = with_fake(&[&QUICK[..], &[COOKIES]].concat()).await;
     fake.answers(|_, _| tokens(&json!({"RefreshToken": "r"})));
     let login = json!({"email": "a", "password": "p"});
@@ -251,7 +251,7 @@ async fn who_asks_for_tokens_gets_them_and_no_cookies() {
     assert!(!reply.text("accessToken").is_empty() && !reply.headers.contains_key("set-cookie"));
     assert_eq!(client.send("/refresh", &[IN_BODY], json!({"refreshToken": "r"})).await.status, 200);
 
-    // A script that runs in the page gets no token out of a cookie by that.
+    // A script in the page cannot use this header to read a token from a cookie.
     let asked = fake.calls().len();
     let access = TokenBuilder::access().sign(SigningKey::shared());
     let cookie = format!("{}={access}; {}=r", BOTH[0], BOTH[1]);
@@ -263,7 +263,7 @@ async fn who_asks_for_tokens_gets_them_and_no_cookies() {
 }
 
 #[tokio::test]
-async fn a_bearer_token_counts_and_cookies_beside_it_do_not() {
+async fn a_bearer_token_takes_precedence_over_cookies() {
     let (app, client, fake) = with_fake(&[&QUICK[..], &[COOKIES]].concat()).await;
     fake.answers(|_, _| Reply::ok("{}"));
     let token = |user: &str| TokenBuilder::access().claim("username", user).sign(SigningKey::shared());
@@ -272,14 +272,22 @@ async fn a_bearer_token_counts_and_cookies_beside_it_do_not() {
     let cookies = format!("{}={cookie}; {}=of-the-cookie", BOTH[0], BOTH[1]);
     let headers = [("authorization", &*authorization), ("cookie", &*cookies)];
     let reply = client.send("/logout", &headers, json!({})).await;
-    assert_eq!(reply.status, 200, "no page of another site can send a Bearer token: {:?}", reply.body);
+    assert_eq!(reply.status, 200, "a page of another site cannot send a Bearer token: {:?}", reply.body);
     let calls = fake.calls();
-    assert_eq!((calls.len(), &calls[0].body["AccessToken"]), (1, &json!(bearer)), "the cookie's is not revoked");
+    assert_eq!(
+        (calls.len(), &calls[0].body["AccessToken"]),
+        (1, &json!(bearer)),
+        "the token of the cookie is not revoked"
+    );
     assert_eq!(client.send("/refresh", &headers, json!({})).await.verdict(), (400, "invalid_request"));
     let bad = [("authorization", "Bearer x"), ("cookie", &*cookies)];
-    assert_eq!(client.send("/logout", &bad, json!({})).await.verdict(), (401, "invalid_token"), "nor does it step in");
+    assert_eq!(
+        client.send("/logout", &bad, json!({})).await.verdict(),
+        (401, "invalid_token"),
+        "the cookie does not replace a bad Bearer token"
+    );
 
-    // Two that say different things, or nonsense, are nobody's.
+    // Repeated and malformed cookies are not credentials.
     let own = format!("http://{}", app.admin);
     for cookies in [
         format!("{}={cookie}; {}={cookie}", BOTH[0], BOTH[0]),
@@ -293,9 +301,9 @@ async fn a_bearer_token_counts_and_cookies_beside_it_do_not() {
     let twice = format!("{}=r; {}=s", BOTH[1], BOTH[1]);
     let reply = client.send("/refresh", &[("origin", &own), ("cookie", &twice)], json!({})).await;
     assert_eq!(reply.verdict(), (401, "invalid_token"));
-    assert_eq!(fake.calls().len(), 1, "Cognito is asked about none of this");
+    assert_eq!(fake.calls().len(), 1, "Cognito is called for none of these");
 
-    // In the middle of a sign-in, an older session does not stand in the way of its `session`.
+    // During a sign-in, `session` takes precedence over the cookies of an older session.
     fake.answers(|_, _| Reply::ok(json!({"SecretCode": "ABC", "Session": "next"}).to_string()));
     let older = format!("{}={cookie}", BOTH[0]);
     let reply = client.send("/mfa/totp", &[("origin", &own), ("cookie", &older)], json!({"session": "s"})).await;
@@ -304,19 +312,19 @@ async fn a_bearer_token_counts_and_cookies_beside_it_do_not() {
 }
 
 #[tokio::test]
-async fn cookies_stay_while_signing_out_has_not_worked() {
+async fn a_failed_sign_out_keeps_the_cookies() {
     let (app, _, fake) = with_fake(&[&QUICK[..], &[COOKIES]].concat()).await;
     let mut browser = Browser::new(&app.admin);
     fake.answers(|_, _| tokens(&json!({"RefreshToken": "r"})));
     browser.post("/login", json!({"email": "a", "password": "p"})).await;
     fake.answers(|_, _| Reply { status: 500, ..Reply::ok("") });
     assert_eq!(browser.post("/logout", Value::Null).await.verdict(), (503, "upstream_unavailable"));
-    assert_eq!(browser.kept(), BOTH, "another try needs them");
+    assert_eq!(browser.kept(), BOTH, "another attempt needs them");
     fake.answers(|_, _| refusal("NotAuthorizedException", "Refresh Token has been revoked"));
     assert_eq!(browser.post("/refresh", Value::Null).await.verdict(), (401, "invalid_token"));
-    assert_eq!(browser.kept(), BOTH, "another tab may have newer ones");
+    assert_eq!(browser.kept(), BOTH, "another tab may have newer tokens");
 
-    // Narrow and alone: nothing that could be ended, so nothing to keep.
+    // A token without the scope and without a refresh token: there is no session to end, so the cookie is removed.
     let narrow = TokenBuilder::access().claim("scope", "openid").sign(SigningKey::shared());
     browser.jar = BTreeMap::from([(BOTH[0].to_owned(), narrow)]);
     assert_eq!(browser.post("/logout", Value::Null).await.verdict(), (400, "scope_missing"));
@@ -327,7 +335,7 @@ async fn cookies_stay_while_signing_out_has_not_worked() {
 }
 
 #[tokio::test]
-async fn a_sign_in_at_the_hosted_pages_ends_in_the_browser_where_it_began() {
+async fn a_hosted_sign_in_ends_only_in_the_browser_that_began_it() {
     let emulator = Emulator::start().await;
     let pool = Pool::create(&emulator, true, hosted_client(&["openid", "email", "profile"], &[REDIRECT])).await;
     let (flags, _directory) = flags(&emulator, &pool);
@@ -338,7 +346,7 @@ async fn a_sign_in_at_the_hosted_pages_ends_in_the_browser_where_it_began() {
     ready(&program.admin).await;
     let mut browser = Browser::new(&program.admin);
     let email = "very.private@example.com";
-    // By tokens, as a client that is no browser.
+    // A client that is not a browser gets tokens in the body.
     let native = AccountClient::new(&program.admin).always(IN_BODY);
     let native = sign_in(&emulator, &native, email).await;
 
@@ -348,7 +356,7 @@ async fn a_sign_in_at_the_hosted_pages_ends_in_the_browser_where_it_began() {
     let second = authorize_url(&browser.client, &[("cookie", &cookie)], &[("redirectUri", REDIRECT)]).await;
     browser.take(&second);
     assert_eq!(browser.cookie(), cookie, "another tab");
-    // A link on another site would put the number of another sign-in in its place.
+    // A request from another site must not replace the cookie that binds the sign-in to this browser.
     for (headers, status) in [
         (&[("sec-fetch-site", "cross-site")][..], 403),
         (&[("sec-fetch-site", "same-site")], 403),
@@ -381,7 +389,7 @@ async fn a_sign_in_at_the_hosted_pages_ends_in_the_browser_where_it_began() {
     let came_back = in_a_browser(&emulator, second.text("url"), email).await;
     assert_eq!(browser.post("/oauth/token", finish(&second, &came_back)).await.status, 200, "the other tab");
 
-    // Nothing of this is in the log, the metrics or the configuration.
+    // The log, the metrics and the configuration contain no secret.
     let (_, metrics) = get(&program.admin, "/metrics").await;
     let (_, config) = get(&program.admin, "/config").await;
     program.signal("TERM");

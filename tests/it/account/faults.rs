@@ -1,4 +1,4 @@
-//! What Cognito can do wrong: throttle, be down, be slow, talk nonsense, hand out tokens that are not ours.
+//! Failures of Cognito: throttling, outages, slow or invalid responses, and tokens of another pool or app client.
 
 use std::time::{Duration, Instant};
 
@@ -14,14 +14,14 @@ use crate::support::jwks_server::Reply;
 use crate::support::service::TestApp;
 use crate::support::token::{SigningKey, TokenBuilder};
 
-/// Asks a route with its usual body, and with a good token.
+/// Sends a request with this body and a valid token.
 async fn ask(client: &AccountClient, method: Method, path: &str, body: &Value) -> Answer {
     let token = TokenBuilder::access().sign(SigningKey::shared());
     client.call(method, path, &token, body.clone()).await
 }
 
 #[tokio::test]
-async fn each_kind_of_failure_on_every_route() {
+async fn every_route_maps_each_failure_of_cognito() {
     let (app, client, fake) = with_fake(&QUICK).await;
     let html = "<html><body>Request blocked</body></html>";
     let big = "x".repeat(300 * 1024);
@@ -53,7 +53,7 @@ async fn each_kind_of_failure_on_every_route() {
         (refusal("OperationNotEnabledException", "private"), (503, "upstream_unavailable")),
     ] {
         for (method, path, body) in routes() {
-            // Ten failures in a row would open the circuit, which is a test of its own.
+            // Ten failures in a row would open the circuit, which another test is about.
             fake.answers(|_, _| Reply::ok("{}"));
             ask(&client, Method::POST, "/forgot-password", &json!({"email": "a"})).await;
             let reply = reply.clone();
@@ -68,7 +68,7 @@ async fn each_kind_of_failure_on_every_route() {
 }
 
 #[tokio::test]
-async fn a_lambda_that_says_no_is_not_quoted() {
+async fn the_message_of_a_lambda_is_not_repeated() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     fake.refuses("UserLambdaValidationException", "PreSignUp failed with error private.");
     for (path, status) in [("/register", 400), ("/login", 401), ("/verify", 400)] {
@@ -80,12 +80,12 @@ async fn a_lambda_that_says_no_is_not_quoted() {
 }
 
 #[tokio::test]
-async fn empty_answers_are_good_where_nothing_is_to_be_said() {
+async fn an_empty_response_is_an_error_only_where_content_is_required() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     fake.answers(|_, _| Reply::ok(""));
     for (method, path, body) in routes() {
         let expected = match path {
-            // Neither tokens nor a challenge, neither a secret nor a verdict, and nobody.
+            // The response lacks tokens or a challenge, a secret, a status, or a user.
             "/login" | "/challenge" | "/refresh" | "/mfa/totp" | "/mfa/totp/verify" => 502,
             "/me" if method != Method::DELETE => 502,
             "/register" => 201,
@@ -96,7 +96,7 @@ async fn empty_answers_are_good_where_nothing_is_to_be_said() {
 }
 
 #[tokio::test]
-async fn tokens_are_verified_before_they_are_handed_out() {
+async fn tokens_are_verified_before_they_are_returned() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     let login = json!({"email": "a", "password": "p"});
     let sign = |token: TokenBuilder| token.sign(SigningKey::shared());
@@ -111,11 +111,11 @@ async fn tokens_are_verified_before_they_are_handed_out() {
     let sparse = client.post("/login", login.clone()).await;
     assert_eq!((sparse.status, sparse.text("tokenType")), (200, "Bearer"));
     assert!(sparse.body.get("idToken").is_none());
-    assert!((3590..=3600).contains(&sparse.body["expiresIn"].as_i64().unwrap()), "computed from the token");
+    assert!((3590..=3600).contains(&sparse.body["expiresIn"].as_i64().unwrap()), "computed from `exp` of the token");
 
     fake.answers(|_, _| tokens(&json!({"AccessToken": TokenBuilder::access().sign(SigningKey::other())})));
     let rotated = client.post("/login", login.clone()).await;
-    assert_eq!(rotated.status, 200, "signed with a key that came after our last fetch: {:?}", rotated.body);
+    assert_eq!(rotated.status, 200, "signed with a key that the last fetch did not have: {:?}", rotated.body);
 
     for changes in [
         json!({"AccessToken": sign(TokenBuilder::access().claim("iss", "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Other"))}),
@@ -135,7 +135,7 @@ async fn tokens_are_verified_before_they_are_handed_out() {
 }
 
 #[tokio::test]
-async fn keys_that_cannot_be_had_withhold_nothing() {
+async fn tokens_are_returned_while_their_keys_cannot_be_fetched() {
     let (_app, _, fake) = with_fake(&QUICK).await;
     fake.answers(|_, _| tokens(&json!({})));
     let dead = ["--cognito-endpoint", &fake.url, "--jwks-url", "http://127.0.0.1:9/"];
@@ -144,17 +144,17 @@ async fn keys_that_cannot_be_had_withhold_nothing() {
     let reply = client.post("/login", json!({"email": "a", "password": "p"})).await;
     assert_eq!(reply.status, 200, "{:?}", reply.body);
     let logout = client.bearer("/logout", reply.text("accessToken"), json!({})).await;
-    assert_eq!(logout.verdict(), (503, "upstream_unavailable"), "a Bearer that cannot be verified is another matter");
+    assert_eq!(logout.verdict(), (503, "upstream_unavailable"), "a Bearer token has to be verified first");
 
     fake.answers(|_, _| {
         tokens(&json!({"AccessToken": TokenBuilder::access().claim("client_id", "other").sign(SigningKey::shared())}))
     });
     let reply = client.post("/login", json!({"email": "a", "password": "p"})).await;
-    assert_eq!(reply.verdict(), (502, "upstream_error"), "what is wrong without any key is wrong");
+    assert_eq!(reply.verdict(), (502, "upstream_error"), "claims are checked without keys, too");
 }
 
 #[tokio::test]
-async fn what_may_be_repeated_is_tried_twice_and_nothing_else() {
+async fn only_idempotent_operations_are_retried() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     for (method, path, body) in routes() {
         fake.answers(|_, _| Reply { status: 500, ..Reply::ok("") });
@@ -173,11 +173,11 @@ async fn what_may_be_repeated_is_tried_twice_and_nothing_else() {
     }
     fake.answers(|_, nth| if nth == 0 { Reply { status: 500, ..Reply::ok("") } } else { Reply::ok("") });
     let (_, body) = bodies().into_iter().find(|(path, _)| *path == "/revoke").unwrap();
-    assert_eq!(ask(&client, Method::POST, "/revoke", &body).await.status, 200, "the second time it worked");
+    assert_eq!(ask(&client, Method::POST, "/revoke", &body).await.status, 200, "the second attempt succeeds");
 }
 
 #[tokio::test]
-async fn slow_answers_end_at_the_deadline() {
+async fn a_slow_response_ends_at_the_deadline() {
     let (_app, client, fake) = with_fake(&[&QUICK[..], &["--cognito-timeout=300ms"]].concat()).await;
     fake.answers(|_, _| slowly(Reply::ok("{}"), Duration::from_secs(60)));
     let start = Instant::now();
@@ -192,13 +192,13 @@ async fn an_outage_opens_the_circuit_and_its_end_closes_it() {
     let login = json!({"email": "a", "password": "p"});
     fake.refuses("NotAuthorizedException", "Incorrect username or password.");
     for _ in 0..15 {
-        assert_eq!(client.post("/login", login.clone()).await.status, 401, "refusals open nothing");
+        assert_eq!(client.post("/login", login.clone()).await.status, 401, "refusals do not open the circuit");
     }
     fake.answers(|_, _| Reply { status: 500, ..Reply::ok("") });
     for _ in 0..20 {
         assert_eq!(client.post("/login", login.clone()).await.verdict(), (503, "upstream_unavailable"));
     }
-    assert_eq!(fake.calls().len(), 10, "after ten failures Cognito is left alone");
+    assert_eq!(fake.calls().len(), 10, "after ten failures Cognito is not called");
     let spared =
         metric(&app.admin, "cognito_requests_total{operation=\"InitiateAuth\",outcome=\"circuit_open\"}").await;
     assert_eq!(spared, 10.0);
@@ -210,7 +210,7 @@ async fn an_outage_opens_the_circuit_and_its_end_closes_it() {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_never_made_is_tried_again() {
+async fn a_failed_connection_is_retried() {
     let app = TestApp::start(&[&QUICK[..], &["--cognito-endpoint", "http://127.0.0.1:9"]].concat());
     let client = AccountClient::new(&app.admin);
     let reply = client.post("/login", json!({"email": "a", "password": "p"})).await;
@@ -220,7 +220,7 @@ async fn a_connection_that_was_never_made_is_tried_again() {
 }
 
 #[tokio::test]
-async fn signing_out_is_said_when_it_is_so() {
+async fn logout_reports_success_only_if_the_user_is_signed_out() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     let with_scope = |scope: &str| TokenBuilder::access().claim("scope", scope).sign(SigningKey::shared());
     let (full, narrow) = (with_scope("openid aws.cognito.signin.user.admin"), with_scope("openid"));
@@ -231,12 +231,16 @@ async fn signing_out_is_said_when_it_is_so() {
     assert_eq!(fake.operations(), ["GlobalSignOut", "RevokeToken"]);
 
     fake.refuses("NotAuthorizedException", "Access Token has been revoked");
-    assert_eq!(client.bearer("/logout", &full, json!({})).await.status, 200, "it is signed out");
+    assert_eq!(client.bearer("/logout", &full, json!({})).await.status, 200, "the user is already signed out");
 
     fake.answers(
         |call, _| if call.operation == "RevokeToken" { refusal("UnauthorizedException", "") } else { Reply::ok("") },
     );
-    assert_eq!(client.bearer("/logout", &full, refresh()).await.status, 200, "the rest does not matter");
+    assert_eq!(
+        client.bearer("/logout", &full, refresh()).await.status,
+        200,
+        "the refresh token has ended with the global sign-out"
+    );
     assert_eq!(client.bearer("/logout", &narrow, refresh()).await.verdict(), (400, "invalid_token"));
 
     fake.answers(|_, _| Reply::ok(""));
@@ -259,5 +263,5 @@ async fn signing_out_is_said_when_it_is_so() {
             assert_eq!(client.bearer(path, &bad, refresh()).await.verdict(), (401, "invalid_token"), "{path}");
         }
     }
-    assert_eq!(fake.calls().len(), 0, "Cognito is not asked for a bad token");
+    assert_eq!(fake.calls().len(), 0, "Cognito is not called with a bad token");
 }

@@ -1,4 +1,4 @@
-//! How often, and from where.
+//! Rate limits: per client address, per user, per recipient, and the address that counts behind proxies.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,8 @@ use crate::support::fake_cognito::tokens;
 use crate::support::jwks_server::Reply;
 use crate::support::token::{SigningKey, TokenBuilder};
 
-/// After how many requests the first one is refused for being too often; each is made by `body` from its number.
+/// Returns the number of requests before the first 429; `most` if there is none. `from` and `body` return the client
+/// address and the body of a request from its number.
 async fn until_limited(
     client: &AccountClient,
     path: &str,
@@ -37,7 +38,7 @@ fn login(user: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_session_is_free_and_a_guesser_is_stopped() {
+async fn a_usual_session_passes_and_guesses_are_limited() {
     let (app, client, fake) = with_fake(&[FAST]).await;
     fake.answers(|_, _| tokens(&json!({"RefreshToken": "r"})));
     let token = TokenBuilder::access().sign(SigningKey::shared());
@@ -50,10 +51,10 @@ async fn a_session_is_free_and_a_guesser_is_stopped() {
     let attempts = until_limited(&client, "/login", 31, from_here, |_| login("victim")).await;
     assert!(attempts <= 30, "{attempts}");
     let asked = fake.calls().len();
-    assert_eq!(client.post("/login", login(" VICTIM ")).await.status, 429, "by another spelling");
-    assert_eq!(fake.calls().len(), asked, "Cognito was not asked");
+    assert_eq!(client.post("/login", login(" VICTIM ")).await.status, 429, "another spelling is the same user");
+    assert_eq!(fake.calls().len(), asked, "Cognito is not called");
     let unknown = until_limited(&client, "/login", 31, from_here, |_| login("nobody")).await;
-    assert!(unknown <= 30, "known or not");
+    assert!(unknown <= 30, "unknown users are limited, too");
     let attempts = until_limited(&client, "/login", 151, from_here, |n| login(&format!("user{n}"))).await;
     assert!(attempts <= 150, "{attempts}");
     for limit in ["address_user", "address"] {
@@ -62,15 +63,19 @@ async fn a_session_is_free_and_a_guesser_is_stopped() {
 }
 
 #[tokio::test]
-async fn behind_proxies_the_address_is_where_they_put_it() {
+async fn the_client_address_is_the_one_that_the_trusted_proxy_added() {
     let flags = [FAST, "--trusted-hops=1", "--limit-address=10/1h", "--limit-user=6/1h", "--limit-sends=3/1h"];
     let (app, client, fake) = with_fake(&flags).await;
     fake.refuses("NotAuthorizedException", "Incorrect username or password.");
-    // What the client wrote stands on the left, and changes nothing.
+    // The client can only set the addresses on the left, which do not count.
     let forged = |n: usize| Some(format!("203.0.113.{n}, 192.0.2.1"));
     assert_eq!(until_limited(&client, "/login", 20, forged, |n| login(&format!("u{n}"))).await, 10);
     let everywhere = |n: usize| Some(format!("198.51.100.{n}"));
-    assert_eq!(until_limited(&client, "/login", 20, everywhere, |_| login("victim")).await, 8, "a third more");
+    assert_eq!(
+        until_limited(&client, "/login", 20, everywhere, |_| login("victim")).await,
+        8,
+        "a third more from many addresses"
+    );
     let one = |_| Some("198.51.101.1".to_owned());
     assert_eq!(until_limited(&client, "/login", 20, one, |_| login("other")).await, 6);
     let challenge = |_: usize| json!({"challenge": "SMS_MFA", "session": "s", "email": "other", "responses": {}});
@@ -84,7 +89,7 @@ async fn behind_proxies_the_address_is_where_they_put_it() {
 }
 
 #[tokio::test]
-async fn passwords_are_changed_by_the_user_of_the_token() {
+async fn password_changes_count_for_the_user_of_the_token() {
     let (_app, client, fake) = with_fake(&[FAST, "--limit-user=3/1h"]).await;
     fake.refuses("NotAuthorizedException", "Incorrect username or password.");
     let change = json!({"oldPassword": "guess", "newPassword": "n", "email": "somebody-else"});
@@ -101,18 +106,18 @@ async fn passwords_are_changed_by_the_user_of_the_token() {
 }
 
 #[tokio::test]
-async fn an_unknown_address_is_warned_of_and_shares_one_limit() {
+async fn requests_from_unknown_addresses_are_counted_and_share_one_limit() {
     let (app, client, fake) = with_fake(&[FAST, "--limit-address=2/1h"]).await;
     fake.answers(|_, _| Reply::ok("{}"));
     let anywhere = |n: usize| Some(format!("198.51.100.{n}"));
     let body = |n: usize| json!({"email": format!("u{n}")});
-    assert_eq!(until_limited(&client, "/forgot-password", 40, anywhere, body).await, 2, "no more than one address");
+    assert_eq!(until_limited(&client, "/forgot-password", 40, anywhere, body).await, 2, "as many as one known address");
     assert!(metric(&app.admin, "account_unknown_addresses_total").await >= 2.0);
     assert!(metric(&app.admin, "rate_limited_total{limit=\"global\"}").await > 0.0);
 }
 
 #[tokio::test]
-async fn the_address_reaches_cognito_only_when_it_may() {
+async fn the_client_address_reaches_cognito_only_with_the_option() {
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("secret");
     std::fs::write(&secret, "1exampleclientsecret0123456789abcdefghijklmnopqrstu").unwrap();

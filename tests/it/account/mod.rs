@@ -1,16 +1,22 @@
-//! The account API through real HTTP: against the emulator where it can do it, against a fault server where it cannot.
+//! The account API over HTTP, in front of the Cognito emulator. A fake server produces the faults.
+//!
+//! - [`sign_in`]: sign-up, sign-in, sign-out; [`profile`]: the account of a signed-in user, and second factors; [`refresh`]; [`oauth`]:
+//!   hosted pages; [`cookies`]: browser sessions.
+//! - [`abuse`], [`limits`]: attacks and rate limits; [`faults`]: failures of Cognito; [`reload`]: changes of the policy
+//!   file.
+//! - [`http`]: methods, media types, sizes, CORS, ports; [`schema`]: the `OpenAPI` document.
 
 mod abuse;
 mod cookies;
 mod faults;
-mod form;
+mod http;
 mod limits;
 mod oauth;
-mod own;
-mod people;
+mod profile;
 mod refresh;
 mod reload;
 mod schema;
+mod sign_in;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -21,11 +27,11 @@ use crate::support::fake_cognito::FakeCognito;
 use crate::support::service::TestApp;
 use crate::support::{PATIENCE, eventually};
 
-/// Flags that let tests be quick: nothing waits for the sake of others, and nothing is too often.
+/// Flags without rate limits and without the minimum time for failures.
 const QUICK: [&str; 4] =
     ["--account-min-failure-time=0s", "--limit-address=100000/1s", "--limit-user=100000/1s", "--limit-sends=100000/1s"];
 
-/// A service in front of a fault server, ready.
+/// Starts a service in front of a fake Cognito, and waits until it is ready.
 async fn with_fake(flags: &[&str]) -> (TestApp, AccountClient, FakeCognito) {
     let fake = FakeCognito::start().await;
     let app = TestApp::start(&[flags, &["--cognito-endpoint", &fake.url]].concat());
@@ -34,7 +40,7 @@ async fn with_fake(flags: &[&str]) -> (TestApp, AccountClient, FakeCognito) {
     (app, client, fake)
 }
 
-/// A body for each route that passes its own checks, with the route's method.
+/// Returns each route with its method and a valid body.
 fn routes() -> Vec<(Method, &'static str, Value)> {
     let posts = bodies().into_iter().map(|(path, body)| (Method::POST, path, body));
     let own = [
@@ -50,7 +56,7 @@ fn routes() -> Vec<(Method, &'static str, Value)> {
     posts.chain(own).collect()
 }
 
-/// Those of the ways into an account and out of it, all of which are posted.
+/// Returns the routes of sign-up, sign-in, sign-out and passwords, each with a valid body. All of them are POST.
 fn bodies() -> Vec<(&'static str, Value)> {
     vec![
         ("/register", json!({"email": "ada@example.test", "password": "p", "name": "Ada"})),

@@ -1,4 +1,4 @@
-//! Refreshing: one call at a time for a token, and a rotated token always reaches its client.
+//! Refreshing tokens: one call at a time for a refresh token, and no rotated token is lost.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::support::fake_cognito::{refusal, slowly, tokens};
 use crate::support::{PATIENCE, eventually};
 
 #[tokio::test]
-async fn refreshes_of_one_token_are_one_call() {
+async fn concurrent_refreshes_of_one_token_share_one_call() {
     let (_app, client, fake) = with_fake(&QUICK).await;
-    // A token works once, as where Cognito rotates without grace.
+    // A refresh token works once, as if Cognito rotated it without a grace period.
     fake.answers(|_, nth| {
         let reply =
             if nth == 0 { tokens(&json!({"RefreshToken": "new"})) } else { refusal("RefreshTokenReuseException", "") };
@@ -26,12 +26,12 @@ async fn refreshes_of_one_token_are_one_call() {
     assert_eq!(calls.len(), 1);
     assert_eq!(calls[0].operation, "GetTokensFromRefreshToken");
     assert_eq!((&calls[0].body["RefreshToken"], &calls[0].body["DeviceKey"]), (&json!("old"), &json!("d")));
-    assert_eq!(refresh().await.verdict(), (401, "invalid_token"), "whoever has it, it was taken");
+    assert_eq!(refresh().await.verdict(), (401, "invalid_token"), "the old refresh token has been used");
     assert_eq!(fake.calls().len(), 2);
 }
 
 #[tokio::test]
-async fn a_rotated_token_waits_for_a_client_that_has_gone() {
+async fn a_rotated_token_is_kept_for_a_client_that_disconnected() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     fake.answers(|_, nth| {
         let reply =
@@ -42,7 +42,7 @@ async fn a_rotated_token_waits_for_a_client_that_has_gone() {
         let client = client.clone();
         tokio::spawn(async move { client.post("/refresh", json!({"refreshToken": "old"})).await })
     };
-    eventually("Cognito is asked", PATIENCE, async || fake.calls().len() == 1).await;
+    eventually("Cognito is called", PATIENCE, async || fake.calls().len() == 1).await;
     gone.abort();
     drop(gone.await);
     let reply = client.post("/refresh", json!({"refreshToken": "old"})).await;
@@ -51,7 +51,7 @@ async fn a_rotated_token_waits_for_a_client_that_has_gone() {
 }
 
 #[tokio::test]
-async fn the_older_flow_is_there_and_never_by_itself() {
+async fn the_older_refresh_flow_is_used_only_if_configured() {
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("secret");
     std::fs::write(&secret, "1exampleclientsecret0123456789abcdefghijklmnopqrstu").unwrap();
@@ -59,7 +59,7 @@ async fn the_older_flow_is_there_and_never_by_itself() {
     let (_app, client, fake) = with_fake(&[&QUICK[..], &with_secret].concat()).await;
     fake.answers(|_, _| tokens(&json!({})));
     let nameless = client.post("/refresh", json!({"refreshToken": "r"})).await;
-    assert_eq!(nameless.verdict(), (400, "invalid_request"), "the hash wants a name");
+    assert_eq!(nameless.verdict(), (400, "invalid_request"), "the secret hash requires a user name");
     assert_eq!(client.post("/refresh", json!({"refreshToken": "r", "username": "u"})).await.status, 200);
     let call = &fake.calls()[0];
     assert_eq!((&*call.operation, &call.body["AuthFlow"]), ("InitiateAuth", &json!("REFRESH_TOKEN_AUTH")));

@@ -1,4 +1,4 @@
-//! What a reload of the policy file may change while the account API is on, and what it may not.
+//! Reloads of the policy file while the account API is on: which changes apply, and which are rejected.
 
 use serde_json::{Value, json};
 
@@ -12,10 +12,10 @@ use crate::support::service::{Program, run};
 use crate::support::token::{CLIENT, POOL, SigningKey, jwks};
 use crate::support::{PATIENCE, eventually};
 
-/// What the account API calls is settled at the start. A file that would have it call another pool than the one whose
-/// tokens it verifies is refused.
+/// The account API calls the pool that was configured at startup. A file that would make it call another pool than the
+/// one whose tokens it verifies is rejected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_pool_that_the_account_api_calls_does_not_change_under_it() {
+async fn a_reload_does_not_change_the_pool_that_the_account_api_calls() {
     let their_keys = their_keys().await;
     let pool = |members: &str| {
         format!(
@@ -27,11 +27,6 @@ async fn the_pool_that_the_account_api_calls_does_not_change_under_it() {
     let account = "account: {pool: partners, client_id: partner}";
     let start = format!("{}{account}", pool(both));
     let stage = Stage::new(PolicyFile::new(&text("1", &start))).await;
-    let refusal = async || {
-        let (_, body) = get(&stage.program.admin, "/readyz").await;
-        let body: Value = serde_json::from_str(&body).unwrap();
-        body["policy_file"].as_str().unwrap_or_default().to_owned()
-    };
     let (_, config) = get(&stage.program.admin, "/config").await;
     let config: Value = serde_json::from_str(&config).unwrap();
     assert_eq!(
@@ -57,22 +52,22 @@ async fn the_pool_that_the_account_api_calls_does_not_change_under_it() {
     ] {
         stage.file.replace(&text("2", &changed));
         stage.program.signal("HUP");
-        eventually(why, PATIENCE, async || !refusal().await.is_empty()).await;
-        let said = refusal().await;
+        eventually(why, PATIENCE, async || !stage.error().await.is_empty()).await;
+        let said = stage.error().await;
         assert!(said.contains("the account API") && said.contains(why) && said.contains("restart"), "{why}: {said}");
         assert_eq!((stage.version().await, stage.ask(&their_token("partner")).await.status), ("1".to_owned(), 200));
         stage.file.replace(&text("1", &start));
         stage.program.signal("HUP");
-        eventually("the file before", PATIENCE, async || refusal().await.is_empty()).await;
+        eventually("the previous file", PATIENCE, async || stage.error().await.is_empty()).await;
     }
-    // What the account API does not call may change.
+    // Members that the account API does not use may change.
     stage.reload("3", &format!("{}{account}", pool("client_ids: [partner]"))).await;
     assert_eq!(stage.ask(&their_token("guest")).await.verdict(), (401, "wrong_client"));
 }
 
-/// A token that a browser's session is checked by is an access token.
+/// A browser session is checked by its access token.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pool_of_browser_sessions_goes_on_accepting_access_tokens() {
+async fn a_pool_of_browser_sessions_must_accept_access_tokens() {
     let their_keys = their_keys().await;
     let pool = |token_use: &str| {
         format!(
@@ -110,9 +105,9 @@ async fn a_pool_of_browser_sessions_goes_on_accepting_access_tokens() {
     assert_eq!(asks().await.headers["x-version"], "access");
 }
 
-/// Two pools at two places: who is signed out is signed out where the token is from.
+/// Two emulators hold two pools. A reload moves the file from the first pool to the second, and is rejected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn logout_never_says_so_about_a_pool_that_is_not_called() {
+async fn logout_fails_for_a_token_of_another_pool() {
     let (here, there) = (Emulator::start().await, Emulator::start().await);
     let mut pools = Vec::new();
     for emulator in [&here, &there] {
@@ -141,7 +136,7 @@ async fn logout_never_says_so_about_a_pool_that_is_not_called() {
         .header("content-type", "application/x-amz-json-1.1")
         .header("x-amz-target", "AWSCognitoIdentityProviderService.GetUser")
         .body(json!({"AccessToken": pools[1].0}).to_string());
-    assert_eq!(alive.send().await.unwrap().status(), 200, "nobody was signed out there");
-    assert_eq!(answer.verdict(), (401, "invalid_token"), "and nobody says so");
+    assert_eq!(alive.send().await.unwrap().status(), 200, "the user is still signed in there");
+    assert_eq!(answer.verdict(), (401, "invalid_token"), "the response does not report success");
     assert_eq!(client.bearer("/logout", &pools[0].0, json!({})).await.status, 200, "{:?}", program.log);
 }

@@ -1,19 +1,19 @@
-//! The `OpenAPI` document: valid, and what the server does. A generator of requests (schemathesis) tries to find out
-//! otherwise, at the emulator.
+//! The `OpenAPI` document is valid and describes the server. A request generator (schemathesis) searches for differences
+//! at the emulator.
 
 use std::process::Command;
 
 use serde_json::json;
 
 use super::QUICK;
-use super::people::sign_in;
+use super::sign_in::sign_in;
 use crate::support::account::{AccountClient, Pool};
 use crate::support::client::get;
 use crate::support::emulator::Emulator;
 use crate::support::service::TestApp;
 use crate::support::{PATIENCE, eventually, tool};
 
-/// What the document offers has to be allowed.
+/// Sign-in flows that the document offers. The app client must allow them.
 const FLOWS: [&str; 5] = [
     "ALLOW_USER_PASSWORD_AUTH",
     "ALLOW_REFRESH_TOKEN_AUTH",
@@ -23,7 +23,7 @@ const FLOWS: [&str; 5] = [
 ];
 
 #[tokio::test]
-async fn the_document_is_true() {
+async fn the_openapi_document_is_valid_and_matches_the_server() {
     let emulator = Emulator::start().await;
     let pool = Pool::create(&emulator, false, json!({"ExplicitAuthFlows": FLOWS})).await;
     let of_the_pool = [
@@ -44,24 +44,25 @@ async fn the_document_is_true() {
     let client = AccountClient::new(&app.admin);
     let token = sign_in(&emulator, &client, "ada@example.com").await["accessToken"].as_str().unwrap().to_owned();
     let authorization = format!("Authorization: Bearer {token}");
-    // Whoever shows nothing, and then a user who is signed in and wants to stay it. The emulator does not verify attributes.
+    // Without a token, then with the token of a user. Routes that would end the session are left out, and those of
+    // verification, which the emulator does not have.
     let stays = "--exclude-path-regex=/(logout|revoke|change-password|verify-attribute.*)$";
     for more in [&[][..], &["--header", &authorization, "--exclude-method=DELETE", stays]] {
         try_requests(&url, more).await;
     }
     let me = client.call(reqwest::Method::GET, "/me", &token, json!({})).await;
-    assert_eq!(me.status, 200, "the token was good to the end: {:?}", me.body);
+    assert_eq!(me.status, 200, "the token was valid until the end: {:?}", me.body);
 }
 
 #[tokio::test]
-async fn the_document_is_true_of_browsers() {
+async fn the_openapi_document_matches_the_server_with_cookies() {
     let emulator = Emulator::start().await;
     let pool = Pool::create(&emulator, false, json!({"ExplicitAuthFlows": FLOWS})).await;
     let cognito = ["--user-pool-id", &pool.id, "--client-id", &pool.client, "--cognito-endpoint", &emulator.url];
     let app = serve(&[&cognito[..], &["--account-cookies"]].concat()).await;
     let origin = format!("Origin: http://{}", app.admin);
     try_requests(&document(&app), &["--header", &origin]).await;
-    // From nowhere: every route that changes something says so.
+    // Without an origin, every route that changes something responds with the documented error.
     try_requests(&document(&app), &["--exclude-checks=positive_data_acceptance,negative_data_rejection,ignored_auth"])
         .await;
 }
@@ -72,7 +73,7 @@ async fn serve(flags: &[&str]) -> TestApp {
     app
 }
 
-/// Where the document is, which is a valid one.
+/// Returns the URL of the document. Fails if the document is invalid.
 fn document(app: &TestApp) -> String {
     let url = format!("http://{}/auth/openapi.json", app.admin);
     let lint = "import json, sys, urllib.request; from openapi_spec_validator import validate; \
@@ -82,11 +83,11 @@ fn document(app: &TestApp) -> String {
     url
 }
 
-/// Has a generator of requests try what the document says, and what it does not.
+/// Sends generated requests, valid and invalid ones, and fails if a response differs from the document.
 async fn try_requests(url: &str, more: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
-    // positive_data_acceptance wants a 2xx for every body that the schema allows; a code or a password of the right
-    // form is still the wrong one.
+    // `positive_data_acceptance` expects a 2xx for every body that the schema allows, but a generated code or password is
+    // wrong although its form is right.
     let arguments = [
         "run",
         url,

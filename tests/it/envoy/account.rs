@@ -1,12 +1,12 @@
-//! The account API behind Envoy: where its requests come from.
+//! The account API behind Envoy: the client address that its rate limits use.
 
 use super::{Stage, published_key};
 use crate::support::envoy::LISTENERS;
 use crate::support::http1::send_from;
 
-/// What a client writes into `X-Forwarded-For` changes nothing about what its requests count as.
+/// Whatever a client sends in `X-Forwarded-For`, its requests count for its own address.
 #[tokio::test]
-async fn no_byte_in_x_forwarded_for_hides_the_client() {
+async fn no_value_of_x_forwarded_for_hides_the_client() {
     let keys = published_key().await;
     let flags = ["--jwks-url", &keys.url, "--trusted-hops=1", "--limit-address=3/1h"];
     let stage = Stage::start(&flags, |_| {}).await;
@@ -36,7 +36,7 @@ async fn no_byte_in_x_forwarded_for_hides_the_client() {
         ] {
             assert!(limited(listener, &client, lines).await, "{listener} {lines:?}");
         }
-        // Another client has what it has, with such bytes and without.
+        // Another client has a limit of its own, with and without such bytes.
         for lines in [&[][..], &[&b"x-forwarded-for: \xff"[..]], &[b"x-forwarded-for: \xff"]] {
             assert!(!limited(listener, &other, lines).await, "{listener} {lines:?}");
         }

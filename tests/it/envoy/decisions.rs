@@ -1,80 +1,17 @@
-//! Decisions as they arrive: for gRPC callers, per route, in Envoy's log and counters, and for large tokens.
+//! Decisions per route of Envoy, in Envoy's log and counters, and for large tokens.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tonic::transport::Channel;
-use tonic::{Code, Request};
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_client::HealthClient;
 
-use super::{SeededKey, Stage, published_key};
-use crate::support::client::{connect, get};
+use super::{SeededKey, Stage, good_token, published_key, token_of_an_unknown_key};
+use crate::support::client::get;
 use crate::support::envoy::LISTENERS;
 use crate::support::http1::{bearer, fetch};
 use crate::support::token::{SUB, SigningKey, TokenBuilder};
-use crate::support::upstream::Upstream;
-
-fn good_token() -> String {
-    TokenBuilder::access().sign(SigningKey::shared())
-}
-
-/// A token whose key nobody has.
-fn token_of_an_unknown_key() -> String {
-    TokenBuilder::access().sign(SigningKey::other())
-}
 
 #[tokio::test]
-async fn grpc_callers_are_answered_in_grpc() {
-    let keys = SeededKey::new().await;
-    let upstream = Upstream::start_grpc().await;
-    let stage = Stage::start(&keys.flags(), |bootstrap| {
-        bootstrap.make_application_grpc(&upstream.address);
-        for listener in LISTENERS {
-            let admin = json!({"check_settings": {"context_extensions": {"policy": "admin"}}});
-            bootstrap.add_route(listener, "/grpc.health.v1.Health/Watch", Some(admin), None);
-        }
-    })
-    .await;
-    for listener in LISTENERS {
-        let caller = HealthClient::<Channel>::new(connect(stage.envoy.address(listener)).await);
-        let request = |token: &str| {
-            let mut request = Request::new(HealthCheckRequest::default());
-            if !token.is_empty() {
-                request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-                request.metadata_mut().insert("x-auth-sub", "root".parse().unwrap());
-            }
-            request
-        };
-        for (token, code, reason) in [
-            ("", Code::Unauthenticated, "missing_credential"),
-            ("garbage", Code::Unauthenticated, "malformed_token"),
-            (&*token_of_an_unknown_key(), Code::Unavailable, "keys_unavailable"),
-        ] {
-            let status = caller.clone().check(request(token)).await.unwrap_err();
-            assert_eq!(status.code(), code, "{status:?}");
-            let message: Value = serde_json::from_str(status.message()).unwrap();
-            assert_eq!(message["reason"], reason);
-            // Headers and trailers in one: the status came without a body.
-            assert_eq!(status.metadata().get("content-type").unwrap(), "application/grpc");
-        }
-        let status = caller.clone().watch(request(&good_token())).await.unwrap_err();
-        assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
-        assert!(status.message().contains("unknown_policy"), "{status:?}");
-
-        let before = upstream.seen().len();
-        let answer = caller.clone().check(request(&good_token())).await.unwrap();
-        assert_eq!(answer.into_inner().status, 1);
-        let seen = upstream.seen();
-        assert_eq!(seen.len(), before + 1);
-        assert_eq!(seen[before].path, "/grpc.health.v1.Health/Check");
-        assert_eq!(seen[before].header("x-auth-sub"), [SUB]);
-    }
-    assert_eq!(upstream.seen().len(), LISTENERS.len(), "a refused call has reached the application");
-}
-
-#[tokio::test]
-async fn routes_choose_policies_and_only_what_the_service_allowed_passes() {
+async fn routes_of_envoy_name_policies_and_rbac_rejects_unchecked_requests() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url], |bootstrap| {
         for listener in LISTENERS {
@@ -82,7 +19,7 @@ async fn routes_choose_policies_and_only_what_the_service_allowed_passes() {
                 let settings = json!({"check_settings": {"context_extensions": {"policy": policy, "other": "x"}}});
                 bootstrap.add_route(listener, &format!("/{policy}"), Some(settings), None);
             }
-            // Somebody forgets what the file says about routes without a token.
+            // A route that disables ext_authz but not RBAC. `envoy.yaml` says that a route without a token disables both.
             bootstrap.add_route(listener, "/forgotten", Some(json!({"disabled": true})), None);
         }
     })
@@ -123,7 +60,7 @@ async fn routes_choose_policies_and_only_what_the_service_allowed_passes() {
 }
 
 #[tokio::test]
-async fn envoy_counts_what_we_count() {
+async fn the_counters_of_envoy_and_the_service_agree() {
     let keys = SeededKey::new().await;
     let stage = Stage::start(&keys.flags(), |_| {}).await;
     let (good, unknown_key) = (bearer(&good_token()), bearer(&token_of_an_unknown_key()));
@@ -141,7 +78,7 @@ async fn envoy_counts_what_we_count() {
                 assert_eq!(fetch(stage.envoy.address(listener), "/", lines).await.status, status);
             }
         }
-        // A 503 that the service decides is an answer like others; an error is what was not answered.
+        // A 503 of the service counts as `denied`. `error` counts checks without a response.
         for (name, expected) in [("ok", 3), ("denied", 3), ("error", 0), ("failure_mode_allowed", 0)] {
             assert_eq!(stage.envoy.counter(listener, name).await, expected * rounds, "{listener} {name}");
         }
@@ -157,7 +94,7 @@ async fn envoy_counts_what_we_count() {
 }
 
 #[tokio::test]
-async fn large_tokens_pass_and_larger_ones_are_refused() {
+async fn tokens_pass_up_to_16_kib() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url], |bootstrap| {
         for (listener, raw) in LISTENERS.into_iter().zip([false, true]) {

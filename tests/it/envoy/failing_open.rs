@@ -1,4 +1,4 @@
-//! `failure_mode_allow: true`, and the filter that would make up for it taken out: what still holds, and what does not.
+//! `failure_mode_allow: true` without the RBAC filter that compensates for it.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::support::envoy::LISTENERS;
 use crate::support::http1::{bearer, fetch};
 use crate::support::token::{SUB, SigningKey, TokenBuilder, sign_raw};
 
-/// Ways not to have a good token.
+/// Returns the header lines of requests that have no valid token.
 fn bad_headers() -> Vec<Vec<Vec<u8>>> {
     let access = TokenBuilder::access;
     let shared = SigningKey::shared();
@@ -84,7 +84,7 @@ fn bad_headers() -> Vec<Vec<Vec<u8>>> {
 }
 
 #[tokio::test]
-async fn a_bad_token_never_fails_open_and_a_dead_service_does() {
+async fn a_bad_token_never_fails_open_but_an_unreachable_service_does() {
     let keys = published_key().await;
     let mut stage = Stage::start(&["--jwks-url", &keys.url], |bootstrap| {
         for (listener, raw) in LISTENERS.into_iter().zip([false, true]) {
@@ -94,7 +94,7 @@ async fn a_bad_token_never_fails_open_and_a_dead_service_does() {
             let ext_authz = bootstrap.ext_authz(listener);
             ext_authz["failure_mode_allow"] = true.into();
             ext_authz["encode_raw_headers"] = raw.into();
-            // Everything is shown to the service, as in some meshes.
+            // Envoy sends the service every header, as some meshes do.
             assert!(!ext_authz["allowed_headers"].take().is_null());
         }
         bootstrap.copy_listener("ingress_tcp", "with_rbac");
@@ -111,7 +111,7 @@ async fn a_bad_token_never_fails_open_and_a_dead_service_does() {
             let response = fetch(envoy, "/", lines).await;
             assert_eq!(response.status, 401, "{listener}: {}", lines.concat().escape_ascii());
         }
-        assert_eq!(stage.envoy.counter(listener, "denied").await, bad.len() as u64, "each was refused by the service");
+        assert_eq!(stage.envoy.counter(listener, "denied").await, bad.len() as u64, "the service denied each request");
         let forged = (0..9_000).map(|number| format!("x-auth-{number}: root"));
         let seen = fetch(envoy, "/", &forged.chain([good.clone()]).collect::<Vec<_>>()).await.seen();
         assert_eq!((seen.identity().len(), seen.header("x-auth-sub")), (5, vec![SUB]));
@@ -119,7 +119,7 @@ async fn a_bad_token_never_fails_open_and_a_dead_service_does() {
     }
     assert_eq!(stage.upstream.seen().len(), LISTENERS.len());
 
-    // What the flag means: without the service there is no check at all.
+    // Effect of the setting: if the service is unreachable, requests pass without a check.
     stage.service.stop();
     stage.service.join();
     for listener in LISTENERS {
@@ -127,7 +127,7 @@ async fn a_bad_token_never_fails_open_and_a_dead_service_does() {
         assert!(seen.identity().is_empty(), "{seen:?}");
         assert_eq!(stage.envoy.counter(listener, "failure_mode_allowed").await, 1);
     }
-    // And why the file has a second line.
+    // The shipped file rejects such requests with its RBAC filter.
     let response = fetch(stage.envoy.address("with_rbac"), "/", &[&good]).await;
     assert_eq!((response.status, &*response.body), (403, "RBAC: access denied"));
 }

@@ -1,4 +1,4 @@
-//! Identity headers that clients make up, through an Envoy that does nothing against them by itself.
+//! Forged identity headers, through an Envoy whose own protection against them is off.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::support::envoy::LISTENERS;
 use crate::support::http1::{bearer, fetch};
 use crate::support::token::{CLIENT, SUB, SigningKey, TokenBuilder};
 
-/// With and without `allowed_headers`: some Envoys show the service what it needs, others everything.
+/// Listeners without `allowed_headers`: Envoy sends the service every header.
 const ALL_HEADERS: [&str; 2] = ["all_headers_uds", "all_headers_tcp"];
 
 const FORGED: [&[u8]; 23] = [
@@ -46,7 +46,7 @@ const CONNECTION: [&[u8]; 6] = [
 ];
 
 #[tokio::test]
-async fn no_spelling_of_a_forged_header_gets_through() {
+async fn no_spelling_of_a_forged_header_reaches_upstream() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url], |bootstrap| {
         for (listener, raw) in LISTENERS.into_iter().zip([false, true]) {
@@ -71,7 +71,7 @@ async fn no_spelling_of_a_forged_header_gets_through() {
     for listener in LISTENERS.into_iter().chain(ALL_HEADERS) {
         let envoy = stage.envoy.address(listener);
         for forged in FORGED {
-            // On a route that does not ask the service they all arrive: the rest of this test proves something.
+            // The header reaches the application on a route without a check, so it is the service that removes it.
             let seen = fetch(envoy, "/open", &[forged]).await.seen();
             let forged_name = String::from_utf8_lossy(forged).split(':').next().unwrap().to_ascii_lowercase();
             assert_eq!(seen.header(&forged_name).len(), 1, "{forged_name}");

@@ -1,11 +1,17 @@
-//! What clients and applications see of the service through a real Envoy, with `deploy/envoy/envoy.yaml` where a test
-//! does not change it, over a Unix socket and over TCP.
+//! The service behind a real Envoy with `deploy/envoy/envoy.yaml`, over a Unix socket and over TCP.
+//!
+//! - [`users`], [`sessions`]: requests with tokens and with session cookies; [`account`]: the account API.
+//! - [`forgeries`]: identity headers of clients; [`failing_open`]: `failure_mode_allow`; [`outages`]: failures and key
+//!   rotation.
+//! - [`policy`]: policy files; [`paths`]: unsafe paths; [`grpc`]: gRPC callers; [`decisions`]: routes, counters, logs.
 
 mod account;
 mod decisions;
 mod failing_open;
 mod forgeries;
+mod grpc;
 mod outages;
+mod paths;
 mod policy;
 mod sessions;
 mod users;
@@ -17,10 +23,10 @@ use tempfile::TempDir;
 use crate::support::envoy::{Bootstrap, Envoy};
 use crate::support::jwks_server::{JwksServer, Reply};
 use crate::support::service::TestApp;
-use crate::support::token::{SigningKey, jwks};
+use crate::support::token::{SigningKey, TokenBuilder, jwks};
 use crate::support::upstream::Upstream;
 
-/// All that stands between a client and an application.
+/// Envoy, the service, and the application.
 struct Stage {
     envoy: Envoy,
     service: TestApp,
@@ -29,14 +35,15 @@ struct Stage {
 }
 
 impl Stage {
-    /// Starts a service with these flags and a changed Envoy before it, and waits until Envoy sends it requests.
+    /// Starts a service with these flags and an Envoy with a changed configuration, and waits until Envoy finds the
+    /// service healthy.
     async fn start(flags: &[&str], change: impl FnOnce(&mut Bootstrap)) -> Self {
         let stage = Self::start_unready(flags, change).await;
         stage.envoy.finds_the_service_healthy().await;
         stage
     }
 
-    /// The same without the last step.
+    /// As [`Stage::start`], but does not wait.
     async fn start_unready(flags: &[&str], change: impl FnOnce(&mut Bootstrap)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = format!("unix:{}", directory.path().join("authz.sock").display());
@@ -50,12 +57,12 @@ impl Stage {
     }
 }
 
-/// Where a service fetches the key that most tokens here are signed with.
+/// Starts a JWKS server that publishes the shared key.
 async fn published_key() -> JwksServer {
     JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await
 }
 
-/// A service that has that key from a file, and cannot fetch any.
+/// The shared key in a file, and a JWKS server that fails: a service with these flags has the key and cannot fetch any.
 struct SeededKey {
     _directory: TempDir,
     file: PathBuf,
@@ -73,4 +80,13 @@ impl SeededKey {
     fn flags(&self) -> [&str; 4] {
         ["--jwks-file", self.file.to_str().unwrap(), "--jwks-url", &self.server.url]
     }
+}
+
+fn good_token() -> String {
+    TokenBuilder::access().sign(SigningKey::shared())
+}
+
+/// Returns a token that is signed with a key that no server publishes.
+fn token_of_an_unknown_key() -> String {
+    TokenBuilder::access().sign(SigningKey::other())
 }

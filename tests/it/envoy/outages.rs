@@ -1,4 +1,4 @@
-//! Parts that go away and come back, and keys that change, while Envoy goes on asking.
+//! Outages of the service and of Cognito, and changes of keys, while Envoy sends checks.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::support::upstream::Upstream;
 use crate::support::{PATIENCE, eventually};
 
 #[tokio::test]
-async fn a_killed_service_is_a_503_until_it_is_back() {
+async fn requests_get_503_until_a_killed_service_is_back() {
     let keys = published_key().await;
     let directory = tempfile::tempdir().unwrap();
     let socket = format!("unix:{}", directory.path().join("authz.sock").display());
@@ -48,7 +48,7 @@ async fn a_killed_service_is_a_503_until_it_is_back() {
     let _program = Program::start(&flags);
     for listener in LISTENERS {
         let envoy = envoy.address(listener);
-        eventually("service again", PATIENCE, async || match fetch(envoy, "/", &[&good]).await.status {
+        eventually("the service is back", PATIENCE, async || match fetch(envoy, "/", &[&good]).await.status {
             200 => true,
             status => {
                 assert_eq!(status, 503);
@@ -61,7 +61,7 @@ async fn a_killed_service_is_a_503_until_it_is_back() {
     assert!(upstream.seen().iter().all(|seen| seen.path == "/" && seen.header("x-auth-sub") == [SUB]));
 }
 
-/// Requests with one token through both listeners, one after the other, until they are told to stop; the statuses.
+/// Task that sends requests with one token through both listeners until it is stopped.
 struct Traffic {
     stop: oneshot::Sender<()>,
     statuses: tokio::task::JoinHandle<BTreeSet<u16>>,
@@ -91,7 +91,7 @@ impl Traffic {
 }
 
 #[tokio::test]
-async fn keys_are_rotated_while_requests_flow() {
+async fn a_key_rotation_fails_no_request() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url, "--jwks-refresh-interval", "1s"], |_| {}).await;
     let old = TokenBuilder::access().sign(SigningKey::shared());
@@ -109,20 +109,20 @@ async fn keys_are_rotated_while_requests_flow() {
     assert_eq!(verdicts(&new).await, [unknown.clone()].into());
     keys.answers(Reply::ok(jwks(&[SigningKey::shared(), SigningKey::other()])));
     eventually("the new key works", PATIENCE, async || verdicts(&new).await == [allowed.clone()].into()).await;
-    assert_eq!(traffic.stop().await, [200].into(), "the old key works all the time");
+    assert_eq!(traffic.stop().await, [200].into(), "the old key works throughout");
 
     let traffic = Traffic::start(&stage, &new);
     keys.answers(Reply::ok(jwks(&[SigningKey::other()])));
     eventually("the old key is refused", PATIENCE, async || verdicts(&old).await == [unknown.clone()].into()).await;
-    // Cached tokens, and again after the next fetch.
+    // Cached tokens are denied, also after the next fetch.
     let fetches = keys.requests();
     eventually("a fetch", PATIENCE, async || keys.requests() > fetches + 1).await;
     assert_eq!(verdicts(&old).await, [unknown].into());
-    assert_eq!(traffic.stop().await, [200].into(), "the new key works all the time");
+    assert_eq!(traffic.stop().await, [200].into(), "the new key works throughout");
 }
 
 #[tokio::test]
-async fn a_new_key_does_not_wait_for_the_next_refresh() {
+async fn an_unknown_key_is_fetched_before_the_next_refresh() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url], |_| {}).await;
     let new = bearer(&TokenBuilder::access().sign(SigningKey::other()));
@@ -131,11 +131,11 @@ async fn a_new_key_does_not_wait_for_the_next_refresh() {
     keys.answers(Reply::ok(jwks(&[SigningKey::shared(), SigningKey::other()])));
     eventually("the new key works", Duration::from_secs(30), async || fetch(envoy, "/", &[&new]).await.status == 200)
         .await;
-    assert_eq!(keys.requests(), 2, "one fetch at the start, one for everybody who asked since");
+    assert_eq!(keys.requests(), 2, "one fetch at startup, and one for all checks since");
 }
 
 #[tokio::test]
-async fn an_outage_of_cognito_is_survived_by_those_who_have_keys() {
+async fn instances_with_keys_survive_an_outage_of_cognito() {
     let mut cognito = Emulator::start().await;
     let pool = cognito.create_pool().await;
     let client = cognito.create_client(&pool).await;
@@ -151,7 +151,7 @@ async fn an_outage_of_cognito_is_survived_by_those_who_have_keys() {
     }
 
     cognito.stop().await;
-    // A second service comes up in the outage. Over the Unix socket Envoy follows its health, over TCP it does not.
+    // A second service starts during the outage. Envoy checks its health over the Unix socket, but not over TCP.
     let newcomer = Stage::start_unready(&flags, |bootstrap| {
         assert!(!bootstrap.cluster("cognito_authz_tcp")["health_checks"].take().is_null());
     })
@@ -166,13 +166,13 @@ async fn an_outage_of_cognito_is_survived_by_those_who_have_keys() {
     }
     for listener in LISTENERS {
         let envoy = informed.envoy.address(listener);
-        // Seen before, and verified now.
+        // One token is in the cache, the other is verified now.
         for token in [&token, &later] {
             assert_eq!(fetch(envoy, "/", &[token]).await.seen().header("x-auth-sub"), [&sub]);
         }
         assert_eq!(fetch(envoy, "/", &[""; 0]).await.verdict(), (401, "missing_credential".into()));
     }
-    assert_eq!(get(&informed.service.admin, "/readyz").await.0, 200, "good keys do not age out");
+    assert_eq!(get(&informed.service.admin, "/readyz").await.0, 200, "keys do not expire");
 
     assert_eq!(get(&newcomer.service.admin, "/readyz").await.0, 503);
     let unhealthy = fetch(newcomer.envoy.address("ingress_uds"), "/", &[&token]).await;
@@ -186,6 +186,6 @@ async fn an_outage_of_cognito_is_survived_by_those_who_have_keys() {
     eventually("ready", PATIENCE, async || get(&newcomer.service.admin, "/readyz").await.0 == 200).await;
     for listener in LISTENERS {
         let envoy = newcomer.envoy.address(listener);
-        eventually("service", PATIENCE, async || fetch(envoy, "/", &[&token]).await.status == 200).await;
+        eventually("the service responds", PATIENCE, async || fetch(envoy, "/", &[&token]).await.status == 200).await;
     }
 }

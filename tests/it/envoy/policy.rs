@@ -1,23 +1,17 @@
-//! Policy files through a real Envoy: who chooses a policy, what reaches the application and what does not, and how gRPC
-//! callers are told.
+//! Policy files behind Envoy: how a policy is selected, and which headers reach the application.
 
-use serde_json::{Value, json};
-use tonic::transport::Channel;
-use tonic::{Code, Request};
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_client::HealthClient;
+use serde_json::json;
 
 use super::{Stage, published_key};
-use crate::support::client::connect;
 use crate::support::envoy::{Bootstrap, LISTENERS};
 use crate::support::http1::{bearer, fetch, send};
-use crate::support::jwks_server::{JwksServer, Reply};
+use crate::support::jwks_server::JwksServer;
 use crate::support::policy_file::PolicyFile;
-use crate::support::token::{OTHER_ISSUER, SUB, SigningKey, TokenBuilder, unix_now};
-use crate::support::upstream::{Seen, Upstream};
+use crate::support::token::{SUB, SigningKey, TokenBuilder};
+use crate::support::upstream::Seen;
 
-/// Headers under the prefix, which the shipped Envoy lets us set, and others.
-const FILE: &str = r#"default: members
+/// File with headers below `x-auth-`, which the shipped Envoy lets the service set, and with other headers.
+pub(super) const FILE: &str = r#"default: members
 claim_headers:
 - {claim: "custom:tenant", header: x-tenant}
 - {claim: "custom:tenant", header: x-auth-tenant}
@@ -39,12 +33,12 @@ routes:
 - {path_prefix: /sealed, policy: sealed}
 "#;
 
-/// A regular expression of the headers that are ours and not under the prefix, in every spelling.
+/// Regular expression for the headers of [`FILE`] that are not below `x-auth-`, in every spelling.
 const OURS: &str = "x[-_.](tenant|roles|claims|gate)";
 
 impl Stage {
-    /// With an Envoy that lets the service change the headers of the file.
-    async fn with_file(file: &PolicyFile, keys: &JwksServer, change: impl FnOnce(&mut Bootstrap)) -> Self {
+    /// Starts a service with a policy file, and an Envoy that lets it change the headers of [`OURS`].
+    pub(super) async fn with_file(file: &PolicyFile, keys: &JwksServer, change: impl FnOnce(&mut Bootstrap)) -> Self {
         Self::as_shipped(file, keys, |bootstrap| {
             for listener in LISTENERS {
                 bootstrap.let_change_headers(listener, OURS);
@@ -54,12 +48,13 @@ impl Stage {
         .await
     }
 
-    async fn as_shipped(file: &PolicyFile, keys: &JwksServer, change: impl FnOnce(&mut Bootstrap)) -> Self {
+    /// Starts a service with a policy file, and an Envoy that lets it change the shipped headers only.
+    pub(super) async fn as_shipped(file: &PolicyFile, keys: &JwksServer, change: impl FnOnce(&mut Bootstrap)) -> Self {
         Self::start(&["--config", &file.path(), "--jwks-url", &keys.url], change).await
     }
 }
 
-/// Every header of a request that some application would take for one of ours, in order.
+/// Headers of a request that an application could take for a header of the service, in any spelling, sorted by name.
 fn ours(seen: &Seen) -> Vec<(String, String)> {
     let spelled = |name: &str| name.replace(['_', '.'], "-");
     let is_ours =
@@ -69,7 +64,7 @@ fn ours(seen: &Seen) -> Vec<(String, String)> {
     ours
 }
 
-fn sign(token: &TokenBuilder) -> String {
+pub(super) fn sign(token: &TokenBuilder) -> String {
     token.sign(SigningKey::shared())
 }
 
@@ -78,7 +73,7 @@ fn preflight() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn envoys_routes_and_those_of_the_file_choose() {
+async fn routes_of_envoy_and_of_the_file_select_policies() {
     let (file, keys) = (PolicyFile::new(FILE), published_key().await);
     let stage = Stage::with_file(&file, &keys, |bootstrap| {
         for listener in LISTENERS {
@@ -107,7 +102,7 @@ async fn envoys_routes_and_those_of_the_file_choose() {
             ("/named/open", "", "", "", ""),
             ("/named/guests", "", "", "", "expired"),
             ("/named/nonsense", "unknown_policy", "unknown_policy", "unknown_policy", "unknown_policy"),
-            // Envoy resolves this one before anybody is asked.
+            // Envoy normalizes these paths before the check.
             ("/open/../admin", "missing_credential", "insufficient_group", "", "expired"),
             ("//admin", "missing_credential", "insufficient_group", "", "expired"),
         ] {
@@ -130,13 +125,13 @@ async fn envoys_routes_and_those_of_the_file_choose() {
             }
         }
         let arrived: Vec<_> = stage.upstream.seen()[before..].iter().map(|seen| seen.path.clone()).collect();
-        assert_eq!(arrived, reached, "a refused request has reached the application");
+        assert_eq!(arrived, reached, "a denied request has reached the application");
     }
 }
 
-/// Envoy joins two `Host` lines; an application may take either of them for the host.
+/// Envoy joins two `Host` lines. An application may read either of them as the host.
 #[tokio::test]
-async fn two_host_lines_do_not_pass_by_a_route_of_one() {
+async fn a_second_host_line_does_not_bypass_a_route() {
     let file = "default: open\npolicies: {open: {public: true}, admin: {groups: {any: [admins]}}}\n\
                 routes: [{host: api.test, policy: admin}, {host: admin.test, policy: admin}]\n";
     let (file, keys) = (PolicyFile::new(file), published_key().await);
@@ -152,7 +147,7 @@ async fn two_host_lines_do_not_pass_by_a_route_of_one() {
     assert!(stage.upstream.seen().is_empty(), "{:?}", stage.upstream.seen());
 }
 
-/// One line for each header that a client would like to be believed, in the spellings of applications.
+/// Forged headers of a client, in spellings that applications treat as equal.
 const FORGED: [&str; 18] = [
     "x-auth-sub: root",
     "x-auth-tenant: root",
@@ -174,14 +169,14 @@ const FORGED: [&str; 18] = [
     "X_Gate: root",
 ];
 
-/// A method, a path, lines of a request, and the headers of ours that the application gets.
+/// Method, path and lines of a request, and the headers of the service that the application gets.
 type Case = (&'static str, &'static str, Vec<String>, Vec<(&'static str, &'static str)>);
 
-/// Listeners that show the service everything, and let it change everything.
+/// Listeners that send the service every header, and let it change every header.
 const ALL_HEADERS: [&str; 2] = ["all_headers_uds", "all_headers_tcp"];
 
 #[tokio::test]
-async fn no_forged_copy_reaches_the_application_whoever_passes() {
+async fn no_forged_copy_of_a_header_reaches_the_application() {
     let (file, keys) = (PolicyFile::new(FILE), published_key().await);
     let stage = Stage::with_file(&file, &keys, |bootstrap| {
         for listener in LISTENERS {
@@ -213,7 +208,7 @@ async fn no_forged_copy_reaches_the_application_whoever_passes() {
             ("x-claims", payload),
         ]
     };
-    // Envoy adds values to the line that is there. A comma within a member is encoded, so that it is none between two.
+    // Envoy joins repeated values with commas. A comma within a member is encoded, so it does not separate members.
     let rich: [(&str, &str); 4] = [
         ("x-auth-roles", "reader,writer,a%2Cb"),
         ("x-auth-tenant", "acme"),
@@ -237,7 +232,7 @@ async fn no_forged_copy_reaches_the_application_whoever_passes() {
     for listener in LISTENERS.into_iter().chain(ALL_HEADERS) {
         let envoy = stage.envoy.address(listener);
         for forged in FORGED {
-            // Where the service is not asked they all arrive: the rest of this test proves something.
+            // The header reaches the application on a route without a check, so it is the service that removes it.
             let seen = fetch(envoy, "/unasked", &[forged]).await.seen();
             assert_eq!(ours(&seen).len(), 1, "{forged}");
         }
@@ -258,7 +253,7 @@ async fn no_forged_copy_reaches_the_application_whoever_passes() {
 }
 
 #[tokio::test]
-async fn only_a_real_preflight_passes_where_the_service_is_shown_it() {
+async fn only_a_complete_preflight_passes() {
     let (file, keys) = (PolicyFile::new(FILE), published_key().await);
     let blind = "blind";
     let stage = Stage::with_file(&file, &keys, |bootstrap| {
@@ -296,14 +291,14 @@ async fn only_a_real_preflight_passes_where_the_service_is_shown_it() {
             "{method} {path} {lines:?}"
         );
     }
-    // An Envoy that does not show what makes it one: then it is a request like any other.
+    // If Envoy does not send the headers of a preflight, it is an ordinary request.
     let response = send(stage.envoy.address(blind), "OPTIONS", "/pages", &preflight()).await;
     assert_eq!(response.verdict(), (401, "missing_credential".into()));
-    assert_eq!(stage.upstream.seen().len(), before, "a refused request has reached the application");
+    assert_eq!(stage.upstream.seen().len(), before, "a denied request has reached the application");
 }
 
 #[tokio::test]
-async fn the_credential_stays_here_where_the_policy_says_so() {
+async fn remove_authorization_hides_the_credential_from_the_application() {
     let (file, keys) = (PolicyFile::new(FILE), published_key().await);
     let stage = Stage::with_file(&file, &keys, |_| {}).await;
     let token = sign(&TokenBuilder::access());
@@ -319,10 +314,10 @@ async fn the_credential_stays_here_where_the_policy_says_so() {
     }
 }
 
-/// A trap: names outside the prefix have to be let through by Envoy, too. The shipped file drops what it does not know,
-/// and with it our word against the client's. `disallow_is_error` turns that into a failure.
+/// Envoy must allow the service to set headers that are not below `x-auth-`. Otherwise it ignores them, and a forged
+/// header of the client would reach the application. `disallow_is_error` turns that into a failed request.
 #[tokio::test]
-async fn a_header_that_envoy_does_not_let_us_set() {
+async fn a_header_that_envoy_does_not_let_the_service_set_fails_the_request() {
     let (file, keys) = (PolicyFile::new(FILE), published_key().await);
     let lenient = "lenient";
     let stage = Stage::as_shipped(&file, &keys, |bootstrap| {
@@ -333,7 +328,7 @@ async fn a_header_that_envoy_does_not_let_us_set() {
     .await;
     let token = bearer(&sign(&TokenBuilder::access().claim("custom:tenant", "acme")));
     let forged = "x-tenant: root";
-    // What the shipped file's `disallow_is_error` is for.
+    // Without `disallow_is_error`, the forged header reaches the application.
     let seen = fetch(stage.envoy.address(lenient), "/", &[forged, &*token]).await.seen();
     assert_eq!((seen.header("x-tenant"), seen.header("x-auth-tenant")), (vec!["root"], vec!["acme"]));
     let before = stage.upstream.seen().len();
@@ -343,175 +338,4 @@ async fn a_header_that_envoy_does_not_let_us_set() {
         }
     }
     assert_eq!(stage.upstream.seen().len(), before);
-}
-
-#[tokio::test]
-async fn paths_that_mean_two_things_do_not_get_past_an_envoy_that_leaves_them_alone() {
-    let (file, keys) = (PolicyFile::new(FILE), published_key().await);
-    let stage = Stage::with_file(&file, &keys, |bootstrap| {
-        for listener in LISTENERS {
-            bootstrap.leave_paths_alone(listener);
-            let named = json!({"check_settings": {"context_extensions": {"policy": "guests"}}});
-            bootstrap.add_route(listener, "/named", Some(named), None);
-        }
-    })
-    .await;
-    let admin = bearer(&sign(&TokenBuilder::access().claim("cognito:groups", json!(["admins"]))));
-    for listener in LISTENERS {
-        let envoy = stage.envoy.address(listener);
-        let before = stage.upstream.seen().len();
-        for path in [
-            "/open/../admin",
-            "/open/./admin",
-            "/open/%2e%2e/admin",
-            "/open/.%2E/admin",
-            "//admin",
-            "/open//admin",
-            "/open/..",
-            "/open%2f..%2fadmin",
-            "/open%5c..%5cadmin",
-            "/open\\..\\admin",
-            "/%61dmin",
-            "/open/..;/admin",
-            "/open;x/admin",
-            "/open/%00",
-            "/open/%",
-            "/open/%zz",
-            "/open/%252e%252e/admin",
-            "/open/%c0%ae%c0%ae/admin",
-            "/open/%E9",
-        ] {
-            for lines in [&[][..], &[&*admin]] {
-                assert_eq!(fetch(envoy, path, lines).await.verdict(), (403, "unsafe_path".into()), "{listener} {path}");
-            }
-        }
-        assert_eq!(stage.upstream.seen().len(), before, "an unsafe path has reached the application");
-        assert_eq!(fetch(envoy, "/open/caf%C3%A9?next=/../admin", &[""; 0]).await.seen().path, "/open/caf%C3%A9");
-        // Envoy's reading of a path is no better than ours: the application's counts.
-        assert_eq!(fetch(envoy, "/named/../admin", &[""; 0]).await.verdict(), (403, "unsafe_path".into()));
-        assert_eq!(fetch(envoy, "/named/admin", &[""; 0]).await.status, 200);
-    }
-}
-
-/// Policies that Envoy's routes name, and no route in the file.
-const NAMED_BY_ENVOY: &str = "default: members
-policies:
-  members: {}
-  admin: {groups: {any: [admins]}}
-  open: {public: true}
-  objects: {unsafe_paths: allow}
-";
-
-#[tokio::test]
-async fn paths_are_judged_where_envoys_routes_alone_choose() {
-    let (file, keys) = (PolicyFile::new(NAMED_BY_ENVOY), published_key().await);
-    // As shipped: `/admin` names the policy `admin`, everything else has the default.
-    let stage = Stage::as_shipped(&file, &keys, |bootstrap| {
-        for listener in LISTENERS {
-            for policy in ["open", "objects"] {
-                let named = json!({"check_settings": {"context_extensions": {"policy": policy}}});
-                bootstrap.add_route(listener, &format!("/{policy}"), Some(named), None);
-            }
-        }
-    })
-    .await;
-    let member = bearer(&sign(&TokenBuilder::access()));
-    for listener in LISTENERS {
-        let envoy = stage.envoy.address(listener);
-        let before = stage.upstream.seen().len();
-        for path in [
-            "/admin;x",
-            "/;/admin",
-            "/x;/admin",
-            "/%2561dmin",
-            "/admin%3Bx",
-            "/admin%0a",
-            "/admin%09",
-            "/admin%3Fx",
-            "/admin%23x",
-            "/%25u0061dmin",
-            "/admin%zz",
-            "/%c1%a1dmin",
-            "/open/%252e%252e/admin",
-            "/open/..%3B/admin",
-        ] {
-            for lines in [&[][..], &[&*member]] {
-                assert_eq!(fetch(envoy, path, lines).await.verdict(), (403, "unsafe_path".into()), "{listener} {path}");
-            }
-        }
-        assert_eq!(stage.upstream.seen().len(), before, "an unsafe path has reached the application");
-        for (path, verdict) in [
-            ("/orders?x=;/../admin", (200, "")),
-            ("/caf%C3%A9/100%25", (200, "")),
-            ("/admin/users", (403, "insufficient_group")),
-            ("/open/a", (200, "")),
-            // Whoever switches it off trusts Envoy's reading, for this policy.
-            ("/objects/a;b%3Fc", (200, "")),
-        ] {
-            let (status, reason) = verdict;
-            let response = fetch(envoy, path, &[&member]).await;
-            assert_eq!(response.status, status, "{listener} {path}: {response:?}");
-            if status != 200 {
-                assert_eq!(response.verdict().1, reason, "{path}");
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn grpc_callers_are_told_in_grpc() {
-    let nobody = JwksServer::start(Reply::status(500)).await;
-    let keys = published_key().await;
-    let file = PolicyFile::new(&format!(
-        "default: calls\npools: {{partners: {{user_pool_id: eu-central-1_Other0002, client_ids: any, jwks_url: '{}'}}}}\n\
-         policies:\n  calls: {{scopes: {{all: [calls]}}, groups: {{any: [staff]}}, max_auth_age: 5m, claims: [{{claim: level, equals: 7}}]}}\n  \
-         open: {{public: true}}\nroutes: [{{path: /grpc.health.v1.Health/Watch, policy: open}}]\n",
-        nobody.url
-    ));
-    let upstream = Upstream::start_grpc().await;
-    let stage = Stage::start_unready(&["--config", &file.path(), "--jwks-url", &keys.url], |bootstrap| {
-        bootstrap.make_application_grpc(&upstream.address);
-        for cluster in ["cognito_authz_uds", "cognito_authz_tcp"] {
-            // A pool without keys is not ready; Envoy would not even ask.
-            assert!(!bootstrap.cluster(cluster)["health_checks"].take().is_null());
-        }
-    })
-    .await;
-    let good =
-        TokenBuilder::access().claim("scope", "calls").claim("cognito:groups", json!(["staff"])).claim("level", 7);
-    let of = |token: TokenBuilder| token.sign(SigningKey::shared());
-    let cases = [
-        (String::new(), Code::Unauthenticated, "missing_credential"),
-        ("garbage".into(), Code::Unauthenticated, "malformed_token"),
-        (of(good.clone().claim("auth_time", unix_now() - 600)), Code::Unauthenticated, "auth_too_old"),
-        (of(good.clone().claim("scope", "call")), Code::PermissionDenied, "insufficient_scope"),
-        (of(good.clone().claim("cognito:groups", "ABSENT")), Code::PermissionDenied, "insufficient_group"),
-        (of(good.clone().claim("level", 6)), Code::PermissionDenied, "claim_mismatch"),
-        (of(good.clone().claim("username", "é".repeat(2_800))), Code::PermissionDenied, "identity_too_large"),
-        (of(good.clone().claim("iss", OTHER_ISSUER)), Code::Unavailable, "keys_unavailable"),
-    ];
-    for listener in LISTENERS {
-        let caller = HealthClient::<Channel>::new(connect(stage.envoy.address(listener)).await);
-        let request = |token: &str| {
-            let mut request = Request::new(HealthCheckRequest::default());
-            if !token.is_empty() {
-                request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-            }
-            request
-        };
-        let before = upstream.seen().len();
-        for (token, code, reason) in &cases {
-            let status = caller.clone().check(request(token)).await.unwrap_err();
-            assert_eq!(status.code(), *code, "{reason}: {status:?}");
-            let message: Value = serde_json::from_str(status.message()).unwrap();
-            assert_eq!(message["reason"], *reason);
-            assert_eq!(status.metadata().get("content-type").unwrap(), "application/grpc");
-        }
-        assert_eq!(upstream.seen().len(), before, "a refused call has reached the application");
-        assert_eq!(caller.clone().check(request(&of(good.clone()))).await.unwrap().into_inner().status, 1);
-        // A public method.
-        let mut answers = caller.clone().watch(request("")).await.unwrap().into_inner();
-        assert_eq!(answers.message().await.unwrap().unwrap().status, 1);
-        assert_eq!(upstream.seen().len(), before + 2);
-    }
 }

@@ -13,13 +13,13 @@ use crate::support::token::{SUB, SigningKey, TokenBuilder};
 use crate::support::upstream::Seen;
 
 #[tokio::test]
-async fn a_session_is_a_credential_that_upstream_never_sees() {
+async fn a_session_cookie_is_a_credential_that_upstream_never_sees() {
     let keys = published_key().await;
     let flags = ["--jwks-url", &keys.url, "--account-cookies", "--cors-origins", "https://app.example"];
     let stage = Stage::start(&flags, |_| {}).await;
     let token = TokenBuilder::access().sign(SigningKey::shared());
     let other = TokenBuilder::access().claim("sub", "somebody-else").sign(SigningKey::shared());
-    // As the account API writes a token that one cookie does not hold.
+    // The form in which the account API splits a token that is too long for one cookie.
     let long = TokenBuilder::access().claim("custom:long", "l".repeat(4000)).sign(SigningKey::shared());
     let pieces = format!("__Host-access_token=2~{}; __Host-access_token.1={}", &long[..3800], &long[3800..]);
     assert!(long.len() < 7600);
@@ -38,11 +38,11 @@ async fn a_session_is_a_credential_that_upstream_never_sees() {
             assert_eq!(seen.header("x-auth-sub"), [SUB], "{listener}");
             assert_eq!(seen.header("cookie"), rest, "{listener}");
         }
-        // A Bearer token goes first, and the session still stays here.
+        // A Bearer token takes precedence, and the session cookie is still removed.
         let seen = fetch(envoy, "/orders", &[bearer(&other), format!("cookie: {session}; a=1")]).await.seen();
         assert_eq!((seen.header("x-auth-sub"), seen.header("cookie")), (vec!["somebody-else"], vec!["a=1"]));
         let bad = fetch(envoy, "/orders", &["authorization: Bearer x".to_owned(), format!("cookie: {session}")]).await;
-        assert_eq!(bad.verdict(), (401, "malformed_token".into()), "a bad Bearer token is not mended by a session");
+        assert_eq!(bad.verdict(), (401, "malformed_token".into()), "a session does not replace a bad Bearer token");
         let twice = fetch(envoy, "/orders", &[format!("cookie: {session}; {session}")]).await;
         assert_eq!(twice.verdict(), (401, "multiple_credentials".into()));
         let none = fetch(envoy, "/orders", &["cookie: a=1"]).await;
@@ -70,7 +70,7 @@ async fn a_session_is_a_credential_that_upstream_never_sees() {
 }
 
 #[tokio::test]
-async fn without_the_option_a_cookie_is_a_cookie() {
+async fn without_the_option_a_session_cookie_is_not_a_credential() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url], |_| {}).await;
     let token = TokenBuilder::access().sign(SigningKey::shared());
@@ -79,11 +79,12 @@ async fn without_the_option_a_cookie_is_a_cookie() {
         let envoy = stage.envoy.address(listener);
         assert_eq!(fetch(envoy, "/", &[&cookie]).await.verdict(), (401, "missing_credential".into()));
         let seen = fetch(envoy, "/", &[&bearer(&token), &cookie]).await.seen();
-        assert_eq!(seen.header("cookie").len(), 1, "it is not ours to take out");
+        assert_eq!(seen.header("cookie").len(), 1, "without the option, the service does not remove the cookie");
     }
 }
 
-/// The `Cookie` headers that upstream gets of a request over HTTP/2 with these, each in a field of its own.
+/// Sends a request over HTTP/2 with one `Cookie` field for each of these, and returns the `Cookie` headers that reach
+/// upstream.
 async fn fetch_over_http2(address: &str, cookies: &[&str]) -> Vec<String> {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (mut client, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
@@ -99,9 +100,9 @@ async fn fetch_over_http2(address: &str, cookies: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn several_cookie_lines_lose_no_session() {
+async fn several_cookie_headers_leak_no_session() {
     let keys = published_key().await;
-    // The second listener is as shipped (`encode_raw_headers`), the first one as Envoy is by default.
+    // The second listener has `encode_raw_headers`, as shipped; the first has the default of Envoy.
     let stage = Stage::start(&["--jwks-url", &keys.url, "--account-cookies"], |bootstrap| {
         bootstrap.ext_authz(LISTENERS[0])["encode_raw_headers"] = false.into();
     })
@@ -117,7 +118,8 @@ async fn several_cookie_lines_lose_no_session() {
         for (lines, rest) in [
             (vec![format!("Cookie: {session}"), "cookie: a=1".to_owned()], Some("a=1")),
             (vec![format!("cookie: b=2; {session}"), "cookie: a=1; c=3".to_owned()], Some("a=1; b=2; c=3")),
-            // Joined with a comma, this is what any host of the site can have a browser send, as the next one.
+            // Envoy joins these lines with a comma. Any host of the site can make a browser send the same text, as in the
+            // next row, so it is not accepted.
             (vec!["cookie: a=1".to_owned(), format!("cookie: {session}; b=2")], is_raw.then_some("a=1; b=2")),
             (vec![format!("cookie: a=1,{planted}")], None),
             (vec![format!("cookie: {session}; a=1,{planted}")], Some("a=1")),
@@ -132,18 +134,18 @@ async fn several_cookie_lines_lose_no_session() {
             } else {
                 assert_eq!(answer.verdict(), (401, "missing_credential".into()), "{listener}");
             }
-            // Whatever counts, no session gets out.
+            // Whichever credential counts, no session reaches upstream.
             let seen = fetch(envoy, "/orders", &[&lines[..], std::slice::from_ref(&signed_in)].concat()).await.seen();
             assert!(!seen.header("cookie").concat().contains("__Host-"), "{listener}: {:?}", seen.header("cookie"));
         }
-        // Browsers send cookies one by one over HTTP/2 (RFC 9113 section 8.2.3).
+        // Browsers may send each cookie in a field of its own over HTTP/2 (RFC 9113 section 8.2.3).
         assert_eq!(fetch_over_http2(envoy, &["a=1", &session, "b=2"]).await, ["a=1; b=2"], "{listener}");
         assert_eq!(fetch_over_http2(envoy, &[&session]).await, [""; 0], "{listener}");
     }
 }
 
 #[tokio::test]
-async fn cookies_that_are_no_text() {
+async fn a_cookie_that_is_not_utf_8_is_removed_only_beside_a_session() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url, "--account-cookies"], |bootstrap| {
         bootstrap.ext_authz(LISTENERS[0])["encode_raw_headers"] = false.into();
@@ -152,17 +154,18 @@ async fn cookies_that_are_no_text() {
     let token = TokenBuilder::access().sign(SigningKey::shared());
     for (listener, rest) in LISTENERS.into_iter().zip(["latin=!; a=\u{e9}", "a=\u{e9}"]) {
         let envoy = stage.envoy.address(listener);
-        // Beside a session: an answer to Envoy can only hold text. Without raw headers, Envoy has replaced the byte before.
+        // Beside a session, the cookie is removed, because a response to Envoy can only hold UTF-8. Without raw headers,
+        // Envoy has already replaced the byte.
         let cookie = [b"cookie: latin=\xe9; __Host-access_token=", token.as_bytes(), b"; a=\xc3\xa9"].concat();
         assert_eq!(fetch(envoy, "/", &[cookie]).await.seen().header("cookie"), [rest], "{listener}");
-        // Without one, nothing is changed.
+        // Without a session, the service changes nothing.
         let lines = [b"cookie: latin=\xe9; a=\xc3\xa9".to_vec(), bearer(&token).into_bytes()];
         assert_eq!(fetch(envoy, "/", &lines).await.seen().header("cookie"), ["latin=\u{fffd}; a=\u{e9}"], "{listener}");
     }
 }
 
 #[tokio::test]
-async fn the_access_cookie_holds_an_access_token() {
+async fn the_access_cookie_must_hold_an_access_token() {
     let keys = published_key().await;
     let stage = Stage::start(&["--jwks-url", &keys.url, "--account-cookies", "--token-use", "any"], |_| {}).await;
     let (access, id) = (TokenBuilder::access(), TokenBuilder::id());
@@ -171,13 +174,13 @@ async fn the_access_cookie_holds_an_access_token() {
     for listener in LISTENERS {
         let envoy = stage.envoy.address(listener);
         for _ in 0..2 {
-            // The second time the token comes out of the cache.
+            // The second time, the token is in the cache.
             let answer = fetch(envoy, "/", &[cookie(&id)]).await;
             assert_eq!(answer.verdict(), (401, "wrong_token_use".into()), "{listener}");
             assert_eq!(fetch(envoy, "/", &[bearer(&id)]).await.seen().header("x-auth-token-use"), ["id"]);
             assert_eq!(fetch(envoy, "/", &[cookie(&access)]).await.seen().header("x-auth-token-use"), ["access"]);
         }
-        // Safe by its definition (RFC 9110 section 9.2.1), but its answer repeats the request, cookies included.
+        // TRACE is a safe method (RFC 9110 section 9.2.1), but its response repeats the request with its cookies.
         let trace = send(envoy, "TRACE", "/", &[cookie(&access)]).await;
         assert_eq!(trace.verdict(), (403, "cross_site".into()), "{listener}");
     }

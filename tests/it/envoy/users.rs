@@ -1,4 +1,4 @@
-//! Real users of a real emulator: they get in, and what anybody makes of their tokens does not.
+//! Users of the emulator: their tokens pass, and changed or foreign tokens do not.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,7 +13,7 @@ const INVALID_TOKEN: &str = "Bearer realm=\"api\", error=\"invalid_token\", erro
 const INVALID_REQUEST: &str = "Bearer realm=\"api\", error=\"invalid_request\", error_description=\"";
 
 #[tokio::test]
-async fn users_who_signed_in_get_in_and_nobody_else() {
+async fn only_unchanged_tokens_of_signed_in_users_pass() {
     let cognito = Emulator::start().await;
     let pool = cognito.create_pool().await;
     let (client, other_client) = (cognito.create_client(&pool).await, cognito.create_client(&pool).await);
@@ -61,7 +61,7 @@ async fn users_who_signed_in_get_in_and_nobody_else() {
             ];
             assert_eq!(seen.identity(), expected, "{listener}");
             assert_eq!((&*seen.method, &*seen.path), ("GET", "/orders"));
-            assert_eq!(seen.header("authorization").len(), 1, "the token goes on to the application");
+            assert_eq!(seen.header("authorization").len(), 1, "the token reaches the application");
         }
         let seen = fetch(envoy, "/orders", &[bearer(&member_of_many)]).await.seen();
         assert_eq!(seen.header("x-auth-groups")[0].split(',').count(), groups.len());
@@ -75,13 +75,16 @@ async fn users_who_signed_in_get_in_and_nobody_else() {
             assert!(if is_bare { found == *challenge } else { found.starts_with(challenge) }, "{reason}: {found}");
             assert_eq!(response.header("content-type"), Some("application/json"));
             assert_eq!(response.header("cache-control"), Some("no-store"));
-            assert!(lines.iter().all(|line| !response.body.contains(&line[line.len() - 8..])), "a token is repeated");
+            assert!(
+                lines.iter().all(|line| !response.body.contains(&line[line.len() - 8..])),
+                "the response contains a part of the token"
+            );
         }
         let response = fetch(envoy, "/orders", &[""; 0]).await;
         let body =
             json!({"error": "missing_token", "reason": "missing_credential", "message": "A Bearer token is required."});
         assert_eq!(response.json(), body);
-        assert_eq!(stage.upstream.seen().len(), before, "a refused request has reached the application");
+        assert_eq!(stage.upstream.seen().len(), before, "a denied request has reached the application");
     }
 
     // The pool signs ID tokens with its other key.

@@ -1,4 +1,4 @@
-//! The form of the policy file, over every file that is shipped: emptying a member never opens anything.
+//! The form of the policy file, tested with each file that the project ships: emptying a member allows no further request.
 
 mod agreement;
 
@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cognito_authz::config::rules::RulesSource;
+use cognito_authz::config::policy::PolicySource;
 use cognito_authz::config::{self, Config, Invocation};
 use cognito_authz::test_policy;
 use serde_json::{Map, Value, json};
@@ -15,13 +15,13 @@ use tempfile::TempDir;
 
 use crate::support::token::{CLIENT, POOL, unix_now};
 
-/// A valid policy file.
+/// Valid policy file.
 struct Example {
     name: String,
     document: Value,
 }
 
-/// Every policy file that the project ships, and the one of the tests beside this one.
+/// Returns each policy file that the project ships, and [`super::FILE`].
 fn examples() -> Vec<Example> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let documented = fs::read_dir(root.join("docs/examples/policy")).unwrap().map(|entry| entry.unwrap().path());
@@ -45,7 +45,7 @@ fn examples() -> Vec<Example> {
     examples
 }
 
-/// Members that no other example has.
+/// Returns a file with the members that no other example has.
 fn everything() -> Value {
     json!({
         "pools": {"other": {
@@ -64,22 +64,22 @@ fn everything() -> Value {
     })
 }
 
-/// A file on disk, read under the flags of an example.
+/// Policy file on disk, and the flags to read it with.
 struct Disk {
     directory: TempDir,
     flags: Vec<&'static str>,
-    source: RulesSource,
+    source: PolicySource,
 }
 
 impl Disk {
     fn new(example: &Value) -> Self {
-        // A file that leaves no pool to the flags has to be whole without them.
+        // Examples with the pool `main` define all pools themselves, so they are read without the flags.
         let alone = example["pools"].get("main").is_some();
         let flags =
             if alone { vec![] } else { vec!["--user-pool-id", POOL, "--client-id", CLIENT, "--token-use", "any"] };
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("policy.json"), example.to_string()).unwrap();
-        let source = config(directory.path(), &flags).rules_source;
+        let source = config(directory.path(), &flags).policy_source;
         Self { directory, flags, source }
     }
 
@@ -87,18 +87,18 @@ impl Disk {
         self.directory.path().join(name)
     }
 
-    /// Writes a file, and returns what is wrong with it.
+    /// Writes the file, and returns the error about it.
     fn fault(&self, document: &Value) -> Option<String> {
         fs::write(self.path("policy.json"), document.to_string()).unwrap();
         self.source.read().err().map(|error| error.to_string())
     }
 
-    /// Which rows of a table the file allows.
+    /// Returns for each row of a table whether the file allows it.
     async fn allowed(&self, rows: &Value) -> Vec<bool> {
         let table = self.path("table.json");
         fs::write(&table, json!({ "tests": rows }).to_string()).unwrap();
         let config = config(self.directory.path(), &self.flags);
-        // A pool that is gone issues no token.
+        // The table may name a pool that the file does not have. Then there are no tokens, and no row is allowed.
         let Ok(outcome) = test_policy::run(*config, &table, unix_now()).await else {
             return vec![false; rows.as_array().unwrap().len()];
         };
@@ -111,7 +111,7 @@ impl Disk {
     }
 }
 
-/// The configuration of `test-policy` with the file of this folder.
+/// Returns the configuration of `test-policy` with the file in this directory.
 fn config(directory: &Path, flags: &[&str]) -> Box<Config> {
     let (file, table) = (directory.join("policy.json"), directory.join("table.json"));
     let args = ["test-policy".as_ref(), table.as_os_str(), "--config".as_ref(), file.as_os_str()];
@@ -122,7 +122,7 @@ fn config(directory: &Path, flags: &[&str]) -> Box<Config> {
     }
 }
 
-/// A way into a document: names of members and places in lists.
+/// Path of a value in a document: names of members and positions in lists.
 type Way = Vec<Value>;
 
 fn ways(value: &Value, here: &Way, all: &mut Vec<Way>) {
@@ -151,7 +151,7 @@ fn at<'d>(document: &'d mut Value, way: &[Value]) -> &'d mut Value {
     })
 }
 
-/// Texts below a member of this name, wherever it stands.
+/// Collects the strings below each member of this name.
 fn texts_below(value: &Value, name: &str, inside: bool, found: &mut BTreeSet<String>) {
     match value {
         Value::String(text) if inside => drop(found.insert(text.clone())),
@@ -171,7 +171,8 @@ fn texts(document: &Value, name: &str) -> Vec<String> {
     found.into_iter().collect()
 }
 
-/// Requests to every route and policy of a file, with tokens from good for nothing to good for everything.
+/// Returns requests to each route and policy of a file, without a token and with tokens that meet no, some and all
+/// requirements.
 fn rows(example: &Value) -> Value {
     let mut requests: Vec<Value> =
         example["policies"].as_object().unwrap().keys().map(|policy| json!({"policy": policy, "path": "/"})).collect();
@@ -230,12 +231,12 @@ fn rows(example: &Value) -> Value {
     Value::Array(rows)
 }
 
-/// Values that a template or a commented-out line may leave.
+/// Values that a template or a commented-out line may leave behind.
 fn emptied() -> [Value; 4] {
     [Value::Null, json!([]), json!({}), json!("")]
 }
 
-/// Documented values: an empty list of routes, and the policy `{}`, which requires a good token only.
+/// `true` for a documented empty value: an empty list of routes, and the policy `{}`, which only requires a valid token.
 fn is_meant(way: &[Value], value: &Value) -> bool {
     match way {
         [member] => member == "routes" && *value == json!([]),
@@ -245,7 +246,7 @@ fn is_meant(way: &[Value], value: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn no_member_that_is_emptied_opens_anything() {
+async fn an_emptied_member_allows_no_further_request() {
     let mut weaker = Vec::new();
     for Example { name, document } in examples() {
         let disk = Disk::new(&document);

@@ -1,4 +1,4 @@
-//! What upstream gets: claims as headers, static headers, and nothing that a client made up, whoever passes.
+//! Headers for upstream: claims, static headers, and the removal of forged headers.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,7 +8,7 @@ use super::{FILE, Stage, ours};
 use crate::support::client::{Answer, Ask};
 use crate::support::token::{SUB, SigningKey, TokenBuilder};
 
-/// What a client would like the application to believe, and a header that is nobody's.
+/// Adds forged headers, and one header that is not of the service.
 fn forged(ask: Ask) -> Ask {
     let names = [
         "x-auth-sub",
@@ -32,7 +32,7 @@ fn forged(ask: Ask) -> Ask {
     names.into_iter().fold(ask, |ask, name| ask.header(name, "forged"))
 }
 
-/// Every header of ours is set or removed, and so is what looks like one.
+/// Checks that each header of the service is either set or removed, and that other spellings of it are removed.
 #[track_caller]
 fn is_clean(answer: &Answer) {
     let owned = [
@@ -63,22 +63,22 @@ fn is_clean(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn whoever_passes_brings_no_header_of_ours() {
+async fn no_allowed_request_carries_a_forged_header() {
     let stage = Stage::new(FILE).await;
     let token = ours(TokenBuilder::access());
     let preflight = |path| {
         Ask::new("OPTIONS", path).header("origin", "https://app.test").header("access-control-request-method", "PUT")
     };
-    let nobody = "";
+    let none = "";
     for (ask, policy, sub, gate, removes_credential) in [
-        (Ask::get("/").bearer(&token), "members", SUB, nobody, false),
-        (Ask::get("/open"), "open", nobody, "open", true),
-        (Ask::get("/open").bearer(&token), "open", nobody, "open", true),
-        (Ask::get("/open").bearer("garbage"), "open", nobody, "open", true),
-        (Ask::get("/admin/health"), "open", nobody, "open", true),
-        (Ask::get("/guests"), "guests", nobody, "guests", true),
+        (Ask::get("/").bearer(&token), "members", SUB, none, false),
+        (Ask::get("/open"), "open", none, "open", true),
+        (Ask::get("/open").bearer(&token), "open", none, "open", true),
+        (Ask::get("/open").bearer("garbage"), "open", none, "open", true),
+        (Ask::get("/admin/health"), "open", none, "open", true),
+        (Ask::get("/guests"), "guests", none, "guests", true),
         (Ask::get("/guests").bearer(&token), "guests", SUB, "guests", true),
-        (preflight("/pages"), "pages", nobody, "pages", false),
+        (preflight("/pages"), "pages", none, "pages", false),
         (Ask::new("OPTIONS", "/pages").bearer(&token), "pages", SUB, "pages", false),
     ] {
         let answer = stage.ask(forged(ask)).await;
@@ -97,7 +97,7 @@ async fn whoever_passes_brings_no_header_of_ours() {
             "bad_signature",
         ),
         (Ask::new("POST", "/admin/health"), "missing_credential"),
-        // Preflights that no browser sends, and one where they are requests like others.
+        // Requests that are not preflights of a browser, and a preflight under a policy that checks preflights.
         (preflight("/pages").header("cookie", "a=b"), "missing_credential"),
         (preflight("/pages").header("origin", ""), "missing_credential"),
         (Ask::new("OPTIONS", "/pages").header("origin", "https://app.test"), "missing_credential"),
@@ -128,7 +128,7 @@ async fn claims_become_headers() {
         .claim("vip", true)
         .claim("unasked", "unasked");
     let token = ours(token);
-    // The second time out of the cache.
+    // The second time, the token is in the cache.
     for _ in 0..2 {
         let answer = stage.ask(forged(Ask::get("/").bearer(&token))).await;
         is_clean(&answer);
@@ -143,11 +143,11 @@ async fn claims_become_headers() {
         ] {
             assert_eq!(answer.values(name), values, "{name}");
         }
-        assert!(answer.headers.values().all(|value| value != "unasked"), "what nobody asked for");
+        assert!(answer.headers.values().all(|value| value != "unasked"), "a claim that no rule reads");
         let claims = URL_SAFE_NO_PAD.decode(&answer.headers["x-claims"]).unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&claims).unwrap()["unasked"], "unasked");
     }
-    // Without the claims the headers go, and a wrong type is no value of the right one.
+    // If the claim is absent or has the wrong type, the header is removed.
     for city in
         [json!("ABSENT"), json!(null), json!("Wien"), json!(["city"]), json!({"city": null}), json!({"city": ""})]
     {
@@ -161,19 +161,23 @@ async fn claims_become_headers() {
 }
 
 #[tokio::test]
-async fn an_identity_that_does_not_fit_is_refused() {
+async fn an_identity_of_more_than_16_kib_is_denied() {
     let stage = Stage::new(&FILE.replace("whole_claims_header: x-claims", "")).await;
     let usual = ours(TokenBuilder::access());
     let usual: usize =
         stage.ask(Ask::get("/").bearer(&usual)).await.all_headers.iter().map(|(_, value)| value.len()).sum();
-    // Three bytes in a header for each of the two in the token.
+    // The header has three bytes for each of the two bytes of `é` in the token.
     let fits = (16 * 1024 - usual) / 6;
     for (letters, verdict) in [(fits, (200, "")), (fits + 1, (403, "identity_too_large"))] {
         let token = ours(TokenBuilder::access().claim("custom:tenant", "é".repeat(letters)));
         for _ in 0..2 {
             assert_eq!(stage.ask(Ask::get("/").bearer(&token)).await.verdict(), verdict, "{letters}");
         }
-        assert_eq!(stage.ask(Ask::get("/open").bearer(&token)).await.verdict(), (200, ""), "nobody looks at it");
+        assert_eq!(
+            stage.ask(Ask::get("/open").bearer(&token)).await.verdict(),
+            (200, ""),
+            "a public policy does not read the token"
+        );
     }
     assert_eq!(stage.counted("deny", "members", "default", "identity_too_large").await, 2.0);
 }

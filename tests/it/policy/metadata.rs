@@ -1,11 +1,11 @@
-//! Dynamic metadata of refusals.
+//! Dynamic metadata of denials.
 
 use super::{FILE, Stage};
 use crate::support::client::{Ask, check};
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 
 #[tokio::test]
-async fn every_answer_names_a_policy() {
+async fn every_response_names_a_policy() {
     let with_file = Stage::new(FILE).await;
     let long = "p".repeat(64);
     for (ask, reason, policy) in [

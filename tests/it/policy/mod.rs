@@ -1,4 +1,7 @@
-//! Policy files over a real gRPC connection: pools, policies and routes, what upstream learns, and what is counted.
+//! Policy files over a gRPC connection: pools, policies, routes and metrics.
+//!
+//! - [`headers`]: headers for upstream; [`metadata`]: dynamic metadata; [`payloads`]: malformed payloads.
+//! - [`form`]: the form of the file, and its JSON Schema.
 
 mod form;
 mod headers;
@@ -15,7 +18,8 @@ use crate::support::token::{CLIENT, OTHER_ISSUER, OTHER_POOL, SUB, SigningKey, T
 use crate::support::{PATIENCE, eventually};
 use tonic::transport::Channel;
 
-/// A file with two pools and something of everything. `KEYS` is where the second one's are.
+/// File with two pools and most members. `KEYS` stands for the JWKS URL of the second pool, `CLIENT` for the default app
+/// client.
 pub(super) const FILE: &str = r#"
 pools:
   partners:
@@ -69,7 +73,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// A service that has all keys. The default pool's key is the shared one, that of `partners` the other one.
+    /// Starts a service, and waits until it has all keys. The default pool has the shared key, `partners` the other key.
     async fn new(text: &str) -> Self {
         let keys = JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await;
         let other_keys = JwksServer::start(Reply::ok(jwks(&[SigningKey::other()]))).await;
@@ -85,20 +89,20 @@ impl Stage {
         ask.of(&self.channel).await
     }
 
-    /// `checks_total` of these labels.
+    /// Value of `checks_total` with these labels.
     async fn counted(&self, decision: &str, policy: &str, pool: &str, reason: &str) -> f64 {
         let labels = format!("decision=\"{decision}\",policy=\"{policy}\",pool=\"{pool}\",reason=\"{reason}\"");
         metric(&self.app.admin, &format!("checks_total{{{labels}}}")).await
     }
 }
 
-/// A token of the default pool.
+/// Signs a token of the default pool.
 #[expect(clippy::needless_pass_by_value, reason = "tables of tokens read better")]
 fn ours(token: TokenBuilder) -> String {
     token.sign(SigningKey::shared())
 }
 
-/// A token of `partners`.
+/// Returns a token of `partners`, to be signed with the other key.
 fn theirs() -> TokenBuilder {
     TokenBuilder::access().claim("iss", OTHER_ISSUER).claim("client_id", "partner")
 }
@@ -113,7 +117,7 @@ async fn a_token_selects_its_pool_by_its_issuer() {
         (&our, "/own", (200, ""), ""),
         (&their, "/own", (403, "claim_mismatch"), "pools"),
         (&their, "/owner", (200, ""), ""),
-        // Each pool has its own keys, clients and kinds of token.
+        // Each pool has its own keys, app clients and token uses.
         (&theirs().sign(SigningKey::shared()), "/", (401, "unknown_kid"), ""),
         (&TokenBuilder::access().sign(SigningKey::other()), "/", (401, "unknown_kid"), ""),
         (&theirs().header("kid", "c2hhcmVk+/=").sign(SigningKey::other()), "/", (401, "unknown_kid"), ""),
@@ -133,15 +137,15 @@ async fn a_token_selects_its_pool_by_its_issuer() {
     }
     let updated = "https://issuer-cognito-idp.eu-central-1.amazonaws.com/eu-central-1_Other0002";
     let token = theirs().claim("iss", updated).sign(SigningKey::other());
-    assert_eq!(stage.ask(Ask::get("/").bearer(&token)).await.status, 200, "both formats of the issuer");
+    assert_eq!(stage.ask(Ask::get("/").bearer(&token)).await.status, 200, "both formats of the issuer are accepted");
     assert_eq!(stage.counted("deny", "own", "partners", "claim_mismatch").await, 1.0);
     assert_eq!(stage.counted("allow", "members", "partners", "").await, 4.0);
     assert_eq!(stage.counted("allow", "own", "default", "").await, 1.0);
-    assert_eq!((stage.keys.requests(), stage.other_keys.requests()), (1, 1), "nobody's token causes a fetch");
+    assert_eq!((stage.keys.requests(), stage.other_keys.requests()), (1, 1), "no token causes a fetch");
 }
 
 #[tokio::test]
-async fn the_requirement_that_fails_is_named() {
+async fn a_denial_names_the_requirement_that_fails() {
     let stage = Stage::new(FILE).await;
     let access = TokenBuilder::access;
     let tenant = |tenant: &str| TokenBuilder::id().claim("custom:tenant", tenant);
@@ -183,13 +187,13 @@ async fn the_requirement_that_fails_is_named() {
         assert_eq!((answer.verdict(), answer.text("requirement")), (verdict, requirement), "{path}");
         assert!(!answer.text("policy").is_empty(), "{path}");
         assert_eq!(answer.text("decision"), if verdict.0 == 200 { "allow" } else { "deny" });
-        // Nothing of a refused token is told.
+        // A denial contains no claim of the token.
         assert_eq!(answer.text("sub"), if verdict.0 == 200 { SUB } else { "" });
     }
     let partner = theirs().claim("cognito:groups", json!(["admins"])).sign(SigningKey::other());
     let answer = stage.ask(Ask::get("/admin").bearer(&partner)).await;
     assert_eq!((answer.text("requirement"), answer.text("policy")), ("clients", "admin"));
-    // A policy by name has no segments to compare with.
+    // A policy that Envoy names has no route, and therefore no path segments to compare with.
     let answer = stage.ask(Ask::get("/tenants/acme").policy("tenant").bearer(&ours(tenant("acme")))).await;
     assert_eq!((answer.verdict(), answer.text("requirement")), ((403, "claim_mismatch"), "claims.custom:tenant"));
     assert_eq!(stage.counted("deny", "admin", "default", "insufficient_group").await, 2.0);
@@ -198,7 +202,7 @@ async fn the_requirement_that_fails_is_named() {
 }
 
 #[tokio::test]
-async fn challenges_say_what_would_help() {
+async fn a_challenge_names_what_the_client_needs() {
     let stage = Stage::new(FILE).await;
     let metadata = "resource_metadata=\"https://api.example.com/.well-known/oauth-protected-resource\"";
     let token = ours(TokenBuilder::access());
@@ -222,7 +226,7 @@ async fn challenges_say_what_would_help() {
 }
 
 #[tokio::test]
-async fn envoys_route_goes_before_ours_and_no_path_before_both() {
+async fn a_policy_named_by_envoy_takes_precedence_over_routes() {
     let stage = Stage::new(FILE).await;
     let admin = ours(TokenBuilder::access().claim("cognito:groups", json!(["admins"])));
     let user = ours(TokenBuilder::access());
@@ -234,11 +238,11 @@ async fn envoys_route_goes_before_ours_and_no_path_before_both() {
         (Ask::get("/").policy("unheard-of"), (403, "unknown_policy"), "unheard-of"),
         (Ask::get("/").policy(""), (403, "unknown_policy"), "members"),
         (Ask::get("/open").policy("Open"), (403, "unknown_policy"), "Open"),
-        // Envoy may have chosen by its own reading of the path.
+        // Envoy may have selected the policy by another reading of the path.
         (Ask::get("/x/../y").policy("members"), (403, "unsafe_path"), "members"),
         (Ask::get("/x/../y").policy("admin"), (403, "unsafe_path"), "admin"),
         (Ask::get("/x;/../y").policy("unheard-of"), (403, "unknown_policy"), "unheard-of"),
-        // A path that means two things is refused before a policy is chosen; metadata has the default's name then.
+        // An unsafe path is denied before a policy is selected. The metadata names the default policy.
         (Ask::get("/x/../admin"), (403, "unsafe_path"), "members"),
         (Ask::get("//admin"), (403, "unsafe_path"), "members"),
         (Ask::get("/%61dmin"), (403, "unsafe_path"), "members"),
@@ -260,14 +264,14 @@ async fn envoys_route_goes_before_ours_and_no_path_before_both() {
     assert_eq!(stage.counted("deny", "", "", "unsafe_path").await, 7.0);
     assert_eq!(stage.counted("deny", "", "", "unknown_policy").await, 4.0);
     let (_, metrics) = get(&stage.app.admin, "/metrics").await;
-    assert!(!metrics.contains("unheard-of"), "a route's word becomes a label");
-    // All of these came out of the cache but two.
+    assert!(!metrics.contains("unheard-of"), "an unknown name is a label");
+    // All checks but two found their token in the cache.
     assert_eq!(metric(&stage.app.admin, "token_cache_entries").await, 2.0);
     assert_eq!(metric(&stage.app.admin, "token_cache_misses_total").await, 2.0);
 }
 
 #[tokio::test]
-async fn operators_see_pools_and_file() {
+async fn the_admin_port_shows_the_pools_and_the_policy_file() {
     let stage = Stage::new(FILE).await;
     let (_, readyz) = get(&stage.app.admin, "/readyz").await;
     assert_eq!(serde_json::from_str::<Value>(&readyz).unwrap(), json!({"status": "ready", "pending": []}));
@@ -284,7 +288,7 @@ async fn operators_see_pools_and_file() {
 }
 
 #[tokio::test]
-async fn a_pool_without_keys_is_not_ready_and_holds_up_nobody_else() {
+async fn a_pool_without_keys_does_not_delay_other_pools() {
     let other_keys = JwksServer::start(Reply::status(500)).await;
     let keys = JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await;
     let file = PolicyFile::new(&FILE.replace("KEYS", &other_keys.url).replace("CLIENT", CLIENT));
@@ -304,7 +308,7 @@ async fn a_pool_without_keys_is_not_ready_and_holds_up_nobody_else() {
 }
 
 #[tokio::test]
-async fn two_hundred_pools() {
+async fn two_hundred_pools_do_not_multiply_the_series() {
     let keys = JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await;
     let policies: Vec<String> = (0..20).map(|policy| format!("p{policy}: {{}}")).collect();
     let pool = |pool: usize| {

@@ -1,4 +1,4 @@
-//! Payloads that one JSON reader takes and another does not: no requirement is met, and no header gets lost, by them.
+//! Payloads that some JSON parsers accept and others reject. They meet no requirement and remove no header.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::{FILE, Stage};
 use crate::support::client::Ask;
 use crate::support::token::{CLIENT, ISSUER, SUB, SigningKey, TokenBuilder, sign_raw, unix_now};
 
-/// A signed token of a delegate, with another member in its payload.
+/// Returns a signed token of a delegate (`act`), with this member in its payload.
 fn delegated(member: &str) -> String {
     let exp = unix_now() + 600;
     let payload = format!(
@@ -16,7 +16,7 @@ fn delegated(member: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_unread_claim_cannot_hide_a_read_one() {
+async fn an_unread_claim_cannot_hide_a_claim_that_a_rule_reads() {
     let stage = Stage::new(&FILE.replace(", audiences: [\"https://api.example.com\"]", "")).await;
     let nested = |levels: usize| format!(r#""x":{}{}"#, "[".repeat(levels), "]".repeat(levels));
     for member in [
@@ -43,11 +43,11 @@ async fn an_unread_claim_cannot_hide_a_read_one() {
 }
 
 #[tokio::test]
-async fn what_is_malformed_does_not_depend_on_the_configuration() {
+async fn a_malformed_token_is_denied_under_every_policy_file() {
     let stage = Stage::new("default: members\npolicies: {members: {}}\n").await;
     let answer = stage.ask(Ask::get("/").bearer(&delegated(r#""x":1e999"#))).await;
-    assert_eq!(answer.verdict(), (401, "malformed_token"), "although nothing is asked for");
-    // What Cognito and its Lambdas put into tokens.
+    assert_eq!(answer.verdict(), (401, "malformed_token"), "the policy has no requirements");
+    // Claims that Cognito and its Lambda triggers add.
     let rich = TokenBuilder::access()
         .claim("cognito:groups", json!(["a", "ü"]))
         .claim("address", json!({"formatted": "1, \"Main\" St\n😀", "geo": [1.5, -0.25e-3, 9_007_199_254_740_993_i64]}))

@@ -36,11 +36,11 @@ fn null_and_empty_members_are_refused() {
         ),
         (
             "policies: {m: {claims: [{claim: a, equals: 18446744073709551616}]}}",
-            "policies.m.claims[0].equals: the number cannot be compared exactly: it is not an integer of 64 bits (or, with a point or an exponent, below 2^53) at line 1 column 44".into(),
+            "policies.m.claims[0].equals: the number cannot be compared exactly; write an integer of 64 bits, or below 2^53 if it has a point or an exponent at line 1 column 44".into(),
         ),
         (
             "policies: {m: {claims: [{claim: a, equals: 9007199254740993.0}]}}",
-            "policies.m.claims[0].equals: the number cannot be compared exactly: it is not an integer of 64 bits (or, with a point or an exponent, below 2^53) at line 1 column 44".into(),
+            "policies.m.claims[0].equals: the number cannot be compared exactly; write an integer of 64 bits, or below 2^53 if it has a point or an exponent at line 1 column 44".into(),
         ),
     ] {
         refused(text, &expected);
@@ -52,20 +52,20 @@ fn null_and_empty_members_are_refused() {
 #[test]
 fn signs_of_other_tools_are_refused() {
     for (member, why) in [
-        ("method: '*'", "\"*\" is not a method: a route without `method` is for every method"),
-        ("method: ANY", "\"ANY\" is not a method: a route without `method` is for every method"),
-        ("method: all", "\"all\" is not a method: a route without `method` is for every method"),
-        ("host: '*'", "\"*\" is not a host name: there are no wildcards; a route without `host` is for every host"),
+        ("method: '*'", "\"*\" is not a method: a route without `method` matches every method"),
+        ("method: ANY", "\"ANY\" is not a method: a route without `method` matches every method"),
+        ("method: all", "\"all\" is not a method: a route without `method` matches every method"),
+        ("host: '*'", "\"*\" is not a host name: there are no wildcards; a route without `host` matches every host"),
         (
             "host: '*.a.example'",
-            "\"*.a.example\" is not a host name: there are no wildcards; a route without `host` is for every host",
+            "\"*.a.example\" is not a host name: there are no wildcards; a route without `host` matches every host",
         ),
         ("host: .a.example", "\".a.example\" is not a host name"),
         ("host: a..example", "\"a..example\" is not a host name"),
         ("host: 'https://a.example'", "\"https://a.example\" is not a host name"),
-        ("host: '::1'", "\"::1\" is not how requests name this host: write [::1]"),
-        ("host: '[::0001]'", "\"[::0001]\" is not how requests name this host: write [::1]"),
-        ("host: '2001:DB8::1'", "\"2001:DB8::1\" is not how requests name this host: write [2001:db8::1]"),
+        ("host: '::1'", "\"::1\" is not the canonical form of this address: write [::1]"),
+        ("host: '[::0001]'", "\"[::0001]\" is not the canonical form of this address: write [::1]"),
+        ("host: '2001:DB8::1'", "\"2001:DB8::1\" is not the canonical form of this address: write [2001:db8::1]"),
     ] {
         let column = member.find(' ').unwrap() + 5;
         let name = &member[..column - 6];

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Disk, Example, all_ways, at, emptied, examples};
 use crate::support::tool;
 
-/// Values of the wrong form, of the right form at the wrong place, and right ones.
+/// Values to insert: valid ones, valid ones in the wrong position, and invalid ones.
 fn odd_values() -> Vec<Value> {
     let names = [
         "",
@@ -64,7 +64,7 @@ fn odd_values() -> Vec<Value> {
     texts.chain(others.as_array().unwrap().iter().cloned()).collect()
 }
 
-/// Members of every part of a file, and one unknown name.
+/// Names of members in all parts of a file, and one unknown name.
 const MEMBERS: [&str; 41] = [
     "pools",
     "account",
@@ -137,14 +137,14 @@ const ONLY_THE_PROGRAM_KNOWS: [&str; 27] = [
     "is set by another claim",
     "this header is set from the token",
     "the flags define the pool",
-    "not how requests name this host",
-    "is an issuer of the pool",
-    "client_id is needed",
-    "not one of the pool's client_ids",
+    "not the canonical form of this address",
+    "an issuer can belong to one pool",
+    "name the app client of the account API",
+    "does not accept the tokens of the app client",
     "cannot be read",
     "not another region",
     "there is a policy called `default`",
-    "plain http to another host",
+    "plain http to a host other",
     "the URL ",
     "a base URL has no query",
     "is not in plain form",
@@ -159,7 +159,7 @@ const ONLY_THE_PROGRAM_KNOWS: [&str; 27] = [
 #[test]
 fn the_program_and_the_schema_agree() {
     let Some(checker) = tool::optional("check-jsonschema") else {
-        eprintln!("SKIPPED: check-jsonschema is missing: run tests/tools/setup --ship");
+        eprintln!("SKIPPED: check-jsonschema is missing: run tests/tools/setup --packaging");
         return;
     };
     let mut random = fastrand::Rng::with_seed(10);
@@ -195,9 +195,9 @@ fn the_program_and_the_schema_agree() {
     for (index, (document, place)) in documents.iter().enumerate() {
         let by_program = disks[*place].fault(document);
         match (by_program, wrong.contains(&name(index).display().to_string())) {
-            (None, true) => differences.push(format!("only the schema refuses {document}")),
+            (None, true) => differences.push(format!("only the schema rejects {document}")),
             (Some(why), false) if !ONLY_THE_PROGRAM_KNOWS.iter().any(|known| why.contains(known)) => {
-                differences.push(format!("only the program refuses {document}: {why}"));
+                differences.push(format!("only the program rejects {document}: {why}"));
             }
             _ => {}
         }
@@ -211,11 +211,11 @@ fn the_program_and_the_schema_agree() {
     );
 }
 
-/// The files that the schema refuses.
+/// Returns the files that the schema rejects.
 fn by_the_schema(checker: &Path, directory: &Path, count: usize) -> BTreeSet<String> {
     let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config.schema.json");
     let mut refused = BTreeSet::new();
-    // No more files to a call than a command line holds.
+    // The length of a command line is limited.
     for chunk in (0..count).collect::<Vec<_>>().chunks(2000) {
         let files = chunk.iter().map(|index| directory.join(format!("{index}.json")));
         let output = Command::new(checker)

@@ -1,0 +1,61 @@
+//! The parts that all handlers of operations share. Handlers are methods of [`Context`], each group in its own file;
+//! none of them imports the service that calls them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::rate_limit::RateLimits;
+use super::settings::Settings;
+use crate::authz::{Authorizer, UnixTime};
+use crate::cognito::CognitoClient;
+use crate::metrics::account::AccountMetrics;
+use crate::user_pool::Clients;
+
+/// Time limit for all calls of Cognito for one request, retries included.
+pub(super) const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The parts that all handlers share.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) settings: Settings,
+    pub(super) client: CognitoClient,
+    pub(super) authorizer: Arc<Authorizer>,
+    /// App client whose tokens may be returned to clients.
+    pub(super) own_client: Clients,
+    pub(super) limits: RateLimits,
+    pub(super) metrics: AccountMetrics,
+    warned: AtomicBool,
+}
+
+impl Context {
+    pub(super) fn new(
+        settings: Settings,
+        client: CognitoClient,
+        authorizer: Arc<Authorizer>,
+        metrics: AccountMetrics,
+    ) -> Self {
+        Self {
+            client,
+            authorizer,
+            own_client: Clients::Only(vec![settings.client_id.clone()]),
+            limits: RateLimits::new(settings.rates, metrics.clone()),
+            metrics,
+            warned: AtomicBool::new(false),
+            settings,
+        }
+    }
+
+    /// Logs a warning about client addresses, at most once per process: a header of the client causes it.
+    pub(super) fn warn_once(&self, message: &str) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!("{message}");
+        }
+    }
+}
+
+/// Returns the current time.
+pub(super) fn unix_now() -> UnixTime {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    UnixTime::try_from(now).unwrap_or(UnixTime::MAX)
+}

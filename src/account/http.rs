@@ -1,0 +1,215 @@
+//! HTTP side of the account API: routes, CORS, cookies, responses, and the metrics and log line of a request. It knows
+//! no operation: [`Service`] runs them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use prost::bytes::Bytes;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::Service;
+use super::answer::{CHALLENGE, Reply, SUCCESS};
+use super::context::Context;
+use super::error::{AccountError, Code};
+use super::oauth::{AUTHORIZE_NAME, AUTHORIZE_PATH, Oauth};
+use super::openapi::{self, Extent};
+use super::settings::Settings;
+use super::table::{Row, rows};
+use super::token_transport::TokenTransport;
+use crate::authz::Authorizer;
+use crate::cognito::CognitoClient;
+use crate::metrics::account::AccountMetrics;
+use crate::net::http_server::{Answer, RequestBody};
+
+/// Path of the `OpenAPI` document below the prefix.
+const OPENAPI_PATH: &str = "/openapi.json";
+/// Value of the label `operation` for the `OpenAPI` document.
+const OPENAPI_NAME: &str = "openapi";
+/// Value of the label `operation` for unknown paths.
+const UNKNOWN: &str = "none";
+
+/// Values of the label `operation` of account metrics.
+pub(crate) fn route_labels() -> Vec<&'static str> {
+    rows().map(|row| row.name).chain([AUTHORIZE_NAME, OPENAPI_NAME, UNKNOWN]).collect()
+}
+
+/// Values of the label `outcome` of account metrics.
+pub(crate) fn outcome_labels() -> Vec<&'static str> {
+    [SUCCESS, CHALLENGE].into_iter().chain(Code::ALL.iter().map(|code| code.as_str())).collect()
+}
+
+/// The account API as an HTTP service.
+#[derive(Debug)]
+pub struct Account {
+    service: Service,
+    openapi: Bytes,
+    /// Value of `WWW-Authenticate`.
+    challenge: HeaderValue,
+}
+
+/// Handler of a request.
+enum Endpoint<'a> {
+    Operation(&'static Row),
+    AuthorizeUrl(&'a Oauth),
+    OpenApi,
+}
+
+/// Result of routing a request.
+struct Route<'a> {
+    /// Handler; `None` if the path is unknown or does not take the method.
+    endpoint: Option<Endpoint<'a>>,
+    /// Value of the label `operation`.
+    name: &'static str,
+    /// Methods of the path, for `Allow`; empty if the path is unknown.
+    methods: String,
+}
+
+impl Account {
+    /// Creates the account API.
+    pub(crate) fn new(
+        settings: Settings,
+        client: CognitoClient,
+        authorizer: Arc<Authorizer>,
+        metrics: AccountMetrics,
+    ) -> Arc<Self> {
+        let extent = Extent { hosted_ui: settings.hosted_ui.is_some(), cookies: settings.cookies.is_some() };
+        let openapi = openapi::document(settings.prefix.as_str(), &settings.allowed, extent).to_string();
+        let challenge = HeaderValue::from_str(&format!("Bearer realm=\"{}\"", settings.realm));
+        Arc::new(Self {
+            openapi: openapi.into(),
+            challenge: challenge.unwrap_or(HeaderValue::from_static("Bearer")),
+            service: Service::new(Context::new(settings, client, authorizer, metrics)),
+        })
+    }
+
+    /// `true` if `path` is below the prefix of the account API.
+    pub(crate) fn covers(&self, path: &str) -> bool {
+        self.context().settings.prefix.strip(path).is_some()
+    }
+
+    fn context(&self) -> &Context {
+        &self.service.context
+    }
+
+    /// Handles a request from `peer` (`None` for a Unix socket).
+    pub(crate) async fn answer(&self, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
+        let start = Instant::now();
+        let (parts, body) = request.into_parts();
+        let settings = &self.context().settings;
+        let path = settings.prefix.strip(parts.uri.path()).unwrap_or_default();
+        let Route { endpoint, name, methods } = self.route(path, &parts.method);
+        if !methods.is_empty() && settings.cors.is_preflight(&parts.method, &parts.headers) {
+            let mut response = Response::new(Full::default());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            settings.cors.apply(&parts.headers, &mut response, HeaderValue::from_str(&methods).ok());
+            return response;
+        }
+        let transport = TokenTransport::new(&parts.headers, settings.cookies);
+        let row = match endpoint {
+            Some(Endpoint::Operation(row)) => Some(row),
+            _ => None,
+        };
+        let mut result = match endpoint {
+            Some(Endpoint::Operation(row)) => match transport.reject_cross_site(&parts.method, &settings.cors) {
+                Ok(()) => self.service.run(row, &parts.headers, &transport, body, peer).await,
+                Err(error) => Err(error),
+            },
+            Some(Endpoint::AuthorizeUrl(oauth)) => {
+                let address = self.context().address(&parts.headers, peer);
+                oauth.authorize_url(self.context(), parts.uri.query().unwrap_or_default(), &address, &transport)
+            }
+            Some(Endpoint::OpenApi) => {
+                self.context().metrics.answered(name, SUCCESS, start.elapsed().as_secs_f64());
+                let mut response = response(200, self.openapi.clone());
+                settings.cors.apply(&parts.headers, &mut response, None);
+                return response;
+            }
+            None if methods.is_empty() => Err(AccountError::new(404, Code::NotFound)),
+            None => Err(AccountError::new(405, Code::MethodNotAllowed)),
+        };
+        let cookies = transport.pack(row, &mut result);
+        self.record(name, &result, start.elapsed());
+        let mut response = match result {
+            Ok(reply) => response(reply.status, reply.body.to_string()),
+            Err(error) => self.error_response(&error, &methods),
+        };
+        for cookie in cookies.into_iter().filter_map(|cookie| HeaderValue::try_from(cookie).ok()) {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+        settings.cors.apply(&parts.headers, &mut response, None);
+        response
+    }
+
+    /// Finds the handler of a path below the prefix.
+    fn route(&self, path: &str, method: &Method) -> Route<'_> {
+        let oauth = self.service.oauth.as_ref();
+        let rows = || rows().filter(|row| row.path == path && (oauth.is_some() || !row.needs_hosted_ui()));
+        let read_only = |name, endpoint| {
+            let is_read = [Method::GET, Method::HEAD].contains(method);
+            Route { endpoint: is_read.then_some(endpoint), name, methods: join([&Method::GET].into_iter()) }
+        };
+        let row = rows().find(|row| row.takes(method));
+        // A method that no row of the path takes counts for the first row.
+        if let Some(named) = row.or_else(|| rows().next()) {
+            let methods = join(rows().map(|row| &row.method));
+            return Route { endpoint: row.map(Endpoint::Operation), name: named.name, methods };
+        }
+        match oauth {
+            Some(oauth) if path == AUTHORIZE_PATH => read_only(AUTHORIZE_NAME, Endpoint::AuthorizeUrl(oauth)),
+            _ if path == OPENAPI_PATH => read_only(OPENAPI_NAME, Endpoint::OpenApi),
+            _ => Route { endpoint: None, name: UNKNOWN, methods: String::new() },
+        }
+    }
+
+    /// Counts and logs a request.
+    fn record(&self, operation: &'static str, result: &Result<Reply, AccountError>, took: Duration) {
+        let (status, outcome) = match result {
+            Ok(reply) => (reply.status, reply.outcome),
+            Err(error) => (error.status, error.code.as_str()),
+        };
+        self.context().metrics.answered(operation, outcome, took.as_secs_f64());
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        match status {
+            ..400 => tracing::debug!(operation, outcome, status, duration_ms, "account request"),
+            400..500 => tracing::info!(operation, outcome, status, duration_ms, "account request"),
+            _ => tracing::warn!(operation, outcome, status, duration_ms, "account request"),
+        }
+    }
+
+    fn error_response(&self, error: &AccountError, methods: &str) -> Answer {
+        let body = json!({"message": error.message, "code": error.code.as_str()}).to_string();
+        let mut response = response(error.status, body);
+        let headers = response.headers_mut();
+        if let Some(seconds) = error.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        match error.status {
+            401 => drop(headers.insert(header::WWW_AUTHENTICATE, self.challenge.clone())),
+            405 => headers.extend(HeaderValue::from_str(methods).ok().map(|methods| (header::ALLOW, methods))),
+            _ => {}
+        }
+        response
+    }
+}
+
+/// Joins methods for `Allow`. GET implies HEAD.
+fn join<'m>(methods: impl Iterator<Item = &'m Method>) -> String {
+    let methods: Vec<_> =
+        methods.map(|method| if method == Method::GET { "GET, HEAD" } else { method.as_str() }).collect();
+    methods.join(", ")
+}
+
+fn response(status: u16, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

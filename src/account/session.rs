@@ -1,0 +1,198 @@
+//! Refreshing and ending a session.
+//!
+//! If the app client rotates refresh tokens, a refresh has an effect: the old token stops working, and only the
+//! response has the new one. So there is one call at a time for each refresh token, two tabs that refresh at once share
+//! it, and it continues when its client disconnects. The result of such a call is kept for a while, for the client that
+//! retries with the old token.
+//!
+//! Signing out calls `GlobalSignOut` with the access token, `RevokeToken` with the refresh token, or both. The session
+//! at the hosted sign-in pages is a cookie of their domain: only the browser can end it, and the response has the URL.
+//! A sign-out succeeds only once Cognito has confirmed it. `NotAuthorized` is a confirmation for a verified token with
+//! the required scope, because such a token can only have been revoked before; for other tokens it is not.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::answer::Reply;
+use super::body::Members;
+use super::call::metadata;
+use super::caller::Bearer;
+use super::context::{CLIENT_PATIENCE, Context};
+use super::error::{AccountError, Code};
+use super::oauth::Oauth;
+use super::settings::RefreshFlow;
+use super::table::Row;
+use crate::authz::cache::{TokenCache, TokenDigest};
+use crate::cognito::error::{CognitoError, ErrorName};
+use crate::cognito::{Call, Operation};
+
+type Outcome = Result<Reply, AccountError>;
+type Flights = HashMap<TokenDigest, watch::Receiver<Option<Outcome>>>;
+
+/// Refreshes in flight, and results that no client has received, by the digest of the refresh token.
+#[derive(Debug, Default)]
+pub(super) struct Refreshes {
+    flights: Mutex<Flights>,
+}
+
+/// Time for which a result that no client has received is kept.
+const KEPT: Duration = Duration::from_secs(60);
+/// Maximum number of results that are kept.
+const MAX_KEPT: usize = 10_000;
+
+impl Refreshes {
+    fn change<T>(&self, change: impl FnOnce(&mut Flights) -> T) -> T {
+        change(&mut self.flights.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Refreshes the tokens, or waits for the refresh of the same token that is in flight.
+    pub(super) async fn refresh(
+        self: &Arc<Self>,
+        context: &Arc<Context>,
+        row: &'static Row,
+        members: &Members,
+    ) -> Outcome {
+        let call = context.refresh_call(members)?;
+        let digest = TokenCache::digest(members.text("refreshToken").unwrap_or_default());
+        let deadline = Instant::now() + CLIENT_PATIENCE;
+        let mut outcome = self.change(|flights| {
+            match flights.get(&digest) {
+                // A kept result can be received once.
+                Some(flight) if flight.borrow().is_some() => {
+                    let flight = flight.clone();
+                    flights.remove(&digest);
+                    flight
+                }
+                Some(flight) => flight.clone(),
+                None => {
+                    let (sender, receiver) = watch::channel(None);
+                    flights.insert(digest, receiver.clone());
+                    tokio::spawn(Arc::clone(self).fly(Arc::clone(context), row, call, digest, sender));
+                    receiver
+                }
+            }
+        });
+        match timeout_at(deadline, outcome.wait_for(Option::is_some)).await {
+            Ok(Ok(outcome)) => outcome.clone().unwrap_or_else(|| Err(AccountError::upstream())),
+            Ok(Err(_)) => Err(AccountError::upstream()),
+            Err(_) => Err(AccountError::unavailable()),
+        }
+    }
+
+    /// Makes the call, in a task of its own, and publishes the result.
+    async fn fly(
+        self: Arc<Self>,
+        context: Arc<Context>,
+        row: &'static Row,
+        call: Call,
+        digest: TokenDigest,
+        sender: watch::Sender<Option<Outcome>>,
+    ) {
+        let deadline = Instant::now() + CLIENT_PATIENCE;
+        let outcome = match context.client.call(call, deadline).await {
+            Ok(answer) => context.tokens_or_challenge(&answer, None, deadline).await,
+            Err(error) => context.settle(row, &error, false),
+        };
+        let rotated = outcome.as_ref().is_ok_and(|reply| reply.has_refresh_token);
+        // Under the lock, so that a client that arrives now finds either the call in flight or its result.
+        let kept = self.change(|flights| {
+            sender.send_replace(Some(outcome));
+            // The map holds one receiver, every waiting client another.
+            let kept = rotated && sender.receiver_count() <= 1 && flights.len() < MAX_KEPT;
+            if !kept {
+                flights.remove(&digest);
+            }
+            kept
+        });
+        if kept {
+            sleep(KEPT).await;
+            self.change(|flights| {
+                // The entry can be another one: this result was received, and the same old token is in flight again.
+                if flights.get(&digest).is_some_and(|flight| flight.same_channel(&sender.subscribe())) {
+                    flights.remove(&digest);
+                }
+            });
+        }
+    }
+}
+
+impl Context {
+    fn refresh_call(&self, members: &Members) -> Result<Call, AccountError> {
+        let text = |name: &str| members.text(name).map(Value::from);
+        let (token, device) = (text("refreshToken"), text("deviceKey"));
+        let mut body = Map::new();
+        let mut set = |name: &str, value: Option<Value>| value.map(|value| body.insert(name.into(), value));
+        set("ClientMetadata", metadata(members, &self.settings.allowed));
+        match self.settings.refresh_flow {
+            RefreshFlow::Tokens => {
+                set("RefreshToken", token);
+                set("DeviceKey", device);
+                Ok(Call { operation: Operation::GetTokensFromRefreshToken, user: None, members: body })
+            }
+            RefreshFlow::Auth => {
+                let user = members.text("username").map(str::to_owned);
+                // The secret hash is computed over the user name in the pool, which a refresh token does not reveal.
+                if user.is_none() && self.client.has_secret() {
+                    return Err(AccountError::invalid_request("refreshToken and username are required"));
+                }
+                let parameters = [("REFRESH_TOKEN", token), ("DEVICE_KEY", device)];
+                let parameters: Map<_, _> =
+                    parameters.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+                set("AuthFlow", Some("REFRESH_TOKEN_AUTH".into()));
+                set("AuthParameters", Some(parameters.into()));
+                Ok(Call { operation: Operation::InitiateAuth, user, members: body })
+            }
+        }
+    }
+
+    /// Signs the user out. `message` is the message of a success.
+    pub(super) async fn logout(
+        &self,
+        oauth: Option<&Oauth>,
+        row: &'static Row,
+        bearer: Option<&Bearer>,
+        members: &Members,
+        message: &str,
+        deadline: Instant,
+    ) -> Outcome {
+        let refresh = members.text("refreshToken");
+        // Checked first, so that a bad request has no effect.
+        let hosted = match oauth {
+            None => None,
+            Some(oauth) => oauth.logout_url(self.settings.client_id.as_str(), members.text("logoutUri"))?,
+        };
+        let hosted = hosted.filter(|_| bearer.is_none_or(|bearer| bearer.may_be_of_hosted_ui));
+        let manager = bearer.filter(|bearer| bearer.may_manage_account);
+        if let Some(bearer) = manager {
+            match self.client.call(Call::global_sign_out(&bearer.token), deadline).await {
+                Ok(_) => {}
+                Err(CognitoError::Refused(refusal)) if refusal.name == ErrorName::NotAuthorized => {}
+                Err(error) => return self.settle(row, &error, false),
+            }
+        }
+        match refresh {
+            None if manager.is_none() => return Err(AccountError::new(row.refusal, Code::ScopeMissing)),
+            None => {}
+            Some(refresh) => match self.client.call(Call::revoke_token(refresh), deadline).await {
+                Ok(_) => {}
+                // `GlobalSignOut` has ended all sessions of the user, so a token that cannot be revoked does not
+                // matter.
+                Err(_) if manager.is_some() => {}
+                Err(error) => return self.settle(row, &error, false),
+            },
+        }
+        let mut body = Map::new();
+        body.insert("message".into(), message.into());
+        // Only this process knows which tokens were signed out.
+        body.insert("scope".into(), "replica".into());
+        if let Some(url) = hosted {
+            body.insert("hostedUiLogoutUrl".into(), url.as_str().into());
+        }
+        Ok(Reply::success(200, body))
+    }
+}

@@ -1,0 +1,191 @@
+//! Protocol-independent answer to a request: status, headers, body and metadata.
+//!
+//! Each protocol and the command `explain` only encode an [`Answer`]. They define no text, status or header of their
+//! own.
+
+use serde::Serialize;
+
+use super::Ruleset;
+use super::denial::{Denial, Fault, Realm};
+use super::headers::{Mutation, OwnedHeaders};
+use super::policy::Policy;
+use super::request::{Header, RequestContext};
+use super::verdict::{Allowed, Decision, Verdict};
+
+/// Seconds after which a caller should retry if the service could not decide (`Retry-After`).
+const RETRY_AFTER: &str = "5";
+
+/// Answer to one request.
+pub enum Answer<'a> {
+    /// The request is forwarded, with changes to its headers.
+    Pass(Pass<'a>),
+    /// The request is not forwarded; the caller gets this response.
+    Refusal(Refusal<'a>),
+}
+
+/// Changes to a request that is forwarded to the upstream.
+pub struct Pass<'a> {
+    allowed: &'a Allowed<'a>,
+    owned: &'a OwnedHeaders,
+    request_headers: &'a [Header<'a>],
+}
+
+/// Response to a request that is not forwarded.
+pub struct Refusal<'a> {
+    denial: Denial,
+    policy: Result<&'a Policy, &'a str>,
+    requirement: Option<&'a str>,
+    realm: &'a Realm,
+}
+
+/// Value of a metadata field.
+pub(crate) enum MetadataValue<'v, 'i> {
+    /// Text.
+    Text(&'v str),
+    /// Unix time in seconds.
+    Time(i64),
+    /// List of texts.
+    Texts(&'i mut dyn Iterator<Item = &'v str>),
+}
+
+/// JSON body of a refusal.
+#[derive(Serialize)]
+struct Body {
+    error: &'static str,
+    reason: &'static str,
+    message: &'static str,
+}
+
+impl<'a> Answer<'a> {
+    /// Describes the answer to `request`. `verdict` has to be the verdict of `rules` about it.
+    pub fn new(
+        verdict: &'a Verdict<'_>,
+        rules: &'a Ruleset,
+        request: Option<&'a RequestContext<'_>>,
+        realm: &'a Realm,
+    ) -> Self {
+        match &verdict.decision {
+            Decision::Allow(allowed) => {
+                let request_headers = request.map_or(&[][..], |request| &request.headers);
+                Self::Pass(Pass::new(allowed, &rules.headers, request_headers))
+            }
+            Decision::Deny(denial) => {
+                let policy = verdict.trace.policy.and_then(|policy| rules.policies.get(policy));
+                let given = request.and_then(|request| request.policy);
+                let policy = policy.ok_or_else(|| rules.policies.name_without_choice(given));
+                Self::Refusal(Refusal::new(*denial, policy, verdict.trace.requirement.as_deref(), realm))
+            }
+        }
+    }
+
+    /// Decision in words: `allow` or `deny`.
+    pub(crate) fn decision(&self) -> &'static str {
+        match self {
+            Self::Pass(_) => "allow",
+            Self::Refusal(_) => "deny",
+        }
+    }
+
+    /// HTTP status: 200 if the request is forwarded.
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::Pass(_) => 200,
+            Self::Refusal(refusal) => refusal.denial.status(),
+        }
+    }
+
+    /// Calls `write` with each metadata field of the decision. Envoy's access logs and RBAC filter can use them.
+    pub(crate) fn metadata(&self, write: &mut impl FnMut(&'static str, MetadataValue<'_, '_>)) {
+        write("decision", MetadataValue::Text(self.decision()));
+        match self {
+            Self::Pass(pass) => pass.metadata(write),
+            Self::Refusal(refusal) => refusal.metadata(write),
+        }
+    }
+}
+
+impl<'a> Pass<'a> {
+    /// Describes a request that is forwarded. Of its `request_headers`, the `owned` ones are set or removed.
+    pub(crate) fn new(allowed: &'a Allowed<'a>, owned: &'a OwnedHeaders, request_headers: &'a [Header<'a>]) -> Self {
+        Self { allowed, owned, request_headers }
+    }
+
+    /// Calls `write` with each change to the request's headers. Every owned header is set or removed. A request header
+    /// that the upstream could take for an owned one is removed.
+    pub(crate) fn mutations(&self, write: &mut impl FnMut(Mutation<'_>)) {
+        let Allowed { policy, identity, .. } = self.allowed;
+        self.owned.mutate(identity.values(), policy.removes_authorization, self.request_headers, write);
+    }
+
+    fn metadata(&self, write: &mut impl FnMut(&'static str, MetadataValue<'_, '_>)) {
+        write("policy", MetadataValue::Text(&self.allowed.policy.name));
+        let Some(token) = &self.allowed.token else { return };
+        let claims = &token.claims;
+        write("sub", MetadataValue::Text(claims.sub()));
+        write("client_id", MetadataValue::Text(claims.client_id()));
+        write("token_use", MetadataValue::Text(claims.token_use().as_str()));
+        write("exp", MetadataValue::Time(claims.expires()));
+        for (name, claim) in [("username", claims.username()), ("scope", claims.scope())] {
+            if let Some(claim) = claim {
+                write(name, MetadataValue::Text(claim));
+            }
+        }
+        if claims.groups().len() > 0 {
+            write("groups", MetadataValue::Texts(&mut claims.groups()));
+        }
+    }
+}
+
+impl<'a> Refusal<'a> {
+    /// Describes a refusal. `policy` is that of the request or, if it has none, a name for the metadata; `requirement` is the
+    /// one that was not met.
+    pub(crate) fn new(
+        denial: Denial,
+        policy: Result<&'a Policy, &'a str>,
+        requirement: Option<&'a str>,
+        realm: &'a Realm,
+    ) -> Self {
+        Self { denial, policy, requirement, realm }
+    }
+
+    /// Reason for the refusal.
+    pub(crate) fn denial(&self) -> Denial {
+        self.denial
+    }
+
+    /// Requirement of the policy that the token does not meet.
+    pub(crate) fn requirement(&self) -> Option<&str> {
+        self.requirement
+    }
+
+    /// Value of `WWW-Authenticate`, if the response has one.
+    pub(crate) fn www_authenticate(&self) -> Option<String> {
+        self.denial.www_authenticate(self.realm, self.policy.ok().map(|policy| &policy.challenge))
+    }
+
+    /// Headers of the response, with lower-case names.
+    pub(crate) fn headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers =
+            vec![("content-type", "application/json".to_owned()), ("cache-control", "no-store".to_owned())];
+        headers.extend(self.www_authenticate().map(|challenge| ("www-authenticate", challenge)));
+        if self.denial.fault() == Fault::Service {
+            headers.push(("retry-after", RETRY_AFTER.to_owned()));
+        }
+        headers
+    }
+
+    /// Body of the response, as JSON.
+    pub(crate) fn body(&self) -> String {
+        let (error, reason, message) = (self.denial.error(), self.denial.reason(), self.denial.message());
+        // Serializing three strings cannot fail.
+        serde_json::to_string(&Body { error, reason, message }).unwrap_or_default()
+    }
+
+    fn metadata(&self, write: &mut impl FnMut(&'static str, MetadataValue<'_, '_>)) {
+        write("reason", MetadataValue::Text(self.denial.reason()));
+        write("policy", MetadataValue::Text(self.policy.map_or_else(|name| name, |policy| &policy.name)));
+        if let Some(requirement) = self.requirement {
+            write("requirement", MetadataValue::Text(requirement));
+        }
+    }
+}

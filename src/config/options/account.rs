@@ -1,0 +1,103 @@
+//! Options of the account API.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::browser::BrowserOptions;
+use crate::account::Issuer;
+use crate::account::cors::Origin;
+use crate::account::rate_limit::Rate;
+use crate::account::{Prefix, RefreshFlow};
+use crate::config::parse::duration_between;
+use crate::net::listen::ListenAddress;
+use crate::user_pool::ClientId;
+
+/// Options of the account API.
+#[derive(Args, Debug)]
+pub struct AccountOptions {
+    /// Serve the account API: sign-up, sign-in, sign-out
+    #[arg(long, value_name = "BOOL", help_heading = "Account API", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
+    pub account_api: bool,
+    /// Address of a port of its own [default: it shares the admin port]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Account API")]
+    pub account_listen: Option<ListenAddress>,
+    /// Path prefix of its routes
+    #[arg(long, value_name = "PATH", help_heading = "Account API", default_value = "/auth")]
+    pub account_prefix: Prefix,
+    /// App client that it uses [default: the only --client-id]
+    #[arg(long, value_name = "ID", help_heading = "Account API")]
+    pub account_client_id: Option<ClientId>,
+    /// File with the secret of that app client; takes precedence over the variable `COGNITO_CLIENT_SECRET`
+    #[arg(long, value_name = "FILE", help_heading = "Account API")]
+    pub client_secret_file: Option<PathBuf>,
+    /// Number of trusted proxies: a client's address is this entry of X-Forwarded-For, from the right [default: X-Forwarded-For is ignored]
+    #[arg(long, value_name = "COUNT", help_heading = "Account API", value_parser = clap::value_parser!(u8).range(0..=32))]
+    pub trusted_hops: Option<u8>,
+    /// Origin whose pages may call it from a browser (CORS); repeatable
+    #[arg(long, value_name = "ORIGIN", help_heading = "Account API")]
+    pub cors_origins: Vec<Origin>,
+    /// User attribute that users may set at sign-up and change later; repeatable
+    #[arg(long, value_name = "NAME", help_heading = "Account API")]
+    pub account_attributes: Vec<String>,
+    /// Key of `clientMetadata` that is passed to Lambda triggers; repeatable
+    #[arg(long, value_name = "KEY", help_heading = "Account API")]
+    pub client_metadata_keys: Vec<String>,
+    /// Send the client's address to Cognito (`UserContextData`). The app client needs a secret and has to allow it
+    #[arg(long, value_name = "BOOL", help_heading = "Account API", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub forward_client_address: bool,
+    /// Issuer name that authenticator apps show [default: the realm]
+    #[arg(long, value_name = "NAME", help_heading = "Account API")]
+    pub totp_issuer: Option<Issuer>,
+    /// Cognito API for refreshes: `GetTokensFromRefreshToken`, or `REFRESH_TOKEN_AUTH`
+    #[arg(long, value_name = "FLOW", help_heading = "Account API", default_value = "tokens")]
+    pub refresh_flow: RefreshFlowOption,
+    /// Timeout of each call to Cognito, 100ms to 10s; all calls of one request end within 10s
+    #[arg(long, value_name = "DURATION", help_heading = "Account API", default_value = "5s", value_parser = cognito_timeout)]
+    pub cognito_timeout: Duration,
+    /// Limit for requests, per client address
+    #[arg(long, value_name = "N/DURATION", help_heading = "Account API", default_value = "75/1m")]
+    pub limit_address: Rate,
+    /// Limit for attempts at a user's password or code, per user and client address; a third of it in each later period. All addresses together have twice the limit in the first period
+    #[arg(long, value_name = "N/DURATION", help_heading = "Account API", default_value = "15/1m")]
+    pub limit_user: Rate,
+    /// Limit for messages, per recipient: a user, an e-mail address or a phone number
+    #[arg(long, value_name = "N/DURATION", help_heading = "Account API", default_value = "10/10m")]
+    pub limit_sends: Rate,
+    /// Minimum time of responses that must not reveal whether a user exists; at most 5s
+    #[arg(long, value_name = "DURATION", help_heading = "Account API", default_value = "300ms", value_parser = min_failure_time)]
+    pub account_min_failure_time: Duration,
+    /// Never reveal that a user name is taken, an account is not confirmed, or a password must be reset; every sign-up is answered with 201
+    #[arg(long, value_name = "BOOL", help_heading = "Account API", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
+    pub account_hide_users: bool,
+    /// Hosted sign-in pages and browser sessions
+    #[command(flatten)]
+    pub browser: BrowserOptions,
+}
+
+/// Value of `--refresh-flow`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RefreshFlowOption {
+    /// `GetTokensFromRefreshToken`; required if refresh tokens rotate
+    Tokens,
+    /// `REFRESH_TOKEN_AUTH`
+    Auth,
+}
+
+impl From<RefreshFlowOption> for RefreshFlow {
+    fn from(option: RefreshFlowOption) -> Self {
+        match option {
+            RefreshFlowOption::Tokens => Self::Tokens,
+            RefreshFlowOption::Auth => Self::Auth,
+        }
+    }
+}
+
+fn cognito_timeout(text: &str) -> Result<Duration, String> {
+    duration_between(text, Duration::from_millis(100), Duration::from_secs(10))
+}
+
+fn min_failure_time(text: &str) -> Result<Duration, String> {
+    duration_between(text, Duration::ZERO, Duration::from_secs(5))
+}

@@ -1,0 +1,7 @@
+//! Files that the operator names: bounded reads ([`read()`] and its variants) and change detection ([`FileWatch`]).
+
+mod read;
+mod watch;
+
+pub(crate) use self::read::{Fingerprint, MAX_SECRET_BYTES, MAX_TEXT_BYTES, ReadError, read, read_text, read_version};
+pub(crate) use self::watch::{FileWatch, KeepsChanging};

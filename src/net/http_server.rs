@@ -1,0 +1,214 @@
+//! HTTP/1.1 server with limits, used by the admin port and the account API.
+//!
+//! Every wait for a client is limited: for a request head ([`Limits::head`]), for the client to read a response
+//! ([`PATIENCE`]), and for any progress once the port closes. The code that reads a request body limits the time for
+//! it.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prost::bytes::Bytes;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::listen::{Listener, Stream};
+use super::peers::Peers;
+use super::progress::{Activity, Patience, Progress};
+
+/// Response with a body that is known as a whole.
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+/// Limits of a port.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Maximum number of simultaneous connections. Further ones are closed at once.
+    pub(crate) connections: usize,
+    /// Maximum number of simultaneous connections of one peer: an IPv4 address, or the /64 of an IPv6 address. It does
+    /// not apply to Unix sockets.
+    pub(crate) peer: usize,
+    /// Time for a request head to arrive. It also limits the idle time of a kept-alive connection.
+    pub(crate) head: Duration,
+}
+
+impl Limits {
+    /// Creates the limits of a port with this number of connections. One peer may have a quarter of them: enough for a
+    /// proxy that all connections come from, and no address can take them all. On a small port a peer may have up to
+    /// 64, but never more than half.
+    pub(crate) fn of(connections: usize, head: Duration) -> Self {
+        let peer = (connections / 4).max(64).min(connections / 2).max(1);
+        Self { connections, peer, head }
+    }
+}
+
+/// Maximum size of a request head, and of the read buffer.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
+/// Size of the kernel's send buffer for a connection. The kernel's default can grow to megabytes.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
+/// Time limits for a client to read a response.
+const PATIENCE: Patience = Patience {
+    stall: Duration::from_secs(10),
+    backlog: Some(Duration::from_secs(30)),
+    closing: Duration::from_secs(1),
+};
+/// Minimum time between two log lines about refused connections.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Serves `listener` until `closing` is cancelled, and then finishes running requests. `answer` is called with each
+/// request and the peer's address, which is `None` on a Unix socket.
+pub(crate) async fn serve<F, R>(listener: Listener, limits: Limits, closing: CancellationToken, answer: F)
+where
+    F: Fn(Request<RequestBody>, Option<IpAddr>) -> R + Clone + Send + 'static,
+    R: Future<Output = Answer> + Send + 'static,
+{
+    let running = TaskTracker::new();
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let peers = Arc::new(Peers::default());
+    let mut refusals = Refusals::default();
+    let accept = listener.accept_all(|stream| {
+        let peer = peer(&stream);
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            return refusals.count(&listener, "the port has reached its limit on connections");
+        };
+        let counted = peer.map(|peer| peers.enter(peer, limits.peer));
+        if let Some(None) = counted {
+            return refusals.count(&listener, "an address has reached its share of the port's connections");
+        }
+        let (answer, closing) = (answer.clone(), closing.clone());
+        running.spawn(async move {
+            match stream {
+                Stream::Tcp(stream) => {
+                    if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES) {
+                        tracing::debug!(%error, "the size of the send buffer cannot be set");
+                    }
+                    connection(stream, peer, limits, closing, answer).await;
+                }
+                Stream::Unix(stream) => connection(stream, None, limits, closing, answer).await,
+            }
+            drop((permit, counted));
+        });
+    });
+    closing.run_until_cancelled(accept).await;
+    running.close();
+    running.wait().await;
+}
+
+fn peer(stream: &Stream) -> Option<IpAddr> {
+    match stream {
+        Stream::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.ip()),
+        Stream::Unix(_) => None,
+    }
+}
+
+/// Refused connections, logged at most once per [`REPORT_INTERVAL`].
+#[derive(Default)]
+struct Refusals {
+    /// Number of refused connections since the last log line.
+    count: u64,
+    reported: Option<Instant>,
+}
+
+impl Refusals {
+    fn count(&mut self, listener: &Listener, why: &'static str) {
+        self.count += 1;
+        if self.reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
+            tracing::warn!(address = listener.address(), refused = self.count, why, "connections refused");
+            *self = Self { count: 0, reported: Some(Instant::now()) };
+        }
+    }
+}
+
+async fn connection<F, R>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: Option<IpAddr>,
+    limits: Limits,
+    closing: CancellationToken,
+    answer: F,
+) where
+    F: Fn(Request<RequestBody>, Option<IpAddr>) -> R,
+    R: Future<Output = Answer>,
+{
+    let activity = Arc::new(Activity::default());
+    let stream = Progress::new(stream, PATIENCE, closing.clone()).with_activity(Arc::clone(&activity));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let working = Working::new(&activity);
+        let response = answer(request.map(|body| RequestBody { body, activity: Arc::clone(&activity) }), peer);
+        async move {
+            let response = response.await;
+            drop(working);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_buf_size(MAX_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "HTTP connection ended with an error");
+    }
+}
+
+/// Guard that marks the connection as busy, until it is dropped.
+struct Working(Arc<Activity>);
+
+impl Working {
+    fn new(activity: &Arc<Activity>) -> Self {
+        activity.set_busy(true);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.set_busy(false);
+    }
+}
+
+/// Body of a request. While its reader waits for data, the connection counts as idle.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    body: Incoming,
+    activity: Arc<Activity>,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.activity.set_busy(frame.is_ready());
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,332 @@
+"""Objects that the chart cognito-authz renders: valid for every Kubernetes from 1.29, restricted, consistent.
+
+Other files test the values (test_chart_values.py), the running program (test_chart_running.py), alerts and the
+dashboard (test_chart_metrics.py), and the library chart (test_chart_sidecar.py).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import helm_python as helm
+import kubernetes_validate.utils as schemas
+import pytest
+import yaml
+
+from helm_charts import CHART, CI, NEEDED, Rendered, merged, pods, render, rendered_ci
+from kubernetes_rules import VERSIONS, complaints, restricted
+from manifests import validate_crds
+
+CUSTOM = {
+    "AuthorizationPolicy",
+    "HTTPRoute",
+    "PodMonitor",
+    "PrometheusRule",
+    "ReferenceGrant",
+    "SecurityPolicy",
+    "ServiceMonitor",
+}
+BY_FILE = pytest.mark.parametrize("path", CI, ids=lambda path: path.name.removesuffix("-values.yaml"))
+
+
+# ------------------------------------------------------------------------------------------------ schemas
+
+@BY_FILE
+def test_helm_lint_passes(path: Path) -> None:
+    report = helm.lint(str(CHART), yaml.safe_load(path.read_text()), strict=True, kube_version="v1.29.0")
+    assert not report["errors"], report
+    assert [one for one in report["messages"] if one["severity"] > 1] == []
+
+
+def first_version(path: Path) -> str:
+    """The oldest Kubernetes for a file of values: the one that its first line names, otherwise 1.29."""
+    named = re.search(r"Needs Kubernetes (\d+\.\d+)", path.read_text().splitlines()[0])
+    return f"{named[1]}.0" if named else "1.29.0"
+
+
+@BY_FILE
+def test_objects_are_valid_in_every_kubernetes_version(path: Path) -> None:
+    for version in VERSIONS:
+        if schemas.Version(version) < schemas.Version(first_version(path)):
+            continue
+        for one in rendered_ci(path).objects:
+            if one["kind"] not in CUSTOM:
+                assert complaints(version, json.dumps(one)) == [], version
+
+
+def test_the_schemas_reject_wrong_objects() -> None:
+    deployment = copy.deepcopy(render(NEEDED).one("Deployment"))
+    deployment["spec"]["template"]["spec"]["containers"][0]["readinessProb"] = {}
+    assert complaints("1.29.0", json.dumps(deployment))
+    traffic = rendered_ci(CHART / "ci" / "service-values.yaml").of("Service")[0]
+    assert complaints("1.29.0", json.dumps(traffic)), (
+        "trafficDistribution needs a newer version, which the file names"
+    )
+    assert VERSIONS[0] == "1.29.0"
+    assert len(VERSIONS) >= 9
+
+
+def test_custom_resources_are_valid(crd_validator: Path, tmp_path: Path) -> None:
+    manifests = []
+    for path in CI:
+        manifests.append(tmp_path / path.name)
+        custom = [one for one in copy.deepcopy(rendered_ci(path).objects) if one["kind"] in CUSTOM]
+        for one in custom:
+            # v1beta1 has the same form as v1, which older Gateway APIs do not have.
+            if one["apiVersion"] == "gateway.networking.k8s.io/v1beta1":
+                one["apiVersion"] = "gateway.networking.k8s.io/v1"
+        manifests[-1].write_text(yaml.safe_dump_all(custom))
+    validate_crds(crd_validator, *manifests)
+
+
+def test_the_examples_cover_every_custom_resource() -> None:
+    assert {one["kind"] for path in CI for one in rendered_ci(path).objects} >= CUSTOM | {
+        "Ingress",
+        "HorizontalPodAutoscaler",
+    }
+
+
+# ------------------------------------------------------------------------------------------------ security
+
+@BY_FILE
+def test_pods_are_restricted(path: Path) -> None:
+    everything = pods(rendered_ci(path).objects)
+    assert everything
+    for name, pod in everything:
+        assert restricted(pod) == [], name
+        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["enableServiceLinks"] is False, name
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("securityContext", {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}),
+        ("podSecurityContext", {"runAsNonRoot": False, "runAsUser": 0}),
+        ("securityContext", {"allowPrivilegeEscalation": None}),
+        ("podSecurityContext", {"seccompProfile": None}),
+        ("securityContext", {"readOnlyRootFilesystem": False, "privileged": True}),
+        ("extraVolumes", [{"name": "host", "hostPath": {"path": "/"}}]),
+        ("extraContainers", [{"name": "loose", "image": "x"}]),
+    ],
+)
+def test_the_check_finds_pods_that_are_not_restricted(where: str, value: Any) -> None:
+    values = merged(NEEDED, {where: value})
+    if where == "podSecurityContext":
+        values["securityContext"] = {"runAsNonRoot": None}
+    assert restricted(pods(render(values).objects)[0][1])
+
+
+@BY_FILE
+def test_manifests_contain_no_secrets(path: Path) -> None:
+    rendered = rendered_ci(path)
+    assert rendered.of("Secret") == []
+    for name, pod in pods(rendered.objects):
+        for container in pod["containers"]:
+            for argument in container.get("args", []):
+                assert "secret" not in argument or argument.startswith(
+                    ("--client-secret-file=/run/secrets/", "--oauth-state-key-file=/run/secrets/")
+                ), name
+            for variable in container.get("env", []):
+                assert "SECRET" not in variable["name"] or "valueFrom" in variable, name
+
+
+def test_secrets_are_mounted_only_for_the_account_api() -> None:
+    rendered = rendered_ci(CHART / "ci" / "account-values.yaml")
+    volumes = rendered.one("Deployment")["spec"]["template"]["spec"]["volumes"]
+    assert {volume["secret"]["secretName"] for volume in volumes if "secret" in volume} == {
+        "cognito-client",
+        "oauth-state",
+    }
+    assert all(volume["secret"]["defaultMode"] == 0o440 for volume in volumes if "secret" in volume)
+    off = render(merged(NEEDED, {"account": {"existingSecret": {"name": "cognito-client"}}}))
+    assert "volumes" not in off.one("Deployment")["spec"]["template"]["spec"], "only the account API needs it"
+
+
+# ------------------------------------------------------------------------------------------------ consistent
+
+@BY_FILE
+def test_selectors_match_the_pods_and_no_others(path: Path) -> None:
+    rendered = rendered_ci(path)
+    deployment = rendered.one("Deployment")
+    selector = deployment["spec"]["selector"]["matchLabels"]
+    assert set(selector) == {"app.kubernetes.io/name", "app.kubernetes.io/instance"}, (
+        "a Deployment's selector is immutable"
+    )
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert selector.items() <= labels.items()
+    selectors = [one["spec"]["selector"] for one in rendered.of("Service")]
+    selectors += [one["spec"]["selector"]["matchLabels"] for one in rendered.of("PodDisruptionBudget")]
+    selectors += [one["spec"]["podSelector"]["matchLabels"] for one in rendered.of("NetworkPolicy")]
+    assert all(one == selector for one in selectors)
+    for test in rendered.of("Pod"):
+        assert not selector.items() <= test["metadata"]["labels"].items(), (
+            "the Services would send checks to the test pod"
+        )
+    for monitor in rendered.of("ServiceMonitor"):
+        wanted = monitor["spec"]["selector"]["matchLabels"]
+        matched = [one for one in rendered.of("Service") if wanted.items() <= one["metadata"]["labels"].items()]
+        assert [one["metadata"]["name"].rsplit("-", 1)[1] for one in matched] == ["admin"]
+    for monitor in rendered.of("PodMonitor"):
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_selectors_contain_no_version_and_no_common_labels() -> None:
+    one, other = (render(merged(NEEDED, {"image": {"tag": tag}, "commonLabels": {"a": tag}})) for tag in ("1", "2"))
+    assert one.one("Deployment")["spec"]["selector"] == other.one("Deployment")["spec"]["selector"]
+    assert one.one("Deployment")["metadata"]["labels"]["app.kubernetes.io/version"] == "1"
+    assert all(each["metadata"]["labels"]["a"] == "1" for each in one.objects if each["kind"] != "Pod")
+
+
+@BY_FILE
+def test_ports_agree_in_arguments_probes_and_services(path: Path) -> None:
+    rendered = rendered_ci(path)
+    container = rendered.container()
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    matches = (re.fullmatch(r"--(\w+)-listen=\[::\]:(\d+)", one) for one in container["args"])
+    listening = {match[1]: match[2] for match in matches if match}
+    assert {name: int(port) for name, port in listening.items()} == ports
+    assert ("account" in ports) == ("--account-api=false" not in container["args"]), (
+        "the account API must not be on the admin port"
+    )
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        asked = container.get(probe, {})
+        assert "httpGet" not in asked or asked["httpGet"]["port"] == "admin"
+        assert "grpc" not in asked or asked["grpc"]["port"] == ports["grpc"]
+    for service in rendered.of("Service"):
+        [port] = service["spec"]["ports"]
+        assert port["targetPort"] in ports
+        assert port["appProtocol"]
+        if service["spec"].get("clusterIP") == "None":
+            assert port["port"] == ports[port["targetPort"]], "a headless Service does not translate ports"
+    for policy in rendered.of("NetworkPolicy"):
+        opened = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+        assert set(ports.values()) <= opened
+    for test in rendered.of("Pod"):
+        [address] = [one for one in test["spec"]["containers"][0]["args"] if one.startswith("--admin=")]
+        service = rendered.one("Service", "-admin")
+        assert address == f"--admin=http://{service['metadata']['name']}.{service['metadata']['namespace']}:{ports['admin']}"
+    for gateway in (one for one in rendered.of("SecurityPolicy") if "extAuth" in one["spec"]):
+        [backend] = gateway["spec"]["extAuth"]["grpc"]["backendRefs"]
+        service = next(one for one in rendered.of("Service") if one["metadata"]["name"] == backend["name"])
+        assert (service["metadata"]["namespace"], service["spec"]["ports"][0]["port"]) == (
+            backend["namespace"],
+            backend["port"],
+        )
+        assert gateway["spec"]["extAuth"]["failOpen"] is False
+
+
+def test_envoy_gateway_checks_every_route_except_the_account_api() -> None:
+    """The policy targets the Gateway, so it covers routes added later. A route's own policy replaces it."""
+    rendered = rendered_ci(CHART / "ci" / "envoy-gateway-values.yaml")
+    [asking], [silent] = (
+        [one for one in rendered.of("SecurityPolicy") if ("extAuth" in one["spec"]) is asked] for asked in (True, False)
+    )
+    assert [target["kind"] for target in asking["spec"]["targetRefs"]] == ["Gateway"]
+    route = rendered.one("HTTPRoute", "-account")
+    assert silent["spec"] == {"authorization": {"defaultAction": "Allow"}, "targetRefs": [
+        {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": route["metadata"]["name"]}]}
+    assert silent["metadata"]["namespace"] == route["metadata"]["namespace"], (
+        "a policy applies only to its own namespace"
+    )
+    [parent] = route["spec"]["parentRefs"]
+    assert (parent["name"], parent["namespace"]) == (
+        asking["spec"]["targetRefs"][0]["name"],
+        asking["metadata"]["namespace"],
+    )
+    assert [one.split(":")[0] for one in rendered.warnings()] == ["networkPolicy.grpcFrom is empty"]
+
+
+def test_the_account_service_targets_only_the_account_port() -> None:
+    for name in ("account-ingress", "account-httproute"):
+        rendered = rendered_ci(CHART / "ci" / f"{name}-values.yaml")
+        text = yaml.safe_dump(rendered.of("Ingress") + rendered.of("HTTPRoute"))
+        assert "rel-cognito-authz-account" in text
+        assert "/auth" in text
+        assert rendered.one("Service", "-account")["spec"]["ports"][0]["targetPort"] == "account"
+
+
+def test_a_pool_and_a_client_are_enough_for_an_installation() -> None:
+    rendered = render(NEEDED)
+    kinds = sorted(one["kind"] for one in rendered.objects)
+    assert kinds == [
+        "Deployment",
+        "NetworkPolicy",
+        "Pod",
+        "PodDisruptionBudget",
+        "Service",
+        "Service",
+        "Service",
+        "ServiceAccount",
+    ]
+    spec = rendered.one("Deployment")["spec"]
+    assert (spec["replicas"], spec["strategy"]["rollingUpdate"]) == (2, {"maxUnavailable": 0, "maxSurge": 1})
+    container = rendered.container()
+    assert "lifecycle" not in container, "Kubernetes 1.29 rejects a preStop sleep"
+    assert "--shutdown-delay=5s" in container["args"], "Kubernetes 1.29 rejects a preStop sleep"
+    assert "cpu" not in container["resources"]["limits"]
+    assert len(spec["template"]["spec"]["topologySpreadConstraints"]) == 2
+    assert len(rendered.warnings()) == 1, rendered.notes
+
+
+def test_the_policy_file_equals_the_values() -> None:
+    path = CHART / "ci" / "policy-file-values.yaml"
+    rendered = rendered_ci(path)
+    written = yaml.safe_load(rendered.one("ConfigMap", "-policy")["data"]["policy.yaml"])
+    assert written == yaml.safe_load(path.read_text())["config"]
+    template = rendered.one("Deployment")["spec"]["template"]
+    assert not any("checksum" in name for name in template["metadata"]["annotations"]), (
+        "the program reloads the file itself"
+    )
+    assert all("subPath" not in mount for mount in rendered.container()["volumeMounts"]), (
+        "a file mounted with subPath is never updated"
+    )
+
+
+def test_the_autoscaler_sets_the_number_of_replicas() -> None:
+    rendered = rendered_ci(CHART / "ci" / "autoscaling-values.yaml")
+    assert "replicas" not in rendered.one("Deployment")["spec"]
+    assert (
+        rendered.one("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"]
+        == rendered.one("Deployment")["metadata"]["name"]
+    )
+    assert rendered.one("PodDisruptionBudget")["spec"]["minAvailable"] == "50%"
+    assert rendered_ci(CHART / "ci" / "single-values.yaml").of("PodDisruptionBudget") == []
+
+
+def test_a_digest_takes_precedence_over_a_tag_and_a_global_registry_over_the_own() -> None:
+    rendered = rendered_ci(CHART / "ci" / "image-values.yaml")
+    digest = yaml.safe_load((CHART / "ci" / "image-values.yaml").read_text())["image"]["digest"]
+    assert rendered.container()["image"] == f"registry.example.com/mirror/cognito-authz@{digest}"
+    secrets = rendered.one("Deployment")["spec"]["template"]["spec"]["imagePullSecrets"]
+    assert secrets == [{"name": "shared"}, {"name": "own"}]
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    assert render(NEEDED).container()["image"] == f"ghcr.io/cognito-authz/cognito-authz:{version}"
+
+
+def test_openshift_can_choose_user_and_group() -> None:
+    context = rendered_ci(CHART / "ci" / "openshift-values.yaml").one("Deployment")["spec"]["template"]["spec"][
+        "securityContext"
+    ]
+    assert context == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def test_templates_in_extra_values_are_evaluated_and_overridden_names_used() -> None:
+    rendered = rendered_ci(CHART / "ci" / "extras-values.yaml")
+    assert "--realm=rel" in rendered.container()["args"]
+    assert {one["metadata"]["name"] for one in rendered.of("ConfigMap")} == {"rel-env", "rel-text"}
+    own = [one for one in rendered.objects if one["kind"] not in ("ConfigMap", "Pod")]
+    assert {one["metadata"]["namespace"] for one in own} == {"authz"}
+    assert {one["metadata"]["labels"]["example.com/team"] for one in own} == {"shop"}
+    assert {one["metadata"]["annotations"]["example.com/owner"] for one in own} == {"shop"}
+    assert rendered.one("Deployment")["metadata"]["name"] == "authz-of-the-shop"
+
+
+def test_a_long_release_name_leaves_room_for_suffixes() -> None:
+    rendered: Rendered = render(NEEDED, name="r" * 53)
+    assert all(len(one["metadata"]["name"]) <= 63 for one in rendered.objects)
+    assert len({(one["kind"], one["metadata"]["name"]) for one in rendered.objects}) == len(rendered.objects)

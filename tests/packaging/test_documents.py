@@ -1,0 +1,347 @@
+"""The documents match the project: links work, commands and options exist, configuration is valid, tables are complete.
+
+tests/it/tidy.rs compares the README's tables of options and reasons with the code.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import web
+from commands import output, run
+from paths import ROOT, TOOLS
+from stage import CLIENT, POOL, Stage
+
+# Documents whose commands and options are checked.
+GUIDES = [
+    "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/install.md", "docs/migrate.md", "docs/operations.md",
+]  # fmt: skip
+
+# Options of other programs that the guides name.
+OTHERS = {
+    "cargo": {"bench", "lib", "locked", "release"},
+    "cosign": {"certificate-identity", "certificate-oidc-issuer"},
+    "deploy/local/up": {"tour"},
+    "docker": {"format"},
+    "envoy": {"mode"},
+    "gh": {"repo"},
+    "helm": {"create-namespace", "namespace", "reuse-values", "set", "version"},
+    "oauth2-proxy": {
+        "allowed-group", "client-secret", "cookie-refresh", "cookie-samesite", "cookie-secret", "email-domain",
+        "oidc-issuer-url", "pass-access-token", "provider", "redirect-url", "scope", "set-xauthrequest",
+        "skip-auth-route", "skip-jwt-bearer-tokens",
+    },
+}  # fmt: skip
+
+
+def documents() -> list[Path]:
+    """Every document of the project, including those that are not committed yet."""
+    listed = output("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md")
+    return [ROOT / name for name in sorted(set(listed.split())) if (ROOT / name).is_file()]
+
+
+def without_code(text: str) -> str:
+    """Replaces code by a placeholder: it contains no links."""
+    return re.sub(r"`[^`\n]*`", "`code`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+
+
+def anchors(document: Path) -> set[str]:
+    """Anchors of the headings, as GitHub generates them."""
+    found: dict[str, int] = {}
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for heading in re.findall(r"^#{1,6} +(.*?) *$", text, re.MULTILINE):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        slug = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+        found[slug] = found.get(slug, -1) + 1
+    return {slug + (f"-{number}" if number else "") for slug, count in found.items() for number in range(count + 1)}
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """Code blocks in a language."""
+    text = (ROOT / document).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def cells(line: str) -> list[str]:
+    """Cells of a row of a table."""
+    return [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+
+
+def section(document: str, heading: str) -> str:
+    """Text between a heading and the next one of level 2."""
+    text = (ROOT / document).read_text()
+    assert f"\n{heading}\n" in text, f"{document} has no {heading}"
+    return re.split(r"^## ", text.split(f"\n{heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def options(binary: Path) -> set[str]:
+    """Every long option of the program and of its commands."""
+    found: set[str] = set()
+    for command in [[], ["explain"], ["healthcheck"], ["test-policy"]]:
+        shown = output(binary, *command, "--help")
+        found.update(re.findall(r"^ +(?:-\w, )?--([a-z][a-z0-9-]+)", shown, re.MULTILINE))
+    assert {"user-pool-id", "config", "path", "admin"} <= found
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ links
+
+
+def test_links_are_not_broken() -> None:
+    everything = documents()
+    assert len(everything) > 10
+    wrong = []
+    for document in everything:
+        for target in re.findall(r"\]\(([^)\s]+)\)", without_code(document.read_text())):
+            name, _, anchor = target.partition("#")
+            path = (document.parent / name).resolve() if name else document
+            if ours := re.match(r"https://github\.com/cognito-authz/cognito-authz/(?:blob|tree)/main/(.+)", name):
+                path = ROOT / ours[1]
+            elif re.match(r"[a-z]+:", target):
+                continue
+            link = f"{document.relative_to(ROOT)}: {target}"
+            if not path.is_relative_to(ROOT):
+                wrong.append(f"{link} points outside of the project")
+            elif not path.exists():
+                wrong.append(f"{link} does not exist")
+            elif anchor and path.suffix == ".md" and anchor not in anchors(path):
+                wrong.append(f"{link}: no such heading")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_document_is_linked() -> None:
+    linked = set()
+    for document in documents():
+        for target in re.findall(r"\]\(([^)\s#]+)", document.read_text()):
+            linked.add((document.parent / target).resolve())
+    # GitHub shows these itself.
+    shown = {ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"}
+    alone = [
+        str(document.relative_to(ROOT))
+        for document in documents()
+        if document not in linked | shown and document.parent not in linked and "vendor" not in document.parts
+    ]
+    assert not alone, alone
+
+
+# ------------------------------------------------------------------------------------------------ commands and options
+
+
+def test_options_in_the_guides_exist(binary: Path) -> None:
+    known = options(binary) | set().union(*OTHERS.values())
+    seen = set()
+    for guide in GUIDES:
+        # After a letter or another hyphen it is not an option; `---` separates the header of a table.
+        for option in re.findall(r"(?<![\w-])--([a-z][a-z0-9-]+)", (ROOT / guide).read_text()):
+            assert option in known, f"{guide}: no program has --{option}"
+            seen.add(option)
+    unused = set().union(*OTHERS.values()) - seen
+    assert not unused, f"no guide mentions {unused}: remove them from OTHERS"
+
+
+def test_variables_in_the_guides_exist(binary: Path) -> None:
+    shown = output(binary, "--help")
+    known = set(re.findall(r"\b(?:COGNITO|AWS)_[A-Z_]+", re.sub(r"\n +", " ", shown))) | {"COGNITO_CLIENT_SECRET"}
+    for guide in GUIDES:
+        for variable in re.findall(r"\bCOGNITO_[A-Z_]+", (ROOT / guide).read_text()):
+            assert variable in known, f"{guide}: {variable} is not an environment variable of the program"
+
+
+def test_paths_in_commands_exist() -> None:
+    seen = set()
+    for guide in GUIDES:
+        for block in blocks(guide, "sh"):
+            for word in re.findall(r"(?<![\w./-])(?:deploy|tests|charts|docs|src)/[\w./-]*\w", block):
+                seen.add(word)
+                assert (ROOT / word).exists(), f"{guide}: {word} does not exist"
+            for name in re.findall(r"cargo bench --bench (\w+)", block):
+                assert (ROOT / "benches" / f"{name}.rs").is_file(), f"{guide}: there is no benchmark {name}"
+    assert {"deploy/local/up", "tests/run", "deploy/envoy/envoy.yaml"} <= seen
+    for name in re.findall(r"cargo bench --bench (\w+)", (ROOT / "docs/operations.md").read_text()):
+        assert (ROOT / "benches" / f"{name}.rs").is_file()
+
+
+def test_helm_values_in_commands_exist() -> None:
+    values = ROOT / "charts" / "cognito-authz" / "values.yaml"
+    known = yaml.safe_load(values.read_text())
+    used = re.findall(r"--set ['\"]?([\w.]+)", "\n".join(block for guide in GUIDES for block in blocks(guide, "sh")))
+    used += re.findall(
+        r"`((?:metrics|istio|envoyGateway|userPool|grpc)\.[\w.]+)`", "\n".join((ROOT / g).read_text() for g in GUIDES)
+    )
+    assert "userPool.id" in used
+    for path in used:
+        node: Any = known
+        for name in path.split("."):
+            assert isinstance(node, dict), f"the chart has no value {path}"
+            assert name in node, f"the chart has no value {path}"
+            node = node[name]
+
+
+def test_image_and_charts_have_one_name() -> None:
+    for guide in GUIDES:
+        for image in re.findall(r"ghcr\.io/[\w./-]*\w", (ROOT / guide).read_text()):
+            assert re.fullmatch(r"ghcr\.io/cognito-authz/(cognito-authz|charts/cognito-authz(-sidecar)?)", image), (
+                f"{guide}: {image}"
+            )
+
+
+# ------------------------------------------------------------------------------------------------ configuration
+
+
+def policy_files() -> list[str]:
+    return [block for guide in GUIDES for block in blocks(guide, "yaml") if block.startswith("# policy.yaml")]
+
+
+def test_policy_files_in_the_guides_are_valid(binary: Path, tmp_path: Path) -> None:
+    assert len(policy_files()) >= 3
+    for text in policy_files():
+        file = tmp_path / "policy.yaml"
+        file.write_text(text)
+        done = run(
+            binary,
+            "check-config",
+            "--config",
+            file,
+            "--account-api=false",
+            "--user-pool-id",
+            POOL,
+            "--client-id",
+            CLIENT,
+            cwd=tmp_path,
+            env={},
+        )
+        assert done.returncode == 0, f"{done.stderr}\nin:\n{text}"
+
+
+def envoy_fragments() -> Iterator[dict[str, Any]]:
+    for guide in GUIDES:
+        for block in blocks(guide, "yaml"):
+            if re.match(r"(http_filters|routes): ", block):
+                yield yaml.safe_load(block)
+
+
+def test_fragments_of_envoys_configuration_are_valid(tmp_path: Path) -> None:
+    pieces = list(envoy_fragments())
+    assert len(pieces) >= 3
+    types = "type.googleapis.com/envoy.extensions.filters"
+    router = {"name": "router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}}
+    nowhere = [{"match": {"prefix": "/"}, "direct_response": {"status": 204}}]
+    for number, piece in enumerate(pieces):
+        manager = {
+            "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "piece",
+            "http_filters": [*piece.get("http_filters", []), router],
+            "route_config": {
+                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": piece.get("routes", nowhere)}]
+            },
+        }
+        chain = {"filters": [{"name": "manager", "typed_config": manager}]}
+        address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
+        clusters = [{"name": name, "type": "STATIC"} for name in ["app", "cognito", "shadow"]]
+        bootstrap = {
+            "static_resources": {"clusters": clusters, "listeners": [{"address": address, "filter_chains": [chain]}]}
+        }
+        file = tmp_path / f"{number}.json"
+        file.write_text(json.dumps(bootstrap))
+        done = run(TOOLS / "envoy", "--mode", "validate", "-c", file, "-l", "warn")
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, f"{said}\nin: {piece}"
+        assert not re.search(r"\[(warning|error|critical)\]", said), f"{said}\nin: {piece}"
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+@pytest.fixture(scope="session")
+def metrics(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The `/metrics` of a running program with the account API."""
+    with Stage(binary, tmp_path_factory.mktemp("metrics")) as stage:
+        program = stage.authz("authz")
+        return web.get(f"http://{program.admin}/metrics").body.decode()
+
+
+def test_the_table_of_metrics_matches_the_program(metrics: str) -> None:
+    shown: dict[str, tuple[str, set[str]]] = {
+        name: (kind, set()) for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", metrics, re.MULTILINE)
+    }
+    for series, labels in re.findall(r"^([a-z_]+)\{([^}]*)\}", metrics, re.MULTILINE):
+        name = series if series in shown else re.sub(r"_(bucket|sum|count)$", "", series)
+        shown[name][1].update(set(re.findall(r'(\w+)="', labels)) - {"le"})
+    documented = {}
+    for line in section("docs/operations.md", "## Metrics").splitlines():
+        if line.startswith("| `"):
+            name, kind, labels, _ = cells(line)
+            documented[name.strip("`")] = (kind, set(re.findall(r"`(\w+)`", labels)))
+    assert documented == shown
+
+
+def test_log_messages_in_the_guide_exist() -> None:
+    sources = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
+    rows = [line for line in section("docs/operations.md", "## Logs").splitlines() if line.startswith("| `")]
+    assert len(rows) > 6
+    for row in rows:
+        for message in re.findall(r"`([^`]+)`", cells(row)[0]):
+            assert re.search(rf'"[^"\n]*{re.escape(message)}"', sources), f"the program does not log “{message}”"
+
+
+def test_failure_modes_name_existing_tests() -> None:
+    rows = [
+        line
+        for line in section("docs/operations.md", "## Failure modes and their effect on users").splitlines()
+        if line.startswith("| ")
+    ]
+    assert len(rows) > 20
+    for row in rows[1:]:
+        what, *_, evidence = cells(row)
+        file = None
+        for name in re.findall(r"`([^`]+)`", evidence):
+            if "/" in name:
+                file = ROOT / name
+                assert file.is_file(), f"{what}: {name} does not exist"
+            elif file is not None and file.is_file():
+                assert f"fn {name}()" in file.read_text(), f"{what}: {file.name} has no {name}"
+        assert file is not None or evidence in {"\N{EN DASH}", "shown by"}, f"{what}: {evidence}"
+
+
+def test_metrics_in_the_guides_exist(metrics: str) -> None:
+    known = set(re.findall(r"^# TYPE (?:cognito_authz_)?(\S+) ", metrics, re.MULTILINE))
+    seen = set()
+    for guide in GUIDES:
+        # The last column of a row can name a test; it is removed.
+        text = re.sub(r"\| `(?:tests|src)/.*$", "", (ROOT / guide).read_text(), flags=re.MULTILINE)
+        for name, label in re.findall(r"`(?:cognito_authz_)?([a-z_]+)(?:\{(\w+)[^`]*\})?`", text):
+            if label or name in known or re.search(r"_(total|seconds|bytes|entries|successful)$", name):
+                assert name in known, f"{guide}: there is no metric {name}"
+                labelled = rf'^cognito_authz_{name}(_bucket)?\{{[^}}]*\b{label}="'
+                assert not label or re.search(labelled, metrics, re.MULTILINE), f"{guide}: {name} has no label {label}"
+                seen.add(name)
+    assert len(seen) > 20
+
+
+def test_every_alert_has_a_runbook() -> None:
+    rules = [path for path in (ROOT / "charts").glob("*/files/*.y*ml") if "alert:" in path.read_text()]
+    assert rules
+    base = "https://github.com/cognito-authz/cognito-authz/blob/main/"
+    names = set()
+    for path in rules:
+        for rule in (rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]):
+            if "alert" not in rule:
+                continue
+            names.add(rule["alert"])
+            url = rule["annotations"]["runbook_url"]
+            assert url.startswith(base), f"{rule['alert']}: {url}"
+            document, _, anchor = url.removeprefix(base).partition("#")
+            assert anchor, f"{rule['alert']}: {document} has no heading #{anchor}"
+            assert anchor in anchors(ROOT / document), f"{rule['alert']}: {document} has no heading #{anchor}"
+    assert len(names) >= 8
+    # The guides name only alerts that exist.
+    for guide in GUIDES:
+        for name in re.findall(r"\bCognitoAuthz[A-Z]\w+", (ROOT / guide).read_text()):
+            assert name in names, f"{guide}: there is no alert {name}"
