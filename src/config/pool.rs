@@ -86,8 +86,8 @@ pub(super) fn build(
     Ok((pool, seed))
 }
 
-/// Options that describe the pool of the flags, beside `--user-pool-id`.
-const OF_POOL: [&str; 5] = ["client_id", "cognito_endpoint", "issuer", "jwks_url", "jwks_file"];
+/// Options that describe the pool of the flags, beside `--user-pool-id` and `--region`.
+const OF_POOL: [&str; 6] = ["client_id", "cognito_endpoint", "issuer", "jwks_url", "jwks_file", "token_use"];
 
 /// Builds the pool of the flags and its first keys; `None` if all pools are in the policy file.
 pub(super) fn of_flags(
@@ -102,8 +102,9 @@ pub(super) fn of_flags(
         if options.config.is_none() {
             return Err(missing("user_pool_id", "the user pool's id"));
         }
-        // An option without the pool that it describes has no effect.
-        return match OF_POOL.into_iter().find(|id| sources.is_set(id)) {
+        // An option without the pool that it describes has no effect. Platforms set `AWS_REGION`, so only the flag counts.
+        let region = Some("region").filter(|id| sources.of(id) == Source::Flag);
+        return match OF_POOL.into_iter().find(|id| sources.is_set(id)).or(region) {
             Some(id) => Err(sources.error(id, "describes the pool of --user-pool-id, which is unset")),
             None => Ok(None),
         };
