@@ -2,9 +2,9 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::endpoint::check_endpoint;
 use super::error::ConfigError;
 use super::options::{BrowserOptions, Options};
+use super::parse::check_endpoint;
 use super::source::Sources;
 use crate::account::oauth::state::StateKey;
 use crate::account::{Cookies, HostedUi};

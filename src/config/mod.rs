@@ -9,16 +9,13 @@
 pub(crate) mod account;
 mod browser;
 mod compile;
-mod endpoint;
 mod error;
 pub mod file;
-mod flag_pool;
 pub mod options;
 pub(crate) mod parse;
 pub mod policy;
 mod pool;
 mod source;
-mod usage;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -35,8 +32,7 @@ use self::options::{
     Cli, Command, ExplainOptions, HealthcheckOptions, Options, TestPolicyOptions, option_ids, variable,
 };
 use self::policy::{CompiledPolicy, PolicySource};
-use self::source::{Layers, Sources};
-use self::usage::usage_error;
+use self::source::{Layers, Sources, usage_error};
 use crate::authz::denial::Realm;
 use crate::logging::{LogFormat, LogLevel};
 use crate::net::listen::ListenAddress;
@@ -209,7 +205,7 @@ fn read_policy(
     sources: Sources<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<(PolicySource, CompiledPolicy), ConfigError> {
-    let (pool, seed) = flag_pool::read(options, sources, warnings)?.unzip();
+    let (pool, seed) = pool::of_flags(options, sources, warnings)?.unzip();
     let source = PolicySource {
         pool,
         header_prefix: options.header_prefix.clone(),

@@ -4,7 +4,6 @@
 //! the README with these definitions.
 
 mod account;
-mod browser;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,8 +11,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use url::Url;
 
-pub use self::account::{AccountOptions, RefreshFlowOption};
-pub use self::browser::BrowserOptions;
+pub use self::account::{AccountOptions, BrowserOptions, RefreshFlowOption};
 use super::file::text::{Any, Plain, WebUrl};
 use super::parse::{AcceptedClient, ByteSize, TokenUseOption, duration, duration_between};
 use crate::authz::denial::Realm;

@@ -1,12 +1,15 @@
-//! Values that options and the policy file have in common: app clients, kinds of token, durations, sizes.
+//! Values that options and the policy file have in common: app clients, kinds of token, durations, sizes, and URLs
+//! to fetch from.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use url::{Host, Url};
 
 use crate::user_pool::{AcceptedUse, ClientId, Clients, UserPoolError};
 
@@ -121,4 +124,27 @@ pub(super) fn duration_between(text: &str, least: Duration, most: Duration) -> R
 
 fn any_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "not a duration such as 250ms, 30s or 1h".to_owned())
+}
+
+/// Checks a URL to fetch from: `https`, or plain `http` to a loopback host, or to any host if `allow_insecure`
+/// (`--allow-insecure-endpoints`). It has no user name, password or fragment.
+///
+/// # Errors
+/// A phrase that says what is wrong with the URL.
+pub(crate) fn check_endpoint(url: &Url, allow_insecure: bool) -> Result<(), String> {
+    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+        return Err("the URL contains a user name, a password or a fragment".into());
+    }
+    let is_loopback = match url.host() {
+        Some(Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::from(address).is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => return Err("the URL has no host".into()),
+    };
+    match url.scheme() {
+        "https" => Ok(()),
+        "http" if is_loopback || allow_insecure => Ok(()),
+        "http" => Err("plain http to a host other than loopback needs --allow-insecure-endpoints".into()),
+        scheme => Err(format!("the scheme is {scheme}, not https")),
+    }
 }

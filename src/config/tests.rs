@@ -306,6 +306,34 @@ fn a_file_with_all_pools_names_the_pool_and_client_of_the_account_api() {
 }
 
 #[test]
+fn an_option_of_the_pool_of_the_flags_needs_that_pool() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("policy.yaml");
+    std::fs::write(&path, "pools:\n  a: {user_pool_id: eu-west-1_A, client_ids: one}\n").unwrap();
+    let read = |more: &[&str], variables: &[(&str, &str)]| {
+        read_from(&[&["--config", path.to_str().unwrap()], more].concat(), variables, "").map(|_| ())
+    };
+    let refused = |option: &str, source: &str| {
+        Err(format!("{option}: describes the pool of --user-pool-id, which is unset (from {source})"))
+    };
+    assert_eq!(read(&[], &[]), Ok(()));
+    assert_eq!(read(&[], &[("AWS_REGION", "us-east-1")]), Ok(()), "platforms set this variable");
+    for (option, value) in [
+        ("--client-id", "two"),
+        ("--cognito-endpoint", "https://cognito.example"),
+        ("--issuer", "https://issuer.example"),
+        ("--jwks-url", "https://keys.example/jwks.json"),
+        ("--jwks-file", "/keys.json"),
+        ("--token-use", "id"),
+        ("--region", "us-east-1"),
+    ] {
+        assert_eq!(read(&[option, value], &[]), refused(option, "the flag"), "{option}");
+    }
+    let variable = "COGNITO_AUTHZ_TOKEN_USE";
+    assert_eq!(read(&[], &[(variable, "id")]), refused("--token-use", &format!("the environment variable {variable}")));
+}
+
+#[test]
 fn a_client_secret_is_read_and_never_shown() {
     const SECRET: &str = "1exampleclientsecret0123456789abcdefghijklmnopqrstu";
     let directory = tempfile::tempdir().unwrap();

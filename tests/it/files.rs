@@ -99,7 +99,7 @@ async fn a_failed_reload_is_retried_and_reported_once() {
         stage.keys.url
     );
     stage.file.replace(&text("2", &pool));
-    eventually("the error is reported", PATIENCE, async || stage.error().await.contains("keys.json: cannot be read"))
+    eventually("the error is reported", PATIENCE, async || stage.error().await.contains("keys.json cannot be read"))
         .await;
     // The program retries after ten seconds, and must not report the same error again. A retry without a new error has
     // no effect that the test could wait for, so the test watches for longer than that.

@@ -188,7 +188,7 @@ async fn a_running_check_finishes_unless_the_deadline_passes() {
         }
         let status = program.wait();
         assert_eq!(status.code(), Some(0), "{deadline}: {:#?}", program.log);
-        let cut = program.log.iter().any(|line| line.contains("still running"));
+        let cut = program.log.iter().any(|line| line.contains("requests in flight"));
         assert_eq!(cut, !finishes, "{:#?}", program.log);
     }
 }
