@@ -21,7 +21,7 @@ pub fn trim_text(value: &str) -> &str {
 /// 5.5).
 pub fn has_controls(value: &[u8]) -> bool {
     // Without a way out of the loop, the compiler looks at many bytes at once. Every check reads a whole token here.
-    value.iter().fold(false, |found, byte| found | (byte.is_ascii_control() & (*byte != b'\t')))
+    value.iter().fold(false, |found, byte| found | (byte.is_ascii_control() && *byte != b'\t'))
 }
 
 #[cfg(test)]
