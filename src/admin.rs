@@ -25,6 +25,7 @@ use crate::metrics::{self, Metrics};
 use crate::net::http_server::{self, Answer, Limits, RequestBody};
 use crate::net::listen::Listener;
 use crate::reload::Status;
+use crate::revocation::Revocations;
 use crate::user_pool::UserPool;
 
 /// State that the port shows.
@@ -35,6 +36,8 @@ pub(crate) struct Admin {
     pub(crate) metrics: Arc<Metrics>,
     /// Source of the pools in effect and of the size of the token cache.
     pub(crate) authorizer: Arc<Authorizer>,
+    /// Revocations that this process knows.
+    pub(crate) revocations: Arc<Revocations>,
     /// Value and source of each option.
     pub(crate) options: Value,
     /// State of the policy file.
@@ -112,6 +115,7 @@ impl Admin {
     fn metrics(&self) -> Answer {
         let entries = i64::try_from(self.authorizer.cache().entry_count()).unwrap_or(i64::MAX);
         self.metrics.token_cache_entries.set(entries);
+        self.revocations.measure();
         match self.metrics.render() {
             Ok(rendered) => text(StatusCode::OK, metrics::CONTENT_TYPE, rendered),
             Err(error) => {

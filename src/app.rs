@@ -32,6 +32,7 @@ use crate::net::descriptors::{self, Shares, Wanted};
 use crate::net::http_server;
 use crate::net::listen::{BindError, Listener};
 use crate::reload::Reloader;
+use crate::revocation::{OpenError, Revocations};
 
 /// Service whose sockets are bound, and that accepts no connections yet.
 pub struct BoundService {
@@ -45,6 +46,7 @@ pub struct BoundService {
     health: Health,
     reloader: Reloader,
     authorizer: Arc<Authorizer>,
+    revocations: Arc<Revocations>,
     shutdown: Shutdown,
     shutdown_delay: Duration,
     shutdown_deadline: Duration,
@@ -56,6 +58,9 @@ pub enum StartError {
     /// Bind failure: the address is in use or not local.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The place where revocations are kept cannot be used.
+    #[error(transparent)]
+    Revocations(#[from] OpenError),
     /// Other failure.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -85,7 +90,8 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
     let (mut reloader, rules) =
         Reloader::open(config.policy, config.policy_source, interval, Arc::clone(&metrics), &readiness)?;
     let cache = TokenCache::new(config.token_cache_capacity, config.token_cache_max_bytes, metrics.token_cache.clone());
-    let authorizer = Arc::new(Authorizer::new(rules, cache, config.leeway));
+    let revocations = Arc::new(Revocations::open(config.revocation, metrics.revocation().context("metrics")?)?);
+    let authorizer = Arc::new(Authorizer::new(rules, cache, Arc::clone(&revocations), config.limits));
     let account_target = config.account.as_ref().map(AccountConfig::target).unwrap_or_default();
     let account = match config.account {
         Some(config) => {
@@ -120,6 +126,7 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         shutdown: shutdown.clone(),
         metrics,
         authorizer: Arc::clone(&authorizer),
+        revocations: Arc::clone(&revocations),
         options: config.effective,
         rules: reloader.status(),
         account_target,
@@ -137,6 +144,7 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         health,
         reloader,
         authorizer,
+        revocations,
         shutdown,
         shutdown_delay: config.shutdown_delay,
         shutdown_deadline: config.shutdown_deadline,
@@ -220,6 +228,7 @@ impl BoundService {
 
         // Each of these tasks runs until it is told to stop. One that ends by itself has failed.
         let mut reloader = tokio::spawn(self.reloader.run(self.authorizer, reload_requests));
+        let mut revocations = tokio::spawn(self.revocations.run());
         let mut accepting = JoinSet::new();
         let workers = Arc::new(self.workers);
         for listener in self.grpc {
@@ -244,6 +253,7 @@ impl BoundService {
         let dead = tokio::select! {
             () = stop => None,
             _ = &mut reloader => Some("the task that fetches keys"),
+            _ = &mut revocations => Some("the task that keeps revocations"),
             Some(_) = accepting.join_next() => Some("the task that accepts connections"),
             _ = &mut admin => Some("the admin port"),
             () = threads.one_dies() => Some("a thread that serves checks"),

@@ -19,6 +19,7 @@ use crate::config::{Config, Request};
 use crate::lifecycle::Readiness;
 use crate::metrics::Metrics;
 use crate::reload::Reloader;
+use crate::revocation::Revocations;
 
 /// Result of the command.
 #[derive(Debug)]
@@ -56,7 +57,9 @@ pub(crate) fn authorizer(config: Config) -> anyhow::Result<(Reloader, Authorizer
         Arc::clone(&metrics),
         &Readiness::default(),
     )?;
-    Ok((reloader, Authorizer::new(rules, TokenCache::new(0, 0, metrics.token_cache.clone()), config.leeway)))
+    let revocations = Revocations::open(config.revocation, metrics.revocation()?)?;
+    let cache = TokenCache::new(0, 0, metrics.token_cache.clone());
+    Ok((reloader, Authorizer::new(rules, cache, Arc::new(revocations), config.limits)))
 }
 
 /// Runs one check at the time `now` and reports its steps. Fetches the keys of the pool that issued the credential, a

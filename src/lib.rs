@@ -7,6 +7,7 @@
 //! - `check`: one check for any protocol: decides, counts, logs.
 //! - [`jwks`]: the keys of a user pool, and the task that fetches them.
 //! - [`user_pool`]: names of a user pool: ids, issuers, JWKS URLs.
+//! - [`revocation`]: revoked sessions, which every check asks about.
 //! - [`reload`]: the rules in effect: pools with their keys, and policies; reloads the policy file when it changes.
 //! - [`ext_authz`]: Envoy's protocol and the gRPC port.
 //! - [`account`]: the account API: sign-up, sign-in, sign-out, profile. `account/table.rs` lists the operations.
@@ -16,7 +17,7 @@
 //! - [`config`]: options and their sources; [`config::file`] is the format of the policy file.
 //! - [`net`]: sockets, the HTTP/1.1 server and its limits, file descriptors.
 //! - `files`: bounded reads of files, and detection of changes.
-//! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`]: shared parts without dependencies on the rest.
+//! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`], [`clock`]: shared parts without dependencies on the rest.
 //! - [`app`]: builds, connects and runs all parts of the service.
 //! - [`explain`], [`test_policy`], [`healthcheck`]: the other commands.
 //!
@@ -40,6 +41,7 @@ mod admin;
 pub mod app;
 pub mod authz;
 mod check;
+pub mod clock;
 pub mod cognito;
 pub mod config;
 pub mod explain;
@@ -53,6 +55,7 @@ pub mod logging;
 pub mod metrics;
 pub mod net;
 pub mod reload;
+pub mod revocation;
 pub mod session_cookie;
 pub mod test_policy;
 pub mod user_pool;

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use cognito_authz::app::{self, StartError};
+use cognito_authz::clock::unix_now;
 use cognito_authz::config::{self, Config, Invocation};
 use cognito_authz::net::descriptors;
 use cognito_authz::{explain, healthcheck, logging, test_policy};
@@ -79,6 +79,7 @@ async fn serve(config: Config) -> ExitCode {
     let service = match app::bind(config).await {
         Ok(service) => service,
         Err(error @ StartError::Bind(_)) => return fail(UNAVAILABLE, &error),
+        Err(error @ StartError::Revocations(_)) => return fail(USAGE, &error),
         Err(error) => return fail(1, &error),
     };
     let (first, stop) = tokio::sync::oneshot::channel();
@@ -156,11 +157,6 @@ fn install_crypto() {
     if let Err(error) = rustls::crypto::aws_lc_rs::default_provider().install_default() {
         tracing::debug!(?error, "a crypto provider is already installed");
     }
-}
-
-fn unix_now() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 fn print(text: &str) -> ExitCode {

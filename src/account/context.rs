@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::rate_limit::RateLimits;
 use super::settings::Settings;
-use crate::authz::{Authorizer, UnixTime};
+use crate::authz::Authorizer;
+pub(super) use crate::clock::unix_now;
 use crate::cognito::CognitoClient;
 use crate::metrics::account::AccountMetrics;
 use crate::user_pool::Clients;
@@ -52,10 +53,4 @@ impl Context {
             tracing::warn!("{message}");
         }
     }
-}
-
-/// Returns the current time.
-pub(super) fn unix_now() -> UnixTime {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    UnixTime::try_from(now).unwrap_or(UnixTime::MAX)
 }

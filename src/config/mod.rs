@@ -15,6 +15,7 @@ pub mod options;
 pub(crate) mod parse;
 pub mod policy;
 mod pool;
+mod revocation;
 mod source;
 
 use std::ffi::OsString;
@@ -29,10 +30,12 @@ use self::account::{AccountConfig, CLIENT_SECRET};
 pub use self::error::ConfigError;
 use self::file::PolicyFile;
 use self::options::{
-    Cli, Command, ExplainOptions, HealthcheckOptions, Options, TestPolicyOptions, option_ids, variable,
+    Cli, Command, ExplainOptions, HealthcheckOptions, Options, RevocationOptions, TestPolicyOptions, option_ids,
+    variable,
 };
 use self::policy::{CompiledPolicy, PolicySource};
 use self::source::{Layers, Sources, usage_error};
+use crate::authz::TimeLimits;
 use crate::authz::denial::Realm;
 use crate::logging::{LogFormat, LogLevel};
 use crate::net::listen::ListenAddress;
@@ -80,8 +83,10 @@ pub struct Config {
     pub policy_source: PolicySource,
     /// Time between fetches of a key set.
     pub jwks_refresh_interval: Duration,
-    /// Allowed clock skew, in seconds.
-    pub leeway: i64,
+    /// Limits of the times in tokens.
+    pub limits: TimeLimits,
+    /// Revocation.
+    pub revocation: crate::revocation::Settings,
     /// `realm` of challenges.
     pub realm: Realm,
     /// Maximum number of tokens in the cache.
@@ -177,12 +182,17 @@ impl Config {
         let mut warnings = Vec::new();
         let (policy_source, policy) = read_policy(&options, sources, &mut warnings)?;
         let account = AccountConfig::new(&options, &policy, sources, &mut warnings)?;
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        let RevocationOptions { max_token_life, .. } = options.revocation;
+        let limits = TimeLimits { leeway: seconds(options.leeway), max_life: seconds(max_token_life) };
+        let revocation = revocation::settings(&options.revocation, limits, sources)?;
         let effective = sources.effective(CLIENT_SECRET);
         Ok(Self {
             policy,
             policy_source,
             jwks_refresh_interval: options.jwks_refresh_interval,
-            leeway: i64::try_from(options.leeway.as_secs()).unwrap_or(60),
+            limits,
+            revocation,
             realm: options.realm.clone(),
             token_cache_capacity: options.token_cache_capacity,
             token_cache_max_bytes: options.token_cache_max_bytes.0,

@@ -4,6 +4,7 @@
 //! the README with these definitions.
 
 mod account;
+mod revocation;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use url::Url;
 
 pub use self::account::{AccountOptions, BrowserOptions, RefreshFlowOption};
+pub use self::revocation::RevocationOptions;
 use super::file::text::{Any, Plain, WebUrl};
 use super::parse::{AcceptedClient, ByteSize, TokenUseOption, duration, duration_between};
 use crate::authz::denial::Realm;
@@ -201,6 +203,10 @@ pub struct Options {
     /// Account API
     #[command(flatten)]
     pub account: AccountOptions,
+
+    /// Revocation
+    #[command(flatten)]
+    pub revocation: RevocationOptions,
 
     /// Address of the admin port, for operators: /livez, /readyz, /metrics, /config
     #[arg(long, value_name = "ADDRESS", help_heading = "Operations", default_value = "127.0.0.1:9190")]

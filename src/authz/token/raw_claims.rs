@@ -10,8 +10,9 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::super::denial::Denial;
 use super::super::verdict::Step;
-use super::Expected;
-use super::claims::{TokenUse, UnixTime, is_alive};
+use super::claims::{TokenUse, is_alive};
+use super::{Expected, TimeLimits};
+use crate::clock::UnixTime;
 use crate::user_pool::{AcceptedUse, ClientId, Clients};
 
 /// Claims that this service reads, of any type and not verified.
@@ -34,6 +35,12 @@ pub(super) struct RawClaims<'t> {
     nbf: Claim<'t>,
     #[serde(borrow)]
     iat: Claim<'t>,
+    #[serde(borrow)]
+    auth_time: Claim<'t>,
+    #[serde(borrow)]
+    jti: Claim<'t>,
+    #[serde(borrow)]
+    origin_jti: Claim<'t>,
     #[serde(borrow)]
     username: Claim<'t>,
     #[serde(borrow, rename = "cognito:username")]
@@ -58,6 +65,10 @@ pub(super) struct CheckedClaims<'t> {
     pub(super) groups: &'t [Cow<'t, str>],
     pub(super) token_use: TokenUse,
     pub(super) expires: UnixTime,
+    /// Time of the sign-in: `auth_time`, else `iat`.
+    pub(super) signed_in: UnixTime,
+    pub(super) jti: Option<&'t str>,
+    pub(super) origin_jti: Option<&'t str>,
 }
 
 impl<'t> RawClaims<'t> {
@@ -71,13 +82,13 @@ impl<'t> RawClaims<'t> {
         self.exp.number().ok().flatten()
     }
 
-    /// Checks all claims except `iss`, in this order: `token_use`, `sub`, app client, `exp`, `nbf`, then the types of the
-    /// others. Sets `step` to the step that runs.
+    /// Checks all claims except `iss`, in this order: `token_use`, `sub`, app client, `exp`, `nbf`, life, then the types of
+    /// the others. Sets `step` to the step that runs.
     pub(super) fn check(
         &'t self,
         expected: Expected<'t>,
         now: UnixTime,
-        leeway: i64,
+        TimeLimits { leeway, max_life }: TimeLimits,
         step: &mut Step,
     ) -> Result<CheckedClaims<'t>, Denial> {
         *step = Step::TokenUse;
@@ -98,8 +109,13 @@ impl<'t> RawClaims<'t> {
         if self.nbf.number()?.is_some_and(|not_before| not_before > now.saturating_add(leeway)) {
             return Err(Denial::NotYetValid);
         }
+        *step = Step::Life;
+        // `iat` may be in the future, but not malformed.
+        let (issued, authenticated) = (self.iat.number()?, self.auth_time.number()?);
+        let Some(start) = issued.or(authenticated).filter(|start| expires.saturating_sub(*start) <= max_life) else {
+            return Err(Denial::TokenLifeExceeded);
+        };
         *step = Step::Types;
-        self.iat.number()?; // `iat` may be in the future, but not malformed.
         let username = match token_use {
             TokenUse::Access => self.username.text()?,
             TokenUse::Id => self.cognito_username.text()?,
@@ -117,6 +133,9 @@ impl<'t> RawClaims<'t> {
             groups: self.groups.texts()?,
             token_use,
             expires,
+            signed_in: authenticated.unwrap_or(start),
+            jti: self.jti.text()?,
+            origin_jti: self.origin_jti.text()?,
         })
     }
 

@@ -39,7 +39,7 @@ fn check_claims<'t>(
     now: UnixTime,
     leeway: i64,
 ) -> Result<CandidateToken<'t>, Denial> {
-    token.check(pools, Purpose::Check, now, leeway, &mut Step::Form)
+    token.check(pools, Purpose::Check, now, TimeLimits { leeway, max_life: 24 * 3600 }, &mut Step::Form)
 }
 
 /// Signs a token with this payload, and checks and verifies it at `now`.
