@@ -96,7 +96,7 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
     let account = match config.account {
         Some(config) => {
             reloader.keep_pool(&config.settings.pool, &config.settings.client_id);
-            Some(account(config, Arc::clone(&authorizer), &metrics)?)
+            Some(account(config, Arc::clone(&authorizer), Arc::clone(&revocations), &metrics)?)
         }
         None => None,
     };
@@ -152,7 +152,12 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
 }
 
 /// Builds the account API over its own client of Cognito.
-fn account(config: AccountConfig, authorizer: Arc<Authorizer>, metrics: &Metrics) -> anyhow::Result<Arc<Account>> {
+fn account(
+    config: AccountConfig,
+    authorizer: Arc<Authorizer>,
+    revocations: Arc<Revocations>,
+    metrics: &Metrics,
+) -> anyhow::Result<Arc<Account>> {
     let operations: Vec<_> = Operation::ALL.iter().map(|operation| operation.as_str()).collect();
     let labels = Labels {
         routes: &account::route_labels(),
@@ -165,7 +170,7 @@ fn account(config: AccountConfig, authorizer: Arc<Authorizer>, metrics: &Metrics
     let AccountConfig { settings, pool, client_secret, cognito_timeout, .. } = config;
     let client_id = settings.client_id.clone();
     let client = CognitoClient::new(pool.endpoint, client_id, client_secret, cognito_timeout, metrics.cognito.clone());
-    Ok(Account::new(settings, client, authorizer, metrics))
+    Ok(Account::new(settings, client, authorizer, revocations, metrics))
 }
 
 /// Divides the available file descriptors between the ports, and logs the result.

@@ -173,7 +173,7 @@ fn steps(verdict: &Verdict<'_>, rules: &Ruleset) -> Value {
         _ if anonymous && step > Step::Route && step < Step::Identity => why_anonymous.to_owned(),
         Some(denial) if step == trace.step => format!("failed: {}", denial.reason()),
         Some(_) if step > trace.step => "not reached".into(),
-        _ if step == Step::Revocation => "skipped: this version does not check revocation".into(),
+        _ if step == Step::Revocation => "skipped: only a running replica knows what was revoked".into(),
         _ => "passed".into(),
     };
     Step::ALL.iter().map(|step| json!({"step": step.name(), "result": result(*step)})).collect()

@@ -11,6 +11,7 @@ use crate::authz::Authorizer;
 pub(super) use crate::clock::unix_now;
 use crate::cognito::CognitoClient;
 use crate::metrics::account::AccountMetrics;
+use crate::revocation::Revocations;
 use crate::user_pool::Clients;
 
 /// Time limit for all calls of Cognito for one request, retries included.
@@ -22,6 +23,7 @@ pub(super) struct Context {
     pub(super) settings: Settings,
     pub(super) client: CognitoClient,
     pub(super) authorizer: Arc<Authorizer>,
+    pub(super) revocations: Arc<Revocations>,
     /// App client whose tokens may be returned to clients.
     pub(super) own_client: Clients,
     pub(super) limits: RateLimits,
@@ -34,11 +36,13 @@ impl Context {
         settings: Settings,
         client: CognitoClient,
         authorizer: Arc<Authorizer>,
+        revocations: Arc<Revocations>,
         metrics: AccountMetrics,
     ) -> Self {
         Self {
             client,
             authorizer,
+            revocations,
             own_client: Clients::Only(vec![settings.client_id.clone()]),
             limits: RateLimits::new(settings.rates, metrics.clone()),
             metrics,

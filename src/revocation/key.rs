@@ -164,6 +164,16 @@ impl Marks {
         }
     }
 
+    /// Kind and key of `sub`.
+    pub(crate) fn subject(&self) -> (Kind, Key) {
+        (Kind::Subject, self.subject)
+    }
+
+    /// Time of the sign-in: `auth_time`, else `iat`.
+    pub(crate) fn since(&self) -> UnixTime {
+        self.since
+    }
+
     /// Key of the session that the token belongs to: of `origin_jti`, else of `jti`, else of the token itself.
     pub(crate) fn session(&self) -> (Kind, Key) {
         // The last one is unreachable: a token without a session has the other.

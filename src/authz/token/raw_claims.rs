@@ -110,8 +110,9 @@ impl<'t> RawClaims<'t> {
             return Err(Denial::NotYetValid);
         }
         *step = Step::Life;
-        // `iat` may be in the future, but not malformed.
-        let (issued, authenticated) = (self.iat.number()?, self.auth_time.number()?);
+        // `iat` may be in the future, but not malformed. An `auth_time` that is no number counts as the oldest one.
+        let issued = self.iat.number()?;
+        let authenticated = self.auth_time.number().unwrap_or(Some(UnixTime::MIN));
         let Some(start) = issued.or(authenticated).filter(|start| expires.saturating_sub(*start) <= max_life) else {
             return Err(Denial::TokenLifeExceeded);
         };
@@ -309,7 +310,8 @@ mod tests {
     use crate::user_pool::UserPool;
     use serde_json::{Value, json};
 
-    use Denial::{Expired, MalformedToken, MissingClaim, NotYetValid, WrongClient, WrongTokenUse};
+    use crate::authz::token::tests::MAX_LIFE;
+    use Denial::{Expired, MalformedToken, MissingClaim, NotYetValid, TokenLifeExceeded, WrongClient, WrongTokenUse};
 
     const NOW: i64 = 1_800_000_000;
     const LEEWAY: i64 = 30;
@@ -382,8 +384,17 @@ mod tests {
             (json!({"exp": -1}), Some(Expired)),
             (json!({"exp": 0}), Some(Expired)),
             (json!({"exp": i64::MIN}), Some(Expired)),
-            (json!({"exp": u64::MAX}), None),
-            (json!({"exp": "HUGE"}), None),
+            (json!({"exp": u64::MAX}), Some(TokenLifeExceeded)),
+            (json!({"exp": "HUGE"}), Some(TokenLifeExceeded)),
+            (json!({"iat": NOW + 60 - MAX_LIFE}), None),
+            (json!({"iat": NOW + 59 - MAX_LIFE}), Some(TokenLifeExceeded)),
+            (json!({"iat": NOW + 59 - MAX_LIFE, "auth_time": NOW}), Some(TokenLifeExceeded)),
+            (json!({"iat": NOW, "auth_time": 0}), None), // a session lasts longer than its tokens
+            (json!({"iat": "ABSENT", "auth_time": NOW + 60 - MAX_LIFE}), None),
+            (json!({"iat": "ABSENT", "auth_time": NOW + 59 - MAX_LIFE}), Some(TokenLifeExceeded)),
+            (json!({"iat": "ABSENT", "auth_time": "x"}), Some(TokenLifeExceeded)),
+            (json!({"iat": NOW, "auth_time": "x"}), None),
+            (json!({"nbf": NOW + LEEWAY + 1, "iat": 0}), Some(NotYetValid)),
             (json!({"nbf": NOW + LEEWAY}), None),
             (json!({"nbf": 1_800_000_030.9}), None),
             (json!({"nbf": NOW + LEEWAY + 1}), Some(NotYetValid)),
@@ -392,7 +403,7 @@ mod tests {
             (json!({"nbf": {}}), Some(MalformedToken)),
             (json!({"nbf": "HUGE"}), Some(NotYetValid)),
             (json!({"iat": NOW + 9999}), None),
-            (json!({"iat": "ABSENT"}), None),
+            (json!({"iat": "ABSENT"}), Some(TokenLifeExceeded)), // it could be of any age
             (json!({"iat": "0"}), Some(MalformedToken)),
             (json!({"iat": null}), Some(MalformedToken)),
             (json!({"username": "ABSENT"}), None), // client credentials
