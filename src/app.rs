@@ -233,7 +233,7 @@ impl BoundService {
 
         // Each of these tasks runs until it is told to stop. One that ends by itself has failed.
         let mut reloader = tokio::spawn(self.reloader.run(self.authorizer, reload_requests));
-        let mut revocations = tokio::spawn(self.revocations.run());
+        let mut revocations = tokio::spawn(Arc::clone(&self.revocations).run());
         let mut accepting = JoinSet::new();
         let workers = Arc::new(self.workers);
         for listener in self.grpc {
@@ -285,6 +285,7 @@ impl BoundService {
         }
         // In-flight requests for metrics can finish.
         drop(tokio::time::timeout(ADMIN_GRACE, admin).await);
+        self.revocations.finish().await;
         Ok(())
     }
 }

@@ -57,7 +57,7 @@ pub(crate) fn authorizer(config: Config) -> anyhow::Result<(Reloader, Authorizer
         Arc::clone(&metrics),
         &Readiness::default(),
     )?;
-    let revocations = Revocations::open(config.revocation, metrics.revocation()?)?;
+    let revocations = Revocations::load_once(config.revocation, metrics.revocation()?)?;
     let cache = TokenCache::new(0, 0, metrics.token_cache.clone());
     Ok((reloader, Authorizer::new(rules, cache, Arc::new(revocations), config.limits)))
 }

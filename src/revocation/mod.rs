@@ -9,21 +9,26 @@
 //! everything it knows, at any time and more than once.
 
 mod entry;
+mod file;
 mod key;
 mod settings;
 mod state;
 mod table;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::entry::{Causes, Entry};
+pub use self::file::FileError;
+use self::file::FileKeeper;
 pub(crate) use self::key::{Key, Kind, MarkedClaims, Marks, UnixTime};
 pub use self::settings::{Keep, Settings, StoreSettings, StoreUrl};
 use self::state::State;
 use self::table::Table;
 use crate::clock::unix_now;
 use crate::metrics::revocation::{RevocationMetrics, WriteResult};
+use crate::user_pool::UserPoolId;
 
 /// The revocations that this process knows, and where it keeps them.
 #[derive(Debug)]
@@ -42,6 +47,8 @@ pub struct Revocations {
 enum Keeper {
     /// Nowhere.
     Memory,
+    /// In a file of this replica.
+    File(FileKeeper),
 }
 
 /// A revocation to record.
@@ -91,7 +98,7 @@ impl Scope {
 
 /// Reason why a revocation was not recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotRecorded {
+pub enum NotRecorded {
     /// The table is full (`--revocation-capacity`). Nothing was recorded.
     #[error("there are as many revocations as --revocation-capacity allows")]
     Full,
@@ -102,7 +109,16 @@ pub(crate) enum NotRecorded {
 
 /// Reason why the place where revocations are kept cannot be used. The text names the option.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {}
+pub enum OpenError {
+    /// The file cannot be used.
+    #[error("--revocation-file {} {error}", path.display())]
+    File {
+        /// Path of the file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: FileError,
+    },
+}
 
 /// Time between two removals of entries whose time has passed.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(30);
@@ -114,11 +130,28 @@ impl Revocations {
     /// [`OpenError`].
     pub fn open(settings: Settings, metrics: RevocationMetrics) -> Result<Self, OpenError> {
         let Settings { keep, capacity, life } = settings;
+        let table = Arc::default();
         let keeper = match keep {
-            Keep::Memory | Keep::File(_) | Keep::Store(_) => Keeper::Memory,
+            Keep::Memory | Keep::Store(_) => Keeper::Memory,
+            Keep::File(path) => Keeper::File(
+                FileKeeper::open(&path, &table, capacity).map_err(|error| OpenError::File { path, error })?,
+            ),
         };
         metrics.capacity.set(i64::try_from(capacity).unwrap_or(i64::MAX));
-        Ok(Self { table: Arc::default(), keeper, capacity, life, metrics })
+        Ok(Self { table, keeper, capacity, life, metrics })
+    }
+
+    /// Reads what is kept, for a command that only asks: takes no lock, changes nothing, and keeps nothing up to date.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(crate) fn load_once(settings: Settings, metrics: RevocationMetrics) -> Result<Self, OpenError> {
+        let Settings { keep, capacity, life } = settings;
+        let table = Arc::default();
+        if let Keep::File(path) = keep {
+            file::read(&path, &table, capacity).map_err(|error| OpenError::File { path, error })?;
+        }
+        Ok(Self { table, keeper: Keeper::Memory, capacity, life, metrics })
     }
 
     /// Answers whether a verified token is revoked. Never waits.
@@ -127,7 +160,7 @@ impl Revocations {
             return Standing::Revoked;
         }
         match &self.keeper {
-            Keeper::Memory => Standing::Valid,
+            Keeper::Memory | Keeper::File(_) => Standing::Valid,
         }
     }
 
@@ -143,7 +176,7 @@ impl Revocations {
     /// How far revocations reach.
     pub(crate) fn scope(&self) -> Scope {
         match &self.keeper {
-            Keeper::Memory => Scope::Replica,
+            Keeper::Memory | Keeper::File(_) => Scope::Replica,
         }
     }
 
@@ -158,6 +191,16 @@ impl Revocations {
             .as_ref()
             .map_or_else(|| State::revoked(before, except), |known| known.state.revoked_again(before, except));
         self.write(Entry { key, kind, causes: cause, until: self.end(before.max(now)), state }, now).await
+    }
+
+    /// Revokes all tokens of a user that come from sign-ins up to the second `before`.
+    ///
+    /// # Errors
+    /// [`NotRecorded`].
+    pub async fn revoke_user(&self, pool: &UserPoolId, sub: &str, before: UnixTime) -> Result<(), NotRecorded> {
+        let (kind, key) = (Kind::Subject, Key::new(pool, Kind::Subject, sub));
+        let revocation = Revocation { kind, key, before, except: None, cause: Causes::OPERATOR };
+        self.revoke(revocation, unix_now()).await.map(drop)
     }
 
     /// Lifts what is revoked for a key. Returns the entry as it was, or `None` if nothing was revoked.
@@ -212,9 +255,10 @@ impl Revocations {
         result.map(|()| entry)
     }
 
-    async fn keep(&self, _entry: &Entry) -> Result<(), NotRecorded> {
+    async fn keep(&self, entry: &Entry) -> Result<(), NotRecorded> {
         match &self.keeper {
             Keeper::Memory => Ok(()),
+            Keeper::File(file) => file.append(entry.key).await.map_err(|_| NotRecorded::Unwritten),
         }
     }
 
@@ -235,6 +279,14 @@ impl Revocations {
         loop {
             tokio::time::sleep(EXPIRY_INTERVAL).await;
             self.table.expire(unix_now());
+        }
+    }
+
+    /// Completes what is being written, at the end of the process. Takes at most five seconds.
+    pub(crate) async fn finish(&self) {
+        match &self.keeper {
+            Keeper::Memory => {}
+            Keeper::File(file) => file.finish().await,
         }
     }
 }

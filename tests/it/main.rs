@@ -11,6 +11,7 @@
 //! | The account API | [`account`] |
 //! | The service behind Envoy | [`envoy`] |
 //! | Startup, shutdown, health, logs, the admin port | [`lifecycle`] |
+//! | Revocations and where they are kept | [`revocation`] |
 //! | Commands: `explain`, `test-policy`, `check-config`, `config-schema` | [`commands`] |
 //! | Files that the configuration names | [`files`] |
 //! | Limits of the gRPC port and its memory | [`limits`], [`message_memory`] |
@@ -43,5 +44,6 @@ mod limits;
 mod message_memory;
 mod policy;
 mod reload;
+mod revocation;
 mod slow_clients;
 mod tidy;

@@ -1,0 +1,3 @@
+//! Revocations, and where they are kept.
+
+mod file;
