@@ -12,6 +12,8 @@ mod entry;
 mod key;
 mod settings;
 mod state;
+mod store;
+mod store_url;
 mod table;
 
 use std::sync::Arc;
@@ -21,9 +23,12 @@ pub(crate) use self::entry::{Causes, Entry};
 pub(crate) use self::key::{Key, Kind, MarkedClaims, Marks, UnixTime};
 pub use self::settings::{Keep, Settings, StoreSettings, StoreUrl};
 use self::state::State;
+use self::store::Store;
 use self::table::Table;
 use crate::clock::unix_now;
+use crate::lifecycle::Readiness;
 use crate::metrics::revocation::{RevocationMetrics, WriteResult};
+use crate::user_pool::UserPoolId;
 
 /// The revocations that this process knows, and where it keeps them.
 #[derive(Debug)]
@@ -42,6 +47,8 @@ pub struct Revocations {
 enum Keeper {
     /// Nowhere.
     Memory,
+    /// In the store that the replicas share.
+    Store(Box<Store>),
 }
 
 /// A revocation to record.
@@ -91,7 +98,7 @@ impl Scope {
 
 /// Reason why a revocation was not recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotRecorded {
+pub enum NotRecorded {
     /// The table is full (`--revocation-capacity`). Nothing was recorded.
     #[error("there are as many revocations as --revocation-capacity allows")]
     Full,
@@ -115,7 +122,8 @@ impl Revocations {
     pub fn open(settings: Settings, metrics: RevocationMetrics) -> Result<Self, OpenError> {
         let Settings { keep, capacity, life } = settings;
         let keeper = match keep {
-            Keep::Memory | Keep::File(_) | Keep::Store(_) => Keeper::Memory,
+            Keep::Memory | Keep::File(_) => Keeper::Memory,
+            Keep::Store(settings) => Keeper::Store(Box::new(Store::new(*settings, capacity, life, metrics.clone()))),
         };
         metrics.capacity.set(i64::try_from(capacity).unwrap_or(i64::MAX));
         Ok(Self { table: Arc::default(), keeper, capacity, life, metrics })
@@ -128,6 +136,8 @@ impl Revocations {
         }
         match &self.keeper {
             Keeper::Memory => Standing::Valid,
+            Keeper::Store(store) if store.is_sound() => Standing::Valid,
+            Keeper::Store(_) => Standing::Unknown,
         }
     }
 
@@ -144,6 +154,7 @@ impl Revocations {
     pub(crate) fn scope(&self) -> Scope {
         match &self.keeper {
             Keeper::Memory => Scope::Replica,
+            Keeper::Store(_) => Scope::Shared,
         }
     }
 
@@ -158,6 +169,17 @@ impl Revocations {
             .as_ref()
             .map_or_else(|| State::revoked(before, except), |known| known.state.revoked_again(before, except));
         self.write(Entry { key, kind, causes: cause, until: self.end(before.max(now)), state }, now).await
+    }
+
+    /// Revokes the tokens of a user's sign-ins up to the second `before`, as an operator does. For programs that use this
+    /// library without its ports.
+    ///
+    /// # Errors
+    /// [`NotRecorded`].
+    pub async fn revoke_user(&self, pool: &UserPoolId, sub: &str, before: UnixTime) -> Result<(), NotRecorded> {
+        let key = Key::new(pool, Kind::Subject, sub);
+        let revocation = Revocation { kind: Kind::Subject, key, before, except: None, cause: Causes::OPERATOR };
+        self.revoke(revocation, unix_now()).await.map(drop)
     }
 
     /// Lifts what is revoked for a key. Returns the entry as it was, or `None` if nothing was revoked.
@@ -212,9 +234,13 @@ impl Revocations {
         result.map(|()| entry)
     }
 
-    async fn keep(&self, _entry: &Entry) -> Result<(), NotRecorded> {
+    async fn keep(&self, entry: &Entry) -> Result<(), NotRecorded> {
         match &self.keeper {
             Keeper::Memory => Ok(()),
+            Keeper::Store(store) => store.append(entry.key, &self.table).await.map_err(|error| {
+                tracing::warn!(%error, "the store did not take a revocation");
+                NotRecorded::Unwritten
+            }),
         }
     }
 
@@ -231,10 +257,38 @@ impl Revocations {
     }
 
     /// Removes entries whose time has passed, and keeps the table in step with the store, as long as the process runs.
-    pub(crate) async fn run(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(EXPIRY_INTERVAL).await;
-            self.table.expire(unix_now());
+    pub async fn run(self: Arc<Self>) {
+        let expire = async {
+            loop {
+                tokio::time::sleep(EXPIRY_INTERVAL).await;
+                self.table.expire(unix_now());
+            }
+        };
+        let keep_up = async {
+            match &self.keeper {
+                Keeper::Memory => (),
+                Keeper::Store(store) => store.run(&self.table).await,
+            }
+        };
+        tokio::join!(expire, keep_up);
+    }
+
+    /// Makes the service not ready until the content of the store is loaded.
+    pub(crate) fn block(&self, readiness: &Readiness) {
+        match &self.keeper {
+            Keeper::Memory => (),
+            Keeper::Store(store) => store.block(readiness),
+        }
+    }
+
+    /// Loads what is kept once, for commands that end.
+    ///
+    /// # Errors
+    /// A sentence that says why it cannot be loaded.
+    pub(crate) async fn load_once(&self) -> Result<(), String> {
+        match &self.keeper {
+            Keeper::Memory => Ok(()),
+            Keeper::Store(store) => store.load_once(&self.table).await,
         }
     }
 }
