@@ -8,6 +8,7 @@
 //! | Policy files: pools, policies, routes, headers, the form of the file | [`policy`] |
 //! | Examples in the documents | [`examples`] |
 //! | Reloads of the policy file | [`reload`]; with the account API, [`account::reload`] |
+//! | Revocation: the shared store | [`revocation`] |
 //! | The account API | [`account`] |
 //! | The service behind Envoy | [`envoy`] |
 //! | Startup, shutdown, health, logs, the admin port | [`lifecycle`] |
@@ -43,5 +44,6 @@ mod limits;
 mod message_memory;
 mod policy;
 mod reload;
+mod revocation;
 mod slow_clients;
 mod tidy;
