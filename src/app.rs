@@ -91,6 +91,7 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         Reloader::open(config.policy, config.policy_source, interval, Arc::clone(&metrics), &readiness)?;
     let cache = TokenCache::new(config.token_cache_capacity, config.token_cache_max_bytes, metrics.token_cache.clone());
     let revocations = Arc::new(Revocations::open(config.revocation, metrics.revocation().context("metrics")?)?);
+    revocations.block(&readiness);
     let authorizer = Arc::new(Authorizer::new(rules, cache, Arc::clone(&revocations), config.limits));
     let account_target = config.account.as_ref().map(AccountConfig::target).unwrap_or_default();
     let account = match config.account {

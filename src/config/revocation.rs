@@ -33,9 +33,11 @@ pub(super) fn settings(
         (None, None) => Keep::Memory,
         (None, Some(file)) => Keep::File(file.clone()),
         (Some(url), None) => {
-            let is_tls = url.as_url().scheme() == "rediss";
-            if options.revocation_ca_file.is_some() && !is_tls {
+            if options.revocation_ca_file.is_some() && !url.is_tls() {
                 return Err(sources.error("revocation_ca_file", "has no effect unless --revocation-url is rediss://"));
+            }
+            if url.has_user() && options.revocation_password_file.is_none() {
+                return Err(sources.error("revocation_url", "names a user, who needs --revocation-password-file"));
             }
             if let Some(path) = &options.revocation_password_file {
                 check_secret("revocation_password_file", path, sources)?;

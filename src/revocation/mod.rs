@@ -13,6 +13,8 @@ mod file;
 mod key;
 mod settings;
 mod state;
+mod store;
+mod store_url;
 mod table;
 
 use std::path::PathBuf;
@@ -25,8 +27,10 @@ use self::file::FileKeeper;
 pub(crate) use self::key::{Key, Kind, MarkedClaims, Marks, UnixTime};
 pub use self::settings::{Keep, Settings, StoreSettings, StoreUrl};
 use self::state::State;
+use self::store::Store;
 use self::table::Table;
 use crate::clock::unix_now;
+use crate::lifecycle::Readiness;
 use crate::metrics::revocation::{RevocationMetrics, WriteResult};
 use crate::user_pool::UserPoolId;
 
@@ -49,6 +53,8 @@ enum Keeper {
     Memory,
     /// In a file of this replica.
     File(FileKeeper),
+    /// In the store that the replicas share.
+    Store(Box<Store>),
 }
 
 /// A revocation to record.
@@ -132,26 +138,30 @@ impl Revocations {
         let Settings { keep, capacity, life } = settings;
         let table = Arc::default();
         let keeper = match keep {
-            Keep::Memory | Keep::Store(_) => Keeper::Memory,
+            Keep::Memory => Keeper::Memory,
             Keep::File(path) => Keeper::File(
                 FileKeeper::open(&path, &table, capacity).map_err(|error| OpenError::File { path, error })?,
             ),
+            Keep::Store(settings) => Keeper::Store(Box::new(Store::new(*settings, capacity, life, metrics.clone()))),
         };
         metrics.capacity.set(i64::try_from(capacity).unwrap_or(i64::MAX));
         Ok(Self { table, keeper, capacity, life, metrics })
     }
 
-    /// Reads what is kept, for a command that only asks: takes no lock, changes nothing, and keeps nothing up to date.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub(crate) fn load_once(settings: Settings, metrics: RevocationMetrics) -> Result<Self, OpenError> {
+    /// Reads what is kept, for a command that only asks: takes no lock, changes nothing, and keeps nothing up to date. The
+    /// second part says why it is not all there, if so.
+    pub(crate) async fn read(settings: Settings, metrics: RevocationMetrics) -> (Self, Result<(), String>) {
         let Settings { keep, capacity, life } = settings;
         let table = Arc::default();
-        if let Keep::File(path) = keep {
-            file::read(&path, &table, capacity).map_err(|error| OpenError::File { path, error })?;
-        }
-        Ok(Self { table, keeper: Keeper::Memory, capacity, life, metrics })
+        let read = match keep {
+            Keep::Memory => Err("only a running replica knows what was revoked".to_owned()),
+            Keep::File(path) => {
+                let read = file::read(&path, &table, capacity);
+                read.map_err(|error| OpenError::File { path, error }.to_string())
+            }
+            Keep::Store(settings) => Store::new(*settings, capacity, life, metrics.clone()).load_once(&table).await,
+        };
+        (Self { table, keeper: Keeper::Memory, capacity, life, metrics }, read)
     }
 
     /// Answers whether a verified token is revoked. Never waits.
@@ -161,6 +171,8 @@ impl Revocations {
         }
         match &self.keeper {
             Keeper::Memory | Keeper::File(_) => Standing::Valid,
+            Keeper::Store(store) if store.is_sound() => Standing::Valid,
+            Keeper::Store(_) => Standing::Unknown,
         }
     }
 
@@ -177,6 +189,7 @@ impl Revocations {
     pub(crate) fn scope(&self) -> Scope {
         match &self.keeper {
             Keeper::Memory | Keeper::File(_) => Scope::Replica,
+            Keeper::Store(_) => Scope::Shared,
         }
     }
 
@@ -193,13 +206,14 @@ impl Revocations {
         self.write(Entry { key, kind, causes: cause, until: self.end(before.max(now)), state }, now).await
     }
 
-    /// Revokes all tokens of a user that come from sign-ins up to the second `before`.
+    /// Revokes the tokens of a user's sign-ins up to the second `before`, as an operator does. For programs that use this
+    /// library without its ports.
     ///
     /// # Errors
     /// [`NotRecorded`].
     pub async fn revoke_user(&self, pool: &UserPoolId, sub: &str, before: UnixTime) -> Result<(), NotRecorded> {
-        let (kind, key) = (Kind::Subject, Key::new(pool, Kind::Subject, sub));
-        let revocation = Revocation { kind, key, before, except: None, cause: Causes::OPERATOR };
+        let key = Key::new(pool, Kind::Subject, sub);
+        let revocation = Revocation { kind: Kind::Subject, key, before, except: None, cause: Causes::OPERATOR };
         self.revoke(revocation, unix_now()).await.map(drop)
     }
 
@@ -259,6 +273,10 @@ impl Revocations {
         match &self.keeper {
             Keeper::Memory => Ok(()),
             Keeper::File(file) => file.append(entry.key).await.map_err(|_| NotRecorded::Unwritten),
+            Keeper::Store(store) => store.append(entry.key, &self.table).await.map_err(|error| {
+                tracing::warn!(%error, "the store did not take a revocation");
+                NotRecorded::Unwritten
+            }),
         }
     }
 
@@ -275,17 +293,34 @@ impl Revocations {
     }
 
     /// Removes entries whose time has passed, and keeps the table in step with the store, as long as the process runs.
-    pub(crate) async fn run(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(EXPIRY_INTERVAL).await;
-            self.table.expire(unix_now());
+    pub async fn run(self: Arc<Self>) {
+        let expire = async {
+            loop {
+                tokio::time::sleep(EXPIRY_INTERVAL).await;
+                self.table.expire(unix_now());
+            }
+        };
+        let keep_up = async {
+            match &self.keeper {
+                Keeper::Memory | Keeper::File(_) => (),
+                Keeper::Store(store) => store.run(&self.table).await,
+            }
+        };
+        tokio::join!(expire, keep_up);
+    }
+
+    /// Makes the service not ready until the content of the store is loaded.
+    pub(crate) fn block(&self, readiness: &Readiness) {
+        match &self.keeper {
+            Keeper::Memory | Keeper::File(_) => (),
+            Keeper::Store(store) => store.block(readiness),
         }
     }
 
     /// Completes what is being written, at the end of the process. Takes at most five seconds.
     pub(crate) async fn finish(&self) {
         match &self.keeper {
-            Keeper::Memory => {}
+            Keeper::Memory | Keeper::Store(_) => {}
             Keeper::File(file) => file.finish().await,
         }
     }

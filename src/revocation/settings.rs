@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use url::Url;
+pub use super::store_url::StoreUrl;
 
 /// Settings of revocation.
 #[derive(Clone, Debug)]
@@ -39,40 +39,4 @@ pub struct StoreSettings {
     pub ca_file: Option<PathBuf>,
     /// `true` if checks end with 503 while the store is lost.
     pub required: bool,
-}
-
-/// Address of the store: `redis://[USER@]HOST[:PORT][/DATABASE]`, or `rediss://` for TLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreUrl(Url);
-
-impl StoreUrl {
-    /// The URL.
-    pub(crate) fn as_url(&self) -> &Url {
-        &self.0
-    }
-}
-
-impl std::str::FromStr for StoreUrl {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let url: Url = text.parse().map_err(|_| "not a URL such as redis://host:6379")?;
-        if !["redis", "rediss"].contains(&url.scheme()) {
-            return Err("not a URL with the scheme redis or rediss");
-        }
-        if url.password().is_some() {
-            return Err("a password in the URL would be visible to others: use --revocation-password-file");
-        }
-        if url.host_str().is_none_or(str::is_empty) {
-            return Err("a URL without a host");
-        }
-        let database = url.path().trim_start_matches('/');
-        if !database.is_empty() && database.parse::<u16>().is_err() {
-            return Err("the path of the URL is not the number of a database");
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err("a URL with a query or fragment");
-        }
-        Ok(Self(url))
-    }
 }

@@ -8,6 +8,7 @@
 //! | Policy files: pools, policies, routes, headers, the form of the file | [`policy`] |
 //! | Examples in the documents | [`examples`] |
 //! | Reloads of the policy file | [`reload`]; with the account API, [`account::reload`] |
+//! | Revocation: the shared store | [`revocation`] |
 //! | The account API | [`account`] |
 //! | The service behind Envoy | [`envoy`] |
 //! | Startup, shutdown, health, logs, the admin port | [`lifecycle`] |

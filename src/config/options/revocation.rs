@@ -11,7 +11,7 @@ use crate::revocation::StoreUrl;
 /// Options of revocation.
 #[derive(Args, Debug)]
 pub struct RevocationOptions {
-    /// Redis or Valkey that all replicas share, `redis://[USER@]HOST[:PORT][/DATABASE]` or `rediss://` for TLS [default: each replica keeps its own revocations, in memory]
+    /// Redis or Valkey that all replicas share: `redis://[USER@]HOST[:PORT][/DATABASE]`, `redis-sentinel://[USER@]HOST,…/PRIMARY[/DATABASE]` or `redis-cluster://[USER@]HOST,…`; with `rediss` for TLS [default: each replica keeps its own revocations, in memory]
     #[arg(long, value_name = "URL", help_heading = "Revocation")]
     pub revocation_url: Option<StoreUrl>,
     /// File of a single replica that has no store, so that revocations survive a restart
