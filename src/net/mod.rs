@@ -6,5 +6,5 @@ pub mod descriptors;
 pub(crate) mod http_server;
 pub(crate) mod json_body;
 pub(crate) mod listen;
-mod peers;
+pub(crate) mod peers;
 pub(crate) mod progress;

@@ -9,6 +9,7 @@
 //! | Examples in the documents | [`examples`] |
 //! | Reloads of the policy file | [`reload`]; with the account API, [`account::reload`] |
 //! | The account API | [`account`] |
+//! | Operators: `/revocations` on the admin port, `revoke`, `revocations` | [`admin`] |
 //! | The service behind Envoy | [`envoy`] |
 //! | Startup, shutdown, health, logs, the admin port | [`lifecycle`] |
 //! | Commands: `explain`, `test-policy`, `check-config`, `config-schema` | [`commands`] |
@@ -31,6 +32,7 @@
 mod support;
 
 mod account;
+mod admin;
 mod check;
 mod commands;
 mod descriptors;

@@ -19,18 +19,20 @@ use crate::support::tool;
 /// The modules of the crate, and the modules that each imports. A module imports only from rows below its own, so there
 /// are no cycles. `src/lib.rs` says what each is for.
 const IMPORTS: &[(&str, &str)] = &[
-    ("main", "app config net"),
-    ("app", "account admin authz check cognito config ext_authz lifecycle metrics net reload"),
-    ("healthcheck", ""),
+    ("main", "app clock config net"),
+    ("app", "account admin authz check cognito config ext_authz lifecycle metrics net reload revocation"),
+    ("healthcheck", "admin_client"),
+    ("revoke", "admin_client clock config files"),
     ("test_policy", "authz check config explain files jwks user_pool"),
-    ("explain", "authz check config lifecycle metrics reload"),
-    ("admin", "account authz lifecycle metrics net reload user_pool"),
+    ("explain", "authz check config lifecycle metrics reload revocation"),
+    ("admin", "account authz clock config files lifecycle metrics net reload revocation user_pool"),
     ("reload", "authz check config files jwks lifecycle metrics user_pool"),
-    ("config", "account authz field_value files jwks logging net user_pool"),
-    ("account", "authz cognito field_value metrics net session_cookie user_pool"),
+    ("config", "account authz clock field_value files jwks logging net revocation user_pool"),
+    ("account", "authz clock cognito field_value metrics net session_cookie user_pool"),
     ("ext_authz", "authz check lifecycle net"),
-    ("check", "authz metrics"),
-    ("authz", "field_value jwks metrics session_cookie user_pool"),
+    ("check", "authz clock metrics"),
+    ("authz", "clock field_value jwks metrics revocation session_cookie user_pool"),
+    ("revocation", "clock metrics user_pool"),
     ("jwks", "lifecycle metrics user_pool"),
     ("cognito", "metrics user_pool"),
     ("user_pool", ""),
@@ -41,6 +43,8 @@ const IMPORTS: &[(&str, &str)] = &[
     ("files", ""),
     ("lifecycle", ""),
     ("logging", ""),
+    ("clock", ""),
+    ("admin_client", ""),
 ];
 
 /// Crates and functions that only some files may use: the texts to look for, and the files and folders that may have
@@ -49,12 +53,12 @@ const ONLY_IN: &[(&str, &str)] = &[
     ("tonic:: tonic_health tonic_reflection envoy_types", "ext_authz/ app.rs"),
     (
         "hyper:: hyper_util::",
-        "account/ admin.rs ext_authz/connection.rs ext_authz/services.rs healthcheck.rs net/http_server.rs",
+        "admin_client.rs ext_authz/connection.rs ext_authz/services.rs net/http_server.rs net/json_body.rs",
     ),
     ("reqwest::", "cognito/ jwks/fetch.rs"),
     ("yaml_serde schemars", "config/ test_policy.rs"),
-    ("anyhow", "app.rs healthcheck.rs reload.rs explain.rs test_policy.rs"),
-    ("SystemTime::now", "account/ check.rs jwks/store.rs main.rs"),
+    ("anyhow", "admin_client.rs app.rs healthcheck.rs main.rs reload.rs revoke.rs explain.rs test_policy.rs"),
+    ("SystemTime::now", "clock.rs jwks/store.rs"),
     ("std::env env::var", "main.rs"),
     ("tokio::signal", "main.rs"),
 ];
