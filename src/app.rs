@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::account::rate_limit;
 use crate::account::{self, Account};
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::authz::{Authorizer, TokenCache};
 use crate::check::Checks;
 use crate::cognito::error::CognitoError;
@@ -122,7 +122,7 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         (_, shared) => (None, shared),
     };
     let admin_connections = ports.admin + if shared.is_some() { ports.account } else { 0 };
-    let admin = Admin {
+    let admin = Admin::new(admin::Parts {
         readiness,
         shutdown: shutdown.clone(),
         metrics,
@@ -132,8 +132,9 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         rules: reloader.status(),
         account_target,
         account: shared,
+        token: config.admin_token,
         limits: http_server::Limits::of(admin_connections, ADMIN_HEAD_TIMEOUT),
-    };
+    });
     Ok(BoundService {
         grpc,
         admin_listener,
@@ -249,7 +250,7 @@ impl BoundService {
                 async move { account.answer(request, peer).await }
             }));
         }
-        let readiness = self.admin.readiness.clone();
+        let readiness = self.admin.readiness().clone();
         let admin_closing = CancellationToken::new();
         let mut admin = tokio::spawn(self.admin.serve(self.admin_listener, admin_closing.clone()));
         let mut threads = self.threads;

@@ -19,12 +19,13 @@
 //! - `files`: bounded reads of files, and detection of changes.
 //! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`], [`clock`]: shared parts without dependencies on the rest.
 //! - [`app`]: builds, connects and runs all parts of the service.
-//! - [`explain`], [`test_policy`], [`healthcheck`]: the other commands.
+//! - [`explain`], [`test_policy`], [`healthcheck`], [`revoke`]: the other commands; `admin_client` is the client of the
+//!   admin port that the last two use.
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
 //! - Only `ext_authz/` and `app` use tonic and Envoy's types. Only `admin`, `account`, `net/http_server`,
-//!   `ext_authz/services`, `ext_authz/connection` and `healthcheck` use HTTP. Only `jwks/fetch` and `cognito` make
-//!   calls.
+//!   `net/json_body`, `ext_authz/services`, `ext_authz/connection` and `admin_client` use HTTP. Only `jwks/fetch` and
+//!   `cognito` make calls, and `admin_client`, which is part of commands.
 //! - Only `main` handles signals. `authz`, `check` and `reload` use no signal and no listening socket, so they can run
 //!   inside another process.
 //! - Except for its `mod.rs` and the cache, `authz/` has no `async`, no clock and no logging, and neither
@@ -38,6 +39,7 @@
 
 pub mod account;
 mod admin;
+mod admin_client;
 pub mod app;
 pub mod authz;
 mod check;
@@ -56,6 +58,7 @@ pub mod metrics;
 pub mod net;
 pub mod reload;
 pub mod revocation;
+pub mod revoke;
 pub mod session_cookie;
 pub mod test_policy;
 pub mod user_pool;

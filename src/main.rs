@@ -8,7 +8,7 @@ use cognito_authz::app::{self, StartError};
 use cognito_authz::clock::unix_now;
 use cognito_authz::config::{self, Config, Invocation};
 use cognito_authz::net::descriptors;
-use cognito_authz::{explain, healthcheck, logging, test_policy};
+use cognito_authz::{explain, healthcheck, logging, revoke, test_policy};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -39,6 +39,8 @@ fn main() -> ExitCode {
             Ok(()) => print("ready\n"),
             Err(error) => fail(1, &format_args!("{error:#}")),
         },
+        Invocation::Revoke(options) => end(&runtime.block_on(revoke::revoke(&options, &mut std::io::stdout()))),
+        Invocation::Revocations(action) => end(&runtime.block_on(revoke::revocations(&action, &mut std::io::stdout()))),
         Invocation::Explain(config, request) => {
             let token = match explain::read_token(std::io::stdin()) {
                 Ok(token) => token,
@@ -145,6 +147,14 @@ fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
 fn complain(message: &dyn std::fmt::Display) {
     // Fails if standard error is closed; the exit code still tells the result.
     drop(writeln!(std::io::stderr(), "cognito-authz: {message}"));
+}
+
+/// Returns the exit code of a command that has printed its result.
+fn end(result: &anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &format_args!("{error:#}")),
+    }
 }
 
 /// Prints `text` and returns exit code 0 if `succeeded`, else 1.

@@ -116,12 +116,18 @@ impl Layers {
         self.value(variable).map(|(value, source)| (value.into(), source))
     }
 
-    /// Makes these values the defaults of `command` and its subcommands, and names the variables in the help.
+    /// Makes these values the defaults of `command` and its subcommands, and names the variables in the help. Only the
+    /// options of `serve` have variables; other commands may have them, too. An option that only another command has is
+    /// set by its flag.
     pub(super) fn under(&self, command: Command) -> Command {
+        self.under_options(command, &option_ids())
+    }
+
+    fn under_options(&self, command: Command, with_variable: &[String]) -> Command {
         command
             .mut_args(|arg| {
                 let id = arg.get_id().as_str();
-                if arg.get_long().is_none() || ["help", "version", "admin"].contains(&id) {
+                if !with_variable.iter().any(|other| other == id) {
                     return arg;
                 }
                 let variable = variable(id);
@@ -141,7 +147,7 @@ impl Layers {
                     Some((value, _)) => arg.default_value(OsStr::from(value.to_owned())),
                 }
             })
-            .mut_subcommands(|subcommand| self.under(subcommand))
+            .mut_subcommands(|subcommand| self.under_options(subcommand, with_variable))
     }
 
     /// Returns the source of the option `id` if no flag sets it.
@@ -245,6 +251,9 @@ pub(super) fn usage_error(error: &clap::Error, args: &[OsString], layers: &Layer
         ErrorKind::ValueValidation => {
             let source = std::error::Error::source(error).map_or_else(|| "not valid".to_owned(), ToString::to_string);
             format!("{source}: {value:?}")
+        }
+        ErrorKind::MissingRequiredArgument => {
+            return ConfigError::new(format!("{argument} is required (from the command line)"));
         }
         _ => {
             let text = error.render().to_string();

@@ -10,6 +10,7 @@
 //! | Reloads of the policy file | [`reload`]; with the account API, [`account::reload`] |
 //! | Revocation: the shared store | [`revocation`] |
 //! | The account API | [`account`] |
+//! | Operators: `/revocations` on the admin port, `revoke`, `revocations` | [`admin`] |
 //! | The service behind Envoy | [`envoy`] |
 //! | Startup, shutdown, health, logs, the admin port | [`lifecycle`] |
 //! | Revocations and where they are kept | [`revocation`] |
@@ -33,6 +34,7 @@
 mod support;
 
 mod account;
+mod admin;
 mod check;
 mod commands;
 mod descriptors;

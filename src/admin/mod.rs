@@ -1,5 +1,5 @@
-//! The admin port, for operators. It is read-only. The account API is also served here, below its prefix, unless it has
-//! a port of its own.
+//! The admin port, for operators. Only `/revocations` changes anything, and needs a token. The account API is also
+//! served here, below its prefix, unless it has a port of its own.
 //!
 //! | path | response |
 //! |---|---|
@@ -7,6 +7,10 @@
 //! | `/readyz` | 200 if the service is ready, else 503; JSON with the pending parts |
 //! | `/metrics` | metrics in the Prometheus text format |
 //! | `/config` | configuration in effect and the source of each value, with secrets redacted |
+//! | `/revocations` | revocations in effect; operators list, make and lift them ([`revocations`]) |
+
+mod revocations;
+mod token;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,8 +22,10 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use self::revocations::RevocationRoutes;
 use crate::account::Account;
 use crate::authz::Authorizer;
+use crate::config::admin::AdminToken;
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::metrics::{self, Metrics};
 use crate::net::http_server::{self, Answer, Limits, RequestBody};
@@ -28,9 +34,16 @@ use crate::reload::Status;
 use crate::revocation::Revocations;
 use crate::user_pool::UserPool;
 
-/// State that the port shows.
+/// The port. It shows the state of the other parts.
 #[derive(Debug)]
 pub(crate) struct Admin {
+    parts: Parts,
+    revocations: RevocationRoutes,
+}
+
+/// Parts that the port shows, and its settings.
+#[derive(Debug)]
+pub(crate) struct Parts {
     pub(crate) readiness: Readiness,
     pub(crate) shutdown: Shutdown,
     pub(crate) metrics: Arc<Metrics>,
@@ -46,28 +59,56 @@ pub(crate) struct Admin {
     pub(crate) account_target: Value,
     /// The account API, if it is enabled and has no port of its own.
     pub(crate) account: Option<Arc<Account>>,
+    /// Token that operators show.
+    pub(crate) token: Option<AdminToken>,
     pub(crate) limits: Limits,
 }
 
 impl Admin {
+    /// Creates the port.
+    pub(crate) fn new(mut parts: Parts) -> Self {
+        let (revocations, authorizer) = (Arc::clone(&parts.revocations), Arc::clone(&parts.authorizer));
+        let revocations = RevocationRoutes::new(revocations, authorizer, parts.token.take());
+        Self { parts, revocations }
+    }
+
+    /// Readiness that the port shows.
+    pub(crate) fn readiness(&self) -> &Readiness {
+        &self.parts.readiness
+    }
+
     /// Serves the port until `closing` is cancelled, and then finishes running requests.
     pub(crate) async fn serve(self: Arc<Self>, listener: Listener, closing: CancellationToken) {
-        http_server::serve(listener, self.limits, closing, move |request, peer| {
-            let admin = Arc::clone(&self);
+        let admin = Arc::clone(&self);
+        let serve = http_server::serve(listener, self.parts.limits, closing, move |request, peer| {
+            let admin = Arc::clone(&admin);
             async move { admin.answer(request, peer).await }
-        })
-        .await;
+        });
+        tokio::select! {
+            () = serve => {}
+            () = self.revocations.follow_token() => {} // never completes
+        }
     }
 
     async fn answer(&self, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
-        if let Some(account) = self.account.as_ref().filter(|account| account.covers(request.uri().path())) {
+        let account = self.parts.account.as_ref();
+        if let Some(account) = account.filter(|account| account.covers(request.uri().path())) {
             return account.answer(request, peer).await;
         }
+        if revocations::covers(request.uri().path()) {
+            return self.revocations.answer(request, peer).await;
+        }
+        self.parts.answer(&request)
+    }
+}
+
+impl Parts {
+    fn answer(&self, request: &Request<RequestBody>) -> Answer {
         let answer = match request.uri().path() {
             "/livez" => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
             "/readyz" => self.readyz(),
             "/metrics" => self.metrics(),
-            "/config" => json(StatusCode::OK, &self.config()),
+            "/config" => json_answer(StatusCode::OK, &self.config()),
             _ => return text(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "not found\n"),
         };
         if [Method::GET, Method::HEAD].contains(request.method()) {
@@ -90,7 +131,7 @@ impl Admin {
         if let (Some(error), Some(detail)) = (&*self.rules.error.load(), detail.as_object_mut()) {
             detail.insert("policy_file".into(), format!("not reloaded: {error}").into());
         }
-        json(status, &detail)
+        json_answer(status, &detail)
     }
 
     /// Returns the options, the pools, the target of the account API, and the policy file in effect.
@@ -126,7 +167,7 @@ impl Admin {
     }
 }
 
-fn json(status: StatusCode, value: &Value) -> Answer {
+fn json_answer(status: StatusCode, value: &Value) -> Answer {
     text(status, "application/json", format!("{value:#}\n"))
 }
 
