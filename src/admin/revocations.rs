@@ -311,15 +311,12 @@ impl RevocationRoutes {
     /// Returns the name of a pool that a request names by its name or its id, and the key of a claim in it.
     fn key(&self, pool: Option<&str>, kind: Kind, value: &str) -> Result<(String, Key), Refusal> {
         let rules = self.authorizer.rules();
-        let found = match pool {
-            Some(named) => {
-                let by_name = rules.pools.iter().find(|pool| &*pool.name == named);
-                by_name.or_else(|| rules.pools.iter().find(|pool| pool.id.as_str() == named))
-            }
-            None => {
-                let mut pools = rules.pools.iter();
-                pools.next().filter(|_| pools.next().is_none())
-            }
+        let mut pools = rules.pools.iter();
+        let found = if let Some(named) = pool {
+            let by_name = pools.find(|pool| &*pool.name == named);
+            by_name.or_else(|| rules.pools.iter().find(|pool| pool.id.as_str() == named))
+        } else {
+            pools.next().filter(|_| pools.next().is_none())
         };
         let found = found.ok_or_else(|| {
             let names: Vec<&str> = rules.pools.iter().map(|pool| &*pool.name).collect();

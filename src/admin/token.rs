@@ -311,7 +311,7 @@ mod tests {
                 let gate = Arc::clone(&gate);
                 tokio::spawn(async move {
                     loop {
-                        drop(shows(&gate, "192.0.2.1", "wrong").await);
+                        let _ = shows(&gate, "192.0.2.1", "wrong").await;
                     }
                 })
             })

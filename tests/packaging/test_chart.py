@@ -129,7 +129,8 @@ def test_manifests_contain_no_secrets(path: Path) -> None:
         for container in pod["containers"]:
             for argument in container.get("args", []):
                 assert "secret" not in argument or argument.startswith(
-                    ("--client-secret-file=/run/secrets/", "--oauth-state-key-file=/run/secrets/")
+                    ("--client-secret-file=/run/secrets/", "--oauth-state-key-file=/run/secrets/",
+                     "--admin-token-file=/run/secrets/")
                 ), name
             for variable in container.get("env", []):
                 assert "SECRET" not in variable["name"] or "valueFrom" in variable, name
@@ -145,6 +146,19 @@ def test_secrets_are_mounted_only_for_the_account_api() -> None:
     assert all(volume["secret"]["defaultMode"] == 0o440 for volume in volumes if "secret" in volume)
     off = render(merged(NEEDED, {"account": {"existingSecret": {"name": "cognito-client"}}}))
     assert "volumes" not in off.one("Deployment")["spec"]["template"]["spec"], "only the account API needs it"
+
+
+def test_the_operators_token_is_a_mounted_secret() -> None:
+    rendered = rendered_ci(CHART / "ci" / "user-pool-values.yaml")
+    [(_, pod)] = pods(rendered.of("Deployment"))
+    [volume] = [volume for volume in pod["volumes"] if "secret" in volume]
+    assert volume["secret"] == {"secretName": "operators", "defaultMode": 0o440,
+                                "items": [{"key": "token", "path": "admin-token"}]}
+    [container] = pod["containers"]
+    assert "--admin-token-file=/run/secrets/cognito-authz/admin/admin-token" in container["args"]
+    [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == volume["name"]]
+    assert mount["mountPath"] == "/run/secrets/cognito-authz/admin"
+    assert "subPath" not in mount
 
 
 # ------------------------------------------------------------------------------------------------ consistent

@@ -188,7 +188,7 @@ mod tests {
     fn anything_else_is_refused() {
         let long = |length: usize| "a".repeat(length);
         for (body, message) in [
-            ("".to_owned(), "not a revocation"),
+            (String::new(), "not a revocation"),
             (r#"["staff","s"]"#.to_owned(), "not a revocation"),
             ("null".to_owned(), "not a revocation"),
             (r#"{"sub":"s"} x"#.to_owned(), "trailing characters"),
