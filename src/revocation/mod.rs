@@ -24,11 +24,13 @@ use std::time::Duration;
 pub(crate) use self::entry::{Causes, Entry};
 pub use self::file::FileError;
 use self::file::FileKeeper;
-pub(crate) use self::key::{Key, Kind, MarkedClaims, Marks, UnixTime};
+pub(crate) use self::key::{Key, Kind};
+pub use self::key::{MarkedClaims, Marks};
 pub use self::settings::{Keep, Settings, StoreSettings, StoreUrl};
 use self::state::State;
 use self::store::Store;
 use self::table::Table;
+use crate::clock::UnixTime;
 use crate::clock::unix_now;
 use crate::lifecycle::Readiness;
 use crate::metrics::revocation::{RevocationMetrics, WriteResult};
@@ -74,7 +76,7 @@ pub(crate) struct Revocation {
 
 /// Result of the question whether a token is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub enum Standing {
     /// It is not.
     Valid,
     /// It is.
@@ -165,7 +167,7 @@ impl Revocations {
     }
 
     /// Answers whether a verified token is revoked. Never waits.
-    pub(crate) fn judge(&self, marks: &Marks) -> Standing {
+    pub fn judge(&self, marks: &Marks) -> Standing {
         if self.table.len() > 0 && self.is_revoked(marks) {
             return Standing::Revoked;
         }

@@ -3,6 +3,7 @@
 //! - [`users`], [`sessions`]: requests with tokens and with session cookies; [`account`]: the account API.
 //! - [`forgeries`]: identity headers of clients; [`failing_open`]: `failure_mode_allow`; [`outages`]: failures and key
 //!   rotation.
+//! - [`revocation`]: sign-outs at one of two replicas.
 //! - [`policy`]: policy files; [`paths`]: unsafe paths; [`grpc`]: gRPC callers; [`decisions`]: routes, counters, logs.
 
 mod account;
@@ -13,6 +14,7 @@ mod grpc;
 mod outages;
 mod paths;
 mod policy;
+mod revocation;
 mod sessions;
 mod users;
 
