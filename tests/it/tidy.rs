@@ -52,6 +52,7 @@ const ONLY_IN: &[(&str, &str)] = &[
         "account/ admin.rs ext_authz/connection.rs ext_authz/services.rs healthcheck.rs net/http_server.rs",
     ),
     ("reqwest::", "cognito/ jwks/fetch.rs"),
+    ("redis::", "revocation/store/"),
     ("yaml_serde schemars", "config/ test_policy.rs"),
     ("anyhow", "app.rs healthcheck.rs reload.rs explain.rs test_policy.rs"),
     ("SystemTime::now", "account/ check.rs jwks/store.rs main.rs"),
