@@ -57,6 +57,7 @@ const ONLY_IN: &[(&str, &str)] = &[
         "admin_client.rs ext_authz/connection.rs ext_authz/services.rs net/http_server.rs net/json_body.rs",
     ),
     ("reqwest::", "cognito/ jwks/fetch.rs"),
+    ("redis::", "revocation/store/"),
     ("yaml_serde schemars", "config/ test_policy.rs"),
     ("anyhow", "admin_client.rs app.rs healthcheck.rs main.rs reload.rs revoke.rs explain.rs test_policy.rs"),
     ("SystemTime::now", "clock.rs jwks/store.rs"),

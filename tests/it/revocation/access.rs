@@ -1,6 +1,6 @@
 //! Access to the store: ACL users, TLS, Sentinel and Cluster.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,19 @@ use crate::support::tool::free_port;
 /// Rights that a user of the store needs.
 const RIGHTS: [&str; 6] = ["resetkeys", "~{cognito-authz}:revocations", "-@all", "+xadd", "+xread", "+xrange"];
 
+/// Creates a user with these rights and one more. Returns the file with its password.
+async fn add_user(redis: &Redis, more: &str) -> PathBuf {
+    let command = [&["ACL", "SETUSER", "authz", "on", ">first"], &RIGHTS[..], &[more]].concat();
+    let _: String = redis.command(&command).await;
+    redis.file("password", "first\n")
+}
+
 #[tokio::test]
 async fn an_acl_user_needs_few_rights_and_its_password_can_be_rotated() {
     let redis = Redis::start().await;
     let user = |more: &'static [&'static str]| [&["ACL", "SETUSER", "authz", "on"], more].concat();
-    let _: String = redis.command(&user(&[">first"])).await;
-    let _: String = redis.command(&user(&RIGHTS)).await;
-    let file = redis.file("password", "first\n");
-    let url = format!("redis://authz@127.0.0.1:{}", redis.port);
+    let file = add_user(&redis, "+select").await;
+    let url = format!("redis://authz@127.0.0.1:{}/3", redis.port);
     let options = ["--revocation-password-file", file.to_str().unwrap()];
     let (replica, writer) = (Replica::with(&url, &options).await, Writer::with(&url, &options));
     replica.becomes_ready().await;
@@ -108,8 +113,11 @@ async fn sentinels_name_the_primary_and_its_successor() {
     let copy = Redis::with(REDIS, &["--replicaof", &of, "--repl-diskless-sync-delay", "0"]).await;
     let sentinel = Sentinel::start(primary.port).await;
     eventually("the copy is known", PATIENCE, async || sentinel.knows_copy().await).await;
-    let url = format!("redis-sentinel://127.0.0.1:{}/mymaster", sentinel.port);
-    let (replica, writer) = (Replica::start(&url).await, Writer::start(&url));
+    let (file, _) = (add_user(&primary, "+role").await, add_user(&copy, "+role").await);
+    let options = ["--revocation-password-file", file.to_str().unwrap()];
+    let url = format!("redis-sentinel://authz@127.0.0.1:{}/mymaster", sentinel.port);
+    let (replica, writer) = (Replica::with(&url, &options).await, Writer::with(&url, &options));
+    replica.becomes_ready().await;
     assert!(writer.revokes("before").await);
     replica.learns("before").await;
     eventually("copied", PATIENCE, async || copy.records().await == 1).await;
@@ -122,7 +130,8 @@ async fn sentinels_name_the_primary_and_its_successor() {
     replica.learns("after").await;
     assert!(start.elapsed() < Duration::from_secs(60));
     assert!(copy.records().await >= 3);
-    let new = Replica::start(&url).await;
+    let new = Replica::with(&url, &options).await;
+    new.becomes_ready().await;
     for user in ["before", "meanwhile", "after"] {
         assert!(new.refuses(user).await, "{user}");
     }
@@ -144,10 +153,12 @@ async fn a_cluster_is_entered_through_any_of_its_nodes() {
     }
     let slot: usize = nodes[0].command(&["CLUSTER", "KEYSLOT", KEY]).await;
     let owner = usize::from(slot > 8191);
-    let (replica, writer) = (
-        Replica::start(&format!("redis-cluster://127.0.0.1:{}", nodes[1 - owner].port)).await,
-        Writer::start(&format!("redis-cluster://127.0.0.1:{},127.0.0.1:9", nodes[owner].port)),
-    );
+    let (file, _) = (add_user(&nodes[0], "+cluster|slots").await, add_user(&nodes[1], "+cluster|slots").await);
+    let options = ["--revocation-password-file", file.to_str().unwrap()];
+    let (other, own) = (nodes[1 - owner].port, nodes[owner].port);
+    let replica = Replica::with(&format!("redis-cluster://authz@127.0.0.1:{other}"), &options).await;
+    replica.becomes_ready().await;
+    let writer = Writer::with(&format!("redis-cluster://authz@127.0.0.1:{own},127.0.0.1:9"), &options);
     assert!(writer.revokes("cluster").await);
     replica.learns("cluster").await;
     assert_eq!(nodes[owner].records().await, 1);

@@ -80,6 +80,13 @@ impl Replica {
         metric(&self.app.admin, name).await
     }
 
+    /// Number of users of whom it knows a revocation.
+    async fn entries(&self) -> usize {
+        let (_, metrics) = get(&self.app.admin, "/metrics").await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("cognito_authz_revocations{kind=\"sub\"} "));
+        line.unwrap().parse().unwrap()
+    }
+
     /// Waits until this user is refused.
     async fn learns(&self, user: &str) {
         eventually("the revocation is known", PATIENCE, async || self.refuses(user).await).await;
