@@ -162,7 +162,7 @@ fn check(number: usize) -> CheckRequest {
 fn start(program: &str, arguments: &[&str], directory: &Path) -> Process {
     let command = &mut Command::new(program);
     command.args(arguments).current_dir(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    Process(command.spawn().unwrap_or_else(|error| panic!("{program}: {error}")))
+    Process(command.spawn().unwrap())
 }
 
 fn redis() -> String {

@@ -79,8 +79,8 @@ impl Key {
     /// Reads a key in network byte order.
     pub(crate) fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         let number = u128::from_be_bytes(bytes);
-        let [high, low] = [(number >> 64) as u64, (number & u128::from(u64::MAX)) as u64];
-        Self(high, low)
+        let half = |number: u128| u64::try_from(number & u128::from(u64::MAX)).unwrap_or_default();
+        Self(half(number >> 64), half(number))
     }
 
     /// Returns the key in network byte order.

@@ -161,7 +161,11 @@ impl Revocations {
                 let read = file::read(&path, &table, capacity);
                 read.map_err(|error| OpenError::File { path, error }.to_string())
             }
-            Keep::Store(settings) => Store::new(*settings, capacity, life, metrics.clone()).load_once(&table).await,
+            Keep::Store(settings) => {
+                let store = Store::new(*settings, capacity, life, metrics.clone());
+                // Boxed, because the future is large.
+                Box::pin(store.load_once(&table)).await
+            }
         };
         (Self { table, keeper: Keeper::Memory, capacity, life, metrics }, read)
     }

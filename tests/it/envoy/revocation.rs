@@ -128,7 +128,6 @@ fn replica(flags: &[String], more: &[(&str, &str)]) -> TestApp {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stdout, reason = "a measurement")]
 async fn a_sign_out_takes_effect_at_both_replicas_within_a_second() {
     let stage = Stage::start().await;
     let mut tokens = Vec::new();
