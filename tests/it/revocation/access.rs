@@ -29,7 +29,7 @@ async fn an_acl_user_needs_few_rights_and_its_password_can_be_rotated() {
     let options = ["--revocation-password-file", file.to_str().unwrap()];
     let (replica, writer) = (Replica::with(&url, &options).await, Writer::with(&url, &options));
     replica.becomes_ready().await;
-    assert!(writer.revokes("first-password").await);
+    writer.confirms("first-password").await;
     replica.learns("first-password").await;
 
     // The password is changed, and connections are closed, before the file follows.
@@ -40,7 +40,7 @@ async fn an_acl_user_needs_few_rights_and_its_password_can_be_rotated() {
     redis.file("password", "second");
     replica.sees_store(true).await;
     replica.learns("between").await;
-    assert!(writer.revokes("second-password").await);
+    writer.confirms("second-password").await;
     replica.learns("second-password").await;
 
     // Without the right to write.
@@ -86,7 +86,7 @@ async fn tls_checks_the_server_against_the_ca() {
     let options = ["--revocation-ca-file", &*ca];
     let (replica, writer) = (Replica::with(&url, &options).await, Writer::with(&url, &options));
     replica.becomes_ready().await;
-    assert!(writer.revokes("tls").await);
+    writer.confirms("tls").await;
     replica.learns("tls").await;
     // Not the certificate's name, another CA, and the CAs of the system.
     let other = path("other.pem");
@@ -118,15 +118,15 @@ async fn sentinels_name_the_primary_and_its_successor() {
     let url = format!("redis-sentinel://authz@127.0.0.1:{}/mymaster", sentinel.port);
     let (replica, writer) = (Replica::with(&url, &options).await, Writer::with(&url, &options));
     replica.becomes_ready().await;
-    assert!(writer.revokes("before").await);
+    writer.confirms("before").await;
     replica.learns("before").await;
-    eventually("copied", PATIENCE, async || copy.records().await == 1).await;
+    eventually("copied", PATIENCE, async || copy.records().await >= 1).await;
 
     primary.kill();
     let start = Instant::now();
     assert!(!writer.revokes("meanwhile").await);
     replica.learns("meanwhile").await;
-    assert!(writer.revokes("after").await);
+    writer.confirms("after").await;
     replica.learns("after").await;
     assert!(start.elapsed() < Duration::from_secs(60));
     assert!(copy.records().await >= 3);
@@ -159,9 +159,9 @@ async fn a_cluster_is_entered_through_any_of_its_nodes() {
     let replica = Replica::with(&format!("redis-cluster://authz@127.0.0.1:{other}"), &options).await;
     replica.becomes_ready().await;
     let writer = Writer::with(&format!("redis-cluster://authz@127.0.0.1:{own},127.0.0.1:9"), &options);
-    assert!(writer.revokes("cluster").await);
+    writer.confirms("cluster").await;
     replica.learns("cluster").await;
-    assert_eq!(nodes[owner].records().await, 1);
+    assert!(nodes[owner].records().await >= 1);
     let _: String = nodes[owner].command(&["FLUSHALL"]).await;
     eventually("put back", PATIENCE, async || nodes[owner].records().await >= 1).await;
 }

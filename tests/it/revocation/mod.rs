@@ -137,6 +137,11 @@ impl Writer {
     async fn revokes(&self, user: &str) -> bool {
         self.revocations.revoke_user(&POOL.parse().unwrap(), user, unix_now()).await.is_ok()
     }
+
+    /// Revokes the tokens of a user, again if the store does not take it in time on a busy machine.
+    async fn confirms(&self, user: &str) {
+        eventually("the store takes it", PATIENCE, async || self.revokes(user).await).await;
+    }
 }
 
 impl Drop for Writer {

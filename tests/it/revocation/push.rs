@@ -53,10 +53,10 @@ async fn a_replica_that_was_away_knows_what_was_revoked_meanwhile() {
     let redis = Redis::start().await;
     let writer = Writer::start(&redis.url());
     let replica = Replica::start(&redis.url()).await;
-    assert!(writer.revokes("before").await);
+    writer.confirms("before").await;
     replica.learns("before").await;
     drop(replica);
-    assert!(writer.revokes("meanwhile").await);
+    writer.confirms("meanwhile").await;
     let replica = Replica::start(&redis.url()).await;
     for user in ["before", "meanwhile"] {
         assert!(replica.refuses(user).await, "known when it is ready: {user}");
@@ -77,7 +77,7 @@ async fn the_start_waits_ten_seconds_for_the_store() {
     replica.becomes_ready().await;
     assert!((9.0..15.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
     proxy.set(Network::Open);
-    assert!(Writer::start(&redis.url()).revokes("later").await);
+    Writer::start(&redis.url()).confirms("later").await;
     replica.learns("later").await;
 }
 
@@ -100,9 +100,9 @@ async fn a_long_stream_is_loaded_before_the_replica_is_ready() {
     let redis = Redis::start().await;
     let count = 25_000;
     let writer = Writer::start(&redis.url());
-    assert!(writer.revokes("first").await);
+    writer.confirms("first").await;
     redis.fill(count).await;
-    assert!(writer.revokes("last").await);
+    writer.confirms("last").await;
     assert_eq!(redis.records().await, count + 2);
     let start = Instant::now();
     // Ready only when all is loaded, however long that takes.
