@@ -10,6 +10,7 @@
 //! | Reloads of the policy file | [`reload`]; with the account API, [`account::reload`] |
 //! | The account API | [`account`] |
 //! | The service behind Envoy | [`envoy`] |
+//! | The HTTP form of the check, behind nginx, Traefik, Caddy and Envoy | [`doors`] |
 //! | Startup, shutdown, health, logs, the admin port | [`lifecycle`] |
 //! | Commands: `explain`, `test-policy`, `check-config`, `config-schema` | [`commands`] |
 //! | Files that the configuration names | [`files`] |
@@ -34,6 +35,7 @@ mod account;
 mod check;
 mod commands;
 mod descriptors;
+mod doors;
 mod envoy;
 mod examples;
 mod files;

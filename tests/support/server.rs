@@ -53,7 +53,7 @@ where
     accept(move |stream| {
         let answer = answer.clone();
         let service = service_fn(move |request| infallible(answer(request)));
-        http1::Builder::new().serve_connection(stream, service)
+        http1::Builder::new().serve_connection(stream, service).with_upgrades()
     })
     .await
 }
