@@ -202,7 +202,7 @@ pub struct Options {
     /// Address of the HTTP form of the check, for nginx, Traefik, Caddy and Envoy's `http_service` [default: not served]
     #[arg(long, value_name = "ADDRESS", help_heading = "HTTP form")]
     pub http_listen: Option<ListenAddress>,
-    /// Network whose hosts may ask it (CIDR): the proxies, and nobody else; repeatable
+    /// Network (CIDR) of the proxies that may ask it; repeatable. Other peers get 403
     #[arg(long, value_name = "NETWORK", help_heading = "HTTP form", default_values = ["127.0.0.0/8", "::1/128"])]
     pub http_callers: Vec<Network>,
 
