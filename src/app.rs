@@ -23,11 +23,13 @@ use crate::config::Config;
 use crate::config::account::AccountConfig;
 use crate::ext_authz::grpc::CheckService;
 use crate::ext_authz::health::Health;
+use crate::ext_authz::http::CheckEndpoints;
 use crate::ext_authz::services::Services;
 use crate::ext_authz::workers::{Limits, WorkerThreads, Workers};
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::metrics::Metrics;
 use crate::metrics::account::Labels;
+use crate::net::callers::Callers;
 use crate::net::descriptors::{self, Shares, Wanted};
 use crate::net::http_server;
 use crate::net::listen::{BindError, Listener};
@@ -41,6 +43,7 @@ pub struct BoundService {
     admin: Arc<Admin>,
     account: Option<(Listener, Arc<Account>)>,
     account_limits: http_server::Limits,
+    http: Option<HttpForm>,
     workers: Workers,
     threads: WorkerThreads,
     health: Health,
@@ -50,6 +53,14 @@ pub struct BoundService {
     shutdown: Shutdown,
     shutdown_delay: Duration,
     shutdown_deadline: Duration,
+}
+
+/// The HTTP form of the check, on a port of its own.
+struct HttpForm {
+    listener: Listener,
+    limits: http_server::Limits,
+    callers: Callers,
+    endpoints: CheckEndpoints,
 }
 
 /// Error at startup.
@@ -81,6 +92,7 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
     let admin_listener = config.admin_listen.bind(config.grpc.socket_mode)?;
     let account_listen = config.account.as_ref().and_then(|account| account.listen.as_ref());
     let account_listener = account_listen.map(|address| address.bind(config.grpc.socket_mode)).transpose()?;
+    let http_listener = config.http.as_ref().map(|http| http.listen.bind(config.grpc.socket_mode)).transpose()?;
 
     let readiness = Readiness::default();
     let shutdown = Shutdown::default();
@@ -101,8 +113,8 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         }
         None => None,
     };
-    let checks = Checks::new(Arc::clone(&authorizer), Arc::clone(&metrics), config.realm);
-    let check = CheckService::new(Arc::new(checks), config.grpc.max_message_bytes);
+    let checks = Arc::new(Checks::new(Arc::clone(&authorizer), Arc::clone(&metrics), config.realm));
+    let check = CheckService::new(Arc::clone(&checks), config.grpc.max_message_bytes);
     let (health, health_service) = Health::new().await;
     let services = Services::new(check, health_service, shutdown.closing.clone()).context("gRPC reflection")?;
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -112,9 +124,18 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         threads,
         pools,
         account: account.is_some(),
+        http: http_listener.is_some(),
     });
     let limits = Limits { connections: ports.grpc, streams: config.grpc.max_streams };
     let (workers, threads) = Workers::start(threads, limits, &services, &shutdown).context("worker threads")?;
+
+    let http = http_listener.zip(config.http).map(|(listener, http)| HttpForm {
+        listener,
+        // The callers are proxies, often a single one, so one peer may have all connections.
+        limits: http_server::Limits { connections: ports.http, peer: ports.http, head: CHECK_HEAD_TIMEOUT },
+        callers: Callers::In(http.callers.into()),
+        endpoints: CheckEndpoints::new(checks),
+    });
 
     // The account API has a port of its own, or shares the admin port.
     let (account, shared) = match (account_listener, account) {
@@ -141,6 +162,7 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         admin: Arc::new(admin),
         account,
         account_limits: http_server::Limits::of(ports.account, ACCOUNT_HEAD_TIMEOUT),
+        http,
         workers,
         threads,
         health,
@@ -179,8 +201,8 @@ fn account(
 fn divide_descriptors(wanted: Wanted) -> Shares {
     let limit = descriptors::limit();
     let shares = descriptors::share(limit, wanted);
-    let Shares { grpc, admin, account, is_enough } = shares;
-    tracing::info!(limit, grpc, admin, account, "maximum number of open connections, by the limit on open files");
+    let Shares { grpc, admin, account, http, is_enough } = shares;
+    tracing::info!(limit, grpc, admin, account, http, "maximum number of open connections, by the limit on open files");
     if !is_enough {
         tracing::warn!(limit, "the limit on open files is too low; raise the hard limit");
     } else if grpc < wanted.grpc {
@@ -197,6 +219,10 @@ fn divide_descriptors(wanted: Wanted) -> Shares {
 
 /// Time limit for the head of a request on the account API's own port, which is open to clients.
 const ACCOUNT_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time limit for the head of a request on the HTTP form's port. It is also the time that an idle connection is kept,
+/// and longer than proxies keep theirs (nginx 60 s, Traefik 90 s, Caddy 120 s), so that no proxy sends a check on a
+/// connection that is just being closed.
+const CHECK_HEAD_TIMEOUT: Duration = Duration::from_secs(150);
 /// Time limit for the head of a request on the admin port.
 const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -216,6 +242,11 @@ impl BoundService {
         self.account.as_ref().map(|(listener, _)| listener.address())
     }
 
+    /// Address of the HTTP form of the check, if it is served.
+    pub fn http_address(&self) -> Option<String> {
+        self.http.as_ref().map(|http| http.listener.address())
+    }
+
     /// Serves until `stop`, then shuts down in order: reports "not ready", waits for the delay, closes the listeners, and
     /// waits for in-flight requests until the deadline, when it closes the remaining connections. The admin port closes
     /// last. Each
@@ -231,6 +262,9 @@ impl BoundService {
         tracing::info!(listener = "admin", address = self.admin_listener.address(), "listening");
         if let Some((listener, _)) = &self.account {
             tracing::info!(listener = "account", address = listener.address(), "listening");
+        }
+        if let Some(http) = &self.http {
+            tracing::info!(listener = "http", address = http.listener.address(), "listening");
         }
 
         // Each of these tasks runs until it is told to stop. One that ends by itself has failed.
@@ -248,6 +282,13 @@ impl BoundService {
             accepting.spawn(http_server::serve(listener, self.account_limits, closing, move |request, peer| {
                 let account = Arc::clone(&account);
                 async move { account.answer(request, peer).await }
+            }));
+        }
+        if let Some(HttpForm { listener, limits, callers, endpoints }) = self.http {
+            let closing = self.shutdown.closing.clone();
+            accepting.spawn(http_server::serve_callers(listener, limits, callers, closing, move |request, _| {
+                let endpoints = endpoints.clone();
+                async move { endpoints.answer(request).await }
             }));
         }
         let readiness = self.admin.readiness().clone();

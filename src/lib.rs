@@ -9,7 +9,7 @@
 //! - [`user_pool`]: names of a user pool: ids, issuers, JWKS URLs.
 //! - [`revocation`]: revoked sessions, which every check asks about.
 //! - [`reload`]: the rules in effect: pools with their keys, and policies; reloads the policy file when it changes.
-//! - [`ext_authz`]: Envoy's protocol and the gRPC port.
+//! - [`ext_authz`]: Envoy's protocol and the gRPC port; the HTTP form of the check for other proxies.
 //! - [`account`]: the account API: sign-up, sign-in, sign-out, profile. `account/table.rs` lists the operations.
 //! - [`cognito`]: the only module that calls Cognito's user-pool API.
 //! - [`session_cookie`]: browser sessions in cookies, for the account API and the check.
@@ -24,8 +24,8 @@
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
 //! - Only `ext_authz/` and `app` use tonic and Envoy's types. Only `admin`, `account`, `net/http_server`,
-//!   `net/json_body`, `ext_authz/services`, `ext_authz/connection` and `admin_client` use HTTP. Only `jwks/fetch` and
-//!   `cognito` make calls, and `admin_client`, which is part of commands.
+//!   `net/json_body`, `ext_authz/http`, `ext_authz/services`, `ext_authz/connection` and `admin_client` use HTTP. Only
+//!   `jwks/fetch` and `cognito` make calls, and `admin_client`, which is part of commands.
 //! - Only `main` handles signals. `authz`, `check` and `reload` use no signal and no listening socket, so they can run
 //!   inside another process.
 //! - Except for its `mod.rs` and the cache, `authz/` has no `async`, no clock and no logging, and neither

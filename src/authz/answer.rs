@@ -117,6 +117,11 @@ impl<'a> Pass<'a> {
         self.owned.mutate(identity.values(), policy.removes_authorization, self.request_headers, write);
     }
 
+    /// `true` if [`mutations`](Self::mutations) removes session cookies from `Cookie` whenever the request has any.
+    pub(crate) fn hides_sessions(&self) -> bool {
+        self.owned.hides_sessions()
+    }
+
     fn metadata(&self, write: &mut impl FnMut(&'static str, MetadataValue<'_, '_>)) {
         write("policy", MetadataValue::Text(&self.allowed.policy.name));
         let Some(token) = &self.allowed.token else { return };

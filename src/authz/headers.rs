@@ -196,6 +196,11 @@ impl OwnedHeaders {
         self.hides_sessions = true;
     }
 
+    /// `true` if session cookies are removed.
+    pub(crate) fn hides_sessions(&self) -> bool {
+        self.hides_sessions
+    }
+
     /// Adds a header for a claim. Must be called before [`add`](Self::add) and [`add_whole_claims`](Self::add_whole_claims).
     pub(crate) fn add_claim(&mut self, name: &HeaderName, header: ClaimHeader) {
         self.add(name);

@@ -48,14 +48,13 @@ impl<'r> RequestContext<'r> {
     /// Envoy joins two `Host` lines with a comma, and an application may take either for the host. An IPv6 address has
     /// many spellings, and a route names one of them (RFC 5952).
     pub(crate) fn has_plain_host(&self) -> bool {
-        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(byte);
         let address = self.host.strip_prefix(b"[").and_then(|rest| rest.split(|byte| *byte == b']').next());
         let is_canonical = |address: &[u8]| {
             let text = std::str::from_utf8(address).unwrap_or_default();
             text.parse::<Ipv6Addr>().is_ok_and(|address| address.to_string().eq_ignore_ascii_case(text))
         };
         let mut named = [":authority", "host"].into_iter().flat_map(|name| self.header_values(name));
-        self.host.iter().all(is_plain)
+        self.host.iter().copied().all(is_host_byte)
             && address.is_none_or(is_canonical)
             && named.all(|named| named.eq_ignore_ascii_case(self.host))
     }
@@ -75,6 +74,11 @@ impl<'r> RequestContext<'r> {
             && !has("authorization")
             && !has("cookie")
     }
+}
+
+/// `true` for the bytes of a DNS name or an address, with or without a port.
+pub(crate) fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte)
 }
 
 /// `true` if `text` is a `token` (RFC 9110 section 5.6.2).

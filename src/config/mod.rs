@@ -40,6 +40,7 @@ use self::source::{Layers, Sources, usage_error};
 use crate::authz::TimeLimits;
 use crate::authz::denial::Realm;
 use crate::logging::{LogFormat, LogLevel};
+use crate::net::callers::Network;
 use crate::net::listen::ListenAddress;
 
 /// Command and its configuration.
@@ -101,6 +102,8 @@ pub struct Config {
     pub token_cache_max_bytes: u64,
     /// Settings of the gRPC port.
     pub grpc: GrpcConfig,
+    /// HTTP form of the check; `None` if it is not served.
+    pub http: Option<HttpConfig>,
     /// Account API; `None` if it is off.
     pub account: Option<AccountConfig>,
     /// Address of the admin port.
@@ -136,6 +139,15 @@ pub struct GrpcConfig {
     pub max_streams: u32,
     /// Maximum size of a message, in bytes.
     pub max_message_bytes: usize,
+}
+
+/// Settings of the HTTP form of the check.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// Address to listen on.
+    pub listen: ListenAddress,
+    /// Networks whose hosts may ask.
+    pub callers: Vec<Network>,
 }
 
 /// Reads the command line `args` (without the name of the program), `environment`, and `.env` in `directory`.
@@ -231,6 +243,7 @@ impl Config {
             token_cache_capacity: options.token_cache_capacity,
             token_cache_max_bytes: options.token_cache_max_bytes.0,
             grpc: GrpcConfig::new(&options, sources)?,
+            http: HttpConfig::new(&options, sources)?,
             account,
             admin_listen: options.admin_listen,
             admin_token,
@@ -286,6 +299,16 @@ impl GrpcConfig {
             max_streams: options.grpc_max_streams,
             max_message_bytes,
         })
+    }
+}
+
+impl HttpConfig {
+    fn new(options: &Options, sources: Sources<'_>) -> Result<Option<Self>, ConfigError> {
+        let Some(listen) = options.http_listen.clone() else { return Ok(None) };
+        if options.http_callers.is_empty() {
+            return Err(sources.error("http_callers", "the list is empty"));
+        }
+        Ok(Some(Self { listen, callers: options.http_callers.clone() }))
     }
 }
 

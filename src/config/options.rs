@@ -25,6 +25,7 @@ use crate::authz::headers::HeaderPrefix;
 use crate::authz::request::is_token;
 use crate::field_value::trim_text;
 use crate::logging::{LogFormat, LogLevel};
+use crate::net::callers::Network;
 use crate::net::listen::ListenAddress;
 use crate::user_pool::UserPoolId;
 
@@ -207,6 +208,13 @@ pub struct Options {
     /// Maximum size of a check, 1KiB to 1GiB. Must exceed Envoy's `max_request_bytes` if Envoy sends bodies
     #[arg(long, value_name = "BYTES", help_heading = "gRPC", default_value = "16MiB")]
     pub grpc_max_message_bytes: ByteSize,
+
+    /// Address of the HTTP form of the check, for nginx, Traefik, Caddy and Envoy's `http_service` [default: not served]
+    #[arg(long, value_name = "ADDRESS", help_heading = "HTTP form")]
+    pub http_listen: Option<ListenAddress>,
+    /// Network (CIDR) of the proxies that may ask it; repeatable. Other peers get 403
+    #[arg(long, value_name = "NETWORK", help_heading = "HTTP form", default_values = ["127.0.0.0/8", "::1/128"])]
+    pub http_callers: Vec<Network>,
 
     /// Account API
     #[command(flatten)]

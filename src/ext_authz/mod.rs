@@ -1,6 +1,7 @@
-//! Envoy's external authorization protocol: the gRPC service, its messages, and the gRPC port.
+//! External authorization for proxies: Envoy's gRPC service, its messages and the gRPC port; and the HTTP form of the
+//! same check ([`http`]).
 //!
-//! A check passes through these modules, in this order:
+//! A check over gRPC passes through these modules, in this order:
 //! 1. `workers` accepts the connection and passes it to a thread; `connection` serves it, with limits.
 //! 2. `services` routes the call to a service: authorization (`grpc`), `health` or reflection.
 //! 3. `unary` reads the message; `message_memory` limits the memory for messages that are not complete yet.
@@ -10,6 +11,7 @@
 mod connection;
 pub(crate) mod grpc;
 pub(crate) mod health;
+pub(crate) mod http;
 mod message_memory;
 pub mod request;
 pub mod response;

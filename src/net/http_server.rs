@@ -1,4 +1,4 @@
-//! HTTP/1.1 server with limits, used by the admin port and the account API.
+//! HTTP/1.1 server with limits, used by the admin port, the account API and the HTTP form of the check.
 //!
 //! Every wait for a client is limited: for a request head ([`Limits::head`]), for the client to read a response
 //! ([`PATIENCE`]), and for any progress once the port closes. The code that reads a request body limits the time for
@@ -20,12 +20,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prost::bytes::Bytes;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::callers::Callers;
 use super::listen::{Listener, Stream};
 use super::peers::Peers;
 use super::progress::{Activity, Patience, Progress};
@@ -44,6 +46,13 @@ pub(crate) struct Limits {
     /// Time for a request head to arrive. It also limits the idle time of a kept-alive connection.
     pub(crate) head: Duration,
 }
+
+/// Response to a peer that may not use the port.
+const FORBIDDEN: &[u8] = b"HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\ncontent-length: 37\r\nconnection: close\r\n\r\nthis address may not use this server\n";
+/// Time for such a peer to receive that response.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Maximum number of such peers that are waited for at the same time. Further ones may lose the response.
+const MAX_FAREWELLS: usize = 64;
 
 impl Limits {
     /// Creates the limits of a port with this number of connections. One peer may have a quarter of them: enough for a
@@ -75,12 +84,40 @@ where
     F: Fn(Request<RequestBody>, Option<IpAddr>) -> R + Clone + Send + 'static,
     R: Future<Output = Answer> + Send + 'static,
 {
+    serve_callers(listener, limits, Callers::All, closing, answer).await;
+}
+
+/// As [`serve`], for these `callers` only. Other TCP peers get 403, and nothing that they send is interpreted. The file
+/// mode of a Unix socket decides who may use it.
+pub(crate) async fn serve_callers<F, R>(
+    listener: Listener,
+    limits: Limits,
+    callers: Callers,
+    closing: CancellationToken,
+    answer: F,
+) where
+    F: Fn(Request<RequestBody>, Option<IpAddr>) -> R + Clone + Send + 'static,
+    R: Future<Output = Answer> + Send + 'static,
+{
+    let farewells = Arc::new(Semaphore::new(MAX_FAREWELLS));
     let running = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(limits.connections));
     let peers = Arc::new(Peers::default());
     let mut refusals = Refusals::default();
     let accept = listener.accept_all(|stream| {
         let peer = peer(&stream);
+        let stream = match stream {
+            Stream::Tcp(stream) if !callers.admit(peer) => {
+                if let Ok(permit) = Arc::clone(&farewells).try_acquire_owned() {
+                    running.spawn(async move {
+                        forbid(stream).await;
+                        drop(permit);
+                    });
+                }
+                return refusals.count(&listener, "the address of the peer is not among the callers of the port");
+            }
+            stream => stream,
+        };
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
             return refusals.count(&listener, "the port has reached its limit on connections");
         };
@@ -111,6 +148,20 @@ fn peer(stream: &Stream) -> Option<IpAddr> {
     match stream {
         Stream::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.ip()),
         Stream::Unix(_) => None,
+    }
+}
+
+/// Tells a peer that it may not use the port, and closes the connection.
+async fn forbid(mut stream: TcpStream) {
+    let farewell = async {
+        stream.write_all(FORBIDDEN).await?;
+        stream.shutdown().await?;
+        // The kernel resets a connection that is closed while it has unread data, and the peer could lose the response.
+        // So data is discarded until the peer closes.
+        copy(&mut stream.take(MAX_BUFFER_BYTES as u64), &mut sink()).await
+    };
+    if let Ok(Err(error)) = timeout(FAREWELL, farewell).await {
+        tracing::debug!(%error, "connection of a peer that may not use the port ended with an error");
     }
 }
 

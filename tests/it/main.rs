@@ -12,6 +12,7 @@
 //! | The account API | [`account`] |
 //! | Operators: `/revocations` on the admin port, `revoke`, `revocations` | [`admin`] |
 //! | The service behind Envoy | [`envoy`] |
+//! | The HTTP form of the check, behind nginx, Traefik, Caddy and Envoy | [`doors`] |
 //! | Startup, shutdown, health, logs, the admin port | [`lifecycle`] |
 //! | Revocations and where they are kept | [`revocation`] |
 //! | Commands: `explain`, `test-policy`, `check-config`, `config-schema` | [`commands`] |
@@ -38,6 +39,7 @@ mod admin;
 mod check;
 mod commands;
 mod descriptors;
+mod doors;
 mod envoy;
 mod examples;
 mod files;

@@ -264,6 +264,21 @@ def test_the_account_service_targets_only_the_account_port() -> None:
         assert rendered.one("Service", "-account")["spec"]["ports"][0]["targetPort"] == "account"
 
 
+def test_the_http_form_has_a_port_a_service_and_a_rule() -> None:
+    off = render(NEEDED)
+    assert not [one for one in off.of("Service") if one["metadata"]["name"].endswith("-http")]
+    assert not [one for one in off.container()["args"] if one.startswith("--http-")]
+    proxies = [{"podSelector": {"matchLabels": {"app": "traefik"}}}]
+    http = {"enabled": True, "callers": ["10.1.0.0/16", "fd00::/8"]}
+    rendered = render(merged(NEEDED, {"http": http, "networkPolicy": {"httpFrom": proxies}}))
+    given = [one for one in rendered.container()["args"] if one.startswith("--http-")]
+    assert given == ["--http-listen=[::]:9193", "--http-callers=10.1.0.0/16", "--http-callers=fd00::/8"]
+    [port] = rendered.one("Service", "-http")["spec"]["ports"]
+    assert (port["port"], port["targetPort"]) == (9193, "http")
+    rules = rendered.one("NetworkPolicy")["spec"]["ingress"]
+    assert [rule["from"] for rule in rules if rule["ports"][0]["port"] == 9193] == [proxies]
+
+
 def test_a_pool_and_a_client_are_enough_for_an_installation() -> None:
     rendered = render(NEEDED)
     kinds = sorted(one["kind"] for one in rendered.objects)

@@ -140,6 +140,8 @@ def test_the_schema_rejects(path: str, value: Any) -> None:
             "account.httpRoute.parentRefs",
         ),
         (merged(NEEDED, {"admin": {"port": 9191}}), "must differ"),
+        (merged(NEEDED, {"http": {"port": 9191}}), "must differ"),
+        (merged(NEEDED, {"http": {"enabled": True}}), "http.callers"),
         (
             merged(NEEDED, {"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}),
             "enable only one of them",

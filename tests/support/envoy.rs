@@ -22,12 +22,16 @@ const RBAC: &str = "envoy.filters.http.rbac";
 
 /// Content of the file, with YAML aliases expanded.
 static SHIPPED: LazyLock<Value> = LazyLock::new(|| {
-    let load = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/envoy/envoy.yaml");
-    let output = Command::new(program("python")).args(["-c", load, file]).output().unwrap();
+    yaml(&fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/envoy/envoy.yaml")).unwrap())
+});
+
+/// Reads YAML, with aliases expanded.
+fn yaml(text: &str) -> Value {
+    let load = "import json, sys, yaml; json.dump(yaml.safe_load(sys.argv[1]), sys.stdout)";
+    let output = Command::new(program("python")).args(["-c", load, text]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
-});
+}
 
 /// Builder for Envoy's configuration. Its methods panic if a part that they change does not exist.
 pub(crate) struct Bootstrap(Value);
@@ -53,6 +57,29 @@ impl Bootstrap {
             let cluster = bootstrap.cluster(name);
             cluster["connect_timeout"] = json!("5s");
             cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"] = address;
+        }
+        bootstrap
+    }
+
+    /// Starts from the file and the examples of the HTTP form in `docs/proxies.md`, with these addresses of the service
+    /// (`host:port`) and of the application.
+    pub(crate) fn over_http(service: &[&str], application: &str) -> Self {
+        let document = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/proxies.md")).unwrap();
+        let (_, section) = document.split_once("\n## Envoy over HTTP\n").unwrap();
+        let mut examples = section.split("```yaml\n").skip(1).map(|rest| yaml(rest.split("```").next().unwrap()));
+        let (mut filter, mut cluster) = (examples.next().unwrap(), examples.next().unwrap());
+        let mut bootstrap = Self::new(&["unix:/nonexistent".into(), service[0].into()], application);
+        let endpoint = |address: &&str| json!({"endpoint": {"address": tcp(address)}});
+        cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = service.iter().map(endpoint).collect();
+        cluster["connect_timeout"] = json!("5s");
+        bootstrap.0["static_resources"]["clusters"].as_array_mut().unwrap().push(cluster);
+        filter["http_service"]["server_uri"]["timeout"] = json!("15s");
+        for listener in LISTENERS {
+            let settings = bootstrap.ext_authz(listener);
+            assert!(settings.as_object_mut().unwrap().remove("grpc_service").is_some());
+            settings["http_service"] = filter["http_service"].clone();
+            bootstrap.remove_rbac(listener);
+            bootstrap.manager(listener)["upgrade_configs"] = json!([{"upgrade_type": "websocket"}]);
         }
         bootstrap
     }

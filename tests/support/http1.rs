@@ -8,11 +8,11 @@ use tokio::time::timeout;
 use super::PATIENCE;
 use super::upstream::Seen;
 
-/// Response with a body of known length.
+/// Response.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
-    headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
 }
 
@@ -50,9 +50,20 @@ pub(crate) async fn fetch<L: AsRef<[u8]>>(address: &str, path: &str, lines: &[L]
 
 /// Sends a request without a body, with these lines as headers in addition to `Host`.
 pub(crate) async fn send<L: AsRef<[u8]>>(address: &str, method: &str, path: &str, lines: &[L]) -> Response {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    send_on(&mut stream, method, path, lines).await
+}
+
+/// As [`send`], on an open connection.
+pub(crate) async fn send_on<L: AsRef<[u8]>>(stream: &mut TcpStream, method: &str, path: &str, lines: &[L]) -> Response {
     let request = request(method, path, lines);
-    let stream = TcpStream::connect(address).await.unwrap();
     timeout(PATIENCE, exchange(stream, &request)).await.unwrap_or_else(|_| panic!("no response"))
+}
+
+/// Sends these bytes on a connection of their own, and returns the only response.
+pub(crate) async fn exchange_bytes(address: &str, request: &[u8]) -> Response {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    timeout(PATIENCE, exchange(&mut stream, request)).await.unwrap_or_else(|_| panic!("no response"))
 }
 
 /// As [`send`], from this address of the machine.
@@ -66,12 +77,16 @@ pub(crate) async fn send_from<L: AsRef<[u8]>>(
     let request = request(method, path, lines);
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
-    let stream = socket.connect(address.parse().unwrap()).await.unwrap();
-    timeout(PATIENCE, exchange(stream, &request)).await.unwrap_or_else(|_| panic!("no response"))
+    let mut stream = socket.connect(address.parse().unwrap()).await.unwrap();
+    timeout(PATIENCE, exchange(&mut stream, &request)).await.unwrap_or_else(|_| panic!("no response"))
 }
 
-fn request<L: AsRef<[u8]>>(method: &str, path: &str, lines: &[L]) -> Vec<u8> {
-    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: api.test\r\n").into_bytes();
+/// Returns the bytes of a request without a body. `Host` is `api.test` unless a line begins with `host:`.
+pub(crate) fn request<L: AsRef<[u8]>>(method: &str, path: &str, lines: &[L]) -> Vec<u8> {
+    let mut request = format!("{method} {path} HTTP/1.1\r\n").into_bytes();
+    if !lines.iter().any(|line| line.as_ref().starts_with(b"host:")) {
+        request.extend(b"Host: api.test\r\n");
+    }
     for line in lines {
         request.extend_from_slice(line.as_ref());
         request.extend(b"\r\n");
@@ -85,7 +100,7 @@ pub(crate) fn bearer(token: &str) -> String {
     format!("authorization: Bearer {token}")
 }
 
-async fn exchange(mut stream: TcpStream, request: &[u8]) -> Response {
+async fn exchange(stream: &mut TcpStream, request: &[u8]) -> Response {
     stream.write_all(request).await.unwrap();
     let mut received = Vec::new();
     let end = loop {
@@ -94,7 +109,7 @@ async fn exchange(mut stream: TcpStream, request: &[u8]) -> Response {
         }
         assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0, "the connection ends early");
     };
-    let head = std::str::from_utf8(&received[..end]).unwrap();
+    let head = String::from_utf8(received[..end].to_vec()).unwrap();
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let header = |line: &str| {
@@ -102,12 +117,36 @@ async fn exchange(mut stream: TcpStream, request: &[u8]) -> Response {
         (name.to_ascii_lowercase(), value.trim().to_owned())
     };
     let mut response = Response { status, headers: lines.map(header).collect(), body: String::new() };
-    let length: usize = response.header("content-length").unwrap().parse().unwrap();
     let mut body = received.split_off(end + 4);
+    if response.header("transfer-encoding") == Some("chunked") {
+        while !body.ends_with(b"0\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut body).await.unwrap(), 0, "the connection ends early");
+        }
+        response.body = unchunked(std::str::from_utf8(&body).unwrap());
+        return response;
+    }
+    let Some(length) = response.header("content-length") else {
+        assert_eq!(response.header("connection").map(str::to_ascii_lowercase).as_deref(), Some("close"), "{head}");
+        while stream.read_buf(&mut body).await.unwrap() > 0 {}
+        response.body = String::from_utf8(body).unwrap();
+        return response;
+    };
+    let length: usize = length.parse().unwrap();
     while body.len() < length {
         assert_ne!(stream.read_buf(&mut body).await.unwrap(), 0, "the connection ends early");
     }
     assert_eq!(body.len(), length, "more than one response");
     response.body = String::from_utf8(body).unwrap();
     response
+}
+
+/// Joins the chunks of a body (RFC 9112 section 7.1).
+fn unchunked(mut body: &str) -> String {
+    let mut joined = String::new();
+    while let Some((length, rest)) = body.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        joined.push_str(&rest[..length]);
+        body = &rest[length + 2..];
+    }
+    joined
 }

@@ -5,7 +5,8 @@
 //!   [`jwks_server`] and [`fake_cognito`], for faults that the emulator cannot produce; [`token`], keys and tokens.
 //! - What calls it: [`client`] for gRPC checks and the admin port, [`account`] for the account API, [`http1`] for raw
 //!   HTTP requests.
-//! - What surrounds it: [`envoy`], a real Envoy; [`upstream`], the application behind it.
+//! - What surrounds it: [`envoy`], a real Envoy; [`proxies`], a real nginx, Traefik and Caddy; [`upstream`], the
+//!   application behind them.
 //! - Helpers: [`server`] for HTTP servers, [`tool`] for child processes, [`table`] for tables in documents.
 
 pub(crate) mod account;
@@ -16,6 +17,7 @@ pub(crate) mod fake_cognito;
 pub(crate) mod http1;
 pub(crate) mod jwks_server;
 pub(crate) mod policy_file;
+pub(crate) mod proxies;
 pub(crate) mod redis;
 pub(crate) mod server;
 pub(crate) mod service;

@@ -57,7 +57,7 @@ where
     accept(move |stream| {
         let answer = answer.clone();
         let service = service_fn(move |request| infallible(answer(request)));
-        http1::Builder::new().auto_date_header(false).serve_connection(stream, service)
+        http1::Builder::new().auto_date_header(false).serve_connection(stream, service).with_upgrades()
     })
     .await
 }

@@ -38,6 +38,8 @@ fn flags(more: &[&str]) -> Vec<OsString> {
 pub(crate) struct TestApp {
     pub(crate) grpc: Vec<String>,
     pub(crate) admin: String,
+    /// Address of the HTTP form; empty without `--http-listen`.
+    pub(crate) http: String,
     stop: Option<oneshot::Sender<()>>,
     /// Requests a reload of the policy file, as SIGHUP does for the program.
     pub(crate) reload_requests: Arc<Notify>,
@@ -58,13 +60,13 @@ impl TestApp {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let app = app::bind(*config).await.unwrap();
-                bound.send((app.grpc_addresses(), app.admin_address())).unwrap();
+                bound.send((app.grpc_addresses(), app.admin_address(), app.http_address())).unwrap();
                 app.run(async { drop(stopped.await) }, requests).await.unwrap();
             });
             runtime.shutdown_background();
         });
-        let (grpc, admin) = addresses.recv_timeout(PATIENCE).unwrap();
-        Self { grpc, admin, stop: Some(stop), reload_requests, thread: Some(thread) }
+        let (grpc, admin, http) = addresses.recv_timeout(PATIENCE).unwrap();
+        Self { grpc, admin, http: http.unwrap_or_default(), stop: Some(stop), reload_requests, thread: Some(thread) }
     }
 
     /// Begins the shutdown, without waiting for its end.
@@ -100,6 +102,8 @@ pub(crate) struct Program {
     pub(crate) admin: String,
     /// Address of the account API's own port; empty without `--account-listen`.
     pub(crate) account: String,
+    /// Address of the HTTP form; empty without `--http-listen`.
+    pub(crate) http: String,
 }
 
 impl Program {
@@ -123,7 +127,8 @@ impl Program {
     }
 
     fn listening(mut command: Command) -> Self {
-        let has_account = command.get_args().any(|arg| arg == "--account-listen");
+        let has = |flag: &str| command.get_args().any(|arg| arg == flag);
+        let (has_account, has_http) = (has("--account-listen"), has("--http-listen"));
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
         let stdout = child.stdout.take().unwrap();
@@ -134,15 +139,19 @@ impl Program {
                 }
             }
         });
-        let mut program =
-            Self { child, lines, log: Vec::new(), grpc: Vec::new(), admin: String::new(), account: String::new() };
-        while program.admin.is_empty() || has_account && program.account.is_empty() {
+        let (admin, account, http) = (String::new(), String::new(), String::new());
+        let mut program = Self { child, lines, log: Vec::new(), grpc: Vec::new(), admin, account, http };
+        while program.admin.is_empty()
+            || has_account && program.account.is_empty()
+            || has_http && program.http.is_empty()
+        {
             let line = program.wait_for_line("\"listening\"");
             let line: serde_json::Value = serde_json::from_str(&line).unwrap();
             let address = line["fields"]["address"].as_str().unwrap().to_owned();
             match line["fields"]["listener"].as_str() {
                 Some("grpc") => program.grpc.push(address),
                 Some("account") => program.account = address,
+                Some("http") => program.http = address,
                 _ => program.admin = address,
             }
         }

@@ -1,10 +1,12 @@
-//! Application behind Envoy. It records every request that reaches it, and returns the request in the response.
+//! Application behind a proxy. It records every request that reaches it, and returns the request in the response. If a
+//! request asks for a WebSocket, it switches protocols and returns every byte that it receives.
 
 use std::sync::{Arc, Mutex};
 
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use prost::bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +56,14 @@ impl Upstream {
         let all = Arc::clone(&seen);
         let address = serve(move |request| {
             let body = serde_json::to_string(&remember(&all, &request)).unwrap();
-            std::future::ready(Response::new(Full::new(Bytes::from(body))))
+            let response = if request.headers().get("upgrade").is_some_and(|protocol| protocol == "websocket") {
+                tokio::spawn(echo(request));
+                let response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+                response.header("connection", "upgrade").header("upgrade", "websocket").body(Full::default()).unwrap()
+            } else {
+                Response::new(Full::new(Bytes::from(body)))
+            };
+            std::future::ready(response)
         })
         .await;
         Self { address, seen }
@@ -80,6 +89,13 @@ impl Upstream {
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
+}
+
+/// Returns every byte of an upgraded connection.
+async fn echo(request: Request<Incoming>) {
+    let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
+    let (mut reader, mut writer) = tokio::io::split(TokioIo::new(upgraded));
+    drop(tokio::io::copy(&mut reader, &mut writer).await);
 }
 
 fn remember(all: &Mutex<Vec<Seen>>, request: &Request<Incoming>) -> Seen {

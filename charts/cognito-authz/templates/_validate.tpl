@@ -38,9 +38,12 @@
 {{- fail "account.trustedHops: X-Forwarded-For is trusted, so every pod that reaches the port can forge its address and escape its rate limit. List the proxies in networkPolicy.accountFrom (with networkPolicy.enabled), for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: gateways}}}]; if something else lets only the proxies in, set account.callersLimitedElsewhere" -}}
 {{- end -}}
 {{- end -}}
-{{- $ports := list (int $v.grpc.port) (int $v.admin.port) (int $v.account.port) -}}
-{{- if ne (len (uniq $ports)) 3 -}}
-{{- fail "grpc.port, admin.port, account.port: must differ" -}}
+{{- $ports := list (int $v.grpc.port) (int $v.admin.port) (int $v.account.port) (int $v.http.port) -}}
+{{- if ne (len (uniq $ports)) 4 -}}
+{{- fail "grpc.port, admin.port, account.port, http.port: must differ" -}}
+{{- end -}}
+{{- if and $v.http.enabled (not $v.http.callers) -}}
+{{- fail "http.callers: list the networks of the proxies that may ask, for example --set 'http.callers={10.1.0.0/16}'; the program's default, loopback, admits no pod" -}}
 {{- end -}}
 {{- with $v.metrics -}}
 {{- if and .serviceMonitor.enabled .podMonitor.enabled -}}
