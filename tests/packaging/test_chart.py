@@ -214,7 +214,8 @@ def test_the_example_with_valkey_gives_its_user_the_stream_only(tmp_path: Path) 
         (valkey["tls"]["existingSecret"], "ca.crt"),
     ]
     assert [one for one in rendered.warnings() if "revocation" in one] == []
-    commented = re.search(r"^  # (- name: valkey\n)  # (.+\n)  # (.+)$", (chart / "Chart.yaml").read_text(), re.MULTILINE)
+    manifest = (chart / "Chart.yaml").read_text()
+    commented = re.search(r"^  # (- name: valkey\n)  # (.+\n)  # (.+)$", manifest, re.MULTILINE)
     assert commented
     [dependency] = yaml.safe_load("".join(commented.groups()))
     assert set(dependency) == {"name", "version", "repository"}

@@ -211,7 +211,10 @@ def test_the_schema_rejects(path: str, value: Any) -> None:
                     merged(FILE, {"replicaCount": 1, "autoscaling": {"enabled": True}}),
                     "for one process at a time",
                 ),
-                (merged(FILE, {"replicaCount": 1, "revocation": {"url": "redis://valkey"}}), "revocation.url: excludes"),
+                (
+                    merged(FILE, {"replicaCount": 1, "revocation": {"url": "redis://valkey"}}),
+                    "revocation.url: excludes",
+                ),
                 (
                     {"extraEnv": [{"name": "COGNITO_AUTHZ_REVOCATION_FILE", "value": "/state/revocations"}]},
                     "for one process at a time",
