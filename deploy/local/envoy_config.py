@@ -1,10 +1,12 @@
-"""Derives the stack's Envoy configuration from deploy/envoy/envoy.yaml: other addresses, plus routes to the demo page.
+"""Derives the stack's Envoy configuration from deploy/envoy/envoy.yaml: other addresses, plus routes to the demo page,
+plus a listener for a second replica.
 
 Everything else is as in the file, so what the stack and its tour show holds for the file that users copy.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,11 +31,12 @@ def unix(path: Path) -> Node:
     return {"pipe": {"path": str(path)}}
 
 
-def write(source: Path, target: Path, *, listeners: dict[str, Node], clusters: dict[str, Node],
-          page: Node) -> None:
+def write(source: Path, target: Path, *, listeners: dict[str, Node], clusters: dict[str, Node],  # noqa: PLR0913
+          page: Node, replica: tuple[Node, Node] | None) -> None:
     """Writes the bootstrap file `source` to `target` with the given addresses and the page server's routes.
 
     `listeners` and `clusters` map every name in the file to its new address. The kernel chooses the admin port.
+    `replica` has the address of another listener, and of the replica of cognito-authz that checks its requests.
     """
     config = yaml.safe_load(source.read_text())
     config["admin"]["address"] = tcp(0)
@@ -45,6 +48,8 @@ def write(source: Path, target: Path, *, listeners: dict[str, Node], clusters: d
             for endpoint in locality["lb_endpoints"]:
                 endpoint["endpoint"]["address"] = clusters[cluster["name"]]
     _add_page(resources, page)
+    if replica is not None:
+        _add_replica(resources, *replica)
     target.write_text(json.dumps(config, indent=1))  # JSON is valid YAML, and has no aliases
 
 
@@ -62,6 +67,21 @@ def _add_page(resources: Node, address: Node) -> None:
         "name": "page", "type": "STATIC", "connect_timeout": "1s",
         "load_assignment": {"cluster_name": "page", "endpoints": [
             {"lb_endpoints": [{"endpoint": {"address": address}}]}]}})
+
+
+def _add_replica(resources: Node, address: Node, authz: Node) -> None:
+    """Adds a copy of the listener `ingress_tcp` whose checks go to another replica, and the cluster of that replica."""
+    cluster = copy.deepcopy(next(one for one in resources["clusters"] if one["name"] == "cognito_authz_tcp"))
+    cluster["name"] = cluster["load_assignment"]["cluster_name"] = "cognito_authz_replica"
+    cluster["load_assignment"]["endpoints"] = [{"lb_endpoints": [{"endpoint": {"address": authz}}]}]
+    listener = copy.deepcopy(next(one for one in resources["listeners"] if one["name"] == "ingress_tcp"))
+    listener["name"], listener["address"] = "ingress_replica", address
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    manager["stat_prefix"] = listener["name"]
+    [check] = [one["typed_config"] for one in manager["http_filters"] if "grpc_service" in one["typed_config"]]
+    check["grpc_service"]["envoy_grpc"]["cluster_name"] = cluster["name"]
+    resources["listeners"].append(listener)
+    resources["clusters"].append(cluster)
 
 
 def _named(source: Path, kind: str, nodes: list[Node], addresses: dict[str, Node]) -> Iterator[Node]:

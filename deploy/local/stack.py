@@ -6,7 +6,6 @@ and has a deadline.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -14,10 +13,9 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
@@ -27,8 +25,8 @@ import web
 from account import Account
 from emulator import REGION, SCOPES, Cognito, Tokens
 from processes import Child, Failed, run_in_foreground
+from scratch import Port, free_port, hold, make_directory, sweep
 
-_PREFIX = "cognito-authz-local-"
 _STOP_SECONDS = 15  # for all processes together; cognito-authz itself takes at most 10 to drain
 
 # Lifetime of the demo page's access tokens, short enough to watch one expire. Cognito's minimum is five minutes.
@@ -70,12 +68,17 @@ class Stack:
         self._policy = root / "deploy" / "local" / "policy.yaml"
         self._children: list[Child] = []
         self._keep_logs = False
+        self._store: str | None = None
+        # URLs of the replicas' admin ports.
+        self.admins: list[str] = []
+        # URL of Envoy's listener whose requests a second replica checks; `None` without a store.
+        self.over_replica: str | None = None
         self.tools = root / "tests" / "tools" / "venv" / "bin"
 
     def __enter__(self) -> Stack:
-        _sweep()
-        self._directory = _make_directory()
-        self._lock = _hold(self._directory)
+        sweep()
+        self._directory = make_directory()
+        self._lock = hold(self._directory)
         self.logs = self._directory / "logs"
         self.logs.mkdir()
         try:
@@ -117,7 +120,7 @@ class Stack:
             time.sleep(0.5)
 
     def stop_authz(self) -> int:
-        """Stops cognito-authz only, with SIGTERM as an orchestrator does, and returns its exit code."""
+        """Stops the first replica only, with SIGTERM as an orchestrator does, and returns its exit code."""
         return self._authz.stop(_STOP_SECONDS)
 
     def explain(self, token: str, path: str) -> tuple[bool, str]:
@@ -133,14 +136,18 @@ class Stack:
     def _start(self) -> None:
         print(f"Starting the stack (logs: {self.logs})")
         self._step("Cognito emulator", self._start_emulator)
-        with _Port() as uds, _Port(self._port) as tcp:
+        self._step("store of revocations", self._start_store)
+        with Port() as uds, Port(self._port) as tcp, Port() as replica:
             # The ports are reserved before Envoy starts, because the app client needs them in its callback URLs.
             self.over_uds, self.over_tcp = (f"http://127.0.0.1:{port.number}" for port in (uds, tcp))
             self._step("user pool, app clients, groups", self._create_pool)
             self._step("cognito-authz", self._start_authz)
+            if self._store is not None:
+                self._step("cognito-authz, second replica", self._start_replica)
+                self.over_replica = f"http://127.0.0.1:{replica.number}"
             self._step("application", self._start_upstream)
             self._step("demo page, API reference", self._start_page)
-            self._step("Envoy", lambda: self._start_envoy(uds.number, tcp.number))
+            self._step("Envoy", lambda: self._start_envoy(uds.number, tcp.number, replica.number))
 
     def _step(self, what: str, start: Callable[[], str]) -> None:
         since = time.monotonic()
@@ -153,11 +160,9 @@ class Stack:
         return child
 
     def _start_emulator(self) -> str:
-        """Starts ministack on a free port. It cannot choose one itself, so another port is tried if ours gets taken."""
-        for attempt in range(3):
-            port = _free_port()
+        def start(port: int) -> Child:
             self.cognito = Cognito(f"http://127.0.0.1:{port}")
-            child = self._child("ministack", [self.tools / "ministack"], {
+            return self._child("ministack", [self.tools / "ministack"], {
                 "GATEWAY_PORT": str(port),
                 "BIND_HOST": "127.0.0.1",
                 "MINISTACK_HOST": "127.0.0.1",
@@ -172,9 +177,35 @@ class Stack:
                 "IOT_MTLS_ENABLED": "0",
                 "SFTP_ENABLED": "0",
             })
+
+        self._on_free_port(start, lambda _: web.is_ok(f"{self.cognito.url}/_ministack/health"))
+        return self.cognito.url
+
+    def _start_store(self) -> str:
+        """Starts Redis or Valkey for the revocations of two replicas, if one of them is installed."""
+        installed = [path for name in ("redis-server", "valkey-server")
+                     if os.access(path := self.tools / name, os.X_OK)]
+        if not installed:
+            return "none: no redis-server is installed, so there is one replica only"
+
+        def start(port: int) -> Child:
+            # Everything in it can be restored by the replicas, so nothing is written to disk.
+            return self._child("store", [
+                installed[0], "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no",
+                "--dir", self._directory])
+
+        port = self._on_free_port(start, _answers_ping)
+        self._store = f"redis://127.0.0.1:{port}"
+        return self._store
+
+    def _on_free_port(self, start: Callable[[int], Child], is_ready: Callable[[int], bool]) -> int:
+        """Starts a program that cannot choose a free port itself. If ours gets taken meanwhile, tries another one."""
+        for attempt in range(3):
+            port = free_port()
+            child = start(port)
             try:
-                child.wait_until("ready", lambda: web.is_ok(f"{self.cognito.url}/_ministack/health"), 30)
-                return self.cognito.url
+                child.wait_until("ready", partial(is_ready, port), 30)
+                return port
             except Failed:
                 taken = child.ended() is not None and any("already in use" in line for line in child.lines())
                 if attempt == 2 or not taken:
@@ -197,26 +228,44 @@ class Stack:
         return f"{self.pool}, client {self.client}"
 
     def _start_authz(self) -> str:
-        """Starts cognito-authz, configured through the environment as in production, plus the emulator's address."""
         self.socket = self._directory / "authz.sock"
+        self._authz, bound = self._run_authz("cognito-authz", "--grpc-listen", f"unix:{self.socket}")
+        self._grpc_port = bound["grpc"]
+        self._account_port = bound["account"]
+        return self.admin
+
+    def _start_replica(self) -> str:
+        _, bound = self._run_authz("cognito-authz-2")
+        self._replica_port = bound["grpc"]
+        return self.admins[-1]
+
+    def _run_authz(self, name: str, *listeners: str) -> tuple[Child, dict[str, int]]:
+        """Starts cognito-authz, configured through the environment as in production, plus the emulator's address.
+
+        Returns the process and its ports by listener.
+        """
         # It runs in our private directory, so it does not read a `.env` of the user.
-        self._authz = self._child(
-            "cognito-authz",
-            [self._binary, "--grpc-listen", "127.0.0.1:0", "--grpc-listen", f"unix:{self.socket}",
+        child = self._child(
+            name,
+            [self._binary, "--grpc-listen", "127.0.0.1:0", *listeners,
              "--admin-listen", "127.0.0.1:0", "--account-listen", "127.0.0.1:0", "--trusted-hops", "1",
              "--account-client-id", self.client,
              "--config", self._policy,
              "--hosted-ui-domain", self.cognito.url, *self._hosted_ui(),
+             *(["--revocation-url", self._store] if self._store is not None else []),
              # One machine has one clock. Without leeway, an expired token is refused at once.
              "--leeway", "0s",
              "--log-format", "json", *self._options],
             self._authz_env())
-        bound = self._authz.wait_until("listening", self._bound, 10)
-        self._grpc_port = bound["grpc"]
-        self._account_port = bound["account"]
-        self.admin = f"http://127.0.0.1:{bound['admin']}"
-        self._authz.wait_until("ready", lambda: web.is_ok(f"{self.admin}/readyz"), 20)
-        return self.admin
+        bound = child.wait_until("listening", lambda: _bound(child, len(listeners) // 2), 10)
+        self.admins.append(f"http://127.0.0.1:{bound['admin']}")
+        child.wait_until("ready", lambda: web.is_ok(f"{self.admins[-1]}/readyz"), 20)
+        return child, bound
+
+    @property
+    def admin(self) -> str:
+        """URL of the first replica's admin port."""
+        return self.admins[0]
 
     def _authz_env(self) -> dict[str, str]:
         return {"AWS_REGION": REGION, "COGNITO_USER_POOL_ID": self.pool,
@@ -227,20 +276,6 @@ class Stack:
         options = [("--oauth-redirect-uris", self.callbacks), ("--oauth-logout-uris", self.callbacks),
                    ("--oauth-scopes", SCOPES)]
         return [part for name, values in options for value in values for part in (name, value)]
-
-    def _bound(self) -> dict[str, int] | None:
-        """Ports by listener, read from the log; `None` until all four listeners are bound."""
-        ports: dict[str, int] = {}
-        sockets = 0
-        for line in self._authz.lines():
-            fields = _fields(line)
-            if fields.get("message") == "listening":
-                address = str(fields.get("address"))
-                if address.startswith("unix:"):
-                    sockets += 1
-                else:
-                    ports[str(fields.get("listener"))] = int(address.rpartition(":")[2])
-        return ports if sockets and {"grpc", "admin", "account"} <= ports.keys() else None
 
     def _start_upstream(self) -> str:
         child = self._child("upstream", [self.tools / "python", Path(__file__).with_name("upstream.py")])
@@ -255,7 +290,7 @@ class Stack:
         self._page_port = int(line.rpartition(" ")[2])
         return f"http://127.0.0.1:{self._page_port}"
 
-    def _start_envoy(self, uds_port: int, tcp_port: int) -> str:
+    def _start_envoy(self, uds_port: int, tcp_port: int, replica_port: int) -> str:
         config = self._directory / "envoy.json"
         envoy_config.write(
             self._root / "deploy" / "envoy" / "envoy.yaml", config,
@@ -264,7 +299,9 @@ class Stack:
                       "cognito_authz_tcp": envoy_config.tcp(self._grpc_port),
                       "account": envoy_config.tcp(self._account_port),
                       "app": envoy_config.tcp(self._upstream_port)},
-            page=envoy_config.tcp(self._page_port))
+            page=envoy_config.tcp(self._page_port),
+            replica=None if self.over_replica is None else
+            (envoy_config.tcp(replica_port), envoy_config.tcp(self._replica_port)))
         address = self._directory / "envoy-admin"
         # Without hot restart Envoy uses no shared memory, so that several can run side by side.
         envoy = self._child("envoy", [
@@ -274,15 +311,16 @@ class Stack:
         self.envoy_admin = f"http://{host}"
         envoy.wait_until("ready", lambda: web.is_ok(f"{self.envoy_admin}/ready"), 20)
         envoy.wait_until("connected to a healthy cognito-authz", self._healthy, 20)
-        return f"{self.over_uds} {self.over_tcp}"
+        return " ".join(filter(None, (self.over_uds, self.over_tcp, self.over_replica)))
 
     def _healthy(self) -> bool:
-        """`True` once Envoy's health checks of cognito-authz pass over both the socket and TCP."""
+        """`True` once Envoy's health checks of every way to cognito-authz pass."""
         clusters = web.get(f"{self.envoy_admin}/clusters?format=json").json()["cluster_statuses"]
         states: list[dict[str, Any]] = [
             host["health_status"] for cluster in clusters if cluster["name"].startswith("cognito_authz_")
             for host in cluster.get("host_statuses", [])]
-        return len(states) == 2 and all(state == {"eds_health_status": "HEALTHY"} for state in states)
+        expected = 2 if self.over_replica is None else 3
+        return len(states) == expected and all(state == {"eds_health_status": "HEALTHY"} for state in states)
 
     # ---------------------------------------------------------------------------- the demo user
 
@@ -307,6 +345,7 @@ Addresses:
 
   Envoy -> cognito-authz over TCP            {self.over_tcp}
   Envoy -> cognito-authz over a Unix socket  {self.over_uds}
+  Envoy -> a second replica                  {self.over_replica or "not started: no redis-server is installed"}
   Envoy's admin port                         {self.envoy_admin}
   cognito-authz's admin port                 {self.admin}  (/readyz /metrics /config)
   Cognito emulator                           {self.cognito.url}
@@ -323,6 +362,7 @@ curl -i {self.over_tcp}/orders                                      # 401: no to
 curl -i -H "Authorization: Bearer $TOKEN" {self.over_tcp}/orders    # 200, and what the application received
 curl -i -H "Authorization: Bearer $TOKEN" -H 'x-auth-sub: root' {self.over_tcp}/orders  # 200, without the forged header
 curl -i -H "Authorization: Bearer ${{TOKEN}}x" {self.over_tcp}/orders  # 401: invalid token
+curl -i -X POST -H "Authorization: Bearer $TOKEN" {self.over_tcp}/auth/logout  # 200; then the token gets 401 `revoked`
 curl -s {self.admin}/metrics | grep checks_total
 curl -i {self.over_tcp}/auth/register -H 'Content-Type: application/json' \\
   -d '{{"email": "you@example.com", "password": "Correct-horse-1-battery", "name": "You"}}'
@@ -335,6 +375,27 @@ def make_password() -> str:
     return f"{secrets.token_urlsafe(18)}aA1"
 
 
+def _bound(authz: Child, sockets: int) -> dict[str, int] | None:
+    """Ports by listener, read from the log; `None` until all three and the given number of Unix sockets are bound."""
+    ports: dict[str, int] = {}
+    for line in authz.lines():
+        fields = _fields(line)
+        if fields.get("message") == "listening":
+            address = str(fields.get("address"))
+            if address.startswith("unix:"):
+                sockets -= 1
+            else:
+                ports[str(fields.get("listener"))] = int(address.rpartition(":")[2])
+    return ports if sockets <= 0 and {"grpc", "admin", "account"} <= ports.keys() else None
+
+
+def _answers_ping(port: int) -> bool:
+    """`True` if Redis or Valkey answers on the port."""
+    with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+        connection.sendall(b"PING\r\n")
+        return connection.recv(16) == b"+PONG\r\n"
+
+
 def _fields(line: str) -> dict[str, Any]:
     """The fields of a JSON log line; empty if the line has another form."""
     try:
@@ -342,75 +403,3 @@ def _fields(line: str) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError):
         return {}
     return fields if isinstance(fields, dict) else {}
-
-
-@final
-class _Port:
-    """Reserves a loopback port for Envoy while the block runs; port 0 chooses a free one.
-
-    Envoy binds with SO_REUSEPORT, so it can bind the port that we hold. We do not listen, so Envoy gets every
-    connection.
-    """
-
-    def __init__(self, number: int = 0) -> None:
-        self.number = number
-        self._socket = socket.socket()
-
-    def __enter__(self) -> _Port:
-        try:
-            with socket.socket() as probe:  # without SO_REUSEPORT: fails if another Envoy has the port
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(("127.0.0.1", self.number))
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            self._socket.bind(("127.0.0.1", self.number))
-        except OSError as error:
-            self._socket.close()
-            raise Failed(f"cannot bind port {self.number}: {error.strerror}") from error
-        self.number = self._socket.getsockname()[1]
-        if sys.platform != "linux":
-            self._socket.close()  # sharing works on Linux only; elsewhere the port is free until Envoy binds it
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _make_directory() -> Path:
-    """Creates a private temporary folder. Its path must be short: a Unix socket's path has at most 108 bytes."""
-    base = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base if len(os.fsencode(base)) <= 60 else "/tmp"))
-
-
-def _hold(directory: Path) -> int:
-    """Marks the folder as in use until this process ends, and returns the descriptor of the lock.
-
-    The file gets the name that `_sweep` looks for only after it is locked, so no other run can remove the folder.
-    """
-    lock = os.open(directory / "lock.new", os.O_CREAT | os.O_RDWR, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    (directory / "lock.new").rename(directory / "lock")
-    return lock
-
-
-def _sweep() -> None:
-    """Removes the folders of killed runs: those whose lock is free. Folders with kept logs have no lock."""
-    for base in {Path(tempfile.gettempdir()), Path("/tmp")}:
-        for lock in base.glob(f"{_PREFIX}*/lock"):
-            try:
-                handle = os.open(lock, os.O_RDWR)
-            except OSError:
-                continue  # another user's
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock.parent, ignore_errors=True)
-            except BlockingIOError:
-                pass  # in use
-            finally:
-                os.close(handle)

@@ -5,11 +5,7 @@ Each step prints the request and the response, and checks the response. Start fr
 
 from __future__ import annotations
 
-import base64
-import hmac
-import os
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +21,7 @@ from account import Account
 from emulator import REGION, Tokens
 from processes import describe
 from stack import DEMO_EMAIL, DEMO_GROUP, DEMO_NAME, Stack, make_password
+from tour_tools import bearer, green, red, samples, shortened, tampered, totp
 from web import Answer, Headers
 
 # Identity headers, in any spelling that an application may read as one.
@@ -51,9 +48,9 @@ def run(stack: Stack) -> bool:
     except _CannotGoOn:
         print("\nThe next steps need this one's result, so the tour ends here.")
     if tour.failed:
-        print(f"\n{_red('FAILED')}: step {', '.join(map(str, tour.failed))} of {tour.number}.")
+        print(f"\n{red('FAILED')}: step {', '.join(map(str, tour.failed))} of {tour.number}.")
         return False
-    print(f"\n{_green('OK')}: all {tour.number} steps passed.")
+    print(f"\n{green('OK')}: all {tour.number} steps passed.")
     return True
 
 
@@ -74,6 +71,7 @@ class _Tour:
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.password = ""
+        self.secret = ""
         self.number = 0
         self.failed: list[int] = []
         self.problems: list[str] = []
@@ -159,10 +157,7 @@ class _Tour:
             body = self.answered("refresh", 200, refreshToken=session.refresh)
             fresh = str(body.get("accessToken"))
             self.expect(self.claims(fresh)["token_use"] == "access", "PyJWT verifies the new access token")
-            self.checks["allow", ""] += 1
-            answer = self.ask(url, [bearer(fresh)])
-            self.expect(answer.status == 200, "status 200")
-            self.reached = (answer.json() or {}).get("number", self.reached)
+            self.passed(self.ask(url, [bearer(fresh)]))
         with self.step("Only the account API is reachable on the service's port"):
             for path in ("/auth/metrics", "/auth/..%2fmetrics", "/auth/../metrics", "/authors"):
                 answer = web.get(f"{url}{path}")
@@ -187,26 +182,66 @@ class _Tour:
     def second_factor(self, session: Session) -> None:
         with self.step("She sets up an authenticator and signs in with it"):
             body = self.answered("mfa/totp", 200, token=session.access)
-            secret = str(body.get("secret"))
+            self.secret = secret = str(body.get("secret"))
             url = urlsplit(str(body.get("otpauthUrl")))
             self.say("< otpauth URL", f"{url.scheme}://{url.netloc}{url.path}?secret=(hidden)")
             self.expect(parse_qs(url.query).get("secret") == [secret], "the secret is in the URL for the QR code")
             self.answered("mfa/totp/verify", 200, token=session.access, code_=totp(secret))
             self.answered("mfa/preference", 200, method="PUT", token=session.access,
                           totp={"enabled": True, "preferred": True})
-            body = self.answered("login", 200, email=DEMO_EMAIL, password=self.password)
-            self.expect(body.get("challenge") == "SOFTWARE_TOKEN_MFA", "the challenge SOFTWARE_TOKEN_MFA")
-            body = self.answered("challenge", 200, challenge=body.get("challenge"), session=body.get("session"),
-                                 email=DEMO_EMAIL, responses={"SOFTWARE_TOKEN_MFA_CODE": totp(secret)})
-            self.expect(self.claims(str(body.get("accessToken")))["token_use"] == "access",
-                        "PyJWT verifies the access token")
+            self.sign_in_with_code()
+
+    def sign_in_with_code(self) -> str:
+        """Signs in with the password and a code of the authenticator, and returns the access token."""
+        body = self.answered("login", 200, email=DEMO_EMAIL, password=self.password)
+        self.expect(body.get("challenge") == "SOFTWARE_TOKEN_MFA", "the challenge SOFTWARE_TOKEN_MFA")
+        body = self.answered("challenge", 200, challenge=body.get("challenge"), session=body.get("session"),
+                             email=DEMO_EMAIL, responses={"SOFTWARE_TOKEN_MFA_CODE": totp(self.secret)})
+        token = str(body.get("accessToken"))
+        self.expect(self.claims(token)["token_use"] == "access", "PyJWT verifies the access token")
+        return token
 
     def signs_out(self, session: Session) -> None:
-        with self.step("She signs out, and her refresh token is revoked"):
+        stack, token = self.stack, session.access
+        scope = "replica" if stack.over_replica is None else "shared"
+        if stack.over_replica is not None:
+            with self.step("A second replica of cognito-authz accepts her token, too"):
+                self.passed(self.ask(stack.over_replica, [bearer(token)]))
+        with self.step("She is signed out here, and refused there"):
             self.answered("logout", 401, code="invalid_token")
-            body = self.answered("logout", 200, token=session.access, refreshToken=session.refresh)
-            self.say("<", str(body.get("message")))
+            body = self.answered("logout", 200, token=token, refreshToken=session.refresh)
+            since = time.monotonic()
+            self.say("<", f"{body.get('message')} (scope {body.get('scope')})")
+            self.expect(body.get("scope") == scope, f"scope {scope}")
+            if stack.over_replica is None:
+                self.say("-", "no redis-server is installed: there is no second replica, and the scope is this one")
+            else:
+                self.refused_within(1, since, stack.over_replica, token)
+            self.refused(self.ask(stack.over_tcp, [bearer(token)]), "revoked", _INVALID_TOKEN)
+        with self.step("Neither her refresh token nor a second sign-out works"):
             self.answered("refresh", 401, code="invalid_token", refreshToken=session.refresh)
+            self.answered("logout", 401, code="invalid_token", token=token)
+        with self.step("She signs in again at once, and the new token is accepted everywhere"):
+            new = self.sign_in_with_code()
+            for url in filter(None, (stack.over_tcp, stack.over_replica)):
+                self.passed(self.ask(url, [bearer(new)]))
+
+    def refused_within(self, seconds: float, since: float, url: str, token: str) -> None:
+        """Sends requests until one is refused as revoked, for at most `seconds` after `since`."""
+        while True:
+            answer = self.ask(url, [bearer(token)])
+            late = time.monotonic() - since
+            if answer.status != 200 or late > seconds:
+                break
+            self.passed(answer)
+        self.refused(answer, "revoked", _INVALID_TOKEN)
+        self.say("<", f"refused {late * 1000:.0f} ms after the sign-out was confirmed")
+
+    def passed(self, answer: Answer) -> None:
+        """Checks that the application was reached."""
+        self.checks["allow", ""] += 1
+        self.expect(answer.status == 200, "status 200")
+        self.reached = (answer.json() or {}).get("number", self.reached)
 
     def answered(self, route: str, status: int, *, method: str = "POST", code: str | None = None,
                  token: str | None = None, **members: Any) -> dict[str, Any]:
@@ -264,14 +299,15 @@ class _Tour:
 
     def counted(self) -> None:
         with self.step("The metrics count exactly the requests that were sent"):
-            answer = web.get(f"{self.stack.admin}/metrics")
-            self.say("> GET", f"{self.stack.admin}/metrics")
             counted: Counter[tuple[str, str]] = Counter()
-            for labels, value in samples(answer.body.decode(), "cognito_authz_checks_total"):
-                if value:
-                    self.say("<", f"checks_total decision={labels['decision']} reason={labels['reason'] or '-'} "
-                             f"pool={labels['pool'] or '-'} policy={labels['policy']}: {value}")
-                    counted[labels["decision"], labels["reason"]] += value
+            for admin in self.stack.admins:
+                self.say("> GET", f"{admin}/metrics")
+                answer = web.get(f"{admin}/metrics")
+                for labels, value in samples(answer.body.decode(), "cognito_authz_checks_total"):
+                    if value:
+                        self.say("<", f"checks_total decision={labels['decision']} reason={labels['reason'] or '-'} "
+                                 f"pool={labels['pool'] or '-'} policy={labels['policy']}: {value}")
+                        counted[labels["decision"], labels["reason"]] += value
             self.expect(counted == self.checks, f"the counters are {dict(self.checks)}")
 
             stats = web.get(f"{self.stack.envoy_admin}/stats?filter=ext_authz\\.cognito\\.").body.decode()
@@ -378,11 +414,11 @@ class _Tour:
         if self.problems:
             self.failed.append(self.number)
             for problem in self.problems:
-                print(f"    {_red('FAILED')}  {problem}")
+                print(f"    {red('FAILED')}  {problem}")
             if needed:
                 raise _CannotGoOn
         else:
-            print(f"    {_green('OK')}")
+            print(f"    {green('OK')}")
 
     def say(self, what: str, text: str) -> None:
         print(f"      {what} {text}")
@@ -390,48 +426,3 @@ class _Tour:
     def expect(self, fact: bool, wanted: str) -> None:
         if not fact:
             self.problems.append(f"expected {wanted}")
-
-
-def totp(secret: str) -> str:
-    """The code that an authenticator shows now (RFC 6238: SHA-1, six digits, 30 seconds)."""
-    key = base64.b32decode(secret + "=" * (-len(secret) % 8))
-    tag = hmac.digest(key, int(time.time() // 30).to_bytes(8, "big"), "sha1")
-    offset = tag[-1] & 15
-    number = int.from_bytes(tag[offset:offset + 4], "big") & 0x7fff_ffff
-    return f"{number % 1_000_000:06}"
-
-
-def bearer(token: str) -> tuple[str, str]:
-    return "authorization", f"Bearer {token}"
-
-
-def shortened(value: str) -> str:
-    """Shortens a token for display: long enough to recognise it, too short to use it."""
-    return value if len(value) <= 80 else f"{value[:24]}... ({len(value)} characters)"
-
-
-def tampered(token: str) -> str:
-    """Changes one character of the signature, in the middle: some bits of the last character are ignored."""
-    head, _, signature = token.rpartition(".")
-    middle = len(signature) // 2
-    other = "A" if signature[middle] != "A" else "B"
-    return f"{head}.{signature[:middle]}{other}{signature[middle + 1:]}"
-
-
-def samples(exposition: str, metric: str) -> Iterator[tuple[dict[str, str], int]]:
-    """Labels and values of a metric in the Prometheus text format. Label values must not hold quotes."""
-    for labels, value in re.findall(rf"^{metric}\{{(.*)\}} (\S+)$", exposition, re.MULTILINE):
-        yield dict(re.findall(r'(\w+)="([^"]*)"', labels)), int(float(value))
-
-
-def _coloured(code: int, text: str) -> str:
-    plain = not sys.stdout.isatty() or "NO_COLOR" in os.environ
-    return text if plain else f"\033[{code}m{text}\033[0m"
-
-
-def _green(text: str) -> str:
-    return _coloured(32, text)
-
-
-def _red(text: str) -> str:
-    return _coloured(31, text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import shlex
 import socket
 import struct
@@ -27,6 +28,7 @@ sys.path.insert(0, str(ROOT / "deploy" / "local"))
 
 import web
 from processes import Child
+from web import Headers
 
 COMPOSE = ROOT / "deploy" / "compose" / "compose.yaml"
 PATIENCE = 60.0
@@ -39,7 +41,9 @@ class Stack:
         self._directory = directory
         self.services = services
         self._children = children
-        self._programs = {"envoy": TOOLS / "envoy", "ministack": TOOLS / "ministack", "python": TOOLS / "python"}
+        # Variables of the shell in which `docker compose` runs.
+        self.variables: dict[str, str] = {}
+        self._programs = {name: TOOLS / name for name in ("envoy", "ministack", "python", "valkey-server")}
         self._binary = binary
         self.running: dict[str, Child] = {}
 
@@ -65,6 +69,11 @@ class Stack:
         self._children.callback(child.stop, 5)
         self.running[name] = child
 
+    def restart(self, name: str) -> None:
+        """Ends a service, and starts it again with the variables of now."""
+        self.running.pop(name).stop(15)
+        self.start(name)
+
     def _complete(self, name: str) -> None:
         child = self.running[name]
         deadline = time.monotonic() + PATIENCE
@@ -76,7 +85,8 @@ class Stack:
             raise child.failure(f"ended with {child.ended()}")
 
     def _here(self, service: dict[str, Any], text: str) -> str:
-        """Replaces paths of the container by the mounted host paths, and /tmp by the test's directory."""
+        """Replaces variables, paths of the container by the mounted host paths, and /tmp by the test's directory."""
+        text = re.sub(r"\$\{(\w+):-(.*?)\}", lambda match: self.variables.get(match[1], match[2]), text)
         if text.startswith("/tmp/"):
             return str(self._directory / text.removeprefix("/tmp/"))
         for mount in service.get("volumes", []):
@@ -99,6 +109,35 @@ def rejects(url: str) -> bool:
     return web.get(url).status == 401
 
 
+def sign_out(stack: Stack, url: str, token: Headers) -> list[Any]:
+    """Scope of a sign-out, and the reasons for which the token is refused before and after a restart of cognito-authz.
+
+    `None` if it is accepted.
+    """
+    scope = web.request("POST", "http://127.0.0.1:8081/auth/logout", token).json().get("scope")
+    before = web.get(url, token).json().get("reason")
+    stack.restart("cognito-authz")
+    stack.running["envoy"].wait_until("finding cognito-authz again", partial(rejects, url), PATIENCE)
+    return [scope, before, web.get(url, token).json().get("reason")]
+
+
+def with_store(stack: Stack, sign_in: list[str]) -> list[Any]:
+    """Starts the profile `store` as the README says, signs in and out, and restarts cognito-authz."""
+    readme = (COMPOSE.parent / "README.md").read_text()
+    command = re.search(r"^(REVOCATION_URL)=(\S+) docker compose .*--profile (\w+) up", readme, re.MULTILINE)
+    assert command
+    stack.variables[command[1]] = command[2]
+    for name, service in stack.services.items():
+        if command[3] in service.get("profiles", []):
+            stack.start(name)
+    stack.restart("cognito-authz")
+    url = "http://127.0.0.1:8081/orders"
+    stack.running["envoy"].wait_until("finding cognito-authz again", partial(rejects, url), PATIENCE)
+    body = sign_in[sign_in.index("-d") + 1].encode()
+    signed_in = web.request("POST", sign_in[2], [("content-type", "application/json")], body)
+    return sign_out(stack, url, [("authorization", f"Bearer {signed_in.json()['accessToken']}")])
+
+
 def main(binary: Path, directory: Path) -> dict[str, Any]:
     bring_up_loopback()
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
@@ -107,8 +146,9 @@ def main(binary: Path, directory: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with ExitStack() as children:
         stack = Stack(binary, directory, yaml.safe_load(COMPOSE.read_text())["services"], children)
-        for name in stack.services:
-            stack.start(name)
+        for name, service in stack.services.items():
+            if "profiles" not in service:
+                stack.start(name)
         authz = stack.running["cognito-authz"]
         authz.wait_until("ready", lambda: web.is_ok("http://127.0.0.1:9190/readyz"), PATIENCE)
         # The command that the README and `setup` tell the reader to run.
@@ -129,6 +169,9 @@ def main(binary: Path, directory: Path) -> dict[str, Any]:
         found["healthcheck"] = subprocess.run(
             [binary, "healthcheck"], capture_output=True, timeout=30, check=False
         ).returncode
+        found["without a store"] = sign_out(stack, url, token)
+        found["with a store"] = with_store(stack, words)
+        authz = stack.running["cognito-authz"]
         authz.stop(15)
         found["stopped"] = web.get("http://127.0.0.1:8081/orders", token).status
         found["ended"] = [name for name, child in stack.running.items()

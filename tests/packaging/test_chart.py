@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,12 @@ def test_manifests_contain_no_secrets(path: Path) -> None:
         for container in pod["containers"]:
             for argument in container.get("args", []):
                 assert "secret" not in argument or argument.startswith(
-                    ("--client-secret-file=/run/secrets/", "--oauth-state-key-file=/run/secrets/",
-                     "--admin-token-file=/run/secrets/")
+                    (
+                        "--client-secret-file=/run/secrets/",
+                        "--oauth-state-key-file=/run/secrets/",
+                        "--admin-token-file=/run/secrets/",
+                        "--revocation-password-file=/run/secrets/",
+                    )
                 ), name
             for variable in container.get("env", []):
                 assert "SECRET" not in variable["name"] or "valueFrom" in variable, name
@@ -159,6 +164,75 @@ def test_the_operators_token_is_a_mounted_secret() -> None:
     [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == volume["name"]]
     assert mount["mountPath"] == "/run/secrets/cognito-authz/admin"
     assert "subPath" not in mount
+
+
+def test_the_store_of_revocations_is_reachable_and_its_password_is_a_file() -> None:
+    rendered = rendered_ci(CHART / "ci" / "revocation-values.yaml")
+    args = rendered.container()["args"]
+    assert "--revocation-url=rediss://authz@valkey.valkey.svc:6380/2" in args
+    assert {"--revocation-required=true", "--revocation-capacity=2000000", "--max-token-life=1h"} <= set(args)
+    volumes = {one["name"]: one for one in rendered.one("Deployment")["spec"]["template"]["spec"]["volumes"]}
+    mounts = {one["name"]: one["mountPath"] for one in rendered.container()["volumeMounts"]}
+    for name, option, secret, key in [
+        ("revocation-password", "--revocation-password-file=", "valkey-authz", "authz-password"),
+        ("revocation-ca", "--revocation-ca-file=", "valkey-ca", "ca.crt"),
+    ]:
+        [item] = volumes[name]["secret"]["items"]
+        assert (volumes[name]["secret"]["secretName"], item["key"]) == (secret, key)
+        assert f"{option}{mounts[name]}/{item['path']}" in args
+    [rule] = [one for one in rendered.one("NetworkPolicy")["spec"]["egress"] if "to" in one]
+    values = yaml.safe_load((CHART / "ci" / "revocation-values.yaml").read_text())
+    assert rule == {"ports": [{"protocol": "TCP", "port": 6380}], "to": values["networkPolicy"]["revocationTo"]}
+    ca = render(merged(values, {"revocation": {"caSecret": {"name": ""}, "caConfigMap": {"name": "trusted"}}}))
+    [volume] = [one for one in ca.one("Deployment")["spec"]["template"]["spec"]["volumes"] if "configMap" in one]
+    assert volume["configMap"] == {"name": "trusted", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+
+
+@pytest.mark.parametrize(
+    ("url", "own", "ports"),
+    [
+        ("redis://valkey", [], [6379]),
+        ("redis://valkey:7000/3", [], [7000]),
+        ("rediss://10.0.0.1:7000", [], [7000]),
+        ("redis://[fd00::1]:7000", [], [7000]),
+        ("redis://[fd00::1]", [], [6379]),
+        ("redis-sentinel://a,b:26380/primary", [], [26379, 26380, 6379]),
+        ("rediss-cluster://a:7000,b:7001,c:7001", [], [7000, 7001]),
+        ("redis-cluster://a:7000", [7000, 7001, 7002], [7000, 7001, 7002]),
+    ],
+)
+def test_egress_to_the_store_uses_its_ports(url: str, own: list[int], ports: list[int]) -> None:
+    policy = render(merged(NEEDED, {"revocation": {"url": url}, "networkPolicy": {"revocationPorts": own}}))
+    rules = policy.one("NetworkPolicy")["spec"]["egress"]
+    assert rules[2:] == [{"ports": [{"protocol": "TCP", "port": port} for port in ports]}]
+    assert len(render(NEEDED).one("NetworkPolicy")["spec"]["egress"]) == 2
+
+
+def test_the_example_with_valkey_gives_its_user_the_stream_only(tmp_path: Path) -> None:
+    """The example as it is. Its dependency on Valkey's chart is a comment, because that chart is not ours."""
+    shutil.copytree(CHART, tmp_path / "cognito-authz")
+    chart = tmp_path / "cognito-authz" / "examples" / "with-valkey"
+    helm.dependency_update(str(chart))
+    values = yaml.safe_load((chart / "values.yaml").read_text())
+    rendered = render({}, chart, name="authz", namespace="authz")
+    valkey = values["valkey"]
+    url = next(one.split("=", 1)[1] for one in rendered.container()["args"] if one.startswith("--revocation-url="))
+    user, host = re.fullmatch(r"rediss://(\w+)@([\w.]+):6379", url).groups()  # type: ignore[union-attr]
+    assert host == f"{valkey['fullnameOverride']}.authz.svc"
+    assert valkey["auth"]["aclUsers"][user]["permissions"] == (
+        "resetkeys ~{cognito-authz}:revocations -@all +xadd +xread +xrange"
+    )
+    volumes = rendered.one("Deployment")["spec"]["template"]["spec"]["volumes"]
+    assert [(one["secret"]["secretName"], one["secret"]["items"][0]["key"]) for one in volumes] == [
+        (valkey["auth"]["usersExistingSecret"], user),
+        (valkey["tls"]["existingSecret"], "ca.crt"),
+    ]
+    assert [one for one in rendered.warnings() if "revocation" in one] == []
+    manifest = (chart / "Chart.yaml").read_text()
+    commented = re.search(r"^  # (- name: valkey\n)  # (.+\n)  # (.+)$", manifest, re.MULTILINE)
+    assert commented
+    [dependency] = yaml.safe_load("".join(commented.groups()))
+    assert set(dependency) == {"name", "version", "repository"}
 
 
 # ------------------------------------------------------------------------------------------------ consistent
@@ -252,7 +326,10 @@ def test_envoy_gateway_checks_every_route_except_the_account_api() -> None:
         asking["spec"]["targetRefs"][0]["name"],
         asking["metadata"]["namespace"],
     )
-    assert [one.split(":")[0] for one in rendered.warnings()] == ["networkPolicy.grpcFrom is empty"]
+    assert [one.split(":")[0] for one in rendered.warnings()] == [
+        "revocation.url is not set",
+        "networkPolicy.grpcFrom is empty",
+    ]
 
 
 def test_the_account_service_targets_only_the_account_port() -> None:

@@ -38,6 +38,8 @@ EXISTING = {
     "operators": {"token": "c" * 64},
     "rel-rules": {"rules.yaml": "policies: {signed-in: {}}\ndefault: signed-in\n"},
     "pool-secrets": {},
+    "valkey-authz": {"authz-password": "d" * 64},
+    "valkey-ca": {"ca.crt": "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"},
 }
 
 
@@ -155,7 +157,11 @@ def test_templates_use_only_existing_options_and_every_option_has_a_value(binary
     assert "user-pool-id" in known
     assert len(known) > 40
     sidecar_only = {"grpc-socket-mode"}
-    for chart, missing in [("cognito-authz", sidecar_only), ("cognito-authz-sidecar", set())]:
+    single_process = {"revocation-file"}
+    for chart, missing in [
+        ("cognito-authz", sidecar_only | single_process),
+        ("cognito-authz-sidecar", single_process),
+    ]:
         templates = "".join(path.read_text() for path in (CHARTS / chart / "templates").glob("_*.tpl"))
         templates += "".join(path.read_text() for path in (CHARTS / chart / "templates").glob("deployment.yaml"))
         used = set(re.findall(r'(?:--|\(list ")([a-z-]+)(?:=|" )', templates))

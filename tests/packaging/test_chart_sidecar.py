@@ -107,6 +107,21 @@ def test_secrets_policy_file_and_account_api(consumer: Path) -> None:
     assert authz_container(pod)["image"].endswith("/cognito-authz:x")
 
 
+def test_sidecars_share_a_store_of_revocations(consumer: Path) -> None:
+    revocation = {"url": "rediss://authz@valkey", "existingSecret": {"name": "valkey-authz"},
+                  "caConfigMap": {"name": "trusted"}, "required": True, "maxTokenLife": "1h"}
+    pod = pod_of(consumer, {OWN: {"revocation": revocation}})
+    arguments = authz_container(pod)["args"]
+    assert "--revocation-url=rediss://authz@valkey" in arguments
+    assert {"--revocation-required=true", "--max-token-life=1h"} <= set(arguments)
+    mounts = {one["name"]: one["mountPath"] for one in authz_container(pod)["volumeMounts"]}
+    assert f"--revocation-password-file={mounts['cognito-authz-revocation-password']}/password" in arguments
+    assert f"--revocation-ca-file={mounts['cognito-authz-revocation-ca']}/ca.crt" in arguments
+    volumes = {one["name"]: one for one in pod["volumes"]}
+    assert volumes["cognito-authz-revocation-password"]["secret"]["secretName"] == "valkey-authz"
+    assert volumes["cognito-authz-revocation-ca"]["configMap"]["name"] == "trusted"
+
+
 def test_the_dependency_can_have_an_alias(consumer: Path, tmp_path: Path) -> None:
     chart = shutil.copytree(consumer, tmp_path / "shop")
     manifest = yaml.safe_load((chart / "Chart.yaml").read_text())
@@ -134,6 +149,9 @@ def test_the_dependency_can_have_an_alias(consumer: Path, tmp_path: Path) -> Non
         ({"config": {"polices": {}}}, "HelmValuesError"),
         ({"replicaCount": 2}, "HelmValuesError"),
         ({"account": {"port": 1}}, "HelmValuesError"),
+        ({"revocation": {"url": "rediss://authz:hunter2@valkey"}}, "HelmValuesError"),
+        ({"revocation": {"url": "rediss://authz@valkey"}}, "HelmRenderError"),
+        ({"revocation": {"required": True}}, "HelmRenderError"),
         # Every pod of the cluster would reach the port and could forge its address in X-Forwarded-For.
         *(
             ({"account": {"enabled": True, "trustedHops": 1, "listen": listen}}, "HelmRenderError")

@@ -37,6 +37,18 @@ OPEN: list[dict[str, Any]] = [
     {"accountFrom": [{"ipBlock": {"cidr": "::/0"}}]},
     {"accountFrom": [{"namespaceSelector": {"matchLabels": {}}}]},
 ]
+# Contradictions in `revocation`, each with the error.
+REVOCATION: list[tuple[dict[str, Any], str]] = [
+    ({"existingSecret": {"name": "a"}}, "have no effect without revocation.url"),
+    ({"caSecret": {"name": "a"}}, "have no effect without revocation.url"),
+    ({"caConfigMap": {"name": "a"}}, "have no effect without revocation.url"),
+    ({"required": True}, "have no effect without revocation.url"),
+    ({"url": "redis://valkey", "caSecret": {"name": "a"}}, "revocation.url has no TLS"),
+    ({"url": "rediss://authz@valkey"}, "revocation.existingSecret: required"),
+    ({"url": "rediss://valkey", "caSecret": {"name": "a"}, "caConfigMap": {"name": "b"}}, "set only one of them"),
+]
+# A file of revocations, which only one process can use.
+FILE: dict[str, Any] = {"extraArgs": ["--revocation-file=/state/revocations"]}
 # A cluster that no test contacts.
 KUBECONFIG = """{apiVersion: v1, kind: Config, current-context: x, clusters: [{name: x, cluster: {server: "http://127.0.0.1:1"}}],
 users: [{name: x, user: {}}], contexts: [{name: x, context: {cluster: x, user: x}}]}"""
@@ -77,6 +89,15 @@ users: [{name: x, user: {}}], contexts: [{name: x, context: {cluster: x, user: x
         ("account.existingSecret", "name"),
         ("account.service.type", "ExternalName"),
         ("account.ingress.hosts", "shop.example.com"),
+        ("revocation.url", "http://valkey:6379"),
+        ("revocation.url", "rediss://authz:hunter2@valkey:6379"),
+        ("revocation.url", "redis://valkey?db=1"),
+        ("revocation.password", "hunter2"),
+        ("revocation.existingSecret", "name"),
+        ("revocation.capacity", 0),
+        ("revocation.maxTokenLife", 3600),
+        ("networkPolicy.revocationTo", [{}]),
+        ("networkPolicy.revocationPorts", ["redis"]),
         ("shutdown.delay", "5"),
         ("log.level", "loud"),
         ("extraArgs", ["realm=x"]),
@@ -182,6 +203,26 @@ def test_the_schema_rejects(path: str, value: Any) -> None:
             for policy in OPEN
         ),
         (merged(NEEDED, {"shutdown": {"delay": "20s"}}), "must be more than shutdown.delay"),
+        *((merged(NEEDED, {"revocation": values}), said) for values, said in REVOCATION),
+        *(
+            (merged(NEEDED, merged({"strategy": {"type": "Recreate", "rollingUpdate": None}}, values)), said)
+            for values, said in (
+                (FILE, "for one process at a time"),
+                (merged(FILE, {"replicaCount": 1, "strategy": {"type": "RollingUpdate"}}), "for one process at a time"),
+                (
+                    merged(FILE, {"replicaCount": 1, "autoscaling": {"enabled": True}}),
+                    "for one process at a time",
+                ),
+                (
+                    merged(FILE, {"replicaCount": 1, "revocation": {"url": "redis://valkey"}}),
+                    "revocation.url: excludes",
+                ),
+                (
+                    {"extraEnv": [{"name": "COGNITO_AUTHZ_REVOCATION_FILE", "value": "/state/revocations"}]},
+                    "for one process at a time",
+                ),
+            )
+        ),
     ],
 )
 def test_contradictory_values_are_rejected_with_a_reason(values: dict[str, Any], said: str) -> None:
@@ -237,6 +278,13 @@ def test_contradictory_values_are_rejected_with_a_reason(values: dict[str, Any],
             "account.service.type is LoadBalancer",
         ),
         (merged(NEEDED, {"account": {"enabled": True}}), "trustedHops is not set"),
+        (merged(NEEDED, {"account": {"enabled": True}}), "revocation.url is not set"),
+        (
+            merged(NEEDED, {"account": {"enabled": True}, "autoscaling": {"enabled": True, "minReplicas": 1}}),
+            "revocation.url is not set",
+        ),
+        (merged(NEEDED, {"revocation": {"url": "rediss://valkey"}}), "revocation.existingSecret is not set"),
+        (merged(NEEDED, {"revocation": {"url": "redis://valkey"}}), "revocation.url has no TLS"),
         (merged(NEEDED, {"userPool": {"allowInsecureEndpoints": True}}), "an attacker on the network"),
         (merged(NEEDED, {"service": {"type": "NodePort"}}), "service.type is NodePort"),
         (
@@ -254,6 +302,37 @@ def test_dangerous_values_cause_a_warning(values: dict[str, Any], said: str) -> 
     assert render(quiet).warnings() == []
     warnings = render(values).warnings()
     assert sum(said in warning for warning in warnings) == 1, warnings
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"account": {"enabled": False}},
+        {"replicaCount": 1},
+        {"revocation": {"url": "rediss://valkey"}},
+        {"extraArgs": ["--revocation-url=redis://{{ .Release.Name }}-valkey"]},
+        {"extraEnv": [{"name": "COGNITO_AUTHZ_REVOCATION_URL", "value": "redis://valkey"}]},
+    ],
+)
+def test_sign_outs_that_take_effect_everywhere_cause_no_warning(values: dict[str, Any]) -> None:
+    warnings = render(merged(merged(NEEDED, {"account": {"enabled": True}}), values)).warnings()
+    assert not [one for one in warnings if "revocation.url is not set" in one]
+
+
+def test_a_single_pod_may_keep_revocations_in_a_file() -> None:
+    single = {"replicaCount": 1, "strategy": {"type": "Recreate", "rollingUpdate": None}}
+    rendered = render(merged(merged(NEEDED, FILE), single))
+    assert rendered.container()["args"][-1] == "--revocation-file=/state/revocations"
+    assert rendered.one("Deployment")["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_the_template_rejects_a_password_in_the_url_without_the_schema(tmp_path: Path) -> None:
+    chart = shutil.copytree(CHART, tmp_path / "cognito-authz")
+    (chart / "values.schema.json").unlink()
+    values = merged(NEEDED, {"revocation": {"url": "rediss://authz:hunter2@valkey", "existingSecret": {"name": "a"}}})
+    with pytest.raises(helm.HelmRenderError, match=r"revocation\.url: contains a password") as refused:
+        render(values, chart)
+    assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize("selector", SELECTORS)
@@ -325,7 +404,7 @@ def test_values_of_the_readme_work() -> None:
     readme = (CHART / "README.md").read_text()
     blocks = [block.split("```")[0] for block in readme.split("```yaml\n")[1:]]
     values = [loaded for block in blocks if "extensionProviders" not in (loaded := yaml.safe_load(block))]
-    assert len(values) == 2
+    assert len(values) == 3
     for one in values:
         render(merged(NEEDED, one))
     given: dict[str, Any] = {}
@@ -413,6 +492,7 @@ def test_yaml_and_schemas_pass_their_linters() -> None:
     files = [CHART / "Chart.yaml", CHART / "values.yaml", CHART / ".checkov.yaml", CHART / "files" / "rules.yaml", *CI]
     files += [SIDECAR / "Chart.yaml", SIDECAR / "values.yaml", *(SIDECAR / "examples").glob("*.yaml")]
     files += [SIDECAR / "examples" / "chart" / "Chart.yaml", SIDECAR / "examples" / "chart" / "values.yaml"]
+    files += sorted((CHART / "examples").glob("*/*.yaml"))
     done = run(TOOLS / "yamllint", "--strict", "-d", rules, *files)
     assert done.returncode == 0, done.stdout
     schema_files = [CHART / "values.schema.json", SIDECAR / "values.schema.json"]

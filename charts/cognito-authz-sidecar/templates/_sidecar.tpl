@@ -35,6 +35,7 @@ The sidecar, for templates of other charts. Each takes (dict "root" $), and "val
 {{- if and $v.userPool.id (not $v.userPool.clientIds) -}}
 {{- fail "cognito-authz-sidecar: userPool.clientIds: list the app clients whose tokens are accepted; [any] accepts all clients of the pool" -}}
 {{- end -}}
+{{- include "cognito-authz-sidecar.validateRevocation" (dict "values" $v) -}}
 {{- if and $v.account.enabled (gt (int $v.account.trustedHops) 0) (not (regexMatch "^(127\\.[0-9.]+|\\[::1\\]|localhost):[0-9]+$" $v.account.listen)) -}}
 {{- fail "cognito-authz-sidecar: account.listen: with account.trustedHops, X-Forwarded-For is trusted, so only Envoy in the same pod may reach the port: set it to 127.0.0.1:9192" -}}
 {{- end -}}

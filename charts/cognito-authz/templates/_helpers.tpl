@@ -92,6 +92,30 @@ imagePullSecrets:
 {{- if gt (int $least) 1 }}yes{{ end -}}
 {{- end -}}
 
+{{/* Ports of the store of revocations, as a YAML list. Takes the values. Sentinels name a server, whose default port is added. */}}
+{{- define "cognito-authz.revocationPorts" -}}
+{{- $ports := list -}}
+{{- range .networkPolicy.revocationPorts }}{{ $ports = append $ports (int .) }}{{ end -}}
+{{- if not $ports -}}
+{{- $sentinel := contains "-sentinel://" .revocation.url -}}
+{{- $hosts := regexReplaceAll "^[a-z-]+://([^/@]*@)?([^/]*).*$" .revocation.url "${2}" -}}
+{{- range splitList "," $hosts -}}
+{{- $ports = append $ports (regexFind "[0-9]+$" (regexFind ":[0-9]+$" .) | default ($sentinel | ternary "26379" "6379") | int) -}}
+{{- end -}}
+{{- if $sentinel }}{{ $ports = append $ports 6379 }}{{ end -}}
+{{- end -}}
+{{- uniq $ports | toYaml -}}
+{{- end -}}
+
+{{/* Not empty if sign-outs can take effect on one pod only: there can be several pods, which share no store. */}}
+{{- define "cognito-authz.isolatedRevocations" -}}
+{{- $most := .Values.autoscaling.enabled | ternary .Values.autoscaling.maxReplicas .Values.replicaCount -}}
+{{- $store := .Values.revocation.url -}}
+{{- range .Values.extraArgs }}{{ if hasPrefix "--revocation-url" . }}{{ $store = . }}{{ end }}{{ end -}}
+{{- range .Values.extraEnv }}{{ if eq (.name | default "") "COGNITO_AUTHZ_REVOCATION_URL" }}{{ $store = .name }}{{ end }}{{ end -}}
+{{- if and .Values.account.enabled (gt (int $most) 1) (not $store) }}yes{{ end -}}
+{{- end -}}
+
 {{/* Evaluates templates in a value, which is an object or a text. */}}
 {{- define "cognito-authz.tpl" -}}
 {{- $text := kindIs "string" .value | ternary .value (toYaml .value) -}}

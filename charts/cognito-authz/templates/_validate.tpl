@@ -38,6 +38,18 @@
 {{- fail "account.trustedHops: X-Forwarded-For is trusted, so every pod that reaches the port can forge its address and escape its rate limit. List the proxies in networkPolicy.accountFrom (with networkPolicy.enabled), for example [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: gateways}}}]; if something else lets only the proxies in, set account.callersLimitedElsewhere" -}}
 {{- end -}}
 {{- end -}}
+{{- include "cognito-authz.validateRevocation" (dict "values" $v) -}}
+{{- $file := false -}}
+{{- range $v.extraArgs }}{{ if regexMatch "^--revocation-file(=|$)" . }}{{ $file = true }}{{ end }}{{ end -}}
+{{- range $v.extraEnv }}{{ if eq (.name | default "") "COGNITO_AUTHZ_REVOCATION_FILE" }}{{ $file = true }}{{ end }}{{ end -}}
+{{- if $file -}}
+{{- if $v.revocation.url -}}
+{{- fail "revocation.url: excludes the option revocation-file, because the store keeps every revocation" -}}
+{{- end -}}
+{{- if or $v.autoscaling.enabled (gt (int $v.replicaCount) 1) (ne (dig "type" "" $v.strategy) "Recreate") -}}
+{{- fail "extraArgs: the option revocation-file is for one process at a time. Use revocation.url, or set replicaCount to 1, autoscaling.enabled to false and strategy to {type: Recreate, rollingUpdate: null}" -}}
+{{- end -}}
+{{- end -}}
 {{- $ports := list (int $v.grpc.port) (int $v.admin.port) (int $v.account.port) (int $v.http.port) -}}
 {{- if ne (len (uniq $ports)) 4 -}}
 {{- fail "grpc.port, admin.port, account.port, http.port: must differ" -}}

@@ -83,13 +83,13 @@ async function renew(how) {
   remember(how);
 }
 
-/** Revokes the tokens at Cognito and discards them. If the session began on the hosted page, returns the URL that ends
- *  the hosted page's session and then redirects to `logoutUri`. */
+/** Revokes the tokens and discards them. Returns the access token, which is refused from now on. If the session began
+ *  on the hosted page, also returns the URL that ends that page's session and then redirects to `logoutUri`. */
 export async function signOut(logoutUri) {
   const token = await freshToken();
   const answer = await account('POST', 'logout', { token, body: { refreshToken: tokens.refresh, logoutUri } });
   forget();
-  return answer.hostedUiLogoutUrl;
+  return { token, url: answer.hostedUiLogoutUrl };
 }
 
 function remember(how) {

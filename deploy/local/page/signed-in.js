@@ -1,6 +1,7 @@
 // The view of a session: the token and its expiry, the protected route, the password, sign-out.
 
-import { account, ask, inWords } from './api.js';
+import { account, inWords } from './api.js';
+import { call, clearResult } from './calls.js';
 import { $, $$, announce, clock, element, focusHeading, tried } from './dom.js';
 import * as factor from './factor.js';
 import { clear, wire, wireButton } from './forms.js';
@@ -12,7 +13,10 @@ const EARLY = 1 / 4;
 const NOT_AGAIN_FOR_MS = 10_000; // wait after a failed refresh
 
 export const LOGGED_OUT =
-  'You are logged out. Cognito has revoked the refresh token, and this page has discarded both tokens.';
+  'You are logged out. Cognito has revoked the refresh token, and cognito-authz refuses your access tokens from now on.';
+
+// After a sign-out, to show that it is refused.
+let oldToken = null;
 
 let retryAfter = 0;
 let ticking = null;
@@ -33,29 +37,40 @@ export function wireSignedIn(signedOut) {
     announce('You have a new access token.');
   });
   wireButton($('[data-action=logout]'), wrong, async () => {
-    const url = await session.signOut(hosted.home());
+    const { url, token } = await session.signOut(hosted.home());
     close();
     tried('logout');
-    if (url) hosted.leaveToLogOut(url);
-    else signedOut(LOGGED_OUT);
+    if (url) {
+      hosted.leaveToLogOut(url);
+      return;
+    }
+    oldToken = token;
+    $('#ended').hidden = false;
+    signedOut(LOGGED_OUT);
+  });
+  wireButton($('[data-action=old-token]'), null, async () => {
+    if (await call($('#ended'), oldToken) === 'revoked') tried('revoked');
   });
   for (const button of $$('[data-call]')) {
-    wireButton(button, null, () => call(button.dataset.call));
+    wireButton(button, null, () => callAs(button.dataset.call));
   }
   wire($('#password form'), async (values) => {
     await account('POST', 'change-password', { token: await session.freshToken(), body: values });
     clear($('#password form'));
     tried('password');
-    announce('Your password is changed.');
+    announce('Your password is changed. The access tokens of your other sessions are refused from now on.');
   });
   factor.wireFactor();
 }
 
 /** Shows a session that has just started. */
 export async function open() {
+  oldToken = null;
+  clearResult($('#ended'));
+  $('#ended').hidden = true;
   $('#signed-out').hidden = true;
   $('#signed-in').hidden = false;
-  show('', '', [], []);
+  clearResult($('#call'));
   clear($('#password form'));
   $('[data-session-error]').textContent = '';
   $('[data-who]').textContent = session.claims().username;
@@ -70,6 +85,11 @@ export async function open() {
   $('[data-username]').value = name;
 }
 
+function callAs(how) {
+  const token = how === 'none' ? null : how === 'tampered' ? session.tamperedToken() : session.accessToken();
+  return call($('#call'), token, { forged: how === 'forged' });
+}
+
 function close() {
   clearInterval(ticking);
   ticking = null;
@@ -78,7 +98,7 @@ function close() {
   for (const place of ['[data-who]', '[data-tokens]', '[data-claims]', '#requests']) {
     $(place).replaceChildren();
   }
-  show('', '', [], []);
+  clearResult($('#call'));
   $('[data-no-requests]').hidden = false;
   $('[data-username]').value = '';
   clear($('#password form'));
@@ -120,47 +140,4 @@ function showTokens() {
     element('dt', {}, name),
     element('dd', {}, `${typeof value === 'object' ? JSON.stringify(value) : value}${
       ['iat', 'exp', 'auth_time'].includes(name) ? ` (${clock(value)})` : ''}`)]));
-}
-
-// ---------------------------------------------------------------------------------- the protected route
-
-const FORGED = { 'x-auth-sub': 'root', 'x-auth-groups': 'admins' };
-
-async function call(how) {
-  let answer;
-  try {
-    answer = await ask('GET', '/orders', {
-      token: how === 'none' ? null : how === 'tampered' ? session.tamperedToken() : session.accessToken(),
-      headers: how === 'forged' ? FORGED : {},
-    });
-  } catch (error) {
-    show('bad', inWords(error), [], []);
-    return;
-  }
-  if (answer.ok) {
-    tried('call');
-    const told = answer.body.headers.filter(([name]) => /^x[-_.]auth[-_.]/i.test(name));
-    const forged = Object.entries(FORGED).map(([name, value]) => `${name}: ${value}`).join(' and ');
-    show('good', how === 'forged'
-      ? `${answer.status}: the application was reached. The forged ${forged} never arrived; only the real headers did.`
-      : `${answer.status}: the application was reached.`, told, []);
-  } else {
-    tried('refused');
-    show('bad', `${answer.status}: refused. The application never saw the request.`, [], [
-      ['reason', answer.body?.reason], ['message', answer.body?.message],
-      ['WWW-Authenticate', answer.headers.get('www-authenticate')]]);
-  }
-}
-
-function show(kind, verdict, told, refusal) {
-  $('[data-result]').className = `result ${kind}`;
-  $('[data-verdict]').textContent = verdict;
-  const headers = $('[data-headers]');
-  headers.hidden = !told.length;
-  $('tbody', headers).replaceChildren(...told.map(([name, value]) =>
-    element('tr', {}, element('th', { scope: 'row' }, name), element('td', {}, value))));
-  const list = $('[data-refusal]');
-  list.hidden = !refusal.length;
-  list.replaceChildren(...refusal.filter(([, value]) => value).flatMap(([name, value]) =>
-    [element('dt', {}, name), element('dd', {}, value)]));
 }
