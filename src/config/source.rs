@@ -116,12 +116,17 @@ impl Layers {
         self.value(variable).map(|(value, source)| (value.into(), source))
     }
 
-    /// Makes these values the defaults of `command` and its subcommands, and names the variables in the help.
+    /// Makes these values the defaults of `command` and its subcommands, and names the variables in the help. Options
+    /// that only a subcommand has are not among them: they have no variable.
     pub(super) fn under(&self, command: Command) -> Command {
+        self.under_options(command, &option_ids())
+    }
+
+    fn under_options(&self, command: Command, ids: &[String]) -> Command {
         command
             .mut_args(|arg| {
                 let id = arg.get_id().as_str();
-                if arg.get_long().is_none() || ["help", "version", "admin"].contains(&id) {
+                if !ids.iter().any(|other| other == id) {
                     return arg;
                 }
                 let variable = variable(id);
@@ -141,7 +146,7 @@ impl Layers {
                     Some((value, _)) => arg.default_value(OsStr::from(value.to_owned())),
                 }
             })
-            .mut_subcommands(|subcommand| self.under(subcommand))
+            .mut_subcommands(|subcommand| self.under_options(subcommand, ids))
     }
 
     /// Returns the source of the option `id` if no flag sets it.
@@ -233,6 +238,9 @@ pub(super) fn usage_error(error: &clap::Error, args: &[OsString], layers: &Layer
     let why = match error.kind() {
         ErrorKind::UnknownArgument => {
             return ConfigError::new(format!("{flag} is not an option (from the command line)"));
+        }
+        ErrorKind::MissingRequiredArgument => {
+            return ConfigError::new(format!("{argument} is required (from the command line)"));
         }
         ErrorKind::InvalidSubcommand => {
             let name = context(ContextKind::InvalidSubcommand).unwrap_or_default();
