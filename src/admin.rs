@@ -8,7 +8,6 @@
 //! | `/metrics` | metrics in the Prometheus text format |
 //! | `/config` | configuration in effect and the source of each value, with secrets redacted |
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode, header};
@@ -22,7 +21,7 @@ use crate::account::Account;
 use crate::authz::Authorizer;
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::metrics::{self, Metrics};
-use crate::net::http_server::{self, Answer, Limits, RequestBody};
+use crate::net::http_server::{self, Answer, Limits, Peer, RequestBody};
 use crate::net::listen::Listener;
 use crate::reload::Status;
 use crate::user_pool::UserPool;
@@ -37,7 +36,7 @@ pub(crate) struct Admin {
     pub(crate) authorizer: Arc<Authorizer>,
     /// Value and source of each option.
     pub(crate) options: Value,
-    /// State of the policy file.
+    /// State of the policy file and of the certificates.
     pub(crate) rules: Arc<Status>,
     /// Pool, endpoint and app client of the account API, even if it has a port of its own; null if it is disabled.
     pub(crate) account_target: Value,
@@ -56,9 +55,9 @@ impl Admin {
         .await;
     }
 
-    async fn answer(&self, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
+    async fn answer(&self, request: Request<RequestBody>, peer: Peer) -> Answer {
         if let Some(account) = self.account.as_ref().filter(|account| account.covers(request.uri().path())) {
-            return account.answer(request, peer).await;
+            return account.answer(request, peer.address).await;
         }
         let answer = match request.uri().path() {
             "/livez" => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
@@ -83,9 +82,11 @@ impl Admin {
         let (status, word) =
             if pending.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
         let mut detail = json!({"status": word, "pending": pending});
-        // A failed reload does not affect readiness, because the previous rules stay in effect.
-        if let (Some(error), Some(detail)) = (&*self.rules.error.load(), detail.as_object_mut()) {
-            detail.insert("policy_file".into(), format!("not reloaded: {error}").into());
+        // A failed reload does not affect readiness, because the previous rules and certificates stay in effect.
+        for (name, error) in [("policy_file", &self.rules.error), ("tls", &self.rules.certificates)] {
+            if let (Some(error), Some(detail)) = (&*error.load(), detail.as_object_mut()) {
+                detail.insert(name.into(), format!("not reloaded: {error}").into());
+            }
         }
         json(status, &detail)
     }

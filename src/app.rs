@@ -30,7 +30,8 @@ use crate::metrics::Metrics;
 use crate::metrics::account::Labels;
 use crate::net::descriptors::{self, Shares, Wanted};
 use crate::net::http_server;
-use crate::net::listen::{BindError, Listener};
+use crate::net::listen::{BindError, ListenAddress, Listener};
+use crate::net::tls::Protocol;
 use crate::reload::Reloader;
 
 /// Service whose sockets are bound, and that accepts no connections yet.
@@ -67,15 +68,13 @@ pub enum StartError {
 /// A socket cannot be bound, or a part cannot be built.
 pub async fn bind(config: Config) -> Result<BoundService, StartError> {
     // Sockets first: a bind failure is the most likely error, and costs nothing yet.
-    let grpc = config
-        .grpc
-        .listen
-        .iter()
-        .map(|address| address.bind(config.grpc.socket_mode))
-        .collect::<Result<Vec<_>, _>>()?;
-    let admin_listener = config.admin_listen.bind(config.grpc.socket_mode)?;
+    let bind = |address: &ListenAddress, protocol| {
+        address.bind(config.grpc.socket_mode, config.certificates.as_ref(), protocol)
+    };
+    let grpc = config.grpc.listen.iter().map(|address| bind(address, Protocol::Grpc)).collect::<Result<Vec<_>, _>>()?;
+    let admin_listener = bind(&config.admin_listen, Protocol::Http)?;
     let account_listen = config.account.as_ref().and_then(|account| account.listen.as_ref());
-    let account_listener = account_listen.map(|address| address.bind(config.grpc.socket_mode)).transpose()?;
+    let account_listener = account_listen.map(|address| bind(address, Protocol::Http)).transpose()?;
 
     let readiness = Readiness::default();
     let shutdown = Shutdown::default();
@@ -84,6 +83,16 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
     let pools = config.policy.pools.len();
     let (mut reloader, rules) =
         Reloader::open(config.policy, config.policy_source, interval, Arc::clone(&metrics), &readiness)?;
+    if let Some(certificates) = config.certificates {
+        let listeners = [
+            ("grpc", grpc.as_slice()),
+            ("admin", std::slice::from_ref(&admin_listener)),
+            ("account", account_listener.as_slice()),
+        ];
+        let encrypted =
+            listeners.into_iter().filter(|(_, listeners)| listeners.iter().any(|listener| listener.tls().is_some()));
+        reloader.watch_certificates(certificates, encrypted.map(|(name, _)| name).collect());
+    }
     let cache = TokenCache::new(config.token_cache_capacity, config.token_cache_max_bytes, metrics.token_cache.clone());
     let authorizer = Arc::new(Authorizer::new(rules, cache, config.leeway));
     let account_target = config.account.as_ref().map(AccountConfig::target).unwrap_or_default();
@@ -204,7 +213,7 @@ impl BoundService {
     /// Serves until `stop`, then shuts down in order: reports "not ready", waits for the delay, closes the listeners, and
     /// waits for in-flight requests until the deadline, when it closes the remaining connections. The admin port closes
     /// last. Each
-    /// notification of `reload_requests` reloads the policy file.
+    /// notification of `reload_requests` reloads the policy file and the certificates.
     ///
     /// # Errors
     /// A task or thread has ended that should run as long as the process. The process then exits, so that a supervisor
@@ -231,7 +240,7 @@ impl BoundService {
             let closing = self.shutdown.closing.clone();
             accepting.spawn(http_server::serve(listener, self.account_limits, closing, move |request, peer| {
                 let account = Arc::clone(&account);
-                async move { account.answer(request, peer).await }
+                async move { account.answer(request, peer.address).await }
             }));
         }
         let readiness = self.admin.readiness.clone();

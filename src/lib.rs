@@ -14,7 +14,7 @@
 //! - [`session_cookie`]: browser sessions in cookies, for the account API and the check.
 //! - `admin`: the admin port.
 //! - [`config`]: options and their sources; [`config::file`] is the format of the policy file.
-//! - [`net`]: sockets, the HTTP/1.1 server and its limits, file descriptors.
+//! - [`net`]: sockets, TLS, the HTTP/1.1 server and its limits, file descriptors.
 //! - `files`: bounded reads of files, and detection of changes.
 //! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`]: shared parts without dependencies on the rest.
 //! - [`app`]: builds, connects and runs all parts of the service.
@@ -57,6 +57,10 @@ pub mod session_cookie;
 pub mod test_policy;
 pub mod user_pool;
 
+#[cfg(test)]
+#[path = "../tests/support/certificates.rs"]
+#[expect(dead_code, reason = "the integration tests use the rest")]
+mod certificates;
 #[cfg(test)]
 #[path = "../tests/support/table.rs"]
 mod table;

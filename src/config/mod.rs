@@ -16,9 +16,11 @@ pub(crate) mod parse;
 pub mod policy;
 mod pool;
 mod source;
+mod tls;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -36,6 +38,7 @@ use self::source::{Layers, Sources, usage_error};
 use crate::authz::denial::Realm;
 use crate::logging::{LogFormat, LogLevel};
 use crate::net::listen::ListenAddress;
+use crate::net::tls::Certificates;
 
 /// Command and its configuration.
 #[derive(Debug)]
@@ -94,6 +97,8 @@ pub struct Config {
     pub account: Option<AccountConfig>,
     /// Address of the admin port.
     pub admin_listen: ListenAddress,
+    /// Certificates of the listeners; `None` if no listener has TLS.
+    pub certificates: Option<Arc<Certificates>>,
     /// Time between "not ready" and the closing of listeners, at shutdown.
     pub shutdown_delay: Duration,
     /// Time for in-flight requests after that.
@@ -159,13 +164,16 @@ pub fn read(
         Some(Command::Healthcheck(options)) => Ok(Invocation::Healthcheck(options)),
         Some(Command::Explain(explain)) => {
             let ExplainOptions { method, host, path, context, header, json, mut options } = explain;
-            options.account.account_api = false; // not part of a check, and its secret may be missing here
+            // Neither is part of a check, and their files may be missing here.
+            options.account.account_api = false;
+            options.tls.is_unused = true;
             let policy = context.into_iter().next_back().map(|(_, policy)| policy);
             let request = Request { method, host, path, policy, headers: header, json };
             Ok(Invocation::Explain(config(options)?, Box::new(request)))
         }
         Some(Command::TestPolicy(TestPolicyOptions { file, mut options })) => {
             options.account.account_api = false;
+            options.tls.is_unused = true;
             Ok(Invocation::TestPolicy(config(options)?, file))
         }
     }
@@ -177,6 +185,7 @@ impl Config {
         let mut warnings = Vec::new();
         let (policy_source, policy) = read_policy(&options, sources, &mut warnings)?;
         let account = AccountConfig::new(&options, &policy, sources, &mut warnings)?;
+        let certificates = tls::certificates(&options, sources)?;
         let effective = sources.effective(CLIENT_SECRET);
         Ok(Self {
             policy,
@@ -189,6 +198,7 @@ impl Config {
             grpc: GrpcConfig::new(&options, sources)?,
             account,
             admin_listen: options.admin_listen,
+            certificates,
             shutdown_delay: options.shutdown_delay,
             shutdown_deadline: options.shutdown_deadline,
             log_format: options.log_format,

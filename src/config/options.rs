@@ -4,6 +4,7 @@
 //! the README with these definitions.
 
 mod account;
+mod tls;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use url::Url;
 
 pub use self::account::{AccountOptions, BrowserOptions, RefreshFlowOption};
+pub use self::tls::TlsOptions;
 use super::file::text::{Any, Plain, WebUrl};
 use super::parse::{AcceptedClient, ByteSize, TokenUseOption, duration, duration_between};
 use crate::authz::denial::Realm;
@@ -119,9 +121,21 @@ fn request_header(text: &str) -> Result<(String, String), &'static str> {
 /// Options of `healthcheck`.
 #[derive(Args, Debug)]
 pub struct HealthcheckOptions {
-    /// Admin address of the instance
+    /// Admin address of the instance; https if its listener has TLS
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9190")]
     pub admin: Url,
+    /// CA certificates that sign the instance's certificate (PEM); required for https
+    #[arg(long, value_name = "FILE")]
+    pub admin_ca_file: Option<PathBuf>,
+    /// Name that the instance's certificate has to have [default: the host of the URL]
+    #[arg(long, value_name = "NAME")]
+    pub admin_server_name: Option<String>,
+    /// Certificate to present to an instance whose listener is mtls: (PEM)
+    #[arg(long, value_name = "FILE", requires = "admin_key_file")]
+    pub admin_cert_file: Option<PathBuf>,
+    /// Private key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "admin_cert_file")]
+    pub admin_key_file: Option<PathBuf>,
 }
 
 /// Options of `serve` and `check-config`.
@@ -179,7 +193,7 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", help_heading = "Check", default_value = "64MiB")]
     pub token_cache_max_bytes: ByteSize,
 
-    /// Address of the gRPC port, for Envoy: `host:port`, `[::]:port` or `unix:/path`; repeatable
+    /// Address of the gRPC port, for Envoy: `host:port`, `[::]:port` or `unix:/path`, after `tls:` or `mtls:` if it is encrypted; repeatable
     #[arg(long, value_name = "ADDRESS", help_heading = "gRPC", default_value = "127.0.0.1:9191")]
     pub grpc_listen: Vec<ListenAddress>,
     /// File mode of Unix sockets, in octal
@@ -202,6 +216,10 @@ pub struct Options {
     #[command(flatten)]
     pub account: AccountOptions,
 
+    /// Certificates of the listeners
+    #[command(flatten)]
+    pub tls: TlsOptions,
+
     /// Address of the admin port, for operators: /livez, /readyz, /metrics, /config
     #[arg(long, value_name = "ADDRESS", help_heading = "Operations", default_value = "127.0.0.1:9190")]
     pub admin_listen: ListenAddress,
@@ -217,6 +235,13 @@ pub struct Options {
     /// Least severe level that is logged
     #[arg(long, value_name = "LEVEL", help_heading = "Operations", default_value = "info")]
     pub log_level: LogLevel,
+}
+
+impl Options {
+    /// Addresses of all listeners.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = &ListenAddress> {
+        self.grpc_listen.iter().chain([&self.admin_listen]).chain(&self.account.account_listen)
+    }
 }
 
 /// Returns the ids of all options, in the order of the help.

@@ -3,5 +3,7 @@
 mod read;
 mod watch;
 
-pub(crate) use self::read::{Fingerprint, MAX_SECRET_BYTES, MAX_TEXT_BYTES, ReadError, read, read_text, read_version};
+pub(crate) use self::read::{
+    Fingerprint, MAX_SECRET_BYTES, MAX_TEXT_BYTES, ReadError, read, read_text, read_version, version,
+};
 pub(crate) use self::watch::{FileWatch, KeepsChanging};

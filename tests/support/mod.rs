@@ -6,9 +6,11 @@
 //! - What calls it: [`client`] for gRPC checks and the admin port, [`account`] for the account API, [`http1`] for raw
 //!   HTTP requests.
 //! - What surrounds it: [`envoy`], a real Envoy; [`upstream`], the application behind it.
+//! - TLS: [`certificates`], certificate authorities; [`tls`], a client and the files of the service.
 //! - Helpers: [`server`] for HTTP servers, [`tool`] for child processes, [`table`] for tables in documents.
 
 pub(crate) mod account;
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod emulator;
 pub(crate) mod envoy;
@@ -20,6 +22,7 @@ pub(crate) mod server;
 pub(crate) mod service;
 #[expect(dead_code, reason = "the unit tests use the rest")]
 pub(crate) mod table;
+pub(crate) mod tls;
 pub(crate) mod token;
 pub(crate) mod tool;
 pub(crate) mod upstream;
