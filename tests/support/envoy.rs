@@ -21,13 +21,16 @@ const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
 const RBAC: &str = "envoy.filters.http.rbac";
 
 /// Content of the file, with YAML aliases expanded.
-static SHIPPED: LazyLock<Value> = LazyLock::new(|| {
+static SHIPPED: LazyLock<Value> = LazyLock::new(|| shipped("envoy.yaml"));
+
+/// Reads a file of `deploy/envoy`.
+fn shipped(name: &str) -> Value {
     let load = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/envoy/envoy.yaml");
-    let output = Command::new(program("python")).args(["-c", load, file]).output().unwrap();
+    let file = format!("{}/deploy/envoy/{name}", env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(program("python")).args(["-c", load, &file]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
-});
+}
 
 /// Builder for Envoy's configuration. Its methods panic if a part that they change does not exist.
 pub(crate) struct Bootstrap(Value);
@@ -61,6 +64,16 @@ impl Bootstrap {
     pub(crate) fn serve_account(&mut self, address: &str) {
         let endpoints = &mut self.cluster("account")["load_assignment"]["endpoints"][0];
         endpoints["lb_endpoints"][0]["endpoint"]["address"] = tcp(address);
+    }
+
+    /// Encrypts the connections to the service over TCP as `deploy/envoy/tls` does, with the certificates in `folder`.
+    pub(crate) fn encrypt(&mut self, folder: &str) {
+        let at = |value: &Value| value.to_string().replace("/etc/envoy/tls", folder.trim_end_matches('/'));
+        for name in ["identity.yaml", "authority.yaml"] {
+            fs::write(format!("{folder}/{name}"), at(&shipped(&format!("tls/{name}")))).unwrap();
+        }
+        let addition: Value = serde_json::from_str(&at(&shipped("tls/transport-socket.yaml"))).unwrap();
+        self.cluster(CLUSTERS[1])["transport_socket"] = addition["transport_socket"].clone();
     }
 
     pub(crate) fn listener(&mut self, name: &str) -> &mut Value {

@@ -3,6 +3,7 @@
 //! - [`users`], [`sessions`]: requests with tokens and with session cookies; [`account`]: the account API.
 //! - [`forgeries`]: identity headers of clients; [`failing_open`]: `failure_mode_allow`; [`outages`]: failures and key
 //!   rotation.
+//! - [`tls`]: mutual TLS between Envoy and the service.
 //! - [`policy`]: policy files; [`paths`]: unsafe paths; [`grpc`]: gRPC callers; [`decisions`]: routes, counters, logs.
 
 mod account;
@@ -14,6 +15,7 @@ mod outages;
 mod paths;
 mod policy;
 mod sessions;
+mod tls;
 mod users;
 
 use std::path::PathBuf;
