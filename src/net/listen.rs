@@ -82,7 +82,7 @@ impl FromStr for SocketAddress {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = "not host:port, [::]:port or unix:/path, optionally after tls: or mtls:";
+        let wrong = "not host:port, [::]:port or unix:/path (or one of these after tls: or mtls:)";
         if let Some(path) = text.strip_prefix("unix:") {
             return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(wrong) };
         }

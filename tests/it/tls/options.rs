@@ -31,7 +31,7 @@ fn an_incomplete_or_useless_combination_of_options_is_an_error() {
         ([&plain[..], &["--tls-client-names", "*.a.test"]].concat(), "there are no patterns: \"*.a.test\""),
         ([&plain[..], &["--tls-client-names", "a b"]].concat(), "neither a DNS name nor a URI"),
         ([&plain[..], &["--tls-client-names", "spiffe:"]].concat(), "not a URI such as spiffe://domain/path"),
-        ([&["--grpc-listen", "ssl:a:1"][..]].concat(), "optionally after tls: or mtls:: \"ssl:a:1\""),
+        ([&["--grpc-listen", "ssl:a:1"][..]].concat(), "(or one of these after tls: or mtls:): \"ssl:a:1\""),
     ] {
         let base = ["check-config", "--user-pool-id", POOL, "--client-id", CLIENT, "--jwks-url", NOWHERE];
         let (code, _, stderr) = run(&[&base[..], &flags].concat(), &[]);
