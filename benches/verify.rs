@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cognito_authz::authz::{Answer, Authorizer, Decoded, Purpose, Step, TokenCache, WantedClaims};
+use cognito_authz::authz::{Answer, Authorizer, Decoded, Purpose, Step, TimeLimits, TokenCache, WantedClaims};
 use cognito_authz::config::policy::PolicySource;
 use cognito_authz::ext_authz::{request, response};
 use cognito_authz::jwks::KeySet;
 use cognito_authz::lifecycle::Readiness;
 use cognito_authz::metrics::Metrics;
 use cognito_authz::reload::Reloader;
+use cognito_authz::revocation::{Keep, Revocations, Settings};
 use cognito_authz::user_pool::{AcceptedUse, Clients, UserPool, UserPools};
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
@@ -33,6 +34,7 @@ use crate::token::{CLIENT, POOL, SigningKey, TokenBuilder, jwks, unix_now};
 #[expect(dead_code, reason = "the integration tests use the rest")]
 mod token;
 
+const LIMITS: TimeLimits = TimeLimits { leeway: 0, max_life: 24 * 3600 };
 const ROUNDS: usize = 11;
 const TOKENS: u32 = 500;
 
@@ -67,7 +69,8 @@ fn main() {
         for token in &tokens {
             let decoded = Decoded::new(token).ok().unwrap();
             let unverified = decoded.read().ok().unwrap();
-            let candidate = unverified.check(&pools_for_verify, Purpose::Check, now, 0, &mut Step::Form).ok().unwrap();
+            let candidate =
+                unverified.check(&pools_for_verify, Purpose::Check, now, LIMITS, &mut Step::Form).ok().unwrap();
             let key = keys.get(candidate.kid()).unwrap();
             black_box(candidate.verify(key, &wanted).unwrap());
         }
@@ -115,7 +118,13 @@ fn authorizer(pool: &UserPool, jwks: &str, file: Option<PathBuf>) -> Authorizer 
     let metrics = Arc::new(Metrics::new().unwrap());
     let (_, rules) =
         Reloader::open(rules, source, Duration::from_secs(900), Arc::clone(&metrics), &Readiness::default()).unwrap();
-    Authorizer::new(rules, TokenCache::new(50_000, 64 << 20, metrics.token_cache.clone()), 0)
+    let cache = TokenCache::new(50_000, 64 << 20, metrics.token_cache.clone());
+    let revocations = Revocations::open(
+        Settings { keep: Keep::Memory, capacity: 1_000_000, life: 24 * 3600 },
+        metrics.revocation().unwrap(),
+    )
+    .unwrap();
+    Authorizer::new(rules, cache, Arc::new(revocations), LIMITS)
 }
 
 /// Returns a policy file with 200 pools, one policy per pool and two routes per policy, plus one route that the

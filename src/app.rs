@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::account::rate_limit;
 use crate::account::{self, Account};
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::authz::{Authorizer, TokenCache};
 use crate::check::Checks;
 use crate::cognito::error::CognitoError;
@@ -33,6 +33,7 @@ use crate::net::http_server;
 use crate::net::listen::{BindError, ListenAddress, Listener};
 use crate::net::tls::Protocol;
 use crate::reload::Reloader;
+use crate::revocation::{OpenError, Revocations};
 
 /// Service whose sockets are bound, and that accepts no connections yet.
 pub struct BoundService {
@@ -46,6 +47,7 @@ pub struct BoundService {
     health: Health,
     reloader: Reloader,
     authorizer: Arc<Authorizer>,
+    revocations: Arc<Revocations>,
     shutdown: Shutdown,
     shutdown_delay: Duration,
     shutdown_deadline: Duration,
@@ -57,6 +59,9 @@ pub enum StartError {
     /// Bind failure: the address is in use or not local.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The place where revocations are kept cannot be used.
+    #[error(transparent)]
+    Revocations(#[from] OpenError),
     /// Other failure.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -94,12 +99,14 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         reloader.watch_certificates(certificates, encrypted.map(|(name, _)| name).collect());
     }
     let cache = TokenCache::new(config.token_cache_capacity, config.token_cache_max_bytes, metrics.token_cache.clone());
-    let authorizer = Arc::new(Authorizer::new(rules, cache, config.leeway));
+    let revocations = Arc::new(Revocations::open(config.revocation, metrics.revocation().context("metrics")?)?);
+    revocations.block(&readiness);
+    let authorizer = Arc::new(Authorizer::new(rules, cache, Arc::clone(&revocations), config.limits));
     let account_target = config.account.as_ref().map(AccountConfig::target).unwrap_or_default();
     let account = match config.account {
         Some(config) => {
             reloader.keep_pool(&config.settings.pool, &config.settings.client_id);
-            Some(account(config, Arc::clone(&authorizer), &metrics)?)
+            Some(account(config, Arc::clone(&authorizer), Arc::clone(&revocations), &metrics)?)
         }
         None => None,
     };
@@ -124,17 +131,19 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         (_, shared) => (None, shared),
     };
     let admin_connections = ports.admin + if shared.is_some() { ports.account } else { 0 };
-    let admin = Admin {
+    let admin = Admin::new(admin::Parts {
         readiness,
         shutdown: shutdown.clone(),
         metrics,
         authorizer: Arc::clone(&authorizer),
+        revocations: Arc::clone(&revocations),
         options: config.effective,
         rules: reloader.status(),
         account_target,
         account: shared,
+        token: config.admin_token,
         limits: http_server::Limits::of(admin_connections, ADMIN_HEAD_TIMEOUT),
-    };
+    });
     Ok(BoundService {
         grpc,
         admin_listener,
@@ -146,6 +155,7 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         health,
         reloader,
         authorizer,
+        revocations,
         shutdown,
         shutdown_delay: config.shutdown_delay,
         shutdown_deadline: config.shutdown_deadline,
@@ -153,7 +163,12 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
 }
 
 /// Builds the account API over its own client of Cognito.
-fn account(config: AccountConfig, authorizer: Arc<Authorizer>, metrics: &Metrics) -> anyhow::Result<Arc<Account>> {
+fn account(
+    config: AccountConfig,
+    authorizer: Arc<Authorizer>,
+    revocations: Arc<Revocations>,
+    metrics: &Metrics,
+) -> anyhow::Result<Arc<Account>> {
     let operations: Vec<_> = Operation::ALL.iter().map(|operation| operation.as_str()).collect();
     let labels = Labels {
         routes: &account::route_labels(),
@@ -166,7 +181,7 @@ fn account(config: AccountConfig, authorizer: Arc<Authorizer>, metrics: &Metrics
     let AccountConfig { settings, pool, client_secret, cognito_timeout, .. } = config;
     let client_id = settings.client_id.clone();
     let client = CognitoClient::new(pool.endpoint, client_id, client_secret, cognito_timeout, metrics.cognito.clone());
-    Ok(Account::new(settings, client, authorizer, metrics))
+    Ok(Account::new(settings, client, authorizer, revocations, metrics))
 }
 
 /// Divides the available file descriptors between the ports, and logs the result.
@@ -229,6 +244,7 @@ impl BoundService {
 
         // Each of these tasks runs until it is told to stop. One that ends by itself has failed.
         let mut reloader = tokio::spawn(self.reloader.run(self.authorizer, reload_requests));
+        let mut revocations = tokio::spawn(Arc::clone(&self.revocations).run());
         let mut accepting = JoinSet::new();
         let workers = Arc::new(self.workers);
         for listener in self.grpc {
@@ -243,7 +259,7 @@ impl BoundService {
                 async move { account.answer(request, peer.address).await }
             }));
         }
-        let readiness = self.admin.readiness.clone();
+        let readiness = self.admin.readiness().clone();
         let admin_closing = CancellationToken::new();
         let mut admin = tokio::spawn(self.admin.serve(self.admin_listener, admin_closing.clone()));
         let mut threads = self.threads;
@@ -253,6 +269,7 @@ impl BoundService {
         let dead = tokio::select! {
             () = stop => None,
             _ = &mut reloader => Some("the task that fetches keys"),
+            _ = &mut revocations => Some("the task that keeps revocations"),
             Some(_) = accepting.join_next() => Some("the task that accepts connections"),
             _ = &mut admin => Some("the admin port"),
             () = threads.one_dies() => Some("a thread that serves checks"),
@@ -279,6 +296,7 @@ impl BoundService {
         }
         // In-flight requests for metrics can finish.
         drop(tokio::time::timeout(ADMIN_GRACE, admin).await);
+        self.revocations.finish().await;
         Ok(())
     }
 }

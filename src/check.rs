@@ -4,12 +4,13 @@
 //! [`Answer`]. It contains no rule, text, metric or log line.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::authz::denial::Realm;
-use crate::authz::{Answer, Authorizer, Decision, Denial, Fault, RequestContext, Ruleset, Trace, UnixTime};
+use crate::authz::{Answer, Authorizer, Decision, Denial, Fault, RequestContext, Ruleset, Trace};
+use crate::clock::unix_now;
 use crate::metrics::{CheckLabels, CheckOutcome, Metrics};
 
 /// Maximum time for one check, including reading the request.
@@ -53,12 +54,6 @@ impl Checks {
         log(outcome, reason, trace, &rules, request, took);
         written
     }
-}
-
-/// Current Unix time in seconds.
-fn unix_now() -> UnixTime {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 /// Outcome that a denied check is counted as.

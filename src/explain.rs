@@ -19,6 +19,7 @@ use crate::config::{Config, Request};
 use crate::lifecycle::Readiness;
 use crate::metrics::Metrics;
 use crate::reload::Reloader;
+use crate::revocation::Revocations;
 
 /// Result of the command.
 #[derive(Debug)]
@@ -46,8 +47,20 @@ pub fn read_token(input: impl Read) -> std::io::Result<Option<String>> {
     Ok((!token.is_empty()).then(|| token.to_owned()))
 }
 
-/// Creates an authorizer as the service does, but opens no port and starts no task. It lives as long as the reloader.
-pub(crate) fn authorizer(config: Config) -> anyhow::Result<(Reloader, Authorizer)> {
+/// An authorizer as the service has it, without ports and tasks.
+pub(crate) struct Detached {
+    pub(crate) authorizer: Authorizer,
+    /// The authorizer's keys live as long as this.
+    pub(crate) reloader: Reloader,
+    /// Says why it is not known which tokens are revoked, if so.
+    pub(crate) revocations: Result<(), String>,
+}
+
+/// Creates an authorizer, and reads the revocations that are kept.
+///
+/// # Errors
+/// If two pools share an issuer.
+pub(crate) async fn authorizer(config: Config) -> anyhow::Result<Detached> {
     let metrics = Arc::new(Metrics::new()?);
     let (reloader, rules) = Reloader::open(
         config.policy,
@@ -56,7 +69,10 @@ pub(crate) fn authorizer(config: Config) -> anyhow::Result<(Reloader, Authorizer
         Arc::clone(&metrics),
         &Readiness::default(),
     )?;
-    Ok((reloader, Authorizer::new(rules, TokenCache::new(0, 0, metrics.token_cache.clone()), config.leeway)))
+    let (known, revocations) = Revocations::read(config.revocation, metrics.revocation()?).await;
+    let cache = TokenCache::new(0, 0, metrics.token_cache.clone());
+    let authorizer = Authorizer::new(rules, cache, Arc::new(known), config.limits);
+    Ok(Detached { authorizer, reloader, revocations })
 }
 
 /// Runs one check at the time `now` and reports its steps. Fetches the keys of the pool that issued the credential, a
@@ -71,7 +87,7 @@ pub async fn explain(
     now: UnixTime,
 ) -> anyhow::Result<Explanation> {
     let realm = config.realm.clone();
-    let (mut reloader, authorizer) = self::authorizer(config)?;
+    let Detached { authorizer, mut reloader, revocations } = self::authorizer(config).await?;
     let rules = authorizer.rules();
     let bearer = token.map(|token| format!("Bearer {token}"));
     let context = context(request, bearer.as_deref());
@@ -83,7 +99,7 @@ pub async fn explain(
         reloader.fetch_keys_of(pool).await;
     }
     let verdict = authorizer.authorize(&rules, Some(&context), now, Instant::now() + TIME_LIMIT).await;
-    let report = report(&verdict, &rules, &context, &realm);
+    let report = report(&verdict, &rules, &context, &realm, &revocations);
     let allowed = matches!(verdict.decision, Decision::Allow(_));
     let text = if request.json { format!("{report:#}\n") } else { as_text(&report) };
     Ok(Explanation { text, allowed })
@@ -103,14 +119,20 @@ pub(crate) fn context<'r>(request: &'r Request, credential: Option<&'r str>) -> 
 }
 
 /// Describes the verdict and its steps as JSON.
-fn report(verdict: &Verdict<'_>, rules: &Ruleset, request: &RequestContext<'_>, realm: &Realm) -> Value {
+fn report(
+    verdict: &Verdict<'_>,
+    rules: &Ruleset,
+    request: &RequestContext<'_>,
+    realm: &Realm,
+    revocations: &Result<(), String>,
+) -> Value {
     let trace = &verdict.trace;
     let answer = Answer::new(verdict, rules, Some(request), realm);
     let mut report = json!({
         "policy": trace.policy.and_then(|policy| rules.policies.get(policy)).map(|policy| &*policy.name),
         "policy_by": chosen_by(verdict, rules, request),
         "pool": trace.pool.and_then(|pool| rules.pools.get(pool)).map(|pool| &*pool.name),
-        "steps": steps(verdict, rules),
+        "steps": steps(verdict, rules, revocations),
         "decision": answer.decision(),
         "status": answer.status(),
     });
@@ -151,7 +173,7 @@ fn chosen_by(verdict: &Verdict<'_>, rules: &Ruleset, request: &RequestContext<'_
 }
 
 /// Lists each step with its result: `passed`, `failed`, `not reached`, or `skipped` with the reason.
-fn steps(verdict: &Verdict<'_>, rules: &Ruleset) -> Value {
+fn steps(verdict: &Verdict<'_>, rules: &Ruleset, revocations: &Result<(), String>) -> Value {
     let trace = &verdict.trace;
     let denial = match &verdict.decision {
         Decision::Deny(denial) => Some(denial),
@@ -170,8 +192,10 @@ fn steps(verdict: &Verdict<'_>, rules: &Ruleset) -> Value {
         _ if anonymous && step > Step::Route && step < Step::Identity => why_anonymous.to_owned(),
         Some(denial) if step == trace.step => format!("failed: {}", denial.reason()),
         Some(_) if step > trace.step => "not reached".into(),
-        _ if step == Step::Revocation => "skipped: this version does not check revocation".into(),
-        _ => "passed".into(),
+        _ => match revocations {
+            Err(why) if step == Step::Revocation => format!("skipped: {why}"),
+            _ => "passed".into(),
+        },
     };
     Step::ALL.iter().map(|step| json!({"step": step.name(), "result": result(*step)})).collect()
 }

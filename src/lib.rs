@@ -7,6 +7,7 @@
 //! - `check`: one check for any protocol: decides, counts, logs.
 //! - [`jwks`]: the keys of a user pool, and the task that fetches them.
 //! - [`user_pool`]: names of a user pool: ids, issuers, JWKS URLs.
+//! - [`revocation`]: revoked sessions, which every check asks about.
 //! - [`reload`]: the rules in effect: pools with their keys, and policies; reloads the policy file when it changes.
 //! - [`ext_authz`]: Envoy's protocol and the gRPC port.
 //! - [`account`]: the account API: sign-up, sign-in, sign-out, profile. `account/table.rs` lists the operations.
@@ -16,14 +17,15 @@
 //! - [`config`]: options and their sources; [`config::file`] is the format of the policy file.
 //! - [`net`]: sockets, TLS, the HTTP/1.1 server and its limits, file descriptors.
 //! - `files`: bounded reads of files, and detection of changes.
-//! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`]: shared parts without dependencies on the rest.
+//! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`], [`clock`]: shared parts without dependencies on the rest.
 //! - [`app`]: builds, connects and runs all parts of the service.
-//! - [`explain`], [`test_policy`], [`healthcheck`]: the other commands.
+//! - [`explain`], [`test_policy`], [`healthcheck`], [`revoke`]: the other commands; `admin_client` is the client of the
+//!   admin port that the last two use.
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
 //! - Only `ext_authz/` and `app` use tonic and Envoy's types. Only `admin`, `account`, `net/http_server`,
-//!   `ext_authz/services`, `ext_authz/connection` and `healthcheck` use HTTP. Only `jwks/fetch` and `cognito` make
-//!   calls.
+//!   `net/json_body`, `ext_authz/services`, `ext_authz/connection` and `admin_client` use HTTP. Only `jwks/fetch` and
+//!   `cognito` make calls, and `admin_client`, which is part of commands.
 //! - Only `main` handles signals. `authz`, `check` and `reload` use no signal and no listening socket, so they can run
 //!   inside another process.
 //! - Except for its `mod.rs` and the cache, `authz/` has no `async`, no clock and no logging, and neither
@@ -37,9 +39,11 @@
 
 pub mod account;
 mod admin;
+mod admin_client;
 pub mod app;
 pub mod authz;
 mod check;
+pub mod clock;
 pub mod cognito;
 pub mod config;
 pub mod explain;
@@ -53,6 +57,8 @@ pub mod logging;
 pub mod metrics;
 pub mod net;
 pub mod reload;
+pub mod revocation;
+pub mod revoke;
 pub mod session_cookie;
 pub mod test_policy;
 pub mod user_pool;

@@ -3,12 +3,12 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use cognito_authz::app::{self, StartError};
+use cognito_authz::clock::unix_now;
 use cognito_authz::config::{self, Config, Invocation};
 use cognito_authz::net::descriptors;
-use cognito_authz::{explain, healthcheck, logging, test_policy};
+use cognito_authz::{explain, healthcheck, logging, revoke, test_policy};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -39,6 +39,8 @@ fn main() -> ExitCode {
             Ok(()) => print("ready\n"),
             Err(error) => fail(1, &format_args!("{error:#}")),
         },
+        Invocation::Revoke(options) => end(&runtime.block_on(revoke::revoke(&options, &mut std::io::stdout()))),
+        Invocation::Revocations(action) => end(&runtime.block_on(revoke::revocations(&action, &mut std::io::stdout()))),
         Invocation::Explain(config, request) => {
             let token = match explain::read_token(std::io::stdin()) {
                 Ok(token) => token,
@@ -79,6 +81,7 @@ async fn serve(config: Config) -> ExitCode {
     let service = match app::bind(config).await {
         Ok(service) => service,
         Err(error @ StartError::Bind(_)) => return fail(UNAVAILABLE, &error),
+        Err(error @ StartError::Revocations(_)) => return fail(USAGE, &error),
         Err(error) => return fail(1, &error),
     };
     let (first, stop) = tokio::sync::oneshot::channel();
@@ -146,6 +149,14 @@ fn complain(message: &dyn std::fmt::Display) {
     drop(writeln!(std::io::stderr(), "cognito-authz: {message}"));
 }
 
+/// Returns the exit code of a command that has printed its result.
+fn end(result: &anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &format_args!("{error:#}")),
+    }
+}
+
 /// Prints `text` and returns exit code 0 if `succeeded`, else 1.
 fn print_and_end(text: &str, succeeded: bool) -> ExitCode {
     let printed = print(text);
@@ -156,11 +167,6 @@ fn install_crypto() {
     if let Err(error) = rustls::crypto::aws_lc_rs::default_provider().install_default() {
         tracing::debug!(?error, "a crypto provider is already installed");
     }
-}
-
-fn unix_now() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 fn print(text: &str) -> ExitCode {

@@ -4,6 +4,7 @@
 //! exists from the start with the value zero; otherwise `rate` would miss the first error.
 
 pub(crate) mod account;
+pub(crate) mod revocation;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -354,6 +355,14 @@ impl Metrics {
     /// As [`Metrics::new`], and if this was called before.
     pub(crate) fn account(&self, labels: &account::Labels<'_>) -> Result<account::AccountMetrics, prometheus::Error> {
         account::AccountMetrics::new(&self.registry, labels)
+    }
+
+    /// Creates the metrics of revocation, with the value zero.
+    ///
+    /// # Errors
+    /// As [`Metrics::new`], and if this was called before.
+    pub fn revocation(&self) -> Result<revocation::RevocationMetrics, prometheus::Error> {
+        revocation::RevocationMetrics::new(&self.registry)
     }
 
     /// Encodes all metrics in the Prometheus text format.

@@ -26,9 +26,10 @@ use crate::config::file::text::Parsed;
 use crate::config::file::values::Name;
 use crate::config::parse::{TokenUseOption, long_duration};
 use crate::config::{Config, Request};
-use crate::explain;
+use crate::explain::{self, Detached};
 use crate::files::{self, MAX_TEXT_BYTES};
 use crate::jwks::KeySet;
+use crate::revocation::Keep;
 use crate::user_pool::{Clients, UserPool};
 
 /// Content of the table's file.
@@ -185,7 +186,9 @@ pub async fn run(mut config: Config, table: &Path, now: UnixTime) -> anyhow::Res
         *seed = signer.keys()?;
     }
     let realm = config.realm.clone();
-    let (_reloader, authorizer) = explain::authorizer(config)?;
+    // The tokens are signed here, so none of them was revoked.
+    config.revocation.keep = Keep::Memory;
+    let Detached { authorizer, reloader: _reloader, .. } = explain::authorizer(config).await?;
     let mut outcome = Outcome { text: String::new(), failed: 0 };
     for (index, test) in tests.iter().enumerate() {
         let place = || format!("{}: tests[{index}] ({})", of_table(), test.name);

@@ -58,6 +58,7 @@ impl Context {
             Success::Registered(message) => (201, message),
             Success::Message(message)
             | Success::LoggedOut(message)
+            | Success::Revoked(message)
             | Success::Sent(message)
             | Success::TotpVerified(message) => (200, message),
             Success::Profile => return profile(answer).map(|body| Reply::success(200, body)),
@@ -71,6 +72,9 @@ impl Context {
                     body.insert("userSub".into(), sub.clone());
                 }
                 body.extend(delivery(answer.get("CodeDeliveryDetails")).map(|delivery| ("delivery".into(), delivery)));
+            }
+            Success::LoggedOut(_) | Success::Revoked(_) => {
+                body.insert("scope".into(), self.revocations.scope().as_str().into());
             }
             Success::Sent(_) => {
                 body.extend(delivery(answer.get("CodeDeliveryDetails")).map(|delivery| ("delivery".into(), delivery)));
@@ -172,7 +176,12 @@ impl Context {
     }
 
     /// Verifies a token that Cognito has just issued. Returns `None` if its key is not available, or newer than the
-    /// last fetch: that says nothing against the token, and a check will look for the key again.
+    /// last fetch, or if it is not known whether it was revoked: that says nothing against the token, and a check will
+    /// ask again.
+    ///
+    /// # Errors
+    /// [`AccountError`] 401 for a token of a session that was revoked here, but not at Cognito: the user has to sign in
+    /// again. 502 for every other token that does not verify.
     async fn verify_issued(
         &self,
         token: &str,
@@ -183,7 +192,8 @@ impl Context {
         let (rules, purpose) = (self.authorizer.rules(), Purpose::Account(expected));
         match self.authorizer.verify(&rules, token, purpose, unix_now(), deadline, &mut Trace::default()).await {
             Ok(verified) => Ok(Some(verified)),
-            Err(Denial::KeysUnavailable | Denial::UnknownKid) => Ok(None),
+            Err(Denial::KeysUnavailable | Denial::UnknownKid | Denial::RevocationUnavailable) => Ok(None),
+            Err(Denial::Revoked) => Err(AccountError::new(401, Code::InvalidToken)),
             Err(denial) => {
                 tracing::error!(token_use = ?kind, reason = denial.reason(), "Cognito issued a token that does not verify");
                 Err(AccountError::upstream())

@@ -1,64 +1,25 @@
 //! Reads the body of a request: JSON, of limited size, within limited time, with the types that the row's fields have.
 
-use std::time::Duration;
-
-use http::header::{self, HeaderMap};
-use http_body_util::BodyExt;
-use hyper::body::Body as _;
-use prost::bytes::{Bytes, BytesMut};
+use http::header::HeaderMap;
+use prost::bytes::Bytes;
 use serde_json::{Map, Value};
-use tokio::time::{Instant, timeout_at};
 
 use super::error::{AccountError, Code};
 use super::table::{AUTH_FLOWS, Need, Row, Shape, Target};
-use crate::field_value::trim_text;
 use crate::net::http_server::RequestBody;
-
-/// Largest body in bytes.
-pub(super) const MAX_BYTES: usize = 16 * 1024;
-/// Number of bytes that are read, and discarded, of a body that is too large, so that the client can read the response.
-const DISCARDED_BYTES: usize = 1024 * 1024;
-/// Time limit for the whole body.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::net::json_body::{self, BodyError};
 
 /// Reads a body.
 ///
 /// # Errors
 /// [`AccountError`]: 415 for another type or a compressed body, 413 if it is too large, 400 if it does not arrive.
-pub(super) async fn read(headers: &HeaderMap, mut body: RequestBody) -> Result<Bytes, AccountError> {
-    if headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(AccountError::new(415, Code::UnsupportedMediaType));
-    }
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
-    if !is_json(headers) {
-        return Err(AccountError::new(415, Code::UnsupportedMediaType));
-    }
-    let deadline = Instant::now() + READ_TIMEOUT;
-    let mut read = BytesMut::new();
-    let mut length = 0;
-    loop {
-        let frame = timeout_at(deadline, body.frame()).await;
-        let frame = frame.map_err(|_| AccountError::invalid_request("The body did not arrive in time."))?;
-        let Some(frame) = frame else { break };
-        let frame = frame.map_err(|_| AccountError::invalid_request("The body broke off."))?;
-        let Ok(data) = frame.into_data() else { continue }; // trailers
-        length += data.len();
-        if length <= MAX_BYTES {
-            read.extend_from_slice(&data);
-        } else if length > DISCARDED_BYTES {
-            break;
-        }
-    }
-    if length > MAX_BYTES { Err(AccountError::new(413, Code::TooLarge)) } else { Ok(read.freeze()) }
-}
-
-/// `true` for `application/json`, with or without parameters. The encoding is always UTF-8 (RFC 8259 section 8.1).
-fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = value.and_then(|value| value.split(';').next()).unwrap_or_default();
-    trim_text(essence).eq_ignore_ascii_case("application/json")
+pub(super) async fn read(headers: &HeaderMap, body: RequestBody) -> Result<Bytes, AccountError> {
+    json_body::read(headers, body).await.map_err(|error| match error {
+        BodyError::Type => AccountError::new(415, Code::UnsupportedMediaType),
+        BodyError::TooLarge => AccountError::new(413, Code::TooLarge),
+        BodyError::Late => AccountError::invalid_request("The body did not arrive in time."),
+        BodyError::BrokenOff => AccountError::invalid_request("The body broke off."),
+    })
 }
 
 /// Members of a body that the row has fields for, with the right types. It has no `Debug`, because they are secrets and
@@ -191,7 +152,6 @@ fn wrong_settings(settings: &Map<String, Value>) -> Option<&'static str> {
 mod tests {
     use super::*;
     use crate::account::table::row;
-    use http::HeaderValue;
 
     /// Returns the user of a body, or the message with which it is rejected.
     fn read(path: &str, body: &str) -> Result<Option<String>, String> {
@@ -284,20 +244,5 @@ mod tests {
         }
         let wrong = Members::read(row, br#"{"refreshToken":7}"#, Some("cookie"));
         assert!(wrong.is_err_and(|error| error.message == "refreshToken has to be a string"));
-    }
-
-    #[test]
-    fn only_json_is_accepted() {
-        let with =
-            |value: &'static str| HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]);
-        for good in ["application/json", "Application/JSON; charset=utf-8", "application/json;x=y"] {
-            assert!(is_json(&with(good)), "{good}");
-        }
-        for bad in
-            ["", "text/json", "application/json5", "application/x-www-form-urlencoded", "text/plain; application/json"]
-        {
-            assert!(!is_json(&with(bad)), "{bad}");
-        }
-        assert!(!is_json(&HeaderMap::new()));
     }
 }

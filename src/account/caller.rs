@@ -15,6 +15,7 @@ use super::table::{Credential, Row};
 use super::token_transport::TokenTransport;
 use crate::authz::{Denial, Expected, Fault, Purpose, Trace, credential};
 use crate::field_value::trim_text;
+use crate::revocation::Marks;
 use crate::user_pool::AcceptedUse;
 
 /// Scope that an access token needs to change or sign out its user.
@@ -25,6 +26,8 @@ pub(super) struct Bearer {
     pub(super) token: String,
     /// `true` if the token was in a cookie.
     pub(super) is_cookie: bool,
+    /// What the token can be revoked by.
+    pub(super) marks: Marks,
     /// User name for rate limits.
     pub(super) user: String,
     /// `true` if the token has the scope `aws.cognito.signin.user.admin`.
@@ -80,6 +83,7 @@ impl Context {
             may_manage_account: scope.split(' ').any(|scope| scope == SCOPE),
             may_be_of_hosted_ui: scope != SCOPE,
             is_cookie: is_session,
+            marks: *claims.marks(),
             token: token.into_owned(),
         }))
     }

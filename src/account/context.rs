@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::rate_limit::RateLimits;
 use super::settings::Settings;
-use crate::authz::{Authorizer, UnixTime};
+use crate::authz::Authorizer;
+pub(super) use crate::clock::unix_now;
 use crate::cognito::CognitoClient;
 use crate::metrics::account::AccountMetrics;
+use crate::revocation::Revocations;
 use crate::user_pool::Clients;
 
 /// Time limit for all calls of Cognito for one request, retries included.
@@ -21,6 +23,7 @@ pub(super) struct Context {
     pub(super) settings: Settings,
     pub(super) client: CognitoClient,
     pub(super) authorizer: Arc<Authorizer>,
+    pub(super) revocations: Arc<Revocations>,
     /// App client whose tokens may be returned to clients.
     pub(super) own_client: Clients,
     pub(super) limits: RateLimits,
@@ -33,11 +36,13 @@ impl Context {
         settings: Settings,
         client: CognitoClient,
         authorizer: Arc<Authorizer>,
+        revocations: Arc<Revocations>,
         metrics: AccountMetrics,
     ) -> Self {
         Self {
             client,
             authorizer,
+            revocations,
             own_client: Clients::Only(vec![settings.client_id.clone()]),
             limits: RateLimits::new(settings.rates, metrics.clone()),
             metrics,
@@ -52,10 +57,4 @@ impl Context {
             tracing::warn!("{message}");
         }
     }
-}
-
-/// Returns the current time.
-pub(super) fn unix_now() -> UnixTime {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    UnixTime::try_from(now).unwrap_or(UnixTime::MAX)
 }

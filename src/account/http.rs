@@ -25,6 +25,7 @@ use crate::authz::Authorizer;
 use crate::cognito::CognitoClient;
 use crate::metrics::account::AccountMetrics;
 use crate::net::http_server::{Answer, RequestBody};
+use crate::revocation::Revocations;
 
 /// Path of the `OpenAPI` document below the prefix.
 const OPENAPI_PATH: &str = "/openapi.json";
@@ -75,6 +76,7 @@ impl Account {
         settings: Settings,
         client: CognitoClient,
         authorizer: Arc<Authorizer>,
+        revocations: Arc<Revocations>,
         metrics: AccountMetrics,
     ) -> Arc<Self> {
         let extent = Extent { hosted_ui: settings.hosted_ui.is_some(), cookies: settings.cookies.is_some() };
@@ -83,7 +85,7 @@ impl Account {
         Arc::new(Self {
             openapi: openapi.into(),
             challenge: challenge.unwrap_or(HeaderValue::from_static("Bearer")),
-            service: Service::new(Context::new(settings, client, authorizer, metrics)),
+            service: Service::new(Context::new(settings, client, authorizer, revocations, metrics)),
         })
     }
 

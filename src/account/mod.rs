@@ -3,7 +3,7 @@
 //!
 //! Operations are rows of one table ([`table`]). Reading order: `http.rs` routes a request and writes the response;
 //! [`Service`] runs one operation: address limit, access token, body, user limit, handler. Handlers are methods of
-//! [`context::Context`], in `session.rs`, `own_account.rs` and `oauth.rs`; most operations need none, only `call.rs`
+//! [`context::Context`], in `refresh.rs`, `sign_out.rs`, `own_account.rs` and `oauth.rs`; most operations need none, only `call.rs`
 //! and `answer.rs`.
 //!
 //! Responses do not reveal who has an account: see [`error::judge`] and `--account-min-failure-time`. Nothing from a
@@ -22,8 +22,9 @@ pub(crate) mod oauth;
 mod openapi;
 mod own_account;
 pub(crate) mod rate_limit;
-mod session;
+mod refresh;
 mod settings;
+mod sign_out;
 mod table;
 mod token_transport;
 
@@ -32,6 +33,7 @@ use std::sync::Arc;
 
 use ::http::header::HeaderMap;
 use tokio::time::{Instant, sleep_until};
+use url::Url;
 
 use self::answer::{CHALLENGE, Reply};
 use self::body::Members;
@@ -42,8 +44,9 @@ use self::error::{AccountError, Code};
 pub use self::http::Account;
 pub(crate) use self::http::{outcome_labels, route_labels};
 use self::oauth::Oauth;
-use self::session::Refreshes;
+use self::refresh::Refreshes;
 pub use self::settings::{AppUri, Cookies, HostedUi, HostedUiDomain, Issuer, Prefix, RefreshFlow, Scope, Settings};
+use self::sign_out::Ending;
 use self::table::{Credential, Flow, Hides, Limit, Row, Success};
 use self::token_transport::TokenTransport;
 use crate::net::http_server::RequestBody;
@@ -106,17 +109,19 @@ impl Service {
 
         let asked = Instant::now();
         let deadline = asked + CLIENT_PATIENCE;
-        match (row.flow, row.success, &bearer) {
-            (Flow::Refresh, ..) => self.refreshes.refresh(context, row, &members).await,
-            (Flow::Logout, Success::LoggedOut(message), bearer) => {
-                context.logout(self.oauth.as_ref(), row, bearer.as_ref(), &members, message, deadline).await
+        match (row.flow, &bearer) {
+            (Flow::Refresh, _) => self.refreshes.refresh(context, row, &members).await,
+            (Flow::Logout | Flow::EndSessions, _) => {
+                // Checked first, so that a bad request has no effect.
+                let hosted = self.hosted_sign_out(row, bearer.as_ref(), &members)?;
+                context.end_sessions(Ending { row, bearer, members, hosted }, deadline).await
             }
-            (Flow::Oauth, ..) => match &self.oauth {
+            (Flow::Oauth, _) => match &self.oauth {
                 Some(oauth) => oauth.exchange(context, row, &members, transport, deadline).await,
                 None => Err(AccountError::new(404, Code::NotFound)),
             },
-            (Flow::Update, _, Some(bearer)) => context.update(row, bearer, &members, deadline).await,
-            (Flow::Totp, _, bearer) => context.totp(row, bearer.as_ref(), &members, deadline).await,
+            (Flow::Update, Some(bearer)) => context.update(row, bearer, &members, deadline).await,
+            (Flow::Totp, bearer) => context.totp(row, bearer.as_ref(), &members, deadline).await,
             _ => {
                 let attempt = Attempt { address: &address, name: &user };
                 let result = context.plain(row, &members, bearer.as_ref(), attempt, deadline).await;
@@ -126,6 +131,18 @@ impl Service {
                 result
             }
         }
+    }
+
+    /// Returns the URL that ends the session at the hosted pages, if the token can come from there.
+    fn hosted_sign_out(
+        &self,
+        row: &Row,
+        bearer: Option<&Bearer>,
+        members: &Members,
+    ) -> Result<Option<Url>, AccountError> {
+        let Some(oauth) = self.oauth.as_ref().filter(|_| row.flow == Flow::Logout) else { return Ok(None) };
+        let url = oauth.logout_url(self.context.settings.client_id.as_str(), members.text("logoutUri"))?;
+        Ok(url.filter(|_| bearer.is_none_or(|bearer| bearer.may_be_of_hosted_ui)))
     }
 }
 

@@ -199,6 +199,12 @@ fn property(field: &Field, need: Need, allowed: &Allowed) -> Value {
     }
 }
 
+/// Schema of how far a revocation reaches.
+fn scope() -> Value {
+    let about = "Where the tokens are refused from now on: by this replica, or by all replicas with the same store.";
+    json!({"type": "string", "enum": ["replica", "shared"], "description": about})
+}
+
 fn success(success: Success) -> (&'static str, Value) {
     let message = |more: &[(&str, Value)]| {
         let mut properties = Map::from_iter([("message".to_owned(), json!({"type": "string"}))]);
@@ -210,11 +216,9 @@ fn success(success: Success) -> (&'static str, Value) {
         Success::LoggedOut(text) => (
             "200",
             text,
-            message(&[
-                ("scope", json!({"type": "string", "enum": ["replica", "shared"]})),
-                ("hostedUiLogoutUrl", json!({"type": "string", "format": "uri"})),
-            ]),
+            message(&[("scope", scope()), ("hostedUiLogoutUrl", json!({"type": "string", "format": "uri"}))]),
         ),
+        Success::Revoked(text) => ("200", text, message(&[("scope", scope())])),
         Success::Registered(text) => {
             ("201", text, message(&[("userSub", json!({"type": "string"})), ("delivery", delivery())]))
         }

@@ -15,6 +15,7 @@ use http::Method;
 
 pub(super) use self::meaning::{Meanings, NotAuthorized, UserState};
 use crate::cognito::Operation;
+use crate::revocation::Causes;
 
 /// An operation of the account API.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub(super) struct Row {
     pub(super) limit: Limit,
     /// Responses that must not reveal whether a user exists.
     pub(super) hides: Hides,
+    /// Sessions that the operation ends.
+    pub(super) revokes: Revokes,
     /// Outcomes that end the browser's session.
     pub(super) ends_session: EndsSession,
 }
@@ -151,10 +154,12 @@ impl Target {
 pub(super) enum Flow {
     /// One call of Cognito.
     Plain,
-    /// One call at a time for each refresh token; it continues when the client disconnects (`session.rs`).
+    /// One call at a time for each refresh token; it continues when the client disconnects (`refresh.rs`).
     Refresh,
-    /// `GlobalSignOut`, `RevokeToken`, or both (`session.rs`).
+    /// `GlobalSignOut`, `RevokeToken`, or both, and a revocation; continues when the client disconnects (`sign_out.rs`).
     Logout,
+    /// One call of Cognito, and a revocation; continues when the client disconnects (`sign_out.rs`).
+    EndSessions,
     /// A change, followed by a call that reads the changed profile (`own_account.rs`).
     Update,
     /// A secret for an authenticator app, and its `otpauth` URL (`own_account.rs`).
@@ -172,8 +177,10 @@ pub(super) enum Success {
     Registered(&'static str),
     /// Tokens, or the next challenge of the sign-in.
     Tokens,
-    /// 200 with this message, and the scope of the sign-out.
+    /// 200 with this message, the scope of the sign-out, and the URL that ends the session at the hosted pages.
     LoggedOut(&'static str),
+    /// 200 with this message, and the scope of the revocation.
+    Revoked(&'static str),
     /// 200 with this message, and the destination of the code.
     Sent(&'static str),
     /// The user's profile.
@@ -215,6 +222,20 @@ pub(super) enum Hides {
     All,
     /// All responses, but only with `--account-hide-users`: refusals of the sign-up look like successes, too.
     SignUp,
+}
+
+/// Sessions whose tokens are revoked once Cognito has confirmed the operation, with the cause to record. The caller's
+/// token says whose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Revokes {
+    /// None.
+    Nothing,
+    /// All sessions of the user.
+    AllSessions(Causes),
+    /// All sessions of the user except the caller's.
+    OtherSessions(Causes),
+    /// The caller's session.
+    Session(Causes),
 }
 
 /// Outcomes that end the browser's session, so that its cookies are deleted.

@@ -138,10 +138,14 @@ denials! {
     Expired = Row::bad_token("expired", "The token has expired.");
     /// `nbf` is in the future.
     NotYetValid = Row::bad_token("not_yet_valid", "The token is not valid yet.");
+    /// The token lives longer than revocations are kept (`--max-token-life`), or does not say since when it lives.
+    TokenLifeExceeded = Row::bad_token("token_life_exceeded", "The token is valid for longer than is accepted here.");
     /// The `kid` is not in a key set that was just fetched.
     UnknownKid = Row::bad_token("unknown_kid", "The token is signed with an unknown key.");
     /// The signature does not match the token and the key.
     BadSignature = Row::bad_token("bad_signature", "The signature of the token is not valid.");
+    /// The token, its session, or all sessions of its user up to its sign-in were revoked.
+    Revoked = Row::bad_token("revoked", "The session of the token has ended.");
     /// The token lacks a scope that the policy requires.
     InsufficientScope = Row::new("insufficient_scope", 403, "insufficient_scope", "The token lacks a scope that is needed here.")
         .challenge(Challenge::Scope);
@@ -163,6 +167,9 @@ denials! {
     IdentityTooLarge = Row::forbidden("identity_too_large", "The token carries more than can be passed on.");
     /// The token cannot be verified, because the pool's keys are not available.
     KeysUnavailable = Row::unavailable("keys_unavailable", "The token cannot be verified at the moment.");
+    /// It is not known which tokens are revoked, because the shared store is lost (`--revocation-required`).
+    RevocationUnavailable =
+        Row::unavailable("revocation_unavailable", "It is not known at the moment whether the token was revoked.");
 }
 
 /// Party that has to act on a denial.

@@ -34,12 +34,14 @@ pub use self::request::RequestContext;
 pub(crate) use self::token::Expected;
 use self::token::MAX_TOKEN_BYTES;
 pub(crate) use self::token::claims::TokenUse;
-pub use self::token::claims::{Claims, UnixTime, WantedClaims};
-pub use self::token::{Decoded, Purpose};
+pub use self::token::claims::{Claims, WantedClaims};
+pub use self::token::{Decoded, Purpose, TimeLimits};
 pub(crate) use self::verdict::{Allowed, Decision, Trace};
 pub use self::verdict::{Step, Verdict};
+pub use crate::clock::UnixTime;
 use crate::jwks::store::{KeyMiss, KeyStore};
 use crate::metrics::CheckCounters;
+use crate::revocation::{Revocations, Standing};
 use crate::user_pool::UserPools;
 
 /// Configuration that decisions depend on: pools, keys and policies.
@@ -83,13 +85,14 @@ impl Ruleset {
 pub struct Authorizer {
     rules: ArcSwap<Ruleset>,
     cache: TokenCache,
-    leeway: i64,
+    revocations: Arc<Revocations>,
+    limits: TimeLimits,
 }
 
 impl Authorizer {
-    /// Creates an authorizer. `leeway` is the clock skew allowed for `exp` and `nbf`, in seconds.
-    pub fn new(rules: Ruleset, cache: TokenCache, leeway: i64) -> Self {
-        Self { rules: ArcSwap::from_pointee(rules), cache, leeway }
+    /// Creates an authorizer.
+    pub fn new(rules: Ruleset, cache: TokenCache, revocations: Arc<Revocations>, limits: TimeLimits) -> Self {
+        Self { rules: ArcSwap::from_pointee(rules), cache, revocations, limits }
     }
 
     /// Rules in effect.
@@ -173,7 +176,7 @@ impl Authorizer {
     }
 
     /// Verifies a token for `purpose`, or takes it from the cache. A cached token is checked again for its key, its pool,
-    /// `token_use` and `exp`.
+    /// `token_use` and `exp`. Every token is checked for its revocation, at every use.
     ///
     /// Only tokens of checks are cached: an ID token of the account API would otherwise pass a check that requires access
     /// tokens.
@@ -214,14 +217,19 @@ impl Authorizer {
             trace.step = Step::TokenUse;
             return Err(Denial::WrongTokenUse);
         }
-        if !token::claims::is_alive(verified.claims.expires(), now, self.leeway) {
+        if !token::claims::is_alive(verified.claims.expires(), now, self.limits.leeway) {
             trace.step = Step::Expiry;
             if let Some(digest) = &digest {
                 self.cache.remove(digest);
             }
             return Err(Denial::Expired);
         }
-        Ok(verified)
+        trace.step = Step::Revocation;
+        match self.revocations.judge(verified.claims.marks()) {
+            Standing::Valid => Ok(verified),
+            Standing::Revoked => Err(Denial::Revoked),
+            Standing::Unknown => Err(Denial::RevocationUnavailable),
+        }
     }
 
     /// Verifies the form, the header, the claims and the signature of a token.
@@ -237,7 +245,7 @@ impl Authorizer {
         trace.step = Step::Form;
         let decoded = Decoded::new(token)?;
         let unverified = decoded.read()?;
-        let checked = unverified.check(&rules.pools, purpose, now, self.leeway, &mut trace.step);
+        let checked = unverified.check(&rules.pools, purpose, now, self.limits, &mut trace.step);
         // A denial up to the step `iss` is counted without a pool, whatever the token claims.
         if checked.is_ok() || trace.step > Step::Issuer {
             trace.pool = unverified.pool(&rules.pools).map(|(pool, _)| pool);

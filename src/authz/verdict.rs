@@ -115,13 +115,15 @@ steps! {
     Expiry = "exp";
     /// `nbf` is not in the future, allowing for clock skew.
     NotBefore = "nbf";
+    /// The token's life is not longer than revocations are kept.
+    Life = "life";
     /// The remaining claims have the right types.
     Types = "types";
     /// The pool has the key that `kid` names.
     Key = "key";
     /// The signature is valid.
     Signature = "signature";
-    /// The token is not revoked. Revocation is not implemented yet, so every token passes.
+    /// Neither the token nor its session is revoked, and its user has not signed out since the sign-in.
     Revocation = "revocation";
     /// The token meets the requirements of the policy.
     Policy = "policy";

@@ -11,7 +11,7 @@ pub(crate) mod oauth;
 mod secret_hash;
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::{HeaderMap, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
@@ -22,6 +22,7 @@ use url::Url;
 
 use self::circuit::Circuit;
 use self::error::{CognitoError, ErrorAnswer, Outage};
+use crate::clock::UnixTime;
 use crate::metrics::account::CognitoMetrics;
 use crate::user_pool::ClientId;
 
@@ -216,10 +217,15 @@ impl CognitoClient {
     /// # Errors
     /// [`CognitoError`] of the last attempt.
     pub(crate) async fn call(&self, call: Call, deadline: Instant) -> Result<Map<String, Value>, CognitoError> {
+        self.call_dated(call, deadline).await.result
+    }
+
+    /// The same as [`Self::call`], with the time of the last response by Cognito's clock.
+    pub(crate) async fn call_dated(&self, call: Call, deadline: Instant) -> Dated {
         let operation = call.operation;
         let body = Value::Object(self.authenticate(call)).to_string();
         let first = self.attempt(operation, self.send(operation, body.clone()), deadline).await;
-        let retry = match &first {
+        let retry = match &first.result {
             // The request was not sent, so it cannot have had an effect.
             Err(CognitoError::Unavailable(Outage::Connect)) => true,
             Err(CognitoError::Unavailable(Outage::CircuitOpen)) | Ok(_) => false,
@@ -267,13 +273,13 @@ impl CognitoClient {
     async fn attempt(
         &self,
         operation: Operation,
-        send: impl Future<Output = Result<Map<String, Value>, Failure>>,
+        send: impl Future<Output = Result<Answer, Failure>>,
         deadline: Instant,
-    ) -> Result<Map<String, Value>, CognitoError> {
+    ) -> Dated {
         let Some(pass) = self.circuit.enter() else {
             let error = CognitoError::Unavailable(Outage::CircuitOpen);
             self.metrics.counted(operation.as_str(), error.label());
-            return Err(error);
+            return Dated { result: Err(error), date: None };
         };
         let start = Instant::now();
         let deadline = deadline.min(start + self.timeout);
@@ -286,13 +292,16 @@ impl CognitoClient {
         let label = result.as_ref().err().map_or("success", |failure| failure.error.label());
         self.metrics.counted(operation.as_str(), label);
         self.metrics.took(operation.as_str(), start.elapsed().as_secs_f64());
-        result.map_err(|failure| {
-            failure.log(operation);
-            failure.error
-        })
+        match result {
+            Ok(Answer { members, date }) => Dated { result: Ok(members), date },
+            Err(failure) => {
+                failure.log(operation);
+                Dated { result: Err(failure.error), date: failure.date }
+            }
+        }
     }
 
-    async fn send(&self, operation: Operation, body: String) -> Result<Map<String, Value>, Failure> {
+    async fn send(&self, operation: Operation, body: String) -> Result<Answer, Failure> {
         let http = self.http().await?;
         let request = http
             .post(self.endpoint.clone())
@@ -307,7 +316,7 @@ impl CognitoClient {
         }
         // Operations without a result answer with `{}` or an empty body.
         if answer.body.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Map::new());
+            return Ok(Answer { members: Map::new(), date: answer.date() });
         }
         answer.object()
     }
@@ -339,6 +348,21 @@ impl CognitoClient {
     }
 }
 
+/// Result of a call, with the time of the response.
+pub(crate) struct Dated {
+    /// Result of the call.
+    pub(crate) result: Result<Map<String, Value>, CognitoError>,
+    /// Time of the response by Cognito's clock (`Date`, RFC 9110 section 6.6.1). `None` if there was no response, or one
+    /// without it.
+    pub(crate) date: Option<UnixTime>,
+}
+
+/// Successful response.
+struct Answer {
+    members: Map<String, Value>,
+    date: Option<UnixTime>,
+}
+
 /// HTTP response with any status.
 struct Fetched {
     status: StatusCode,
@@ -349,13 +373,19 @@ struct Fetched {
 impl Fetched {
     fn failure(&self, error: CognitoError, name: &str) -> Failure {
         let id = word(&self.headers, "x-amzn-requestid");
-        Failure { error, name: name.into(), status: self.status.as_u16(), id }
+        Failure { error, name: name.into(), status: self.status.as_u16(), id, date: self.date() }
+    }
+
+    /// `Date`, in seconds.
+    fn date(&self) -> Option<UnixTime> {
+        let date = httpdate::parse_http_date(self.headers.get(http::header::DATE)?.to_str().ok()?).ok()?;
+        UnixTime::try_from(date.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
     }
 
     /// Parses the body, which has to be a JSON object.
-    fn object(&self) -> Result<Map<String, Value>, Failure> {
+    fn object(&self) -> Result<Answer, Failure> {
         match serde_json::from_slice(&self.body) {
-            Ok(Value::Object(members)) => Ok(members),
+            Ok(Value::Object(members)) => Ok(Answer { members, date: self.date() }),
             _ => Err(self.failure(CognitoError::Nonsense, "no JSON object")),
         }
     }
@@ -389,11 +419,12 @@ struct Failure {
     name: String,
     status: u16,
     id: Option<String>,
+    date: Option<UnixTime>,
 }
 
 impl Failure {
     fn of(error: CognitoError) -> Self {
-        Self { error, name: String::new(), status: 0, id: None }
+        Self { error, name: String::new(), status: 0, id: None, date: None }
     }
 
     /// Logs the error's name and the AWS request id, but never its message: that can contain personal data.

@@ -14,7 +14,7 @@ use url::Url;
 use url::form_urlencoded::Serializer;
 
 use super::error::{CognitoError, ErrorAnswer, Outage, read_oauth};
-use super::{CognitoClient, Failure, Operation, RETRY_JITTER, RETRY_PAUSE, fetch};
+use super::{Answer, CognitoClient, Failure, Operation, RETRY_JITTER, RETRY_PAUSE, fetch};
 
 /// Authorization code and PKCE verifier. It has no `Debug`, because both are secret.
 pub(crate) struct CodeGrant<'g> {
@@ -37,17 +37,17 @@ impl CognitoClient {
         grant: &CodeGrant<'_>,
         deadline: Instant,
     ) -> Result<Map<String, Value>, CognitoError> {
-        let first = self.attempt(Operation::OauthToken, self.send_code(domain, grant), deadline).await;
+        let first = self.attempt(Operation::OauthToken, self.send_code(domain, grant), deadline).await.result;
         let pause = RETRY_PAUSE + RETRY_JITTER.mul_f64(fastrand::f64());
         let was_not_sent = matches!(first, Err(CognitoError::Unavailable(Outage::Connect)));
         if !was_not_sent || Instant::now() + pause >= deadline {
             return first;
         }
         time::sleep(pause).await;
-        self.attempt(Operation::OauthToken, self.send_code(domain, grant), deadline).await
+        self.attempt(Operation::OauthToken, self.send_code(domain, grant), deadline).await.result
     }
 
-    async fn send_code(&self, domain: &Url, grant: &CodeGrant<'_>) -> Result<Map<String, Value>, Failure> {
+    async fn send_code(&self, domain: &Url, grant: &CodeGrant<'_>) -> Result<Answer, Failure> {
         let mut url = domain.clone();
         url.set_path("/oauth2/token");
         let client = self.client_id.as_str();
@@ -71,7 +71,8 @@ impl CognitoClient {
             let ErrorAnswer { error, name } = read_oauth(answer.status.as_u16(), &answer.body);
             return Err(answer.failure(error, &name));
         }
-        answer.object().map(|answer| as_authentication_result(&answer))
+        let Answer { members, date } = answer.object()?;
+        Ok(Answer { members: as_authentication_result(&members), date })
     }
 }
 

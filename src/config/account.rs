@@ -175,7 +175,7 @@ fn parse_secret(text: &str) -> Option<SecretString> {
 }
 
 /// Paths of the admin port.
-const ADMIN_PATHS: [&str; 4] = ["/livez", "/readyz", "/metrics", "/config"];
+const ADMIN_PATHS: [&str; 5] = ["/livez", "/readyz", "/metrics", "/config", "/revocations"];
 
 /// Checks an account API that shares the admin port: its prefix is no admin path, and only this machine should reach
 /// the port.

@@ -7,6 +7,7 @@
 //! No two files of this folder import each other. Start from [`read`].
 
 pub(crate) mod account;
+pub(crate) mod admin;
 mod browser;
 mod compile;
 mod error;
@@ -15,6 +16,7 @@ pub mod options;
 pub(crate) mod parse;
 pub mod policy;
 mod pool;
+mod revocation;
 mod source;
 mod tls;
 
@@ -28,13 +30,16 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use serde_json::Value;
 
 use self::account::{AccountConfig, CLIENT_SECRET};
+use self::admin::AdminToken;
 pub use self::error::ConfigError;
 use self::file::PolicyFile;
 use self::options::{
-    Cli, Command, ExplainOptions, HealthcheckOptions, Options, TestPolicyOptions, option_ids, variable,
+    Cli, Command, ExplainOptions, HealthcheckOptions, OperatorOptions, Options, RevocationOptions, RevocationsAction,
+    RevokeOptions, TestPolicyOptions, option_ids, variable,
 };
 use self::policy::{CompiledPolicy, PolicySource};
 use self::source::{Layers, Sources, usage_error};
+use crate::authz::TimeLimits;
 use crate::authz::denial::Realm;
 use crate::logging::{LogFormat, LogLevel};
 use crate::net::listen::ListenAddress;
@@ -53,6 +58,10 @@ pub enum Invocation {
     Explain(Box<Config>, Box<Request>),
     /// `test-policy`, with the path of the file of test cases.
     TestPolicy(Box<Config>, PathBuf),
+    /// `revoke`.
+    Revoke(RevokeOptions),
+    /// `revocations`.
+    Revocations(RevocationsAction),
     /// Text to print on standard output: help, version or the JSON Schema.
     Print(String),
 }
@@ -83,8 +92,10 @@ pub struct Config {
     pub policy_source: PolicySource,
     /// Time between fetches of a key set.
     pub jwks_refresh_interval: Duration,
-    /// Allowed clock skew, in seconds.
-    pub leeway: i64,
+    /// Limits of the times in tokens.
+    pub limits: TimeLimits,
+    /// Revocation.
+    pub revocation: crate::revocation::Settings,
     /// `realm` of challenges.
     pub realm: Realm,
     /// Maximum number of tokens in the cache.
@@ -99,6 +110,8 @@ pub struct Config {
     pub admin_listen: ListenAddress,
     /// Certificates of the listeners; `None` if no listener has TLS.
     pub certificates: Option<Arc<Certificates>>,
+    /// Token that operators show to the admin port.
+    pub(crate) admin_token: Option<AdminToken>,
     /// Time between "not ready" and the closing of listeners, at shutdown.
     pub shutdown_delay: Duration,
     /// Time for in-flight requests after that.
@@ -164,9 +177,10 @@ pub fn read(
         Some(Command::Healthcheck(options)) => Ok(Invocation::Healthcheck(options)),
         Some(Command::Explain(explain)) => {
             let ExplainOptions { method, host, path, context, header, json, mut options } = explain;
-            // Neither is part of a check, and their files may be missing here.
+            // Not part of a check, and their files may be missing here.
             options.account.account_api = false;
             options.tls.is_unused = true;
+            options.admin_token_file = None;
             let policy = context.into_iter().next_back().map(|(_, policy)| policy);
             let request = Request { method, host, path, policy, headers: header, json };
             Ok(Invocation::Explain(config(options)?, Box::new(request)))
@@ -174,9 +188,31 @@ pub fn read(
         Some(Command::TestPolicy(TestPolicyOptions { file, mut options })) => {
             options.account.account_api = false;
             options.tls.is_unused = true;
+            options.admin_token_file = None;
             Ok(Invocation::TestPolicy(config(options)?, file))
         }
+        Some(Command::Revoke(options)) => {
+            if options.target.claim().is_none() {
+                return Err(ConfigError::new("--sub, --origin-jti or --jti is required (from the command line)"));
+            }
+            if options.before.is_some() && options.target.sub.is_none() {
+                return Err(ConfigError::new("--before: only together with --sub (from the flag)"));
+            }
+            has_token(&options.operator)?;
+            Ok(Invocation::Revoke(options))
+        }
+        Some(Command::Revocations(options)) => {
+            let action = options.action();
+            has_token(action.operator())?;
+            Ok(Invocation::Revocations(action))
+        }
     }
+}
+
+/// Checks that an operator's command has a token.
+fn has_token(options: &OperatorOptions) -> Result<(), ConfigError> {
+    let missing = || source::missing("admin_token_file", "the file with the token of the operators");
+    options.admin_token_file.is_some().then_some(()).ok_or_else(missing)
 }
 
 impl Config {
@@ -186,12 +222,19 @@ impl Config {
         let (policy_source, policy) = read_policy(&options, sources, &mut warnings)?;
         let account = AccountConfig::new(&options, &policy, sources, &mut warnings)?;
         let certificates = tls::certificates(&options, sources)?;
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        let RevocationOptions { max_token_life, .. } = options.revocation;
+        let limits = TimeLimits { leeway: seconds(options.leeway), max_life: seconds(max_token_life) };
+        let revocation = revocation::settings(&options.revocation, limits, sources)?;
+        let admin_token = options.admin_token_file.as_deref().map(AdminToken::read).transpose();
+        let admin_token = admin_token.map_err(|why| sources.error("admin_token_file", why))?;
         let effective = sources.effective(CLIENT_SECRET);
         Ok(Self {
             policy,
             policy_source,
             jwks_refresh_interval: options.jwks_refresh_interval,
-            leeway: i64::try_from(options.leeway.as_secs()).unwrap_or(60),
+            limits,
+            revocation,
             realm: options.realm.clone(),
             token_cache_capacity: options.token_cache_capacity,
             token_cache_max_bytes: options.token_cache_max_bytes.0,
@@ -199,6 +242,7 @@ impl Config {
             account,
             admin_listen: options.admin_listen,
             certificates,
+            admin_token,
             shutdown_delay: options.shutdown_delay,
             shutdown_deadline: options.shutdown_deadline,
             log_format: options.log_format,

@@ -4,6 +4,8 @@
 //! the README with these definitions.
 
 mod account;
+mod operator;
+mod revocation;
 mod tls;
 
 use std::path::PathBuf;
@@ -13,6 +15,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use url::Url;
 
 pub use self::account::{AccountOptions, BrowserOptions, RefreshFlowOption};
+pub use self::operator::{
+    LiftOptions, ListOptions, OperatorOptions, RevocationsAction, RevocationsOptions, RevokeOptions, Target,
+};
+pub use self::revocation::RevocationOptions;
 pub use self::tls::TlsOptions;
 use super::file::text::{Any, Plain, WebUrl};
 use super::parse::{AcceptedClient, ByteSize, TokenUseOption, duration, duration_between};
@@ -60,6 +66,10 @@ pub enum Command {
     Explain(ExplainOptions),
     /// Test the policy file with requests and locally signed tokens; the exit status is 0 if all decisions are as expected
     TestPolicy(TestPolicyOptions),
+    /// Revoke tokens at a running instance: all of a user up to a time, those of one session, or one token
+    Revoke(RevokeOptions),
+    /// List or lift the revocations in effect at a running instance
+    Revocations(RevocationsOptions),
 }
 
 /// Options of `explain`, which also has those of `serve`.
@@ -220,9 +230,16 @@ pub struct Options {
     #[command(flatten)]
     pub tls: TlsOptions,
 
-    /// Address of the admin port, for operators: /livez, /readyz, /metrics, /config
+    /// Revocation
+    #[command(flatten)]
+    pub revocation: RevocationOptions,
+
+    /// Address of the admin port, for operators: /livez, /readyz, /metrics, /config, /revocations
     #[arg(long, value_name = "ADDRESS", help_heading = "Operations", default_value = "127.0.0.1:9190")]
     pub admin_listen: ListenAddress,
+    /// File with the token that operators show to the admin port to list, make or lift revocations: at least 16 visible ASCII characters. Read again when it changes [default: /revocations is closed]
+    #[arg(long, value_name = "FILE", help_heading = "Operations")]
+    pub admin_token_file: Option<PathBuf>,
     /// Time between "not ready" and the closing of listeners, at shutdown
     #[arg(long, value_name = "DURATION", help_heading = "Operations", default_value = "0s", value_parser = duration)]
     pub shutdown_delay: Duration,

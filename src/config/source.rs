@@ -116,17 +116,18 @@ impl Layers {
         self.value(variable).map(|(value, source)| (value.into(), source))
     }
 
-    /// Makes these values the defaults of `command` and its subcommands, and names the variables in the help. Options
-    /// that only a subcommand has are not among them: they have no variable.
+    /// Makes these values the defaults of `command` and its subcommands, and names the variables in the help. Only the
+    /// options of `serve` have variables; other commands may have them, too. An option that only another command has is
+    /// set by its flag.
     pub(super) fn under(&self, command: Command) -> Command {
         self.under_options(command, &option_ids())
     }
 
-    fn under_options(&self, command: Command, ids: &[String]) -> Command {
+    fn under_options(&self, command: Command, with_variable: &[String]) -> Command {
         command
             .mut_args(|arg| {
                 let id = arg.get_id().as_str();
-                if !ids.iter().any(|other| other == id) {
+                if !with_variable.iter().any(|other| other == id) {
                     return arg;
                 }
                 let variable = variable(id);
@@ -146,7 +147,7 @@ impl Layers {
                     Some((value, _)) => arg.default_value(OsStr::from(value.to_owned())),
                 }
             })
-            .mut_subcommands(|subcommand| self.under_options(subcommand, ids))
+            .mut_subcommands(|subcommand| self.under_options(subcommand, with_variable))
     }
 
     /// Returns the source of the option `id` if no flag sets it.

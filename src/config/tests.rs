@@ -39,7 +39,10 @@ fn three_settings_are_enough() {
     assert_eq!(pool(&config).id.as_str(), "eu-west-1_Abc");
     assert_eq!(pool(&config).clients, Clients::Only(vec!["a1".parse().unwrap()]));
     assert!(config.warnings.is_empty());
-    assert_eq!((config.leeway, config.token_cache_capacity, config.token_cache_max_bytes), (30, 50_000, 64 << 20));
+    assert_eq!(
+        (config.limits.leeway, config.token_cache_capacity, config.token_cache_max_bytes),
+        (30, 50_000, 64 << 20)
+    );
     assert_eq!(config.grpc.listen, ["127.0.0.1:9191".parse().unwrap()]);
     assert_eq!((config.grpc.max_message_bytes, config.grpc.socket_mode), (16 << 20, 0o660));
 }
@@ -56,7 +59,7 @@ fn flags_take_precedence_over_the_environment_and_the_environment_over_dot_env()
     let config = read_from(&["--realm", "flag"], &environment, dot_env).unwrap();
     assert_eq!(config.realm.as_str(), "flag");
     assert_eq!(pool(&config).clients, Clients::Only(["a", "b", "c"].map(|id| id.parse().unwrap()).into()));
-    assert_eq!(config.leeway, 10);
+    assert_eq!(config.limits.leeway, 10);
     let sources = ["realm", "client-id", "leeway", "region"].map(|id| config.effective[id]["source"].as_str().unwrap());
     assert_eq!(
         sources,

@@ -110,7 +110,8 @@ fn check_metadata(metadata: &Metadata, max_bytes: u64) -> Result<(), ReadError> 
     Ok(())
 }
 
-fn kind_name(file_type: FileType) -> &'static str {
+/// Names a kind of file other than a regular one, for an error.
+pub(crate) fn kind_name(file_type: FileType) -> &'static str {
     if file_type.is_dir() {
         "a directory"
     } else if file_type.is_fifo() {

@@ -1,11 +1,12 @@
 //! Sockets and connections that the ports share: binding and accepting (`listen`), HTTP/1.1 with limits
-//! (`http_server`), TLS with certificates that can be replaced ([`tls`]), peers that do not keep up (`progress`), and the
-//! division of file descriptors between the ports ([`descriptors`]).
+//! (`http_server`, `json_body`), TLS with certificates that can be replaced ([`tls`]), peers that do not keep up
+//! (`progress`), and the division of file descriptors between the ports ([`descriptors`]).
 
 pub mod descriptors;
 pub(crate) mod http_server;
+pub(crate) mod json_body;
 pub(crate) mod listen;
 mod occasional;
-mod peers;
+pub(crate) mod peers;
 pub(crate) mod progress;
 pub mod tls;

@@ -45,7 +45,7 @@ impl Drop for PeerConnection {
 
 /// Returns the address that connections are counted by: an IPv4 address, or the /64 of an IPv6 address, because one
 /// host usually has a whole /64.
-fn network(peer: IpAddr) -> IpAddr {
+pub(crate) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
         address @ IpAddr::V4(_) => address,

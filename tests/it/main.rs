@@ -8,9 +8,12 @@
 //! | Policy files: pools, policies, routes, headers, the form of the file | [`policy`] |
 //! | Examples in the documents | [`examples`] |
 //! | Reloads of the policy file | [`reload`]; with the account API, [`account::reload`] |
+//! | Revocation: the shared store | [`revocation`] |
 //! | The account API | [`account`] |
+//! | Operators: `/revocations` on the admin port, `revoke`, `revocations` | [`admin`] |
 //! | The service behind Envoy | [`envoy`] |
 //! | Startup, shutdown, health, logs, the admin port | [`lifecycle`] |
+//! | Revocations and where they are kept | [`revocation`] |
 //! | Commands: `explain`, `test-policy`, `check-config`, `config-schema` | [`commands`] |
 //! | Files that the configuration names | [`files`] |
 //! | Limits of the gRPC port and its memory | [`limits`], [`message_memory`] |
@@ -32,6 +35,7 @@
 mod support;
 
 mod account;
+mod admin;
 mod check;
 mod commands;
 mod descriptors;
@@ -44,6 +48,7 @@ mod limits;
 mod message_memory;
 mod policy;
 mod reload;
+mod revocation;
 mod slow_clients;
 mod tidy;
 mod tls;

@@ -140,6 +140,7 @@ def test_manifests_contain_no_secrets(path: Path) -> None:
                         "--tls-key-file=/run/secrets/",
                         "--tls-client-ca-file=/run/secrets/",
                         "--admin-ca-file=/run/secrets/",
+                        "--admin-token-file=/run/secrets/",
                     )
                 ), name
             for variable in container.get("env", []):
@@ -156,6 +157,19 @@ def test_secrets_are_mounted_only_for_the_account_api() -> None:
     assert all(volume["secret"]["defaultMode"] == 0o440 for volume in volumes if "secret" in volume)
     off = render(merged(NEEDED, {"account": {"existingSecret": {"name": "cognito-client"}}}))
     assert "volumes" not in off.one("Deployment")["spec"]["template"]["spec"], "only the account API needs it"
+
+
+def test_the_operators_token_is_a_mounted_secret() -> None:
+    rendered = rendered_ci(CHART / "ci" / "user-pool-values.yaml")
+    [(_, pod)] = pods(rendered.of("Deployment"))
+    [volume] = [volume for volume in pod["volumes"] if "secret" in volume]
+    assert volume["secret"] == {"secretName": "operators", "defaultMode": 0o440,
+                                "items": [{"key": "token", "path": "admin-token"}]}
+    [container] = pod["containers"]
+    assert "--admin-token-file=/run/secrets/cognito-authz/admin/admin-token" in container["args"]
+    [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == volume["name"]]
+    assert mount["mountPath"] == "/run/secrets/cognito-authz/admin"
+    assert "subPath" not in mount
 
 
 # ------------------------------------------------------------------------------------------------ consistent

@@ -35,6 +35,7 @@ from stage import PATIENCE, POOL, Node, Stage, tcp
 EXISTING = {
     "cognito-client": {"client-secret": "a" * 52, "secret": "a" * 52},
     "oauth-state": {"key": "b" * 64},
+    "operators": {"token": "c" * 64},
     "rel-rules": {"rules.yaml": "policies: {signed-in: {}}\ndefault: signed-in\n"},
     "pool-secrets": {},
 }

@@ -85,10 +85,12 @@ def section(document: str, heading: str) -> str:
 def options(binary: Path) -> set[str]:
     """Every long option of the program and of its commands."""
     found: set[str] = set()
-    for command in [[], ["explain"], ["healthcheck"], ["test-policy"]]:
+    listed = output(binary, "--help").partition("Commands:\n")[2].partition("\n\n")[0]
+    commands = set(re.findall(r"^ {2}([a-z][a-z-]+)", listed, re.MULTILINE)) - {"help"}
+    for command in [[], *([name] for name in sorted(commands))]:
         shown = output(binary, *command, "--help")
         found.update(re.findall(r"^ +(?:-\w, )?--([a-z][a-z0-9-]+)", shown, re.MULTILINE))
-    assert {"user-pool-id", "config", "path", "admin"} <= found
+    assert {"user-pool-id", "config", "path", "admin", "origin-jti"} <= found
     return found
 
 

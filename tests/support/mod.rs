@@ -1,8 +1,8 @@
 //! Parts that the integration tests share.
 //!
 //! - The service: [`service`], in this process or as a process of its own; [`policy_file`], its policy file.
-//! - What it calls: [`emulator`], a real Cognito emulator; [`jwks_server`] and [`fake_cognito`], for faults that the
-//!   emulator cannot produce; [`token`], keys and tokens.
+//! - What it calls: [`emulator`], a real Cognito emulator; [`redis`], a real store and a network that fails;
+//!   [`jwks_server`] and [`fake_cognito`], for faults that the emulator cannot produce; [`token`], keys and tokens.
 //! - What calls it: [`client`] for gRPC checks and the admin port, [`account`] for the account API, [`http1`] for raw
 //!   HTTP requests.
 //! - What surrounds it: [`envoy`], a real Envoy; [`upstream`], the application behind it.
@@ -18,6 +18,7 @@ pub(crate) mod fake_cognito;
 pub(crate) mod http1;
 pub(crate) mod jwks_server;
 pub(crate) mod policy_file;
+pub(crate) mod redis;
 pub(crate) mod server;
 pub(crate) mod service;
 #[expect(dead_code, reason = "the unit tests use the rest")]

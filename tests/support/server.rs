@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 #[derive(Clone)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
+    /// Headers. Without a `date`, it is the current time; with an empty one, the response has none.
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Vec<u8>,
     /// Time that the server waits before it responds.
@@ -36,7 +37,10 @@ impl Reply {
     pub(crate) async fn into_response(self) -> Response<Full<Bytes>> {
         tokio::time::sleep(self.delay).await;
         let mut response = Response::builder().status(StatusCode::from_u16(self.status).unwrap());
-        for (name, value) in self.headers {
+        if !self.headers.iter().any(|(name, _)| *name == "date") {
+            response = response.header("date", httpdate::fmt_http_date(SystemTime::now()));
+        }
+        for (name, value) in self.headers.into_iter().filter(|header| *header != ("date", String::new())) {
             response = response.header(name, value);
         }
         response.body(Full::new(self.body.into())).unwrap()
@@ -53,7 +57,7 @@ where
     accept(move |stream| {
         let answer = answer.clone();
         let service = service_fn(move |request| infallible(answer(request)));
-        http1::Builder::new().serve_connection(stream, service)
+        http1::Builder::new().auto_date_header(false).serve_connection(stream, service)
     })
     .await
 }

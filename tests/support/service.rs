@@ -222,6 +222,9 @@ fn run_with(args: &[&str], environment: &[(&str, &str)], stdin: Stdio, input: &[
         // Writing fails if the program rejects its options and ends without reading.
         drop(stdin.write_all(input));
     }
+    // Read while the program runs: it waits when a pipe is full.
+    let stdout = read_all(child.stdout.take().unwrap());
+    let stderr = read_all(child.stderr.take().unwrap());
     let start = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if start.elapsed() > PATIENCE {
@@ -230,11 +233,15 @@ fn run_with(args: &[&str], environment: &[(&str, &str)], stdin: Stdio, input: &[
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    let read = |pipe: &mut dyn Read| {
+    let status = child.wait().unwrap();
+    (status.code(), stdout.join().unwrap(), stderr.join().unwrap())
+}
+
+/// Reads a pipe to its end, on a thread.
+fn read_all(mut pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
         let mut text = String::new();
         pipe.read_to_string(&mut text).unwrap();
         text
-    };
-    let status = child.wait().unwrap();
-    (status.code(), read(child.stdout.as_mut().unwrap()), read(child.stderr.as_mut().unwrap()))
+    })
 }

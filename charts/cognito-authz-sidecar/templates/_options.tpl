@@ -120,6 +120,17 @@ Written by charts/sync: a copy of the file of the chart cognito-authz, and the v
       items: [{ key: {{ $v.account.hostedUi.stateKeySecret.key | quote }}, path: oauth-state-key }]
 {{- end }}
 {{- end }}
+{{- with $v.admin.tokenSecret.name }}
+- name: admin-token
+  # Mounted as a directory: the program reads the file again when the Secret changes.
+  mountPath: {{ $secrets }}/admin
+  option: --admin-token-file={{ $secrets }}/admin/admin-token
+  volume:
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+      items: [{ key: {{ $v.admin.tokenSecret.key | quote }}, path: admin-token }]
+{{- end }}
 {{- end -}}
 
 {{- define "cognito-authz-sidecar.appVersion" -}}0.1.0{{- end -}}

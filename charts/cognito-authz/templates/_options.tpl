@@ -120,4 +120,15 @@ charts/sync writes the sidecar chart's copy of this file.
       items: [{ key: {{ $v.account.hostedUi.stateKeySecret.key | quote }}, path: oauth-state-key }]
 {{- end }}
 {{- end }}
+{{- with $v.admin.tokenSecret.name }}
+- name: admin-token
+  # Mounted as a directory: the program reads the file again when the Secret changes.
+  mountPath: {{ $secrets }}/admin
+  option: --admin-token-file={{ $secrets }}/admin/admin-token
+  volume:
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+      items: [{ key: {{ $v.admin.tokenSecret.key | quote }}, path: admin-token }]
+{{- end }}
 {{- end -}}

@@ -6,8 +6,9 @@ use super::meaning::{
     ACCESS_TOKEN, AUTHORIZATION_CODE, CHALLENGE, MESSAGE_CODE, Meanings, NotAuthorized, ONLY_A_NAME, REFRESH, REVOKE,
     SIGN_IN, SIGN_OUT, SIGN_UP,
 };
-use super::{Credential, EndsSession, Field, Flow, Hides, Limit, METADATA, Need, Row, Success, Target, text};
+use super::{Credential, EndsSession, Field, Flow, Hides, Limit, METADATA, Need, Revokes, Row, Success, Target, text};
 use crate::cognito::Operation;
+use crate::revocation::Causes;
 
 pub(super) const EMAIL: Field = text("email", Need::User, Target::User(Some("email")), "The user's e-mail address.");
 const PHONE: Field = text(
@@ -47,6 +48,7 @@ pub(super) const ROWS: &[Row] = &[
         errors: SIGN_UP,
         limit: Limit::Send,
         hides: Hides::SignUp,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
     Row {
@@ -69,6 +71,7 @@ pub(super) const ROWS: &[Row] = &[
         errors: MESSAGE_CODE,
         limit: Limit::Guess,
         hides: Hides::Failures,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
     Row {
@@ -85,6 +88,7 @@ pub(super) const ROWS: &[Row] = &[
         errors: ONLY_A_NAME,
         limit: Limit::Send,
         hides: Hides::All,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
     Row {
@@ -110,6 +114,7 @@ pub(super) const ROWS: &[Row] = &[
         errors: SIGN_IN,
         limit: Limit::SignIn,
         hides: Hides::Failures,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
     Row {
@@ -134,6 +139,7 @@ pub(super) const ROWS: &[Row] = &[
         errors: CHALLENGE,
         limit: Limit::Challenge,
         hides: Hides::Failures,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
     Row {
@@ -160,6 +166,7 @@ pub(super) const ROWS: &[Row] = &[
         errors: REFRESH,
         limit: Limit::Address,
         hides: Hides::Nothing,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
     Row {
@@ -176,6 +183,7 @@ pub(super) const ROWS: &[Row] = &[
         errors: ONLY_A_NAME,
         limit: Limit::Send,
         hides: Hides::All,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
     Row {
@@ -199,6 +207,7 @@ pub(super) const ROWS: &[Row] = &[
         errors: MESSAGE_CODE,
         limit: Limit::Guess,
         hides: Hides::Failures,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
     Row {
@@ -223,6 +232,7 @@ pub(super) const ROWS: &[Row] = &[
         errors: SIGN_OUT,
         limit: Limit::Address,
         hides: Hides::Nothing,
+        revokes: Revokes::AllSessions(Causes::LOGOUT),
         ends_session: EndsSession::OnSuccessOrDeadToken,
     },
     Row {
@@ -233,12 +243,13 @@ pub(super) const ROWS: &[Row] = &[
         operation: Operation::RevokeToken,
         credential: Credential::AnyToken,
         fields: &[text("refreshToken", Need::Yes, Target::Member("Token"), "Refresh token to revoke.")],
-        flow: Flow::Plain,
-        success: Success::Message("Token revoked."),
+        flow: Flow::EndSessions,
+        success: Success::Revoked("Token revoked."),
         refusal: 400,
         errors: REVOKE,
         limit: Limit::Address,
         hides: Hides::Nothing,
+        revokes: Revokes::Session(Causes::REVOKE),
         ends_session: EndsSession::Never,
     },
     Row {
@@ -257,12 +268,13 @@ pub(super) const ROWS: &[Row] = &[
                 "Has to meet the pool's password policy.",
             ),
         ],
-        flow: Flow::Plain,
+        flow: Flow::EndSessions,
         success: Success::Message("Password changed successfully."),
         refusal: 400,
         errors: Meanings { not_authorized: NotAuthorized::PasswordOrToken, ..ACCESS_TOKEN },
         limit: Limit::Guess,
         hides: Hides::Nothing,
+        revokes: Revokes::OtherSessions(Causes::CHANGE_PASSWORD),
         ends_session: EndsSession::Never,
     },
     Row {
@@ -289,6 +301,7 @@ pub(super) const ROWS: &[Row] = &[
         errors: AUTHORIZATION_CODE,
         limit: Limit::Address,
         hides: Hides::Nothing,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
 ];

@@ -5,9 +5,10 @@ use http::Method;
 
 use super::super::error::Code;
 use super::meaning::{ACCESS_TOKEN, Meanings};
-use super::{Credential, EndsSession, Field, Flow, Hides, Limit, METADATA, Need, Row, Success, Target, text};
+use super::{Credential, EndsSession, Field, Flow, Hides, Limit, METADATA, Need, Revokes, Row, Success, Target, text};
 use crate::cognito::Operation;
 use crate::cognito::error::Hint;
+use crate::revocation::Causes;
 
 const SESSION: Field = text(
     "session",
@@ -37,6 +38,7 @@ pub(super) const ROWS: &[Row] = &[
         errors: ACCESS_TOKEN,
         limit: Limit::Address,
         hides: Hides::Nothing,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
     Row {
@@ -66,6 +68,7 @@ pub(super) const ROWS: &[Row] = &[
         },
         limit: Limit::SendToNewAddress,
         hides: Hides::Nothing,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
     Row {
@@ -76,12 +79,13 @@ pub(super) const ROWS: &[Row] = &[
         operation: Operation::DeleteUser,
         credential: Credential::Token,
         fields: &[],
-        flow: Flow::Plain,
+        flow: Flow::EndSessions,
         success: Success::Message("Account deleted."),
         refusal: 400,
         errors: ACCESS_TOKEN,
         limit: Limit::Address,
         hides: Hides::Nothing,
+        revokes: Revokes::AllSessions(Causes::DELETE_ME),
         ends_session: EndsSession::OnSuccess,
     },
     Row {
@@ -98,6 +102,7 @@ pub(super) const ROWS: &[Row] = &[
         errors: ACCESS_TOKEN,
         limit: Limit::Send,
         hides: Hides::Nothing,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
     Row {
@@ -114,6 +119,7 @@ pub(super) const ROWS: &[Row] = &[
         errors: ACCESS_TOKEN,
         limit: Limit::Guess,
         hides: Hides::Nothing,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
     Row {
@@ -134,6 +140,7 @@ pub(super) const ROWS: &[Row] = &[
         errors: ACCESS_TOKEN,
         limit: Limit::Address,
         hides: Hides::Nothing,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
     Row {
@@ -159,6 +166,7 @@ pub(super) const ROWS: &[Row] = &[
         errors: ACCESS_TOKEN,
         limit: Limit::Guess,
         hides: Hides::Nothing,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
     Row {
@@ -183,6 +191,7 @@ pub(super) const ROWS: &[Row] = &[
         },
         limit: Limit::Address,
         hides: Hides::Nothing,
+        revokes: Revokes::Nothing,
         ends_session: EndsSession::Never,
     },
 ];

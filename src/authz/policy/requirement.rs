@@ -8,7 +8,8 @@ use serde_json::{Number, Value};
 
 use super::super::cache::Verified;
 use super::super::denial::Denial;
-use super::super::token::claims::{TokenUse, UnixTime, WantedIndex};
+use super::super::token::claims::{TokenUse, WantedIndex};
+use crate::clock::UnixTime;
 use crate::user_pool::{ClientId, PoolIndex};
 
 /// Requirements of a policy. A token must meet all of them. The default requires nothing.

@@ -10,10 +10,9 @@ use serde_json::Value;
 
 use super::super::denial::Denial;
 use super::raw_claims::CheckedClaims;
+use crate::clock::UnixTime;
 use crate::jwks::SignatureValid;
-
-/// Unix time in seconds, without leap seconds (`NumericDate`, RFC 7519 section 2).
-pub type UnixTime = i64;
+use crate::revocation::Marks;
 
 /// Kind of a token (`token_use`, a claim that Cognito adds).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +47,7 @@ pub struct Claims {
     extra: ExtraClaims,
     token_use: TokenUse,
     expires: UnixTime,
+    marks: Marks,
 }
 
 /// Range in [`Claims::text`]. `u16` is enough: a token has at most 16 KiB, and decoding JSON does not make texts longer.
@@ -60,7 +60,12 @@ struct Span {
 impl Claims {
     /// Creates verified claims. `proof` must be of the signature of the token that `checked` was read from; the only caller,
     /// [`CandidateToken::verify`](super::CandidateToken::verify), has both.
-    pub(super) fn new(checked: &CheckedClaims<'_>, SignatureValid { .. }: SignatureValid, extra: ExtraClaims) -> Self {
+    pub(super) fn new(
+        checked: &CheckedClaims<'_>,
+        SignatureValid { .. }: SignatureValid,
+        marks: Marks,
+        extra: ExtraClaims,
+    ) -> Self {
         let mut text = String::new();
         let mut keep = |part: &str| {
             let start = text.len();
@@ -73,7 +78,7 @@ impl Claims {
         let [username, scope, email] = [checked.username, checked.scope, checked.email].map(|part| part.map(&mut keep));
         let groups = checked.groups.iter().map(|group| keep(group)).collect();
         let (token_use, expires) = (checked.token_use, checked.expires);
-        Self { text: text.into(), sub, client_id, username, scope, email, groups, extra, token_use, expires }
+        Self { text: text.into(), sub, client_id, username, scope, email, groups, extra, token_use, expires, marks }
     }
 
     /// Subject (`sub`), never empty.
@@ -114,6 +119,11 @@ impl Claims {
     /// `exp`, rounded down to whole seconds.
     pub(crate) fn expires(&self) -> UnixTime {
         self.expires
+    }
+
+    /// What the token can be revoked by.
+    pub(crate) fn marks(&self) -> &Marks {
+        &self.marks
     }
 
     /// Claims that policies and identity headers need in addition to the standard ones.

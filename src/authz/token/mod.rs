@@ -13,19 +13,22 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use self::claims::{Claims, UnixTime, WantedClaims};
+use self::claims::{Claims, WantedClaims};
 use self::json::object;
 use self::raw_claims::{CheckedClaims, Claim, RawClaims};
 use super::denial::Denial;
 use super::verdict::Step;
+use crate::clock::UnixTime;
 use crate::jwks::VerifyingKey;
-use crate::user_pool::{AcceptedUse, Clients, PoolIndex, UserPool, UserPools};
+use crate::revocation::{MarkedClaims, Marks};
+use crate::user_pool::{AcceptedUse, Clients, PoolIndex, UserPool, UserPoolId, UserPools};
 
 /// Maximum length of a token, in bytes. A longer one is [`Denial::TokenTooLarge`].
 pub(crate) const MAX_TOKEN_BYTES: usize = 16_384;
 
 /// Decoded segments of a compact JWS (RFC 7515 section 7.1). Not `Debug`, because a token must not be logged.
 pub struct Decoded<'t> {
+    token: &'t str,
     signing_input: &'t str,
     header: String,
     payload: String,
@@ -47,7 +50,7 @@ impl<'t> Decoded<'t> {
         // With a fourth segment, one of the three contains a dot, which is not a character of base64url.
         let bytes = |segment: &str| URL_SAFE_NO_PAD.decode(segment).map_err(|_| malformed);
         let text = |segment: &str| String::from_utf8(bytes(segment)?).map_err(|_| malformed);
-        Ok(Self { signing_input, header: text(header)?, payload: text(payload)?, signature: bytes(signature)? })
+        Ok(Self { token, signing_input, header: text(header)?, payload: text(payload)?, signature: bytes(signature)? })
     }
 
     /// Parses both JSON objects.
@@ -111,7 +114,7 @@ impl<'t> UnverifiedToken<'t> {
     }
 
     /// Runs every check that needs no key, in this order: `alg`, `crit`, `kid`, `iss`, `token_use`, `sub`, app client,
-    /// `exp`, `nbf`, types. Sets `step` to the step that runs. A passed check proves nothing before the signature is
+    /// `exp`, `nbf`, life, types. Sets `step` to the step that runs. A passed check proves nothing before the signature is
     /// verified.
     ///
     /// # Errors
@@ -121,7 +124,7 @@ impl<'t> UnverifiedToken<'t> {
         pools: &'t UserPools,
         purpose: Purpose<'t>,
         now: UnixTime,
-        leeway: i64,
+        limits: TimeLimits,
         step: &mut Step,
     ) -> Result<CandidateToken<'t>, Denial> {
         *step = Step::Algorithm;
@@ -149,9 +152,18 @@ impl<'t> UnverifiedToken<'t> {
             *step = Step::TokenUse;
             self.claims.token_use(AcceptedUse::Access)?;
         }
-        let claims = self.claims.check(expected, now, leeway, step)?;
-        Ok(CandidateToken { decoded: self.decoded, pool: pool_index, kid, claims })
+        let claims = self.claims.check(expected, now, limits, step)?;
+        Ok(CandidateToken { decoded: self.decoded, pool: pool_index, pool_id: &pool.id, kid, claims })
     }
+}
+
+/// Limits of the times in a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// Clock skew allowed for `exp` and `nbf`, in seconds.
+    pub leeway: i64,
+    /// Maximum of `exp - iat`, in seconds: revocations are not kept for longer.
+    pub max_life: i64,
 }
 
 /// Use of a token, which determines the accepted tokens.
@@ -181,6 +193,7 @@ pub struct Expected<'e> {
 pub struct CandidateToken<'t> {
     decoded: &'t Decoded<'t>,
     pool: PoolIndex,
+    pool_id: &'t UserPoolId,
     kid: &'t str,
     claims: CheckedClaims<'t>,
 }
@@ -204,7 +217,11 @@ impl CandidateToken<'_> {
     pub fn verify(self, key: &VerifyingKey, wanted: &WantedClaims) -> Result<Claims, Denial> {
         let proof = key.verify(self.decoded.signing_input.as_bytes(), &self.decoded.signature);
         let proof = proof.ok_or(Denial::BadSignature)?;
-        Ok(Claims::new(&self.claims, proof, wanted.pick(&self.decoded.payload)?))
+        let extra = wanted.pick(&self.decoded.payload)?;
+        let CheckedClaims { sub, origin_jti, jti, signed_in, .. } = self.claims;
+        let marked = MarkedClaims { sub, origin_jti, jti, since: signed_in };
+        let marks = Marks::new(self.pool_id, &marked, self.decoded.token);
+        Ok(Claims::new(&self.claims, proof, marks, extra))
     }
 }
 

@@ -10,8 +10,9 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::super::denial::Denial;
 use super::super::verdict::Step;
-use super::Expected;
-use super::claims::{TokenUse, UnixTime, is_alive};
+use super::claims::{TokenUse, is_alive};
+use super::{Expected, TimeLimits};
+use crate::clock::UnixTime;
 use crate::user_pool::{AcceptedUse, ClientId, Clients};
 
 /// Claims that this service reads, of any type and not verified.
@@ -34,6 +35,12 @@ pub(super) struct RawClaims<'t> {
     nbf: Claim<'t>,
     #[serde(borrow)]
     iat: Claim<'t>,
+    #[serde(borrow)]
+    auth_time: Claim<'t>,
+    #[serde(borrow)]
+    jti: Claim<'t>,
+    #[serde(borrow)]
+    origin_jti: Claim<'t>,
     #[serde(borrow)]
     username: Claim<'t>,
     #[serde(borrow, rename = "cognito:username")]
@@ -58,6 +65,10 @@ pub(super) struct CheckedClaims<'t> {
     pub(super) groups: &'t [Cow<'t, str>],
     pub(super) token_use: TokenUse,
     pub(super) expires: UnixTime,
+    /// Time of the sign-in: `auth_time`, else `iat`.
+    pub(super) signed_in: UnixTime,
+    pub(super) jti: Option<&'t str>,
+    pub(super) origin_jti: Option<&'t str>,
 }
 
 impl<'t> RawClaims<'t> {
@@ -71,13 +82,13 @@ impl<'t> RawClaims<'t> {
         self.exp.number().ok().flatten()
     }
 
-    /// Checks all claims except `iss`, in this order: `token_use`, `sub`, app client, `exp`, `nbf`, then the types of the
-    /// others. Sets `step` to the step that runs.
+    /// Checks all claims except `iss`, in this order: `token_use`, `sub`, app client, `exp`, `nbf`, life, then the types of
+    /// the others. Sets `step` to the step that runs.
     pub(super) fn check(
         &'t self,
         expected: Expected<'t>,
         now: UnixTime,
-        leeway: i64,
+        TimeLimits { leeway, max_life }: TimeLimits,
         step: &mut Step,
     ) -> Result<CheckedClaims<'t>, Denial> {
         *step = Step::TokenUse;
@@ -98,8 +109,14 @@ impl<'t> RawClaims<'t> {
         if self.nbf.number()?.is_some_and(|not_before| not_before > now.saturating_add(leeway)) {
             return Err(Denial::NotYetValid);
         }
+        *step = Step::Life;
+        // `iat` may be in the future, but not malformed. An `auth_time` that is no number counts as the oldest one.
+        let issued = self.iat.number()?;
+        let authenticated = self.auth_time.number().unwrap_or(Some(UnixTime::MIN));
+        let Some(start) = issued.or(authenticated).filter(|start| expires.saturating_sub(*start) <= max_life) else {
+            return Err(Denial::TokenLifeExceeded);
+        };
         *step = Step::Types;
-        self.iat.number()?; // `iat` may be in the future, but not malformed.
         let username = match token_use {
             TokenUse::Access => self.username.text()?,
             TokenUse::Id => self.cognito_username.text()?,
@@ -117,6 +134,9 @@ impl<'t> RawClaims<'t> {
             groups: self.groups.texts()?,
             token_use,
             expires,
+            signed_in: authenticated.unwrap_or(start),
+            jti: self.jti.text()?,
+            origin_jti: self.origin_jti.text()?,
         })
     }
 
@@ -290,7 +310,8 @@ mod tests {
     use crate::user_pool::UserPool;
     use serde_json::{Value, json};
 
-    use Denial::{Expired, MalformedToken, MissingClaim, NotYetValid, WrongClient, WrongTokenUse};
+    use crate::authz::token::tests::MAX_LIFE;
+    use Denial::{Expired, MalformedToken, MissingClaim, NotYetValid, TokenLifeExceeded, WrongClient, WrongTokenUse};
 
     const NOW: i64 = 1_800_000_000;
     const LEEWAY: i64 = 30;
@@ -363,8 +384,17 @@ mod tests {
             (json!({"exp": -1}), Some(Expired)),
             (json!({"exp": 0}), Some(Expired)),
             (json!({"exp": i64::MIN}), Some(Expired)),
-            (json!({"exp": u64::MAX}), None),
-            (json!({"exp": "HUGE"}), None),
+            (json!({"exp": u64::MAX}), Some(TokenLifeExceeded)),
+            (json!({"exp": "HUGE"}), Some(TokenLifeExceeded)),
+            (json!({"iat": NOW + 60 - MAX_LIFE}), None),
+            (json!({"iat": NOW + 59 - MAX_LIFE}), Some(TokenLifeExceeded)),
+            (json!({"iat": NOW + 59 - MAX_LIFE, "auth_time": NOW}), Some(TokenLifeExceeded)),
+            (json!({"iat": NOW, "auth_time": 0}), None), // a session lasts longer than its tokens
+            (json!({"iat": "ABSENT", "auth_time": NOW + 60 - MAX_LIFE}), None),
+            (json!({"iat": "ABSENT", "auth_time": NOW + 59 - MAX_LIFE}), Some(TokenLifeExceeded)),
+            (json!({"iat": "ABSENT", "auth_time": "x"}), Some(TokenLifeExceeded)),
+            (json!({"iat": NOW, "auth_time": "x"}), None),
+            (json!({"nbf": NOW + LEEWAY + 1, "iat": 0}), Some(NotYetValid)),
             (json!({"nbf": NOW + LEEWAY}), None),
             (json!({"nbf": 1_800_000_030.9}), None),
             (json!({"nbf": NOW + LEEWAY + 1}), Some(NotYetValid)),
@@ -373,7 +403,7 @@ mod tests {
             (json!({"nbf": {}}), Some(MalformedToken)),
             (json!({"nbf": "HUGE"}), Some(NotYetValid)),
             (json!({"iat": NOW + 9999}), None),
-            (json!({"iat": "ABSENT"}), None),
+            (json!({"iat": "ABSENT"}), Some(TokenLifeExceeded)), // it could be of any age
             (json!({"iat": "0"}), Some(MalformedToken)),
             (json!({"iat": null}), Some(MalformedToken)),
             (json!({"username": "ABSENT"}), None), // client credentials

@@ -32,6 +32,9 @@ fn verify_keeping(token: &str, wanted: &WantedClaims) -> Result<Claims, Denial> 
     candidate.verify(key, wanted)
 }
 
+/// Longest life of a token, in seconds.
+pub(crate) const MAX_LIFE: i64 = 24 * 3600;
+
 /// Runs the checks that need no key, for a check.
 fn check_claims<'t>(
     token: &'t UnverifiedToken<'t>,
@@ -39,7 +42,7 @@ fn check_claims<'t>(
     now: UnixTime,
     leeway: i64,
 ) -> Result<CandidateToken<'t>, Denial> {
-    token.check(pools, Purpose::Check, now, leeway, &mut Step::Form)
+    token.check(pools, Purpose::Check, now, TimeLimits { leeway, max_life: MAX_LIFE }, &mut Step::Form)
 }
 
 /// Signs a token with this payload, and checks and verifies it at `now`.
@@ -60,7 +63,7 @@ pub(crate) fn claims(changes: &serde_json::Value) -> Claims {
 pub(crate) fn claims_with(changes: &serde_json::Value, wanted: &WantedClaims) -> Claims {
     let mut token = TokenBuilder::access().claim("client_id", "c").claim("scope", "ABSENT");
     for (name, value) in changes.as_object().unwrap() {
-        let value = if name == "exp" { (unix_now() + 1_000_000).into() } else { value.clone() };
+        let value = if name == "exp" { (unix_now() + 80_000).into() } else { value.clone() };
         token = token.claim(name, value);
     }
     verify_keeping(&token.sign(SigningKey::shared()), wanted).unwrap()
@@ -179,7 +182,7 @@ fn check(token: &str) -> Option<Denial> {
     Decoded::new(token).and_then(|decoded| checked(&decoded)).err()
 }
 
-const CLAIMS: &str = r#"{"iss":"https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_T","token_use":"access","sub":"s","client_id":"c","exp":200}"#;
+const CLAIMS: &str = r#"{"iss":"https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_T","token_use":"access","sub":"s","client_id":"c","iat":100,"exp":200}"#;
 const HEADER: &str = r#"{"kid":"k","alg":"RS256"}"#;
 
 #[test]

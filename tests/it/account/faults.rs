@@ -91,7 +91,11 @@ async fn an_empty_response_is_an_error_only_where_content_is_required() {
             "/register" => 201,
             _ => 200,
         };
-        assert_eq!(ask(&client, method, path, &body).await.status, expected, "{path}");
+        // Some of these operations end the sessions of their user.
+        let own = format!("{method} {path}");
+        let token = TokenBuilder::access().claim("sub", &*own).claim("origin_jti", &*own).claim("jti", &*own);
+        let token = token.sign(SigningKey::shared());
+        assert_eq!(client.call(method, path, &token, body).await.status, expected, "{path}");
     }
 }
 
@@ -222,22 +226,27 @@ async fn a_failed_connection_is_retried() {
 #[tokio::test]
 async fn logout_reports_success_only_if_the_user_is_signed_out() {
     let (_app, client, fake) = with_fake(&QUICK).await;
-    let with_scope = |scope: &str| TokenBuilder::access().claim("scope", scope).sign(SigningKey::shared());
-    let (full, narrow) = (with_scope("openid aws.cognito.signin.user.admin"), with_scope("openid"));
+    // Each sign-out is that of another user, because a user who is signed out cannot sign out again.
+    let of = |sub: &str, scope: &str| {
+        TokenBuilder::access().claim("sub", sub).claim("scope", scope).sign(SigningKey::shared())
+    };
+    let full = |sub: &str| of(sub, "openid aws.cognito.signin.user.admin");
+    let narrow = of("narrow", "openid");
+    let other_narrow = of("other-narrow", "openid");
     let refresh = || json!({"refreshToken": "r"});
 
     fake.answers(|_, _| Reply::ok(""));
-    assert_eq!(client.bearer("/logout", &full, refresh()).await.status, 200);
+    assert_eq!(client.bearer("/logout", &full("1"), refresh()).await.status, 200);
     assert_eq!(fake.operations(), ["GlobalSignOut", "RevokeToken"]);
 
     fake.refuses("NotAuthorizedException", "Access Token has been revoked");
-    assert_eq!(client.bearer("/logout", &full, json!({})).await.status, 200, "the user is already signed out");
+    assert_eq!(client.bearer("/logout", &full("2"), json!({})).await.status, 200, "the user is already signed out");
 
     fake.answers(
         |call, _| if call.operation == "RevokeToken" { refusal("UnauthorizedException", "") } else { Reply::ok("") },
     );
     assert_eq!(
-        client.bearer("/logout", &full, refresh()).await.status,
+        client.bearer("/logout", &full("3"), refresh()).await.status,
         200,
         "the refresh token has ended with the global sign-out"
     );
@@ -249,10 +258,10 @@ async fn logout_reports_success_only_if_the_user_is_signed_out() {
     assert_eq!(client.bearer("/logout", &narrow, refresh()).await.status, 200);
     assert_eq!(fake.operations(), ["RevokeToken"]);
     let change = json!({"oldPassword": "o", "newPassword": "n"});
-    assert_eq!(client.bearer("/change-password", &narrow, change).await.verdict(), (400, "scope_missing"));
+    assert_eq!(client.bearer("/change-password", &other_narrow, change).await.verdict(), (400, "scope_missing"));
 
     fake.answers(|_, _| Reply { status: 500, ..Reply::ok("") });
-    assert_eq!(client.bearer("/logout", &full, json!({})).await.verdict(), (503, "upstream_unavailable"));
+    assert_eq!(client.bearer("/logout", &full("4"), json!({})).await.verdict(), (503, "upstream_unavailable"));
     fake.answers(|_, _| Reply::ok(""));
     for bad in [
         "x".to_owned(),

@@ -17,6 +17,7 @@ mod refresh;
 mod reload;
 mod schema;
 mod sign_in;
+mod sign_out;
 
 use reqwest::Method;
 use serde_json::{Value, json};

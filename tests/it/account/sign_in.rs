@@ -140,7 +140,8 @@ async fn sign_up_in_and_out(emulator: &Emulator, pool: &Pool, app: &TestApp) {
     let second = client.post("/login", login(PASSWORD)).await;
     let refresh_of = |session: &Value| json!({"refreshToken": session["refreshToken"]});
     let access = first.text("accessToken");
-    assert_eq!(client.bearer("/revoke", access, refresh_of(&second.body)).await.status, 200);
+    assert_eq!(client.bearer("/revoke", second.text("accessToken"), refresh_of(&second.body)).await.status, 200);
+    assert_eq!(client.call(reqwest::Method::GET, "/me", second.text("accessToken"), json!({})).await.status, 401);
     assert_eq!(client.post("/refresh", refresh_of(&second.body)).await.verdict(), (401, "invalid_token"));
     assert_eq!(client.post("/refresh", refresh_of(&first.body)).await.status, 200);
     let reply = client.raw(reqwest::Method::POST, "/logout", &[], "").await;
@@ -153,7 +154,7 @@ async fn sign_up_in_and_out(emulator: &Emulator, pool: &Pool, app: &TestApp) {
     assert_eq!((reply.status, reply.text("message")), (200, "Logged out successfully."), "{:?}", reply.body);
     assert_eq!(reply.text("scope"), "replica");
     assert_eq!(client.post("/refresh", refresh_of(&first.body)).await.verdict(), (401, "invalid_token"));
-    assert_eq!(client.bearer("/logout", access, json!({})).await.status, 200, "a second sign-out succeeds");
+    assert_eq!(client.bearer("/logout", access, json!({})).await.verdict(), (401, "invalid_token"), "signed out");
     assert_eq!(client.bearer("/change-password", access, change(PASSWORD)).await.verdict(), (401, "invalid_token"));
 }
 

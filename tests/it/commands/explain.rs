@@ -9,7 +9,7 @@ use crate::support::service::run_with_input;
 use crate::support::token::{CLIENT, OTHER_ISSUER, POOL, SUB, SigningKey, TokenBuilder, jwks};
 
 /// Steps of the output of `explain`, in order.
-const STEPS: [&str; 19] = [
+const STEPS: [&str; 20] = [
     "route",
     "credential",
     "size",
@@ -23,6 +23,7 @@ const STEPS: [&str; 19] = [
     "client",
     "exp",
     "nbf",
+    "life",
     "types",
     "key",
     "signature",
@@ -95,7 +96,7 @@ async fn explain_names_the_step_that_fails() {
     let stage = Stage::new().await;
     let access = TokenBuilder::access;
     let with_orders = sign(access().claim("scope", "orders/read"));
-    let cases: [Case; 25] = [
+    let cases: [Case; 26] = [
         (String::new(), &[], "missing_credential", 401, Some("credential")),
         ("x".repeat(16_385), &[], "token_too_large", 401, Some("size")),
         ("no.token".into(), &[], "malformed_token", 401, Some("form")),
@@ -109,6 +110,7 @@ async fn explain_names_the_step_that_fails() {
         (sign(access().claim("client_id", "other")), &[], "wrong_client", 401, Some("client")),
         (sign(access().expires_in(-60)), &[], "expired", 401, Some("exp")),
         (sign(access().claim("nbf", 32_503_680_000_i64)), &[], "not_yet_valid", 401, Some("nbf")),
+        (sign(access().expires_in(90_000)), &[], "token_life_exceeded", 401, Some("life")),
         (sign(access().claim("username", 7)), &[], "malformed_token", 401, Some("types")),
         (sign(access().header("kid", "unknown")), &[], "unknown_kid", 401, Some("key")),
         (access().header("kid", "c2hhcmVk+/=").sign(SigningKey::other()), &[], "bad_signature", 401, Some("signature")),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::account::QUICK;
 use crate::account::sign_in::{claims_by_pyjwt, flags, ready, sign_in};
-use crate::support::account::{AccountClient, Pool};
+use crate::support::account::{AccountClient, PASSWORD, Pool};
 use crate::support::client::{connect, metric, verdict};
 use crate::support::emulator::Emulator;
 use crate::support::service::TestApp;
@@ -76,7 +76,10 @@ async fn a_hosted_sign_in_works_with_and_without_a_client_secret() {
         assert_eq!(client.post("/refresh", refresh).await.verdict(), (401, "invalid_token"));
 
         // A user who signed in through the API has no session at the hosted pages.
-        let reply = client.bearer("/logout", by_api["accessToken"].as_str().unwrap(), json!({})).await;
+        let ended = client.bearer("/logout", by_api["accessToken"].as_str().unwrap(), json!({})).await;
+        assert_eq!(ended.verdict(), (401, "invalid_token"), "the first sign-out ended all sessions of the user");
+        let by_api = client.post("/login", json!({"email": email, "password": PASSWORD})).await;
+        let reply = client.bearer("/logout", by_api.text("accessToken"), json!({})).await;
         assert_eq!((reply.status, reply.text("hostedUiLogoutUrl")), (200, ""));
         assert_eq!(
             metric(&app.admin, "cognito_requests_total{operation=\"OauthToken\",outcome=\"success\"}").await,

@@ -1,5 +1,5 @@
-//! The admin port, for operators. It is read-only. The account API is also served here, below its prefix, unless it has
-//! a port of its own.
+//! The admin port, for operators. Only `/revocations` changes anything, and needs a token. The account API is also
+//! served here, below its prefix, unless it has a port of its own.
 //!
 //! | path | response |
 //! |---|---|
@@ -7,6 +7,10 @@
 //! | `/readyz` | 200 if the service is ready, else 503; JSON with the pending parts |
 //! | `/metrics` | metrics in the Prometheus text format |
 //! | `/config` | configuration in effect and the source of each value, with secrets redacted |
+//! | `/revocations` | revocations in effect; operators list, make and lift them ([`revocations`]) |
+
+mod revocations;
+mod token;
 
 use std::sync::Arc;
 
@@ -17,23 +21,35 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use self::revocations::RevocationRoutes;
 use crate::account::Account;
 use crate::authz::Authorizer;
+use crate::config::admin::AdminToken;
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::metrics::{self, Metrics};
 use crate::net::http_server::{self, Answer, Limits, Peer, RequestBody};
 use crate::net::listen::Listener;
 use crate::reload::Status;
+use crate::revocation::Revocations;
 use crate::user_pool::UserPool;
 
-/// State that the port shows.
+/// The port. It shows the state of the other parts.
 #[derive(Debug)]
 pub(crate) struct Admin {
+    parts: Parts,
+    revocations: RevocationRoutes,
+}
+
+/// Parts that the port shows, and its settings.
+#[derive(Debug)]
+pub(crate) struct Parts {
     pub(crate) readiness: Readiness,
     pub(crate) shutdown: Shutdown,
     pub(crate) metrics: Arc<Metrics>,
     /// Source of the pools in effect and of the size of the token cache.
     pub(crate) authorizer: Arc<Authorizer>,
+    /// Revocations that this process knows.
+    pub(crate) revocations: Arc<Revocations>,
     /// Value and source of each option.
     pub(crate) options: Value,
     /// State of the policy file and of the certificates.
@@ -42,28 +58,56 @@ pub(crate) struct Admin {
     pub(crate) account_target: Value,
     /// The account API, if it is enabled and has no port of its own.
     pub(crate) account: Option<Arc<Account>>,
+    /// Token that operators show.
+    pub(crate) token: Option<AdminToken>,
     pub(crate) limits: Limits,
 }
 
 impl Admin {
+    /// Creates the port.
+    pub(crate) fn new(mut parts: Parts) -> Self {
+        let (revocations, authorizer) = (Arc::clone(&parts.revocations), Arc::clone(&parts.authorizer));
+        let revocations = RevocationRoutes::new(revocations, authorizer, parts.token.take());
+        Self { parts, revocations }
+    }
+
+    /// Readiness that the port shows.
+    pub(crate) fn readiness(&self) -> &Readiness {
+        &self.parts.readiness
+    }
+
     /// Serves the port until `closing` is cancelled, and then finishes running requests.
     pub(crate) async fn serve(self: Arc<Self>, listener: Listener, closing: CancellationToken) {
-        http_server::serve(listener, self.limits, closing, move |request, peer| {
-            let admin = Arc::clone(&self);
+        let admin = Arc::clone(&self);
+        let serve = http_server::serve(listener, self.parts.limits, closing, move |request, peer| {
+            let admin = Arc::clone(&admin);
             async move { admin.answer(request, peer).await }
-        })
-        .await;
+        });
+        tokio::select! {
+            () = serve => {}
+            () = self.revocations.follow_token() => {} // never completes
+        }
     }
 
     async fn answer(&self, request: Request<RequestBody>, peer: Peer) -> Answer {
-        if let Some(account) = self.account.as_ref().filter(|account| account.covers(request.uri().path())) {
+        let account = self.parts.account.as_ref();
+        if let Some(account) = account.filter(|account| account.covers(request.uri().path())) {
             return account.answer(request, peer.address).await;
         }
+        if revocations::covers(request.uri().path()) {
+            return self.revocations.answer(request, peer.address).await;
+        }
+        self.parts.answer(&request)
+    }
+}
+
+impl Parts {
+    fn answer(&self, request: &Request<RequestBody>) -> Answer {
         let answer = match request.uri().path() {
             "/livez" => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
             "/readyz" => self.readyz(),
             "/metrics" => self.metrics(),
-            "/config" => json(StatusCode::OK, &self.config()),
+            "/config" => json_answer(StatusCode::OK, &self.config()),
             _ => return text(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "not found\n"),
         };
         if [Method::GET, Method::HEAD].contains(request.method()) {
@@ -88,7 +132,7 @@ impl Admin {
                 detail.insert(name.into(), format!("not reloaded: {error}").into());
             }
         }
-        json(status, &detail)
+        json_answer(status, &detail)
     }
 
     /// Returns the options, the pools, the target of the account API, and the policy file in effect.
@@ -113,6 +157,7 @@ impl Admin {
     fn metrics(&self) -> Answer {
         let entries = i64::try_from(self.authorizer.cache().entry_count()).unwrap_or(i64::MAX);
         self.metrics.token_cache_entries.set(entries);
+        self.revocations.measure();
         match self.metrics.render() {
             Ok(rendered) => text(StatusCode::OK, metrics::CONTENT_TYPE, rendered),
             Err(error) => {
@@ -123,7 +168,7 @@ impl Admin {
     }
 }
 
-fn json(status: StatusCode, value: &Value) -> Answer {
+fn json_answer(status: StatusCode, value: &Value) -> Answer {
     text(status, "application/json", format!("{value:#}\n"))
 }
 

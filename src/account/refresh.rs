@@ -1,14 +1,9 @@
-//! Refreshing and ending a session.
+//! Refreshing the tokens of a session.
 //!
 //! If the app client rotates refresh tokens, a refresh has an effect: the old token stops working, and only the
 //! response has the new one. So there is one call at a time for each refresh token, two tabs that refresh at once share
 //! it, and it continues when its client disconnects. The result of such a call is kept for a while, for the client that
 //! retries with the old token.
-//!
-//! Signing out calls `GlobalSignOut` with the access token, `RevokeToken` with the refresh token, or both. The session
-//! at the hosted sign-in pages is a cookie of their domain: only the browser can end it, and the response has the URL.
-//! A sign-out succeeds only once Cognito has confirmed it. `NotAuthorized` is a confirmation for a verified token with
-//! the required scope, because such a token can only have been revoked before; for other tokens it is not.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,14 +16,11 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::answer::Reply;
 use super::body::Members;
 use super::call::metadata;
-use super::caller::Bearer;
 use super::context::{CLIENT_PATIENCE, Context};
-use super::error::{AccountError, Code};
-use super::oauth::Oauth;
+use super::error::AccountError;
 use super::settings::RefreshFlow;
 use super::table::Row;
 use crate::authz::cache::{TokenCache, TokenDigest};
-use crate::cognito::error::{CognitoError, ErrorName};
 use crate::cognito::{Call, Operation};
 
 type Outcome = Result<Reply, AccountError>;
@@ -148,51 +140,5 @@ impl Context {
                 Ok(Call { operation: Operation::InitiateAuth, user, members: body })
             }
         }
-    }
-
-    /// Signs the user out. `message` is the message of a success.
-    pub(super) async fn logout(
-        &self,
-        oauth: Option<&Oauth>,
-        row: &'static Row,
-        bearer: Option<&Bearer>,
-        members: &Members,
-        message: &str,
-        deadline: Instant,
-    ) -> Outcome {
-        let refresh = members.text("refreshToken");
-        // Checked first, so that a bad request has no effect.
-        let hosted = match oauth {
-            None => None,
-            Some(oauth) => oauth.logout_url(self.settings.client_id.as_str(), members.text("logoutUri"))?,
-        };
-        let hosted = hosted.filter(|_| bearer.is_none_or(|bearer| bearer.may_be_of_hosted_ui));
-        let manager = bearer.filter(|bearer| bearer.may_manage_account);
-        if let Some(bearer) = manager {
-            match self.client.call(Call::global_sign_out(&bearer.token), deadline).await {
-                Ok(_) => {}
-                Err(CognitoError::Refused(refusal)) if refusal.name == ErrorName::NotAuthorized => {}
-                Err(error) => return self.settle(row, &error, false),
-            }
-        }
-        match refresh {
-            None if manager.is_none() => return Err(AccountError::new(row.refusal, Code::ScopeMissing)),
-            None => {}
-            Some(refresh) => match self.client.call(Call::revoke_token(refresh), deadline).await {
-                Ok(_) => {}
-                // `GlobalSignOut` has ended all sessions of the user, so a token that cannot be revoked does not
-                // matter.
-                Err(_) if manager.is_some() => {}
-                Err(error) => return self.settle(row, &error, false),
-            },
-        }
-        let mut body = Map::new();
-        body.insert("message".into(), message.into());
-        // Only this process knows which tokens were signed out.
-        body.insert("scope".into(), "replica".into());
-        if let Some(url) = hosted {
-            body.insert("hostedUiLogoutUrl".into(), url.as_str().into());
-        }
-        Ok(Reply::success(200, body))
     }
 }

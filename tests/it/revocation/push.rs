@@ -1,0 +1,116 @@
+//! Push to other replicas, catch-up after a restart, and the start.
+
+use std::time::{Duration, Instant};
+
+use super::{Replica, Writer, summary, token, users};
+use crate::support::client::get;
+use crate::support::eventually;
+use crate::support::redis::{Network, Proxy, REDIS, Redis, VALKEY};
+use crate::support::service::PATIENCE;
+
+/// A revocation has to reach every replica within this time.
+const WITHIN: Duration = Duration::from_secs(1);
+
+#[expect(clippy::print_stdout, reason = "a measurement")]
+async fn rounds(program: &'static str, count: usize) {
+    let redis = Redis::with(program, &[]).await;
+    let (first, second, writer) =
+        (Replica::start(&redis.url()).await, Replica::start(&redis.url()).await, Writer::start(&redis.url()));
+    let users = users(program, count);
+    for user in &users {
+        token(user);
+        assert!(!first.refuses(user).await && !second.refuses(user).await);
+    }
+    let mut times = Vec::new();
+    for user in &users {
+        let start = Instant::now();
+        assert!(writer.revokes(user).await);
+        while !(first.refuses(user).await && second.refuses(user).await) {
+            assert!(start.elapsed() < WITHIN, "{user} is not refused within {WITHIN:?}");
+        }
+        times.push(start.elapsed());
+    }
+    let (median, worst) = summary(times);
+    println!("{program}: refused at two other replicas, {count} rounds: median {median:?}, worst {worst:?}");
+    assert!(first.metric("revocation_lag_seconds").await < 1.0);
+    assert_eq!(first.metric("revocations{kind=\"sub\"}").await, users.len() as f64);
+    assert!(first.metric("revocation_last_sync_timestamp_seconds").await > 1e9);
+    assert_eq!(redis.records().await, count, "each is one record");
+}
+
+#[tokio::test]
+async fn a_revocation_reaches_other_replicas_within_a_second() {
+    rounds(REDIS, 100).await;
+}
+
+#[tokio::test]
+async fn the_store_can_be_valkey() {
+    rounds(VALKEY, 20).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_was_away_knows_what_was_revoked_meanwhile() {
+    let redis = Redis::start().await;
+    let writer = Writer::start(&redis.url());
+    let replica = Replica::start(&redis.url()).await;
+    assert!(writer.revokes("before").await);
+    replica.learns("before").await;
+    drop(replica);
+    assert!(writer.revokes("meanwhile").await);
+    let replica = Replica::start(&redis.url()).await;
+    for user in ["before", "meanwhile"] {
+        assert!(replica.refuses(user).await, "known when it is ready: {user}");
+    }
+    assert!(!replica.refuses("other").await);
+}
+
+#[tokio::test]
+async fn the_start_waits_ten_seconds_for_the_store() {
+    let redis = Redis::start().await;
+    let proxy = Proxy::start(redis.port).await;
+    proxy.set(Network::Frozen);
+    let start = Instant::now();
+    let replica = Replica::with(&proxy.url(), &[]).await;
+    let (status, body) = get(&replica.app.admin, "/readyz").await;
+    assert!(status == 503 && body.contains("the store of revocations"), "{body}");
+    assert!(!replica.refuses("anyone").await, "checks are answered with what is known");
+    replica.becomes_ready().await;
+    assert!((9.0..15.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+    proxy.set(Network::Open);
+    assert!(Writer::start(&redis.url()).revokes("later").await);
+    replica.learns("later").await;
+}
+
+#[tokio::test]
+async fn with_a_required_store_nothing_is_allowed_before_it_is_loaded() {
+    let mut redis = Redis::start().await;
+    redis.kill();
+    let replica = Replica::with(&redis.url(), &["--revocation-required"]).await;
+    assert_eq!(replica.verdict("anyone").await, (503, "revocation_unavailable".into()));
+    // Longer than the start waits otherwise.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(get(&replica.app.admin, "/readyz").await.0, 503);
+    redis.resume().await.unwrap();
+    replica.becomes_ready().await;
+    assert!(!replica.refuses("anyone").await);
+}
+
+#[expect(clippy::print_stdout, reason = "a measurement")]
+#[tokio::test]
+async fn a_long_stream_is_loaded_before_the_replica_is_ready() {
+    let redis = Redis::start().await;
+    let count = 25_000;
+    let writer = Writer::start(&redis.url());
+    assert!(writer.revokes("first").await);
+    redis.fill(count).await;
+    assert!(writer.revokes("last").await);
+    assert_eq!(redis.records().await, count + 2);
+    let start = Instant::now();
+    // Ready only when all is loaded, however long that takes.
+    let replica = Replica::with(&redis.url(), &["--revocation-required"]).await;
+    replica.becomes_ready().await;
+    println!("{count} revocations: ready after {:?}", start.elapsed());
+    assert!(replica.refuses("first").await && replica.refuses("last").await);
+    assert_eq!(replica.metric("revocations{kind=\"sub\"}").await, (count + 2) as f64);
+    eventually("the store answers", PATIENCE, async || replica.metric("revocation_store_up").await == 1.0).await;
+}
