@@ -34,7 +34,7 @@ use self::admin::AdminToken;
 pub use self::error::ConfigError;
 use self::file::PolicyFile;
 use self::options::{
-    Cli, Command, ExplainOptions, HealthcheckOptions, OperatorOptions, Options, RevocationOptions, RevocationsAction,
+    Cli, Command, ExplainOptions, InstanceOptions, OperatorOptions, Options, RevocationOptions, RevocationsAction,
     RevokeOptions, TestPolicyOptions, option_ids, variable,
 };
 use self::policy::{CompiledPolicy, PolicySource};
@@ -53,7 +53,7 @@ pub enum Invocation {
     /// `check-config`, with a configuration that has no errors.
     CheckConfig(Box<Config>),
     /// `healthcheck`.
-    Healthcheck(HealthcheckOptions),
+    Healthcheck(InstanceOptions),
     /// `explain`.
     Explain(Box<Config>, Box<Request>),
     /// `test-policy`, with the path of the file of test cases.

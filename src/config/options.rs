@@ -4,6 +4,7 @@
 //! the README with these definitions.
 
 mod account;
+mod instance;
 mod operator;
 mod revocation;
 mod tls;
@@ -12,9 +13,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use url::Url;
 
 pub use self::account::{AccountOptions, BrowserOptions, RefreshFlowOption};
+pub use self::instance::InstanceOptions;
 pub use self::operator::{
     LiftOptions, ListOptions, OperatorOptions, RevocationsAction, RevocationsOptions, RevokeOptions, Target,
 };
@@ -61,7 +62,7 @@ pub enum Command {
     /// Print the JSON Schema of the policy file (`--config`)
     ConfigSchema,
     /// Ask a running instance if it is ready; the exit status is 0 if it is
-    Healthcheck(HealthcheckOptions),
+    Healthcheck(InstanceOptions),
     /// Show each step of one check, with the token read from standard input; the exit status is 0 if the request is allowed
     Explain(ExplainOptions),
     /// Test the policy file with requests and locally signed tokens; the exit status is 0 if all decisions are as expected
@@ -126,26 +127,6 @@ fn request_header(text: &str) -> Result<(String, String), &'static str> {
         return Err("the token is read from standard input");
     }
     Ok((name.to_ascii_lowercase(), trim_text(value).to_owned()))
-}
-
-/// Options of `healthcheck`.
-#[derive(Args, Debug)]
-pub struct HealthcheckOptions {
-    /// Admin address of the instance; https if its listener has TLS
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9190")]
-    pub admin: Url,
-    /// CA certificates that sign the instance's certificate (PEM); required for https
-    #[arg(long, value_name = "FILE")]
-    pub admin_ca_file: Option<PathBuf>,
-    /// Name that the instance's certificate has to have [default: the host of the URL]
-    #[arg(long, value_name = "NAME")]
-    pub admin_server_name: Option<String>,
-    /// Certificate to present to an instance whose listener is mtls: (PEM)
-    #[arg(long, value_name = "FILE", requires = "admin_key_file")]
-    pub admin_cert_file: Option<PathBuf>,
-    /// Private key of that certificate (PEM)
-    #[arg(long, value_name = "FILE", requires = "admin_cert_file")]
-    pub admin_key_file: Option<PathBuf>,
 }
 
 /// Options of `serve` and `check-config`.

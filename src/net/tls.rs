@@ -24,7 +24,7 @@ pub(crate) use tokio_rustls::server::TlsStream;
 
 pub use self::client::ClientName;
 pub(crate) use self::client::{ClientCertificate, VerifiedClient};
-pub(crate) use self::connect::{Trust, connector};
+pub(crate) use self::connect::{TlsClient, Trust};
 use self::read::Loaded;
 use super::occasional::Occasional;
 use crate::files::Fingerprint;

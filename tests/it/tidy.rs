@@ -21,8 +21,9 @@ use crate::support::tool;
 const IMPORTS: &[(&str, &str)] = &[
     ("main", "app clock config net"),
     ("app", "account admin authz check cognito config ext_authz lifecycle metrics net reload revocation"),
-    ("healthcheck", "config net"),
+    ("healthcheck", "admin_client config"),
     ("revoke", "admin_client clock config files"),
+    ("admin_client", "config net"),
     ("test_policy", "authz check config explain files jwks revocation user_pool"),
     ("explain", "authz check config lifecycle metrics reload revocation"),
     ("admin", "account authz clock config files lifecycle metrics net reload revocation user_pool"),
@@ -44,7 +45,6 @@ const IMPORTS: &[(&str, &str)] = &[
     ("files", ""),
     ("lifecycle", ""),
     ("logging", ""),
-    ("admin_client", ""),
 ];
 
 /// Crates and functions that only some files may use: the texts to look for, and the files and folders that may have
@@ -53,9 +53,9 @@ const ONLY_IN: &[(&str, &str)] = &[
     ("tonic:: tonic_health tonic_reflection envoy_types", "ext_authz/ app.rs"),
     (
         "hyper:: hyper_util::",
-        "admin_client.rs ext_authz/connection.rs ext_authz/services.rs healthcheck.rs net/http_server.rs net/json_body.rs",
+        "admin_client.rs ext_authz/connection.rs ext_authz/services.rs net/http_server.rs net/json_body.rs",
     ),
-    ("rustls:: x509_cert", "net/tls.rs net/tls/ healthcheck.rs main.rs"),
+    ("rustls:: x509_cert", "net/tls.rs net/tls/ main.rs"),
     ("reqwest::", "cognito/ jwks/fetch.rs"),
     ("yaml_serde schemars", "config/ test_policy.rs"),
     ("anyhow", "admin_client.rs app.rs healthcheck.rs main.rs reload.rs revoke.rs explain.rs test_policy.rs"),

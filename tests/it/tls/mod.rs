@@ -2,8 +2,10 @@
 //!
 //! - [`clients`]: accepted and refused clients; [`protocols`]: other protocols, half-open handshakes, slow readers.
 //! - [`reload`]: certificates that change; [`options`]: the command line, and `healthcheck` over TLS.
+//! - [`operators`]: operators' commands over TLS.
 
 mod clients;
+mod operators;
 mod options;
 mod protocols;
 mod reload;
