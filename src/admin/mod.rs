@@ -1,4 +1,4 @@
-//! The admin port, for operators. Only `/revocations` changes anything, and needs a token. The account API is also
+//! The admin port, for operators. Only `/revocations` changes anything, and needs a token or a client certificate. The account API is also
 //! served here, below its prefix, unless it has a port of its own.
 //!
 //! | path | response |
@@ -95,7 +95,7 @@ impl Admin {
             return account.answer(request, peer.address).await;
         }
         if revocations::covers(request.uri().path()) {
-            return self.revocations.answer(request, peer.address).await;
+            return self.revocations.answer(request, peer).await;
         }
         self.parts.answer(&request)
     }

@@ -198,21 +198,22 @@ pub fn read(
             if options.before.is_some() && options.target.sub.is_none() {
                 return Err(ConfigError::new("--before: only together with --sub (from the flag)"));
             }
-            has_token(&options.operator)?;
+            has_credential(&options.operator)?;
             Ok(Invocation::Revoke(options))
         }
         Some(Command::Revocations(options)) => {
             let action = options.action();
-            has_token(action.operator())?;
+            has_credential(action.operator())?;
             Ok(Invocation::Revocations(action))
         }
     }
 }
 
-/// Checks that an operator's command has a token.
-fn has_token(options: &OperatorOptions) -> Result<(), ConfigError> {
-    let missing = || source::missing("admin_token_file", "the file with the token of the operators");
-    options.admin_token_file.is_some().then_some(()).ok_or_else(missing)
+/// Checks that an operator's command has a token or a certificate.
+fn has_credential(options: &OperatorOptions) -> Result<(), ConfigError> {
+    let has_one = options.admin_token_file.is_some() || options.instance.admin_cert_file.is_some();
+    let what = "the file with the token of the operators, or --admin-cert-file,";
+    has_one.then_some(()).ok_or_else(|| source::missing("admin_token_file", what))
 }
 
 impl Config {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use h2::client::SendRequest;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use prost::Message;
 use prost::bytes::{Buf, Bytes};
@@ -171,6 +171,16 @@ impl TlsClient {
 
     /// Sends a GET over a new connection. Returns status and body.
     pub(crate) async fn get(&self, address: &str, path: &str) -> Result<(u16, String), String> {
+        let response = self.send(address, http::Request::get(path).body(Full::default()).unwrap()).await?;
+        Ok((response.status().as_u16(), response.into_body()))
+    }
+
+    /// Sends a request over a new connection.
+    pub(crate) async fn send(
+        &self,
+        address: &str,
+        mut request: http::Request<Full<Bytes>>,
+    ) -> Result<http::Response<String>, String> {
         let stream = self.connect(address).await.map_err(|error| error.to_string())?;
         let text = |error: hyper::Error| {
             std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
@@ -178,14 +188,14 @@ impl TlsClient {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
         let connection = tokio::spawn(connection);
-        let request = http::Request::get(path).header("host", "authz.test").body(Empty::<Bytes>::new()).unwrap();
+        request.headers_mut().insert("host", SERVICE.parse().unwrap());
         let response = match sender.send_request(request).await {
             Ok(response) => response,
             Err(error) => return Err(connection.await.unwrap().map_or_else(text, |()| error.to_string())),
         };
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.map_err(text)?.to_bytes();
-        Ok((status, String::from_utf8(body.to_vec()).unwrap()))
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.map_err(text)?.to_bytes();
+        Ok(http::Response::from_parts(head, String::from_utf8(body.to_vec()).unwrap()))
     }
 }
 

@@ -14,7 +14,7 @@ pub struct OperatorOptions {
     /// The instance
     #[command(flatten)]
     pub instance: InstanceOptions,
-    /// File with the token of the operators; required
+    /// File with the token of the operators; required unless --admin-cert-file authorizes the operator
     #[arg(long, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
     /// Print JSON

@@ -2,7 +2,7 @@
 //!
 //! - [`clients`]: accepted and refused clients; [`protocols`]: other protocols, half-open handshakes, slow readers.
 //! - [`reload`]: certificates that change; [`options`]: the command line, and `healthcheck` over TLS.
-//! - [`operators`]: operators' commands over TLS.
+//! - [`operators`]: operators' commands over TLS, and their certificates.
 
 mod clients;
 mod operators;
