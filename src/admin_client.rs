@@ -1,5 +1,8 @@
 //! Requests of commands to the admin port of a running instance. The image has neither a shell nor curl, so the program
 //! itself sends them.
+//!
+//! With `https`, the instance has to present a certificate that a CA of `--admin-ca-file` has signed, for the host of
+//! the URL or for `--admin-server-name`. There is no way to skip this check.
 
 use std::time::Duration;
 
@@ -10,8 +13,12 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use prost::bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Url;
+
+use crate::config::options::InstanceOptions;
+use crate::net::tls::{TlsClient, Trust};
 
 /// Maximum size of a response.
 const MAX_BODY_BYTES: usize = 4 << 20;
@@ -42,42 +49,87 @@ impl Call<'_> {
     pub(crate) fn get(target: &str, limit: Duration) -> Call<'_> {
         Call { method: Method::GET, target, token: None, body: None, limit }
     }
+}
 
-    /// Sends the request to the admin port with this base URL. Redirects are not followed.
+/// Admin port of a running instance.
+pub(crate) struct AdminPort<'o> {
+    url: &'o Url,
+    host: &'o str,
+    port: u16,
+    /// `None` if the URL starts with `http:`.
+    tls: Option<TlsClient>,
+}
+
+impl<'o> AdminPort<'o> {
+    /// Checks the options, and reads their files. Blocks.
+    ///
+    /// # Errors
+    /// The options do not fit together, or a file cannot be used.
+    pub(crate) fn new(options: &'o InstanceOptions) -> anyhow::Result<Self> {
+        let InstanceOptions { admin: url, admin_ca_file, admin_server_name, admin_cert_file, admin_key_file } = options;
+        let host = url.host_str().with_context(|| format!("{url}: the URL has no host"))?.trim_matches(['[', ']']);
+        let tls = match (url.scheme(), admin_ca_file) {
+            ("http", None) if admin_server_name.is_none() && admin_cert_file.is_none() => None,
+            ("http", _) => bail!("{url}: the options about certificates need a URL that starts with https://"),
+            ("https", None) => bail!("{url}: https needs --admin-ca-file, the CA of the instance's certificate"),
+            ("https", Some(ca)) => {
+                let name = admin_server_name.as_deref().unwrap_or(host).to_owned();
+                let identity = admin_cert_file.clone().zip(admin_key_file.clone());
+                Some(TlsClient::new(Trust { ca: ca.clone(), name, identity })?)
+            }
+            _ => bail!("{url}: not an http or https URL"),
+        };
+        let port = url.port_or_known_default().unwrap_or(80);
+        Ok(Self { url, host, port, tls })
+    }
+
+    /// Sends a request over a new connection. Redirects are not followed.
     ///
     /// # Errors
     /// There is no complete response in time. The text contains no token.
-    pub(crate) async fn send(self, admin: &Url) -> anyhow::Result<Reply> {
-        if admin.scheme() != "http" {
-            bail!("{admin}: the admin port speaks plain HTTP; use a URL that starts with http://");
-        }
-        let host = admin.host_str().with_context(|| format!("{admin}: the URL has no host"))?;
-        let port = admin.port_or_known_default().unwrap_or(80);
-        let limit = self.limit;
-        tokio::time::timeout(limit, self.exchange(host.trim_matches(['[', ']']), port))
+    pub(crate) async fn send(&self, call: Call<'_>) -> anyhow::Result<Reply> {
+        let limit = call.limit;
+        tokio::time::timeout(limit, self.connect_and_send(call))
             .await
-            .with_context(|| format!("{admin} did not answer within {} s", limit.as_secs()))?
+            .with_context(|| format!("{} did not answer within {} s", self.url, limit.as_secs()))?
     }
 
-    async fn exchange(self, host: &str, port: u16) -> anyhow::Result<Reply> {
+    async fn connect_and_send(&self, call: Call<'_>) -> anyhow::Result<Reply> {
+        let Self { host, port, tls, .. } = self;
         let stream =
-            TcpStream::connect((host, port)).await.with_context(|| format!("cannot connect to {host}:{port}"))?;
+            TcpStream::connect((*host, *port)).await.with_context(|| format!("cannot connect to {host}:{port}"))?;
+        match tls {
+            None => self
+                .exchange(stream, call)
+                .await
+                .context("if the admin address begins with tls: or mtls:, use a URL that starts with https://"),
+            Some(client) => {
+                let stream = client.connect(stream).await.context("the TLS handshake failed")?;
+                self.exchange(stream, call).await
+            }
+        }
+    }
+
+    async fn exchange<S>(&self, stream: S, call: Call<'_>) -> anyhow::Result<Reply>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let mut request = Request::builder()
-            .method(self.method)
-            .uri(self.target)
-            .header(header::HOST, format!("{host}:{port}"))
+            .method(call.method)
+            .uri(call.target)
+            .header(header::HOST, format!("{}:{}", self.host, self.port))
             .header(header::ACCEPT, "application/json");
-        if let Some(token) = self.token {
+        if let Some(token) = call.token {
             let mut value = header::HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))?;
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
-        if self.body.is_some() {
+        if call.body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        let request = request.body(Full::<Bytes>::from(self.body.unwrap_or_default()))?;
+        let request = request.body(Full::<Bytes>::from(call.body.unwrap_or_default()))?;
         let response = sender.send_request(request).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;

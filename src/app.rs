@@ -32,7 +32,8 @@ use crate::metrics::account::Labels;
 use crate::net::callers::Callers;
 use crate::net::descriptors::{self, Shares, Wanted};
 use crate::net::http_server;
-use crate::net::listen::{BindError, Listener};
+use crate::net::listen::{BindError, ListenAddress, Listener};
+use crate::net::tls::Protocol;
 use crate::reload::Reloader;
 use crate::revocation::{OpenError, Revocations};
 
@@ -83,16 +84,14 @@ pub enum StartError {
 /// A socket cannot be bound, or a part cannot be built.
 pub async fn bind(config: Config) -> Result<BoundService, StartError> {
     // Sockets first: a bind failure is the most likely error, and costs nothing yet.
-    let grpc = config
-        .grpc
-        .listen
-        .iter()
-        .map(|address| address.bind(config.grpc.socket_mode))
-        .collect::<Result<Vec<_>, _>>()?;
-    let admin_listener = config.admin_listen.bind(config.grpc.socket_mode)?;
+    let bind = |address: &ListenAddress, protocol| {
+        address.bind(config.grpc.socket_mode, config.certificates.as_ref(), protocol)
+    };
+    let grpc = config.grpc.listen.iter().map(|address| bind(address, Protocol::Grpc)).collect::<Result<Vec<_>, _>>()?;
+    let admin_listener = bind(&config.admin_listen, Protocol::Http)?;
     let account_listen = config.account.as_ref().and_then(|account| account.listen.as_ref());
-    let account_listener = account_listen.map(|address| address.bind(config.grpc.socket_mode)).transpose()?;
-    let http_listener = config.http.as_ref().map(|http| http.listen.bind(config.grpc.socket_mode)).transpose()?;
+    let account_listener = account_listen.map(|address| bind(address, Protocol::Http)).transpose()?;
+    let http_listener = config.http.as_ref().map(|http| bind(&http.listen, Protocol::Http)).transpose()?;
 
     let readiness = Readiness::default();
     let shutdown = Shutdown::default();
@@ -101,6 +100,17 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
     let pools = config.policy.pools.len();
     let (mut reloader, rules) =
         Reloader::open(config.policy, config.policy_source, interval, Arc::clone(&metrics), &readiness)?;
+    if let Some(certificates) = config.certificates {
+        let listeners = [
+            ("grpc", grpc.as_slice()),
+            ("admin", std::slice::from_ref(&admin_listener)),
+            ("account", account_listener.as_slice()),
+            ("http", http_listener.as_slice()),
+        ];
+        let encrypted =
+            listeners.into_iter().filter(|(_, listeners)| listeners.iter().any(|listener| listener.tls().is_some()));
+        reloader.watch_certificates(certificates, encrypted.map(|(name, _)| name).collect());
+    }
     let cache = TokenCache::new(config.token_cache_capacity, config.token_cache_max_bytes, metrics.token_cache.clone());
     let revocations = Arc::new(Revocations::open(config.revocation, metrics.revocation().context("metrics")?)?);
     revocations.block(&readiness);
@@ -250,7 +260,7 @@ impl BoundService {
     /// Serves until `stop`, then shuts down in order: reports "not ready", waits for the delay, closes the listeners, and
     /// waits for in-flight requests until the deadline, when it closes the remaining connections. The admin port closes
     /// last. Each
-    /// notification of `reload_requests` reloads the policy file.
+    /// notification of `reload_requests` reloads the policy file and the certificates.
     ///
     /// # Errors
     /// A task or thread has ended that should run as long as the process. The process then exits, so that a supervisor
@@ -281,7 +291,7 @@ impl BoundService {
             let closing = self.shutdown.closing.clone();
             accepting.spawn(http_server::serve(listener, self.account_limits, closing, move |request, peer| {
                 let account = Arc::clone(&account);
-                async move { account.answer(request, peer).await }
+                async move { account.answer(request, peer.address).await }
             }));
         }
         if let Some(HttpForm { listener, limits, callers, endpoints }) = self.http {

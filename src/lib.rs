@@ -15,12 +15,12 @@
 //! - [`session_cookie`]: browser sessions in cookies, for the account API and the check.
 //! - `admin`: the admin port.
 //! - [`config`]: options and their sources; [`config::file`] is the format of the policy file.
-//! - [`net`]: sockets, the HTTP/1.1 server and its limits, file descriptors.
+//! - [`net`]: sockets, TLS, the HTTP/1.1 server and its limits, file descriptors.
 //! - `files`: bounded reads of files, and detection of changes.
 //! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`], [`clock`]: shared parts without dependencies on the rest.
 //! - [`app`]: builds, connects and runs all parts of the service.
 //! - [`explain`], [`test_policy`], [`healthcheck`], [`revoke`]: the other commands; `admin_client` is the client of the
-//!   admin port that the last two use.
+//!   admin port that the last two use, over HTTP or HTTPS.
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
 //! - Only `ext_authz/` and `app` use tonic and Envoy's types. Only `admin`, `account`, `net/http_server`,
@@ -63,6 +63,10 @@ pub mod session_cookie;
 pub mod test_policy;
 pub mod user_pool;
 
+#[cfg(test)]
+#[path = "../tests/support/certificates.rs"]
+#[expect(dead_code, reason = "the integration tests use the rest")]
+mod certificates;
 #[cfg(test)]
 #[path = "../tests/support/table.rs"]
 mod table;

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             }
             print("the configuration is right\n")
         }
-        Invocation::Healthcheck(options) => match runtime.block_on(healthcheck::check(&options.admin)) {
+        Invocation::Healthcheck(options) => match runtime.block_on(healthcheck::check(&options)) {
             Ok(()) => print("ready\n"),
             Err(error) => fail(1, &format_args!("{error:#}")),
         },
@@ -113,7 +113,7 @@ async fn serve(config: Config) -> ExitCode {
     }
 }
 
-/// Signals that the service handles. SIGHUP requests a reload of the policy file.
+/// Signals that the service handles. SIGHUP requests a reload of the policy file and the certificates.
 struct Signals {
     term: Signal,
     int: Signal,

@@ -6,7 +6,7 @@
 pub(crate) mod account;
 pub(crate) mod revocation;
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -61,8 +61,11 @@ pub struct Metrics {
     /// Number of tokens in the cache. It is set when metrics are read.
     pub(crate) token_cache_entries: IntGauge,
     reloads: IntCounterVec,
-    /// 1 if the last reload of the policy file succeeded, or nothing was reloaded yet; else 0.
-    pub(crate) config_last_reload_successful: IntGauge,
+    /// 1 if the last reload of each part of the configuration succeeded, or nothing was reloaded yet; else 0.
+    config_last_reload_successful: IntGauge,
+    /// Parts whose last reload failed.
+    failed_reloads: Mutex<Vec<Reloaded>>,
+    tls_certificate_expiry: GaugeVec,
 }
 
 /// Counters of checks for one set of pools and policies.
@@ -161,10 +164,19 @@ impl CheckCounters {
 /// Result of a reload (label `result`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reload {
-    /// The new policy file is in effect.
+    /// The new files are in effect.
     Success,
-    /// The new policy file is not valid; the previous one stays in effect.
+    /// The new files are not valid; the previous ones stay in effect.
     Failure,
+}
+
+/// Part of the configuration that is reloaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reloaded {
+    /// Policy file.
+    Policy,
+    /// Certificates of the listeners.
+    Certificates,
 }
 
 impl Reload {
@@ -216,16 +228,23 @@ impl Metrics {
 
         let reloads = register(
             &registry,
-            IntCounterVec::new(opts("config_reloads_total", "Reloads of the policy file by result."), &["result"])?,
+            IntCounterVec::new(
+                opts("config_reloads_total", "Reloads of the policy file and of certificates by result."),
+                &["result"],
+            )?,
         )?;
         for result in [Reload::Success, Reload::Failure] {
             reloads.with_label_values(&[result.as_str()]);
         }
         let reloaded = IntGauge::with_opts(opts(
             "config_last_reload_successful",
-            "1 if the policy file in effect is the one on disk, else 0.",
+            "1 if the policy file and the certificates in effect are those on disk, else 0.",
         ))?;
         reloaded.set(1);
+        let expiry = opts(
+            "tls_certificate_expiry_timestamp_seconds",
+            "Unix time at which the certificate in effect of a listener with TLS expires.",
+        );
         Ok(Self {
             checks,
             durations: CheckOutcome::ALL.map(|outcome| durations.with_label_values(&[outcome.as_str()])),
@@ -235,6 +254,8 @@ impl Metrics {
             token_cache_entries: register(&registry, entries)?,
             reloads,
             config_last_reload_successful: register(&registry, reloaded)?,
+            failed_reloads: Mutex::default(),
+            tls_certificate_expiry: register(&registry, GaugeVec::new(expiry, &["listener"])?)?,
             registry,
         })
     }
@@ -286,10 +307,21 @@ impl Metrics {
         duration.observe(seconds);
     }
 
-    /// Counts a reload of the policy file.
-    pub(crate) fn reloaded(&self, result: Reload) {
+    /// Counts a reload of one part of the configuration.
+    pub(crate) fn reloaded(&self, part: Reloaded, result: Reload) {
         self.reloads.with_label_values(&[result.as_str()]).inc();
-        self.config_last_reload_successful.set(i64::from(result == Reload::Success));
+        let mut failed = self.failed_reloads.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.retain(|other| *other != part);
+        if result == Reload::Failure {
+            failed.push(part);
+        }
+        self.config_last_reload_successful.set(i64::from(failed.is_empty()));
+    }
+
+    /// Shows the Unix time at which the certificate of this listener expires.
+    #[expect(clippy::cast_precision_loss, reason = "times are below 2^53")]
+    pub(crate) fn tls_certificate_expires(&self, listener: &str, time: u64) {
+        self.tls_certificate_expiry.with_label_values(&[listener]).set(time as f64);
     }
 
     /// Removes the gauges of a pool that is no longer configured. Its counters stay: they count past events.

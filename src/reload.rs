@@ -1,4 +1,5 @@
-//! Keeps the rules in effect current: fetches the keys of each pool, and reloads the policy file when it changes.
+//! Keeps the rules in effect current: fetches the keys of each pool, and reloads the policy file and the certificates
+//! of the listeners when they change.
 //!
 //! A reload keeps what the new file leaves unchanged. A pool with the same addresses keeps its keys and its task; a
 //! pool that has not changed at all keeps its verified tokens as well. An invalid file changes nothing.
@@ -7,6 +8,7 @@
 //! caller of `run` decides what requests a reload.
 
 mod account_pool;
+mod certificates;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time;
 
 use self::account_pool::AccountPool;
+use self::certificates::CertificateReload;
 use crate::authz::cache::PoolStamp;
 use crate::authz::token::claims::WantedClaims;
 use crate::authz::{Authorizer, Ruleset};
@@ -29,7 +32,8 @@ use crate::jwks::KeySet;
 use crate::jwks::fetch::{FetchError, JwksClient};
 use crate::jwks::store::{KeyStore, PoolKeys, Refresher};
 use crate::lifecycle::Readiness;
-use crate::metrics::{Metrics, Reload};
+use crate::metrics::{Metrics, Reload, Reloaded};
+use crate::net::tls::Certificates;
 use crate::user_pool::{ClientId, PoolIndex, UserPool, UserPools};
 
 /// Maximum time that a reload waits for the keys of new pools.
@@ -56,6 +60,7 @@ pub struct Reloader {
     wanted: WantedClaims,
     last_stamp: PoolStamp,
     tasks: JoinSet<()>,
+    certificates: Option<CertificateReload>,
 }
 
 /// A pool of the ruleset in effect.
@@ -70,13 +75,15 @@ struct ActivePool {
     task: Option<AbortHandle>,
 }
 
-/// State of the policy file, as shown on the admin port.
+/// State of the policy file and of the certificates, as shown on the admin port.
 #[derive(Debug)]
 pub(crate) struct Status {
     /// Content of the file in effect; null if there is no file.
     pub(crate) file: ArcSwap<Value>,
-    /// Error of the last reload, if it failed.
+    /// Error of the last reload of the file, if it failed.
     pub(crate) error: ArcSwapOption<String>,
+    /// Error of the last reload of the certificates, if it failed.
+    pub(crate) certificates: ArcSwapOption<String>,
 }
 
 impl Reloader {
@@ -100,6 +107,7 @@ impl Reloader {
             status: Arc::new(Status {
                 file: ArcSwap::from_pointee(policy.shown.clone()),
                 error: ArcSwapOption::empty(),
+                certificates: ArcSwapOption::empty(),
             }),
             seen: policy.seen,
             account_of_file: policy.account.clone(),
@@ -108,6 +116,7 @@ impl Reloader {
             wanted: WantedClaims::default(),
             last_stamp: 0,
             tasks: JoinSet::new(),
+            certificates: None,
         };
         let ruleset = reloader.adopt(policy, Some(readiness))?;
         Ok((reloader, ruleset))
@@ -116,6 +125,13 @@ impl Reloader {
     /// State of the policy file. Reloads update it.
     pub(crate) fn status(&self) -> Arc<Status> {
         Arc::clone(&self.status)
+    }
+
+    /// Reloads these certificates as well, and shows when they expire. `listeners` are the labels of the listeners that
+    /// use them.
+    pub(crate) fn watch_certificates(&mut self, certificates: Arc<Certificates>, listeners: Vec<&'static str>) {
+        let (metrics, status) = (Arc::clone(&self.metrics), self.status());
+        self.certificates = Some(CertificateReload::new(certificates, listeners, metrics, status));
     }
 
     /// Rejects files from now on that change the pool `name` or the app client, which the account API uses.
@@ -203,14 +219,15 @@ impl Reloader {
         }
     }
 
-    /// Fetches keys, and reloads the policy file when it changes or `reload_requests` is notified. A requested reload
-    /// does not wait for the file to settle, unless it is being written in place. Requests that arrive during a reload
-    /// cause one more.
+    /// Fetches keys, and reloads the policy file and the certificates when they change or `reload_requests` is notified.
+    /// A requested reload does not wait for the files to settle, unless one is being written in place. Requests that
+    /// arrive during a reload cause one more.
     ///
     /// Returns only if the task of a pool has died.
     pub(crate) async fn run(mut self, authorizer: Arc<Authorizer>, reload_requests: Arc<Notify>) {
         self.start_tasks(|_| true);
         let mut watch = self.source.file.clone().map(|path| FileWatch::new(path, self.seen));
+        let mut certificates = self.certificates.take();
         loop {
             let changed = async {
                 match &mut watch {
@@ -218,14 +235,27 @@ impl Reloader {
                     None => std::future::pending().await,
                 }
             };
-            let has_failed = self.status.error.load().is_some();
+            let renewed = async {
+                match &mut certificates {
+                    Some(certificates) => certificates.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let has_failed = self.status.error.load().is_some() || self.status.certificates.load().is_some();
             tokio::select! {
                 // The tasks of removed pools are aborted; any other end is a failure.
                 Some(ended) = self.tasks.join_next() => if !ended.is_err_and(|error| error.is_cancelled()) {
                     return;
                 },
                 settled = changed => self.reload(&authorizer, settled, false).await,
+                settled = renewed => if let Some(certificates) = &certificates {
+                    certificates.reload(settled, false).await;
+                },
                 () = reload_requests.notified() => {
+                    if let Some(certificates) = &mut certificates {
+                        let settled = certificates.may_be_read().await;
+                        certificates.reload(settled, false).await;
+                    }
                     let settled = match &mut watch {
                         Some(watch) => watch.may_be_read().await,
                         None => Ok(()),
@@ -233,8 +263,11 @@ impl Reloader {
                     self.reload(&authorizer, settled, false).await;
                 }
                 () = time::sleep(RETRY), if has_failed => {
-                    if let Some(watch) = &watch && watch.is_unchanged().await {
+                    if let Some(watch) = &watch && self.status.error.load().is_some() && watch.is_unchanged().await {
                         self.reload(&authorizer, Ok(()), true).await;
+                    }
+                    if let Some(certificates) = &certificates && certificates.needs_retry().await {
+                        certificates.reload(Ok(()), true).await;
                     }
                 }
             }
@@ -255,13 +288,13 @@ impl Reloader {
         };
         match result {
             Ok(()) => {
-                self.metrics.reloaded(Reload::Success);
+                self.metrics.reloaded(Reloaded::Policy, Reload::Success);
                 self.status.error.store(None);
                 tracing::info!(path, pools = self.pools.len(), "the policy file has been reloaded");
             }
             Err(error) if is_retry && self.status.error.load().as_deref() == Some(&error.to_string()) => {}
             Err(error) => {
-                self.metrics.reloaded(Reload::Failure);
+                self.metrics.reloaded(Reloaded::Policy, Reload::Failure);
                 tracing::error!(error = %error, "the policy file is not reloaded; the previous one stays in effect");
                 self.status.error.store(Some(Arc::new(error.to_string())));
             }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use url::form_urlencoded::Serializer;
 
-use crate::admin_client::Call;
+use crate::admin_client::{AdminPort, Call};
 use crate::clock::{UnixTime, format_rfc3339};
 use crate::config::options::{ListOptions, OperatorOptions, RevocationsAction, RevokeOptions};
 use crate::files::{self, MAX_SECRET_BYTES};
@@ -78,6 +78,7 @@ pub async fn revocations(action: &RevocationsAction, out: &mut impl Write) -> an
 /// Running instance, and the token for it.
 struct Instance<'o> {
     options: &'o OperatorOptions,
+    port: AdminPort<'o>,
     token: Option<SecretString>,
 }
 
@@ -92,14 +93,15 @@ impl<'o> Instance<'o> {
             }
             Ok(token.into())
         };
-        Ok(Self { options, token: options.admin_token_file.as_deref().map(read).transpose()? })
+        let token = options.admin_token_file.as_deref().map(read).transpose()?;
+        Ok(Self { options, port: AdminPort::new(&options.instance)?, token })
     }
 
     /// Sends a request, and returns the body of a success.
     async fn ask(&self, method: Method, target: &str, body: Option<String>) -> anyhow::Result<Value> {
-        let admin = &self.options.admin;
+        let admin = &self.options.instance.admin;
         let call = Call { method, target, token: self.token.as_ref(), body, limit: TIMEOUT };
-        let reply = call.send(admin).await?;
+        let reply = self.port.send(call).await?;
         let body: Option<Value> = serde_json::from_slice(&reply.body).ok();
         if reply.status.is_success()
             && let Some(body) = body

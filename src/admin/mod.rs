@@ -1,4 +1,4 @@
-//! The admin port, for operators. Only `/revocations` changes anything, and needs a token. The account API is also
+//! The admin port, for operators. Only `/revocations` changes anything, and needs a token or a client certificate. The account API is also
 //! served here, below its prefix, unless it has a port of its own.
 //!
 //! | path | response |
@@ -12,7 +12,6 @@
 mod revocations;
 mod token;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode, header};
@@ -28,7 +27,7 @@ use crate::authz::Authorizer;
 use crate::config::admin::AdminToken;
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::metrics::{self, Metrics};
-use crate::net::http_server::{self, Answer, Limits, RequestBody};
+use crate::net::http_server::{self, Answer, Limits, Peer, RequestBody};
 use crate::net::listen::Listener;
 use crate::reload::Status;
 use crate::revocation::Revocations;
@@ -53,7 +52,7 @@ pub(crate) struct Parts {
     pub(crate) revocations: Arc<Revocations>,
     /// Value and source of each option.
     pub(crate) options: Value,
-    /// State of the policy file.
+    /// State of the policy file and of the certificates.
     pub(crate) rules: Arc<Status>,
     /// Pool, endpoint and app client of the account API, even if it has a port of its own; null if it is disabled.
     pub(crate) account_target: Value,
@@ -90,10 +89,10 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
+    async fn answer(&self, request: Request<RequestBody>, peer: Peer) -> Answer {
         let account = self.parts.account.as_ref();
         if let Some(account) = account.filter(|account| account.covers(request.uri().path())) {
-            return account.answer(request, peer).await;
+            return account.answer(request, peer.address).await;
         }
         if revocations::covers(request.uri().path()) {
             return self.revocations.answer(request, peer).await;
@@ -127,9 +126,11 @@ impl Parts {
         let (status, word) =
             if pending.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
         let mut detail = json!({"status": word, "pending": pending});
-        // A failed reload does not affect readiness, because the previous rules stay in effect.
-        if let (Some(error), Some(detail)) = (&*self.rules.error.load(), detail.as_object_mut()) {
-            detail.insert("policy_file".into(), format!("not reloaded: {error}").into());
+        // A failed reload does not affect readiness, because the previous rules and certificates stay in effect.
+        for (name, error) in [("policy_file", &self.rules.error), ("tls", &self.rules.certificates)] {
+            if let (Some(error), Some(detail)) = (&*error.load(), detail.as_object_mut()) {
+                detail.insert(name.into(), format!("not reloaded: {error}").into());
+            }
         }
         json_answer(status, &detail)
     }

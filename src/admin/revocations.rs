@@ -12,7 +12,6 @@
 //! send an e-mail address in place of a `sub`.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
@@ -26,7 +25,7 @@ use super::token::{Gate, NotAuthorized, Operator};
 use crate::authz::Authorizer;
 use crate::clock::{UnixTime, unix_now};
 use crate::config::admin::AdminToken;
-use crate::net::http_server::{Answer, RequestBody};
+use crate::net::http_server::{Answer, Peer, RequestBody};
 use crate::net::json_body::{self, BodyError, MAX_BYTES};
 use crate::revocation::{Causes, Entry, Key, Kind, NotRecorded, Revocation, Revocations};
 
@@ -97,7 +96,8 @@ impl From<NotAuthorized> for Refusal {
                 StatusCode::FORBIDDEN,
                 "not_configured",
                 "Revocations are closed to operators: start the service with --admin-token-file, and send its content \
-                 as Authorization: Bearer.",
+                 as Authorization: Bearer; or write mtls: before the address of --admin-listen, and present a client \
+                 certificate.",
             ),
             NotAuthorized::NoToken => unauthorized("Send the content of --admin-token-file as Authorization: Bearer.")
                 .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"admin\"")),
@@ -161,14 +161,14 @@ struct Change<'c> {
 
 impl Change<'_> {
     /// Writes the audit line.
-    fn log(&self, by: Operator, peer: Option<IpAddr>, result: Result<(), NotRecorded>) {
+    fn log(&self, by: Operator<'_>, peer: &Peer, result: Result<(), NotRecorded>) {
         let Self { action, id, kind, pool, before, reason } = self;
         let result = match result {
             Ok(()) => "recorded",
             Err(NotRecorded::Full) => "full",
             Err(NotRecorded::Unwritten) => "not-written",
         };
-        let peer = peer.map(tracing::field::display);
+        let peer = peer.address.map(tracing::field::display);
         tracing::info!(
             event = "revocation",
             action,
@@ -177,7 +177,8 @@ impl Change<'_> {
             pool,
             before,
             reason,
-            by = by.as_str(),
+            by = by.name(),
+            credential = by.credential(),
             peer,
             result,
             "revocation by an operator"
@@ -186,7 +187,7 @@ impl Change<'_> {
 }
 
 impl RevocationRoutes {
-    /// Creates the routes. Without a token, they answer 403.
+    /// Creates the routes. Without a token, they answer 403 to clients without a certificate.
     pub(super) fn new(revocations: Arc<Revocations>, authorizer: Arc<Authorizer>, token: Option<AdminToken>) -> Self {
         Self { revocations, authorizer, gate: Gate::new(token) }
     }
@@ -197,15 +198,15 @@ impl RevocationRoutes {
     }
 
     /// Answers a request for one of the paths that this module [`covers`].
-    pub(super) async fn answer(&self, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
+    pub(super) async fn answer(&self, request: Request<RequestBody>, peer: Peer) -> Answer {
         let (parts, body) = request.into_parts();
-        match self.run(&parts, body, peer).await {
+        match self.run(&parts, body, &peer).await {
             Ok(value) => json_answer(StatusCode::OK, &value),
             Err(refusal) => refusal.into_answer(),
         }
     }
 
-    async fn run(&self, parts: &Parts, body: RequestBody, peer: Option<IpAddr>) -> Result<Value, Refusal> {
+    async fn run(&self, parts: &Parts, body: RequestBody, peer: &Peer) -> Result<Value, Refusal> {
         let operator = self.gate.authorize(&parts.headers, peer).await?;
         let id = parts.uri.path().strip_prefix(PATH).unwrap_or_default().strip_prefix('/');
         let query = parts.uri.query().unwrap_or_default();
@@ -269,7 +270,7 @@ impl RevocationRoutes {
         Ok(json!({"revocations": page, "next": next}))
     }
 
-    async fn revoke(&self, body: &[u8], by: Operator, peer: Option<IpAddr>) -> Result<Value, Refusal> {
+    async fn revoke(&self, body: &[u8], by: Operator<'_>, peer: &Peer) -> Result<Value, Refusal> {
         let now = unix_now();
         let order = Order::read(body, now)?;
         let (pool, key) = self.key(order.pool.as_deref(), order.kind, &order.value)?;
@@ -290,7 +291,7 @@ impl RevocationRoutes {
         Ok(self.changed(&self.revocations.get(key).unwrap_or(entry)))
     }
 
-    async fn lift(&self, id: &str, by: Operator, peer: Option<IpAddr>) -> Result<Value, Refusal> {
+    async fn lift(&self, id: &str, by: Operator<'_>, peer: &Peer) -> Result<Value, Refusal> {
         let key: Key = id.parse().map_err(|_| Refusal::not_found("An id has 32 lower-case hexadecimal digits."))?;
         let now = unix_now();
         let missing = || Refusal::not_found("There is no revocation with this id in effect.");

@@ -1,5 +1,6 @@
-//! Who may use the routes for operators: callers that show the token of `--admin-token-file`. The address of a caller is
-//! never an authorization.
+//! Who may use the routes for operators: callers that show the token of `--admin-token-file`, and clients whose
+//! certificate the handshake of an `mtls:` listener has verified. Neither the address of a caller nor a header other than
+//! `Authorization` is an authorization.
 //!
 //! Wrong tokens are limited, for each peer and for the whole port. A limit must not lock out the operator, whose peer
 //! address can be the same as the attacker's. So tokens beyond a limit are not refused unseen. They are compared one
@@ -17,20 +18,32 @@ use tokio::time::{self, Instant};
 
 use crate::config::admin::AdminToken;
 use crate::files::FileWatch;
+use crate::net::http_server::Peer;
 use crate::net::peers::network;
 
 /// Caller that may use the routes for operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operator {
+pub(super) enum Operator<'p> {
     /// It has shown the token.
     Token,
+    /// It has authenticated with a certificate of this name.
+    Certificate(&'p str),
 }
 
-impl Operator {
+impl<'p> Operator<'p> {
     /// Name in the audit log.
-    pub(super) fn as_str(self) -> &'static str {
+    pub(super) fn name(self) -> &'p str {
         match self {
             Self::Token => "admin-token",
+            Self::Certificate(name) => name,
+        }
+    }
+
+    /// Kind of the credential in the audit log. It tells the token from a certificate that has the token's name.
+    pub(super) fn credential(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Certificate(_) => "certificate",
         }
     }
 }
@@ -38,7 +51,7 @@ impl Operator {
 /// Reason why a caller may not use the routes for operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotAuthorized {
-    /// No token is configured.
+    /// No token is configured, and the client has no certificate.
     Closed,
     /// The request has no Bearer token, or several.
     NoToken,
@@ -56,17 +69,24 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Creates the check. Without a token, no caller passes.
+    /// Creates the check. Without a token, only clients with a certificate pass.
     pub(super) fn new(token: Option<AdminToken>) -> Self {
         Self { token: token.map(ArcSwap::from_pointee), wrong: WrongTokens::default() }
     }
 
-    /// Checks that a request comes from an operator.
+    /// Checks that a request comes from an operator. A verified certificate is enough; the token is then not examined.
     ///
     /// # Errors
     /// [`NotAuthorized`].
-    pub(super) async fn authorize(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<Operator, NotAuthorized> {
-        // A connection that its client certificate has authorized would be recognized here, before the token is needed.
+    pub(super) async fn authorize<'p>(
+        &self,
+        headers: &HeaderMap,
+        peer: &'p Peer,
+    ) -> Result<Operator<'p>, NotAuthorized> {
+        if let Some(name) = peer.certificate_name() {
+            return Ok(Operator::Certificate(name));
+        }
+        let peer = peer.address;
         let token = self.token.as_ref().ok_or(NotAuthorized::Closed)?;
         let candidate = bearer(headers).ok_or(NotAuthorized::NoToken)?;
         let limited = self.wrong.limited(peer);
@@ -235,25 +255,28 @@ mod tests {
         values.iter().map(|value| (header::AUTHORIZATION, HeaderValue::from_str(value).unwrap())).collect()
     }
 
-    async fn shows(gate: &Gate, peer: &str, token: &str) -> Result<Operator, NotAuthorized> {
-        gate.authorize(&headers(&[&format!("Bearer {token}")]), Some(peer.parse().unwrap())).await
+    async fn shows(gate: &Gate, peer: &str, token: &str) -> Result<Operator<'static>, NotAuthorized> {
+        let peer = Peer { address: Some(peer.parse().unwrap()), certificate: None };
+        let result = gate.authorize(&headers(&[&format!("Bearer {token}")]), &peer).await;
+        result.map(|operator| if operator == Operator::Token { Operator::Token } else { panic!("{operator:?}") })
     }
 
     #[tokio::test]
     async fn only_one_right_token_passes() {
         let (gate, _directory) = gate();
+        let unix = Peer::default();
         let right = format!("Bearer {TOKEN}");
         for values in [&[&*right][..], &[&format!("bEaReR  {TOKEN} ")]] {
-            assert_eq!(gate.authorize(&headers(values), None).await, Ok(Operator::Token), "{values:?}");
+            assert_eq!(gate.authorize(&headers(values), &unix).await, Ok(Operator::Token), "{values:?}");
         }
         let basic = format!("Basic {TOKEN}");
         for values in [&[][..], &["Bearer"], &["Bearer "], &[TOKEN], &[&basic], &[&right, &right], &[&right, &basic]] {
-            assert_eq!(gate.authorize(&headers(values), None).await, Err(NotAuthorized::NoToken), "{values:?}");
+            assert_eq!(gate.authorize(&headers(values), &unix).await, Err(NotAuthorized::NoToken), "{values:?}");
         }
         for wrong in [&TOKEN[1..], &TOKEN.to_uppercase(), &format!("{TOKEN} {TOKEN}")] {
             assert_eq!(shows(&gate, "192.0.2.1", wrong).await, Err(NotAuthorized::WrongToken), "{wrong}");
         }
-        assert_eq!(Gate::new(None).authorize(&headers(&[&right]), None).await, Err(NotAuthorized::Closed));
+        assert_eq!(Gate::new(None).authorize(&headers(&[&right]), &unix).await, Err(NotAuthorized::Closed));
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use crate::account::rate_limit::Rates;
 use crate::account::{Issuer, RefreshFlow, Settings};
 use crate::authz::credential::BrowserSessions;
 use crate::files::{self, MAX_SECRET_BYTES};
-use crate::net::listen::ListenAddress;
+use crate::net::listen::{ListenAddress, SocketAddress};
 use crate::user_pool::UserPool;
 
 /// Variable with the secret of the app client.
@@ -198,9 +198,9 @@ fn check_port(options: &Options, sources: Sources<'_>, warnings: &mut Vec<String
 
 /// `true` if only this machine can reach the address.
 fn is_private(address: &ListenAddress) -> bool {
-    match address {
-        ListenAddress::Unix(_) => true,
-        ListenAddress::Tcp(address) => {
+    match &address.socket {
+        SocketAddress::Unix(_) => true,
+        SocketAddress::Tcp(address) => {
             let host = address.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
             host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
         }

@@ -18,9 +18,11 @@ pub mod policy;
 mod pool;
 mod revocation;
 mod source;
+mod tls;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -32,7 +34,7 @@ use self::admin::AdminToken;
 pub use self::error::ConfigError;
 use self::file::PolicyFile;
 use self::options::{
-    Cli, Command, ExplainOptions, HealthcheckOptions, OperatorOptions, Options, RevocationOptions, RevocationsAction,
+    Cli, Command, ExplainOptions, InstanceOptions, OperatorOptions, Options, RevocationOptions, RevocationsAction,
     RevokeOptions, TestPolicyOptions, option_ids, variable,
 };
 use self::policy::{CompiledPolicy, PolicySource};
@@ -42,6 +44,7 @@ use crate::authz::denial::Realm;
 use crate::logging::{LogFormat, LogLevel};
 use crate::net::callers::Network;
 use crate::net::listen::ListenAddress;
+use crate::net::tls::Certificates;
 
 /// Command and its configuration.
 #[derive(Debug)]
@@ -51,7 +54,7 @@ pub enum Invocation {
     /// `check-config`, with a configuration that has no errors.
     CheckConfig(Box<Config>),
     /// `healthcheck`.
-    Healthcheck(HealthcheckOptions),
+    Healthcheck(InstanceOptions),
     /// `explain`.
     Explain(Box<Config>, Box<Request>),
     /// `test-policy`, with the path of the file of test cases.
@@ -108,6 +111,8 @@ pub struct Config {
     pub account: Option<AccountConfig>,
     /// Address of the admin port.
     pub admin_listen: ListenAddress,
+    /// Certificates of the listeners; `None` if no listener has TLS.
+    pub certificates: Option<Arc<Certificates>>,
     /// Token that operators show to the admin port.
     pub(crate) admin_token: Option<AdminToken>,
     /// Time between "not ready" and the closing of listeners, at shutdown.
@@ -184,8 +189,9 @@ pub fn read(
         Some(Command::Healthcheck(options)) => Ok(Invocation::Healthcheck(options)),
         Some(Command::Explain(explain)) => {
             let ExplainOptions { method, host, path, context, header, json, mut options } = explain;
-            // Not part of a check, and their secrets may be missing here.
+            // Not part of a check, and their files may be missing here.
             options.account.account_api = false;
+            options.tls.is_unused = true;
             options.admin_token_file = None;
             let policy = context.into_iter().next_back().map(|(_, policy)| policy);
             let request = Request { method, host, path, policy, headers: header, json };
@@ -193,6 +199,7 @@ pub fn read(
         }
         Some(Command::TestPolicy(TestPolicyOptions { file, mut options })) => {
             options.account.account_api = false;
+            options.tls.is_unused = true;
             options.admin_token_file = None;
             Ok(Invocation::TestPolicy(config(options)?, file))
         }
@@ -203,21 +210,22 @@ pub fn read(
             if options.before.is_some() && options.target.sub.is_none() {
                 return Err(ConfigError::new("--before: only together with --sub (from the flag)"));
             }
-            has_token(&options.operator)?;
+            has_credential(&options.operator)?;
             Ok(Invocation::Revoke(options))
         }
         Some(Command::Revocations(options)) => {
             let action = options.action();
-            has_token(action.operator())?;
+            has_credential(action.operator())?;
             Ok(Invocation::Revocations(action))
         }
     }
 }
 
-/// Checks that an operator's command has a token.
-fn has_token(options: &OperatorOptions) -> Result<(), ConfigError> {
-    let missing = || source::missing("admin_token_file", "the file with the token of the operators");
-    options.admin_token_file.is_some().then_some(()).ok_or_else(missing)
+/// Checks that an operator's command has a token or a certificate.
+fn has_credential(options: &OperatorOptions) -> Result<(), ConfigError> {
+    let has_one = options.admin_token_file.is_some() || options.instance.admin_cert_file.is_some();
+    let what = "the file with the token of the operators, or --admin-cert-file,";
+    has_one.then_some(()).ok_or_else(|| source::missing("admin_token_file", what))
 }
 
 impl Config {
@@ -226,6 +234,7 @@ impl Config {
         let mut warnings = Vec::new();
         let (policy_source, policy) = read_policy(&options, sources, &mut warnings)?;
         let account = AccountConfig::new(&options, &policy, sources, &mut warnings)?;
+        let certificates = tls::certificates(&options, sources)?;
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         let RevocationOptions { max_token_life, .. } = options.revocation;
         let limits = TimeLimits { leeway: seconds(options.leeway), max_life: seconds(max_token_life) };
@@ -246,6 +255,7 @@ impl Config {
             http: HttpConfig::new(&options, sources)?,
             account,
             admin_listen: options.admin_listen,
+            certificates,
             admin_token,
             shutdown_delay: options.shutdown_delay,
             shutdown_deadline: options.shutdown_deadline,

@@ -4,20 +4,23 @@
 //! the README with these definitions.
 
 mod account;
+mod instance;
 mod operator;
 mod revocation;
+mod tls;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use url::Url;
 
 pub use self::account::{AccountOptions, BrowserOptions, RefreshFlowOption};
+pub use self::instance::InstanceOptions;
 pub use self::operator::{
     LiftOptions, ListOptions, OperatorOptions, RevocationsAction, RevocationsOptions, RevokeOptions, Target,
 };
 pub use self::revocation::RevocationOptions;
+pub use self::tls::TlsOptions;
 use super::file::text::{Any, Plain, WebUrl};
 use super::parse::{AcceptedClient, ByteSize, TokenUseOption, duration, duration_between};
 use crate::authz::denial::Realm;
@@ -60,7 +63,7 @@ pub enum Command {
     /// Print the JSON Schema of the policy file (`--config`)
     ConfigSchema,
     /// Ask a running instance if it is ready; the exit status is 0 if it is
-    Healthcheck(HealthcheckOptions),
+    Healthcheck(InstanceOptions),
     /// Show each step of one check, with the token read from standard input; the exit status is 0 if the request is allowed
     Explain(ExplainOptions),
     /// Test the policy file with requests and locally signed tokens; the exit status is 0 if all decisions are as expected
@@ -127,14 +130,6 @@ fn request_header(text: &str) -> Result<(String, String), &'static str> {
     Ok((name.to_ascii_lowercase(), trim_text(value).to_owned()))
 }
 
-/// Options of `healthcheck`.
-#[derive(Args, Debug)]
-pub struct HealthcheckOptions {
-    /// Admin address of the instance
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9190")]
-    pub admin: Url,
-}
-
 /// Options of `serve` and `check-config`.
 #[derive(Args, Debug)]
 pub struct Options {
@@ -190,7 +185,7 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", help_heading = "Check", default_value = "64MiB")]
     pub token_cache_max_bytes: ByteSize,
 
-    /// Address of the gRPC port, for Envoy: `host:port`, `[::]:port` or `unix:/path`; repeatable
+    /// Address of the gRPC port, for Envoy: `host:port`, `[::]:port` or `unix:/path`, after `tls:` or `mtls:` if it is encrypted; repeatable
     #[arg(long, value_name = "ADDRESS", help_heading = "gRPC", default_value = "127.0.0.1:9191")]
     pub grpc_listen: Vec<ListenAddress>,
     /// File mode of Unix sockets, in octal
@@ -220,6 +215,10 @@ pub struct Options {
     #[command(flatten)]
     pub account: AccountOptions,
 
+    /// Certificates of the listeners
+    #[command(flatten)]
+    pub tls: TlsOptions,
+
     /// Revocation
     #[command(flatten)]
     pub revocation: RevocationOptions,
@@ -227,7 +226,7 @@ pub struct Options {
     /// Address of the admin port, for operators: /livez, /readyz, /metrics, /config, /revocations
     #[arg(long, value_name = "ADDRESS", help_heading = "Operations", default_value = "127.0.0.1:9190")]
     pub admin_listen: ListenAddress,
-    /// File with the token that operators show to the admin port to list, make or lift revocations: at least 16 visible ASCII characters. Read again when it changes [default: /revocations is closed]
+    /// File with the token that operators show to the admin port to list, make or lift revocations: at least 16 visible ASCII characters. Read again when it changes [default: /revocations is closed to clients without a certificate]
     #[arg(long, value_name = "FILE", help_heading = "Operations")]
     pub admin_token_file: Option<PathBuf>,
     /// Time between "not ready" and the closing of listeners, at shutdown
@@ -242,6 +241,13 @@ pub struct Options {
     /// Least severe level that is logged
     #[arg(long, value_name = "LEVEL", help_heading = "Operations", default_value = "info")]
     pub log_level: LogLevel,
+}
+
+impl Options {
+    /// Addresses of all listeners.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = &ListenAddress> {
+        self.grpc_listen.iter().chain([&self.admin_listen]).chain(&self.account.account_listen).chain(&self.http_listen)
+    }
 }
 
 /// Returns the ids of all options, in the order of the help.

@@ -247,6 +247,9 @@ pub(super) fn usage_error(error: &clap::Error, args: &[OsString], layers: &Layer
         ErrorKind::UnknownArgument => {
             return ConfigError::new(format!("{flag} is not an option (from the command line)"));
         }
+        ErrorKind::MissingRequiredArgument => {
+            return ConfigError::new(format!("{argument} is required (from the command line)"));
+        }
         ErrorKind::InvalidSubcommand => {
             let name = context(ContextKind::InvalidSubcommand).unwrap_or_default();
             return ConfigError::new(format!("{name:?} is not a command (from the command line)"));
@@ -258,9 +261,6 @@ pub(super) fn usage_error(error: &clap::Error, args: &[OsString], layers: &Layer
         ErrorKind::ValueValidation => {
             let source = std::error::Error::source(error).map_or_else(|| "not valid".to_owned(), ToString::to_string);
             format!("{source}: {value:?}")
-        }
-        ErrorKind::MissingRequiredArgument => {
-            return ConfigError::new(format!("{argument} is required (from the command line)"));
         }
         _ => {
             let text = error.render().to_string();

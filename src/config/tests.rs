@@ -166,7 +166,7 @@ fn each_error_is_one_sentence_with_the_option_and_the_source() {
             &["--grpc-listen", "9191"],
             &MINIMAL,
             "",
-            "--grpc-listen: not host:port, [::]:port or unix:/path: \"9191\" (from the flag)",
+            "--grpc-listen: not host:port, [::]:port or unix:/path (or one of these after tls: or mtls:): \"9191\" (from the flag)",
         ),
         (
             &["--grpc-socket-mode", "888"],

@@ -1,6 +1,7 @@
 //! One connection of the gRPC port: HTTP/2 with limits. The defaults of the libraries set none.
 //!
-//! The client's connection preface is read before hyper gets the connection, so that it has a time limit.
+//! The client's connection preface is read before hyper gets the connection, so that it has a time limit, which includes
+//! the TLS handshake.
 
 use std::io;
 use std::pin::Pin;
@@ -13,15 +14,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::message_memory::{CONNECTION_WINDOW_BYTES, ConnectionMemory, STREAM_WINDOW_BYTES};
 use super::services::Services;
 use crate::net::progress::{Patience, Progress};
+use crate::net::tls::Acceptor;
 
-/// Time from the accept to the end of the client's connection preface, including its SETTINGS frame. HTTP/2 keep-alive
-/// starts only after it.
+/// Time from the accept to the end of the client's connection preface, including the TLS handshake before it and its
+/// SETTINGS frame. HTTP/2 keep-alive starts only after it.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum size of a request's header list.
 const MAX_HEADER_LIST_BYTES: u32 = 64 * 1024;
@@ -42,9 +44,11 @@ const MAX_FIRST_FRAME_BYTES: usize = 16_384;
 
 pub(super) type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Serves one connection until it ends. When `closing` is cancelled, running calls finish and the connection ends.
+/// Performs the handshake if there is a `tls`, and serves the connection until it ends. When `closing` is cancelled,
+/// running calls finish and the connection ends. The limits of [`PATIENCE`] apply below TLS, to the bytes on the network.
 pub(super) async fn serve<T>(
-    mut stream: T,
+    stream: T,
+    tls: Option<Acceptor>,
     max_streams: u32,
     services: Services,
     closing: CancellationToken,
@@ -52,9 +56,29 @@ pub(super) async fn serve<T>(
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let preface = timeout(PREFACE_TIMEOUT, read_preface(&mut stream));
-    let Some(preface) = closing.run_until_cancelled(preface).await else { return Ok(()) };
+    let deadline = Instant::now() + PREFACE_TIMEOUT;
     let stream = Progress::new(stream, PATIENCE, closing.clone());
+    match tls {
+        None => serve_http2(stream, deadline, max_streams, services, closing).await,
+        Some(tls) => match closing.run_until_cancelled(tls.accept(stream, deadline)).await.flatten() {
+            Some((stream, _)) => serve_http2(stream, deadline, max_streams, services, closing).await,
+            None => Ok(()),
+        },
+    }
+}
+
+async fn serve_http2<T>(
+    mut stream: T,
+    deadline: Instant,
+    max_streams: u32,
+    services: Services,
+    closing: CancellationToken,
+) -> Result<(), ConnectionError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let preface = timeout_at(deadline, read_preface(&mut stream));
+    let Some(preface) = closing.run_until_cancelled(preface).await else { return Ok(()) };
     let io = TokioIo::new(Prefaced { preface: preface??, stream });
     let memory = Arc::new(ConnectionMemory::new(Arc::clone(services.memory())));
     let service = service_fn(move |request| services.call(request, &memory));

@@ -20,6 +20,7 @@ use super::connection;
 use super::services::Services;
 use crate::lifecycle::Shutdown;
 use crate::net::listen::{Listener, Stream};
+use crate::net::tls::Acceptor;
 
 /// Limits of the port.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +52,7 @@ pub(crate) struct WorkerThreads(Vec<oneshot::Receiver<()>>);
 /// An accepted connection for a worker, with the guards that count it until it ends.
 struct Connection {
     stream: DetachedStream,
+    tls: Option<Acceptor>,
     _serving: Serving,
     _permit: OwnedSemaphorePermit,
 }
@@ -100,10 +102,10 @@ impl Workers {
 
     /// Accepts connections until `closing` is cancelled.
     pub(crate) async fn accept(&self, listener: &Listener, closing: &CancellationToken) {
-        closing.run_until_cancelled(listener.accept_all(|stream| self.hand_over(stream))).await;
+        closing.run_until_cancelled(listener.accept_all(|stream| self.hand_over(stream, listener.tls()))).await;
     }
 
-    fn hand_over(&self, stream: Stream) {
+    fn hand_over(&self, stream: Stream, tls: Option<&Acceptor>) {
         // Over the limit, the connection is closed at once, so the client notices and can try another instance.
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else { return };
         let Some(worker) = self.workers.iter().min_by_key(|worker| worker.serving.load(Ordering::Relaxed)) else {
@@ -118,7 +120,8 @@ impl Workers {
                 worker.serving.fetch_add(1, Ordering::Relaxed);
                 let serving = Serving(Arc::clone(&worker.serving));
                 // Fails if the worker has died; then the process is about to end.
-                drop(worker.connections.send(Connection { stream, _serving: serving, _permit: permit }));
+                let tls = tls.cloned();
+                drop(worker.connections.send(Connection { stream, tls, _serving: serving, _permit: permit }));
             }
             Err(error) => tracing::warn!(%error, "a connection could not be passed to a worker"),
         }
@@ -160,14 +163,14 @@ async fn work(
         while let Some(accepted) = connections.recv().await {
             let (services, closing) = (services.clone(), shutdown.closing.clone());
             running.spawn(async move {
-                let Connection { stream, _serving, _permit } = accepted;
+                let Connection { stream, tls, _serving, _permit } = accepted;
                 let result = match stream {
                     DetachedStream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-                        Ok(stream) => connection::serve(stream, limits.streams, services, closing).await,
+                        Ok(stream) => connection::serve(stream, tls, limits.streams, services, closing).await,
                         Err(error) => Err(error.into()),
                     },
                     DetachedStream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-                        Ok(stream) => connection::serve(stream, limits.streams, services, closing).await,
+                        Ok(stream) => connection::serve(stream, tls, limits.streams, services, closing).await,
                         Err(error) => Err(error.into()),
                     },
                 };

@@ -4,6 +4,6 @@ mod read;
 mod watch;
 
 pub(crate) use self::read::{
-    Fingerprint, MAX_SECRET_BYTES, MAX_TEXT_BYTES, ReadError, kind_name, read, read_text, read_version,
+    Fingerprint, MAX_SECRET_BYTES, MAX_TEXT_BYTES, ReadError, kind_name, read, read_text, read_version, version,
 };
 pub(crate) use self::watch::{FileWatch, KeepsChanging};

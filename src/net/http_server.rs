@@ -1,8 +1,8 @@
 //! HTTP/1.1 server with limits, used by the admin port, the account API and the HTTP form of the check.
 //!
-//! Every wait for a client is limited: for a request head ([`Limits::head`]), for the client to read a response
-//! ([`PATIENCE`]), and for any progress once the port closes. The code that reads a request body limits the time for
-//! it.
+//! Every wait for a client is limited: for a TLS handshake ([`HANDSHAKE_TIMEOUT`]), for a request head
+//! ([`Limits::head`]), for the client to read a response ([`PATIENCE`]), and for any progress once the port closes. The
+//! code that reads a request body limits the time for it.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -29,8 +29,10 @@ use tokio_util::task::TaskTracker;
 
 use super::callers::Callers;
 use super::listen::{Listener, Stream};
+use super::occasional::Occasional;
 use super::peers::Peers;
 use super::progress::{Activity, Patience, Progress};
+use super::tls::{Acceptor, ClientCertificate, VerifiedClient};
 
 /// Response with a body that is known as a whole.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -74,14 +76,30 @@ const PATIENCE: Patience = Patience {
     backlog: Some(Duration::from_secs(30)),
     closing: Duration::from_secs(1),
 };
-/// Minimum time between two log lines about refused connections.
-const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+/// Time from the accept to the end of a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Client of a connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peer {
+    /// Address of the client; `None` on a Unix socket.
+    pub(crate) address: Option<IpAddr>,
+    /// Certificate of the client, which the handshake has verified. `None` unless the listener is `mtls:`.
+    pub(crate) certificate: VerifiedClient,
+}
+
+impl Peer {
+    /// Returns the name of the verified client certificate. `None` means that the client has not authenticated.
+    pub(crate) fn certificate_name(&self) -> Option<&str> {
+        self.certificate.as_deref().map(ClientCertificate::name)
+    }
+}
 
 /// Serves `listener` until `closing` is cancelled, and then finishes running requests. `answer` is called with each
-/// request and the peer's address, which is `None` on a Unix socket.
+/// request and its client.
 pub(crate) async fn serve<F, R>(listener: Listener, limits: Limits, closing: CancellationToken, answer: F)
 where
-    F: Fn(Request<RequestBody>, Option<IpAddr>) -> R + Clone + Send + 'static,
+    F: Fn(Request<RequestBody>, Peer) -> R + Clone + Send + 'static,
     R: Future<Output = Answer> + Send + 'static,
 {
     serve_callers(listener, limits, Callers::All, closing, answer).await;
@@ -96,45 +114,53 @@ pub(crate) async fn serve_callers<F, R>(
     closing: CancellationToken,
     answer: F,
 ) where
-    F: Fn(Request<RequestBody>, Option<IpAddr>) -> R + Clone + Send + 'static,
+    F: Fn(Request<RequestBody>, Peer) -> R + Clone + Send + 'static,
     R: Future<Output = Answer> + Send + 'static,
 {
     let farewells = Arc::new(Semaphore::new(MAX_FAREWELLS));
     let running = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(limits.connections));
     let peers = Arc::new(Peers::default());
-    let mut refusals = Refusals::default();
+    let mut refusals = Occasional::default();
+    let mut refuse = |why: &'static str| {
+        if let Some(refused) = refusals.count() {
+            tracing::warn!(address = listener.address(), refused, why, "connections refused");
+        }
+    };
     let accept = listener.accept_all(|stream| {
-        let peer = peer(&stream);
+        let address = address(&stream);
         let stream = match stream {
-            Stream::Tcp(stream) if !callers.admit(peer) => {
-                if let Ok(permit) = Arc::clone(&farewells).try_acquire_owned() {
+            Stream::Tcp(stream) if !callers.admit(address) => {
+                // With TLS there is no response before a handshake, which such a peer does not get.
+                let farewell = Arc::clone(&farewells).try_acquire_owned().ok().filter(|_| listener.tls().is_none());
+                if let Some(permit) = farewell {
                     running.spawn(async move {
                         forbid(stream).await;
                         drop(permit);
                     });
                 }
-                return refusals.count(&listener, "the address of the peer is not among the callers of the port");
+                return refuse("the address of the peer is not among the callers of the port");
             }
             stream => stream,
         };
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            return refusals.count(&listener, "the port has reached its limit on connections");
+            return refuse("the port has reached its limit on connections");
         };
-        let counted = peer.map(|peer| peers.enter(peer, limits.peer));
+        let counted = address.map(|address| peers.enter(address, limits.peer));
         if let Some(None) = counted {
-            return refusals.count(&listener, "an address has reached its share of the port's connections");
+            return refuse("an address has reached its share of the port's connections");
         }
-        let (answer, closing) = (answer.clone(), closing.clone());
+        let (tls, closing, answer) = (listener.tls().cloned(), closing.clone(), answer.clone());
+        let connection = Connection { address, limits, closing, answer };
         running.spawn(async move {
             match stream {
                 Stream::Tcp(stream) => {
                     if let Err(error) = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES) {
                         tracing::debug!(%error, "the size of the send buffer cannot be set");
                     }
-                    connection(stream, peer, limits, closing, answer).await;
+                    connection.serve(stream, tls).await;
                 }
-                Stream::Unix(stream) => connection(stream, None, limits, closing, answer).await,
+                Stream::Unix(stream) => connection.serve(stream, tls).await,
             }
             drop((permit, counted));
         });
@@ -144,7 +170,7 @@ pub(crate) async fn serve_callers<F, R>(
     running.wait().await;
 }
 
-fn peer(stream: &Stream) -> Option<IpAddr> {
+fn address(stream: &Stream) -> Option<IpAddr> {
     match stream {
         Stream::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.ip()),
         Stream::Unix(_) => None,
@@ -165,60 +191,71 @@ async fn forbid(mut stream: TcpStream) {
     }
 }
 
-/// Refused connections, logged at most once per [`REPORT_INTERVAL`].
-#[derive(Default)]
-struct Refusals {
-    /// Number of refused connections since the last log line.
-    count: u64,
-    reported: Option<Instant>,
-}
-
-impl Refusals {
-    fn count(&mut self, listener: &Listener, why: &'static str) {
-        self.count += 1;
-        if self.reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
-            tracing::warn!(address = listener.address(), refused = self.count, why, "connections refused");
-            *self = Self { count: 0, reported: Some(Instant::now()) };
-        }
-    }
-}
-
-async fn connection<F, R>(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    peer: Option<IpAddr>,
+/// An accepted connection, without its stream.
+struct Connection<F> {
+    address: Option<IpAddr>,
     limits: Limits,
     closing: CancellationToken,
     answer: F,
-) where
-    F: Fn(Request<RequestBody>, Option<IpAddr>) -> R,
+}
+
+impl<F, R> Connection<F>
+where
+    F: Fn(Request<RequestBody>, Peer) -> R,
     R: Future<Output = Answer>,
 {
-    let activity = Arc::new(Activity::default());
-    let stream = Progress::new(stream, PATIENCE, closing.clone()).with_activity(Arc::clone(&activity));
-    let service = service_fn(move |request: Request<Incoming>| {
-        let working = Working::new(&activity);
-        let response = answer(request.map(|body| RequestBody { body, activity: Arc::clone(&activity) }), peer);
-        async move {
-            let response = response.await;
-            drop(working);
-            Ok::<_, Infallible>(response)
+    /// Performs the handshake if the listener has TLS, and serves the connection until it ends. The limits of
+    /// [`PATIENCE`] apply below TLS, to the bytes on the network.
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin, tls: Option<Acceptor>) {
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let activity = Arc::new(Activity::default());
+        let stream = Progress::new(stream, PATIENCE, self.closing.clone()).with_activity(Arc::clone(&activity));
+        match tls {
+            None => self.answer_all(stream, None, activity).await,
+            Some(tls) => {
+                let handshake = self.closing.run_until_cancelled(tls.accept(stream, deadline)).await;
+                if let Some((stream, certificate)) = handshake.flatten() {
+                    self.answer_all(stream, certificate, activity).await;
+                }
+            }
         }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
-        .max_buf_size(MAX_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    }
+
+    async fn answer_all(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        certificate: VerifiedClient,
+        activity: Arc<Activity>,
+    ) {
+        let Self { address, limits, closing, answer } = self;
+        let peer = Peer { address, certificate };
+        let client = peer.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let working = Working::new(&activity);
+            let request = request.map(|body| RequestBody { body, activity: Arc::clone(&activity) });
+            let response = answer(request, peer.clone());
+            async move {
+                let response = response.await;
+                drop(working);
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head)
+            .max_buf_size(MAX_BUFFER_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = closing.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!(%error, client = client.certificate_name(), "HTTP connection ended with an error");
         }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%error, "HTTP connection ended with an error");
     }
 }
 

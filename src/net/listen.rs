@@ -1,5 +1,7 @@
 //! Listening sockets: addresses, binding and accepting.
 //!
+//! The prefix of an address decides whether its connections are encrypted, so it belongs to the listener from the start.
+//!
 //! Binding is a separate step before anything runs. A bind failure therefore ends the startup, and the real port is
 //! known before the address is logged, even if port 0 was requested.
 
@@ -11,14 +13,48 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use super::tls::{Acceptor, Certificates, Protocol};
+
+/// Address of a listener: `host:port`, `[::]:port` or `unix:/path`, with the prefix `tls:` or `mtls:` if connections are
+/// encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// Encryption of the connections.
+    pub security: Security,
+    /// Socket to listen on.
+    pub socket: SocketAddress,
+}
+
+/// Encryption of a listener's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// None.
+    Plain,
+    /// TLS (`tls:`).
+    Tls,
+    /// TLS, and clients need a certificate (`mtls:`).
+    MutualTls,
+}
+
+impl Security {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Tls => "tls:",
+            Self::MutualTls => "mtls:",
+        }
+    }
+}
 
 /// `host:port`, `[::]:port` or `unix:/path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenAddress {
+pub enum SocketAddress {
     /// TCP host and port. The host is resolved by `bind`.
     Tcp(String),
     /// Absolute path of a Unix socket.
@@ -29,7 +65,24 @@ impl FromStr for ListenAddress {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = "not host:port, [::]:port or unix:/path";
+        let prefixed = |security: Security| Some((security, text.strip_prefix(security.prefix())?));
+        let encrypted = [Security::Tls, Security::MutualTls].into_iter().find_map(prefixed);
+        let (security, socket) = encrypted.unwrap_or((Security::Plain, text));
+        Ok(Self { security, socket: socket.parse()? })
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.security.prefix(), self.socket)
+    }
+}
+
+impl FromStr for SocketAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = "not host:port, [::]:port or unix:/path (or one of these after tls: or mtls:)";
         if let Some(path) = text.strip_prefix("unix:") {
             return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(wrong) };
         }
@@ -42,7 +95,7 @@ impl FromStr for ListenAddress {
     }
 }
 
-impl fmt::Display for ListenAddress {
+impl fmt::Display for SocketAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => f.write_str(address),
@@ -59,9 +112,15 @@ pub struct BindError {
     why: String,
 }
 
-/// A bound socket.
+/// A bound socket, and the TLS of its connections.
 #[derive(Debug)]
-pub(crate) enum Listener {
+pub(crate) struct Listener {
+    socket: BoundSocket,
+    tls: Option<Acceptor>,
+}
+
+#[derive(Debug)]
+enum BoundSocket {
     Tcp(TcpListener, SocketAddr),
     Unix(UnixListener, SocketFile),
 }
@@ -79,27 +138,38 @@ const BACKLOG: i32 = 4096;
 
 impl ListenAddress {
     /// Binds the address. Has to run inside a tokio runtime. A Unix socket gets the file mode `socket_mode`.
+    /// `certificates` are used if the address has the prefix `tls:` or `mtls:`, and `protocol` is named by ALPN.
     ///
     /// # Errors
-    /// [`BindError`], for example if the port is taken, another process listens on the socket, or the path is another
-    /// kind of file.
-    pub(crate) fn bind(&self, socket_mode: u32) -> Result<Listener, BindError> {
+    /// [`BindError`], for example if the port is taken, another process listens on the socket, the path is another kind
+    /// of file, or the connections are to be encrypted and there are no certificates for it.
+    pub(crate) fn bind(
+        &self,
+        socket_mode: u32,
+        certificates: Option<&Arc<Certificates>>,
+        protocol: Protocol,
+    ) -> Result<Listener, BindError> {
         let failed = |why: String| BindError { address: self.clone(), why };
-        match self {
-            Self::Tcp(address) => {
+        let tls = match self.security {
+            Security::Plain => None,
+            security => {
+                let is_mutual = security == Security::MutualTls;
+                let acceptor = certificates.and_then(|certificates| certificates.acceptor(protocol, is_mutual));
+                Some(acceptor.ok_or_else(|| failed("no certificates are configured".into()))?)
+            }
+        };
+        let socket = match &self.socket {
+            SocketAddress::Tcp(address) => {
                 let listener = bind_tcp(address).map_err(|error| failed(error.to_string()))?;
                 let bound = listener.local_addr().map_err(|error| failed(error.to_string()))?;
-                TcpListener::from_std(listener)
-                    .map(|listener| Listener::Tcp(listener, bound))
-                    .map_err(|error| failed(error.to_string()))
+                TcpListener::from_std(listener).map(|listener| BoundSocket::Tcp(listener, bound))
             }
-            Self::Unix(path) => {
+            SocketAddress::Unix(path) => {
                 let (listener, file) = bind_unix(path, socket_mode).map_err(failed)?;
-                UnixListener::from_std(listener)
-                    .map(|listener| Listener::Unix(listener, file))
-                    .map_err(|error| failed(error.to_string()))
+                UnixListener::from_std(listener).map(|listener| BoundSocket::Unix(listener, file))
             }
-        }
+        };
+        Ok(Listener { socket: socket.map_err(|error| failed(error.to_string()))?, tls })
     }
 }
 
@@ -127,7 +197,7 @@ fn lacks_ipv6(error: &io::Error) -> bool {
 }
 
 fn bind_socket(address: SocketAddr) -> io::Result<StdTcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
@@ -186,22 +256,33 @@ fn bind_unix(path: &Path, mode: u32) -> Result<(StdUnixListener, SocketFile), St
 }
 
 impl Listener {
-    /// Returns the address, with the real port if port 0 was requested.
+    /// Returns the address with its prefix, and with the real port if port 0 was requested.
     pub(crate) fn address(&self) -> String {
-        match self {
-            Self::Tcp(_, address) => address.to_string(),
-            Self::Unix(_, file) => format!("unix:{}", file.path.display()),
-        }
+        let security = match &self.tls {
+            None => Security::Plain,
+            Some(tls) if tls.is_mutual() => Security::MutualTls,
+            Some(_) => Security::Tls,
+        };
+        let socket = match &self.socket {
+            BoundSocket::Tcp(_, address) => SocketAddress::Tcp(address.to_string()),
+            BoundSocket::Unix(_, file) => SocketAddress::Unix(file.path.clone()),
+        };
+        ListenAddress { security, socket }.to_string()
+    }
+
+    /// TLS of the connections. Without it they are not encrypted.
+    pub(crate) fn tls(&self) -> Option<&Acceptor> {
+        self.tls.as_ref()
     }
 
     async fn accept(&self) -> io::Result<Stream> {
-        match self {
-            Self::Tcp(listener, _) => {
+        match &self.socket {
+            BoundSocket::Tcp(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 Ok(Stream::Tcp(stream))
             }
-            Self::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
+            BoundSocket::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
         }
     }
 
@@ -250,7 +331,9 @@ mod tests {
 
     #[test]
     fn addresses() {
-        for good in ["127.0.0.1:9191", "[::]:0", "[::1]:80", "localhost:1", "unix:/run/a.sock"] {
+        for good in
+            ["127.0.0.1:9191", "[::]:0", "[::1]:80", "localhost:1", "unix:/run/a.sock", "tls:[::]:1", "mtls:unix:/a"]
+        {
             assert_eq!(good.parse::<ListenAddress>().map(|address| address.to_string()).as_deref(), Ok(good));
         }
         for bad in [
@@ -267,6 +350,11 @@ mod tests {
             "unix:a.sock",
             "unix://",
             "http://a:80/",
+            "tls:",
+            "tls:a",
+            "tls:mtls:a:1",
+            "TLS:a:1",
+            "unix:tls:/a",
         ] {
             let parsed = bad.parse::<ListenAddress>();
             assert!(parsed.is_err() || bad == "unix://", "{bad}: {parsed:?}");
@@ -274,7 +362,11 @@ mod tests {
     }
 
     fn unix(path: &Path) -> Result<Listener, String> {
-        ListenAddress::Unix(path.into()).bind(0o640).map_err(|error| error.to_string())
+        format!("unix:{}", path.display())
+            .parse::<ListenAddress>()
+            .unwrap()
+            .bind(0o640, None, Protocol::Grpc)
+            .map_err(|error| error.to_string())
     }
 
     #[tokio::test]
@@ -303,11 +395,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_is_an_error_and_port_zero_is_known() {
-        let first = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind(0).unwrap();
+        let first = "127.0.0.1:0".parse::<ListenAddress>().unwrap().bind(0, None, Protocol::Http).unwrap();
         assert!(!first.address().ends_with(":0"));
-        let taken = first.address().parse::<ListenAddress>().unwrap().bind(0).unwrap_err();
+        let taken = first.address().parse::<ListenAddress>().unwrap().bind(0, None, Protocol::Http).unwrap_err();
         assert!(taken.to_string().starts_with(&format!("cannot listen on {}: ", first.address())), "{taken}");
-        let any = "[::]:0".parse::<ListenAddress>().unwrap().bind(0).unwrap();
+        let any = "[::]:0".parse::<ListenAddress>().unwrap().bind(0, None, Protocol::Http).unwrap();
         let port = any.address().rsplit_once(':').unwrap().1.to_owned();
         assert!(TcpStream::connect(format!("127.0.0.1:{port}")).await.is_ok(), "[::] serves IPv4 as well");
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::message_memory::{MIB, memory};
 use crate::reload::{Stage, text};
+use crate::support::certificates::Authority;
 use crate::support::policy_file::PolicyFile;
 use crate::support::service::run;
 use crate::support::token::{CLIENT, POOL, SigningKey, jwks};
@@ -128,6 +129,15 @@ fn every_named_file_must_be_a_regular_file_of_limited_size() {
         fs::write(at(name), text).unwrap();
         at(name)
     };
+    let authority = Authority::new("a");
+    let identity = authority.issue(&["a.test"]);
+    let (certificate, key) = (at("tls.crt"), at("tls.key"));
+    fs::write(&certificate, &identity.certificate).unwrap();
+    fs::write(&key, &identity.key).unwrap();
+    let tls = |certificate, key, ca| {
+        let files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-client-ca-file", ca];
+        [&["check-config", "--admin-listen", "mtls:127.0.0.1:0"][..], &files].concat()
+    };
     let (keys, secret) = (with("keys.yaml", "jwks_file"), with("secret.yaml", "client_secret_file"));
     let good = at("good.yaml");
     fs::write(&good, "policies: {a: {}}").unwrap();
@@ -140,6 +150,9 @@ fn every_named_file_must_be_a_regular_file_of_limited_size() {
         ("--jwks-file", [&["check-config", "--jwks-file", &bad], &flags[..]].concat()),
         ("--client-secret-file", [&["check-config", "--client-secret-file", &bad], &flags[..]].concat()),
         ("--oauth-state-key-file", [&["check-config", "--oauth-state-key-file", &bad], &flags[..], &hosted].concat()),
+        ("--tls-cert-file", [tls(&bad, &key, &certificate), flags.to_vec()].concat()),
+        ("--tls-key-file", [tls(&certificate, &bad, &certificate), flags.to_vec()].concat()),
+        ("--tls-client-ca-file", [tls(&certificate, &key, &bad), flags.to_vec()].concat()),
         ("jwks_file", vec!["check-config", "--config", &keys]),
         ("client-secret-file", vec!["check-config", "--config", &secret]),
         ("bad", [&["test-policy", &bad, "--config", &good], &flags[..]].concat()),

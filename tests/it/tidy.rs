@@ -21,12 +21,13 @@ use crate::support::tool;
 const IMPORTS: &[(&str, &str)] = &[
     ("main", "app clock config net"),
     ("app", "account admin authz check cognito config ext_authz lifecycle metrics net reload revocation"),
-    ("healthcheck", "admin_client"),
+    ("healthcheck", "admin_client config"),
     ("revoke", "admin_client clock config files"),
+    ("admin_client", "config net"),
     ("test_policy", "authz check config explain files jwks revocation user_pool"),
     ("explain", "authz check config lifecycle metrics reload revocation"),
     ("admin", "account authz clock config files lifecycle metrics net reload revocation user_pool"),
-    ("reload", "authz check config files jwks lifecycle metrics user_pool"),
+    ("reload", "authz check config files jwks lifecycle metrics net user_pool"),
     ("config", "account authz clock field_value files jwks logging net revocation user_pool"),
     ("account", "authz clock cognito field_value metrics net revocation session_cookie user_pool"),
     ("ext_authz", "authz check lifecycle net"),
@@ -40,12 +41,10 @@ const IMPORTS: &[(&str, &str)] = &[
     ("field_value", ""),
     ("clock", ""),
     ("metrics", ""),
-    ("net", ""),
+    ("net", "files"),
     ("files", ""),
     ("lifecycle", ""),
     ("logging", ""),
-    ("clock", ""),
-    ("admin_client", ""),
 ];
 
 /// Crates and functions that only some files may use: the texts to look for, and the files and folders that may have
@@ -56,6 +55,7 @@ const ONLY_IN: &[(&str, &str)] = &[
         "hyper:: hyper_util::",
         "admin_client.rs ext_authz/connection.rs ext_authz/services.rs net/http_server.rs net/json_body.rs",
     ),
+    ("rustls:: x509_cert", "net/tls.rs net/tls/ main.rs"),
     ("reqwest::", "cognito/ jwks/fetch.rs"),
     ("redis::", "revocation/store/"),
     ("yaml_serde schemars", "config/ test_policy.rs"),

@@ -24,6 +24,8 @@ from manifests import validate_crds
 
 CUSTOM = {
     "AuthorizationPolicy",
+    "BackendTLSPolicy",
+    "Certificate",
     "HTTPRoute",
     "PodMonitor",
     "PrometheusRule",
@@ -75,7 +77,9 @@ def test_custom_resources_are_valid(crd_validator: Path, tmp_path: Path) -> None
     manifests = []
     for path in CI:
         manifests.append(tmp_path / path.name)
-        custom = [one for one in copy.deepcopy(rendered_ci(path).objects) if one["kind"] in CUSTOM]
+        # cert-manager's schema is not among them: test_chart_tls.py checks the fields of a Certificate.
+        kinds = CUSTOM - {"Certificate"}
+        custom = [one for one in copy.deepcopy(rendered_ci(path).objects) if one["kind"] in kinds]
         for one in custom:
             # v1beta1 has the same form as v1, which older Gateway APIs do not have.
             if one["apiVersion"] == "gateway.networking.k8s.io/v1beta1":
@@ -135,6 +139,10 @@ def test_manifests_contain_no_secrets(path: Path) -> None:
                         "--oauth-state-key-file=/run/secrets/",
                         "--admin-token-file=/run/secrets/",
                         "--revocation-password-file=/run/secrets/",
+                        "--tls-cert-file=/run/secrets/",
+                        "--tls-key-file=/run/secrets/",
+                        "--tls-client-ca-file=/run/secrets/",
+                        "--admin-ca-file=/run/secrets/",
                     )
                 ), name
             for variable in container.get("env", []):
@@ -275,7 +283,7 @@ def test_ports_agree_in_arguments_probes_and_services(path: Path) -> None:
     rendered = rendered_ci(path)
     container = rendered.container()
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    matches = (re.fullmatch(r"--(\w+)-listen=\[::\]:(\d+)", one) for one in container["args"])
+    matches = (re.fullmatch(r"--(\w+)-listen=(?:m?tls:)?\[::\]:(\d+)", one) for one in container["args"])
     listening = {match[1]: match[2] for match in matches if match}
     assert {name: int(port) for name, port in listening.items()} == ports
     assert ("account" in ports) == ("--account-api=false" not in container["args"]), (
@@ -297,7 +305,10 @@ def test_ports_agree_in_arguments_probes_and_services(path: Path) -> None:
     for test in rendered.of("Pod"):
         [address] = [one for one in test["spec"]["containers"][0]["args"] if one.startswith("--admin=")]
         service = rendered.one("Service", "-admin")
-        assert address == f"--admin=http://{service['metadata']['name']}.{service['metadata']['namespace']}:{ports['admin']}"
+        host = f"{service['metadata']['name']}.{service['metadata']['namespace']}"
+        encrypted = any(one.startswith("--admin-listen=tls:") for one in container["args"])
+        base = f"https://{host}.svc" if encrypted else f"http://{host}"
+        assert address == f"--admin={base}:{ports['admin']}"
     for gateway in (one for one in rendered.of("SecurityPolicy") if "extAuth" in one["spec"]):
         [backend] = gateway["spec"]["extAuth"]["grpc"]["backendRefs"]
         service = next(one for one in rendered.of("Service") if one["metadata"]["name"] == backend["name"])

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import web
+from certificates import Authority
 from commands import output, run
 from paths import ROOT, TOOLS
 from stage import CLIENT, POOL, Stage
@@ -263,9 +264,14 @@ def test_fragments_of_envoys_configuration_are_valid(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def metrics(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The `/metrics` of a running program with the account API."""
+    """The `/metrics` of a running program with the account API and a certificate."""
     with Stage(binary, tmp_path_factory.mktemp("metrics")) as stage:
-        program = stage.authz("authz")
+        for name, text in Authority().secret("authz.test").items():
+            (stage.directory / name).write_text(text)
+        certificate, key = stage.directory / "tls.crt", stage.directory / "tls.key"
+        program = stage.authz(
+            "authz", "--grpc-listen", "tls:127.0.0.1:0", "--tls-cert-file", certificate, "--tls-key-file", key
+        )
         return web.get(f"http://{program.admin}/metrics").body.decode()
 
 

@@ -21,9 +21,12 @@ const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
 const RBAC: &str = "envoy.filters.http.rbac";
 
 /// Content of the file, with YAML aliases expanded.
-static SHIPPED: LazyLock<Value> = LazyLock::new(|| {
-    yaml(&fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/envoy/envoy.yaml")).unwrap())
-});
+static SHIPPED: LazyLock<Value> = LazyLock::new(|| shipped("envoy.yaml"));
+
+/// Reads a file of `deploy/envoy`.
+fn shipped(name: &str) -> Value {
+    yaml(&fs::read_to_string(format!("{}/deploy/envoy/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap())
+}
 
 /// Reads YAML, with aliases expanded.
 fn yaml(text: &str) -> Value {
@@ -88,6 +91,16 @@ impl Bootstrap {
     pub(crate) fn serve_account(&mut self, address: &str) {
         let endpoints = &mut self.cluster("account")["load_assignment"]["endpoints"][0];
         endpoints["lb_endpoints"][0]["endpoint"]["address"] = tcp(address);
+    }
+
+    /// Encrypts the connections to the service over TCP as `deploy/envoy/tls` does, with the certificates in `folder`.
+    pub(crate) fn encrypt(&mut self, folder: &str) {
+        let at = |value: &Value| value.to_string().replace("/etc/envoy/tls", folder.trim_end_matches('/'));
+        for name in ["identity.yaml", "authority.yaml"] {
+            fs::write(format!("{folder}/{name}"), at(&shipped(&format!("tls/{name}")))).unwrap();
+        }
+        let addition: Value = serde_json::from_str(&at(&shipped("tls/transport-socket.yaml"))).unwrap();
+        self.cluster(CLUSTERS[1])["transport_socket"] = addition["transport_socket"].clone();
     }
 
     pub(crate) fn listener(&mut self, name: &str) -> &mut Value {

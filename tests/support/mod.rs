@@ -7,9 +7,11 @@
 //!   HTTP requests.
 //! - What surrounds it: [`envoy`], a real Envoy; [`proxies`], a real nginx, Traefik and Caddy; [`upstream`], the
 //!   application behind them.
+//! - TLS: [`certificates`], certificate authorities; [`tls`], a client and the files of the service.
 //! - Helpers: [`server`] for HTTP servers, [`tool`] for child processes, [`table`] for tables in documents.
 
 pub(crate) mod account;
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod emulator;
 pub(crate) mod envoy;
@@ -23,6 +25,7 @@ pub(crate) mod server;
 pub(crate) mod service;
 #[expect(dead_code, reason = "the unit tests use the rest")]
 pub(crate) mod table;
+pub(crate) mod tls;
 pub(crate) mod token;
 pub(crate) mod tool;
 pub(crate) mod upstream;

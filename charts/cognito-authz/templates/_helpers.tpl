@@ -86,6 +86,82 @@ imagePullSecrets:
 {{- end -}}
 {{- end -}}
 
+{{/* Name of the Secret with the certificate of the listeners; empty if there is none. */}}
+{{- define "cognito-authz.tlsSecret" -}}
+{{- if .Values.tls.existingSecret -}}
+{{- tpl .Values.tls.existingSecret . -}}
+{{- else if .Values.tls.certManager.enabled -}}
+{{- include "cognito-authz.fullname" . }}-tls
+{{- end -}}
+{{- end -}}
+
+{{/* Encryption of a listener: "tls", "mtls", or empty. Takes (dict "root" $ "listener" "grpc"). */}}
+{{- define "cognito-authz.encryption" -}}
+{{- $chosen := index .root.Values.tls .listener -}}
+{{- $optional := list "account" "http" | has .listener -}}
+{{- $exists := or (not $optional) (index .root.Values .listener).enabled -}}
+{{- if and $exists (include "cognito-authz.tlsSecret" .root) (ne $chosen "plain") }}{{ $chosen }}{{ end -}}
+{{- end -}}
+
+{{/* Not empty if a listener needs certificates of its clients. */}}
+{{- define "cognito-authz.mutual" -}}
+{{- range list "grpc" "account" "http" -}}
+{{- if eq (include "cognito-authz.encryption" (dict "root" $ "listener" .)) "mtls" }}yes{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Address of a listener. Takes (dict "root" $ "listener" "grpc"). */}}
+{{- define "cognito-authz.listen" -}}
+{{- $encryption := include "cognito-authz.encryption" . -}}
+{{- with $encryption }}{{ . }}:{{ end }}[::]:{{ int (index .root.Values .listener).port }}
+{{- end -}}
+
+{{/* Files and options of TLS. Returns a YAML list in the form of "cognito-authz.files", but with a list of options. */}}
+{{- define "cognito-authz.tlsFiles" -}}
+{{- $v := .Values.tls -}}
+{{- $path := "/run/secrets/cognito-authz/tls" -}}
+{{- $secret := include "cognito-authz.tlsSecret" . -}}
+{{- $ca := $v.clientCa.existingSecret | default $secret -}}
+{{- $mutual := include "cognito-authz.mutual" . -}}
+{{- $shared := and $mutual (eq $ca $secret) -}}
+{{- with $secret }}
+- name: tls
+  # Mounted as a directory: a file mounted with subPath is never updated, and the program reads it again on changes.
+  mountPath: {{ $path }}
+  options:
+    - --tls-cert-file={{ $path }}/tls.crt
+    - --tls-key-file={{ $path }}/tls.key
+    {{- if $shared }}
+    - --tls-client-ca-file={{ $path }}/ca.crt
+    {{- end }}
+    {{- if $mutual }}
+    {{- range $v.clientNames }}
+    - {{ printf "--tls-client-names=%s" . | quote }}
+    {{- end }}
+    {{- end }}
+  volume:
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+      items:
+        - { key: tls.crt, path: tls.crt }
+        - { key: tls.key, path: tls.key }
+        {{- if $shared }}
+        - { key: {{ $v.clientCa.key | quote }}, path: ca.crt }
+        {{- end }}
+{{- if and $mutual (not $shared) }}
+- name: tls-client-ca
+  mountPath: {{ $path }}-client-ca
+  options: [--tls-client-ca-file={{ $path }}-client-ca/ca.crt]
+  volume:
+    secret:
+      secretName: {{ $ca }}
+      defaultMode: 0440
+      items: [{ key: {{ $v.clientCa.key | quote }}, path: ca.crt }]
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* Not empty if there can be more than one pod. */}}
 {{- define "cognito-authz.severalPods" -}}
 {{- $least := .Values.autoscaling.enabled | ternary .Values.autoscaling.minReplicas .Values.replicaCount -}}

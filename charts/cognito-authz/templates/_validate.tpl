@@ -57,6 +57,39 @@
 {{- if and $v.http.enabled (not $v.http.callers) -}}
 {{- fail "http.callers: list the networks of the proxies that may ask, for example --set 'http.callers={10.1.0.0/16}'; the program's default, loopback, admits no pod" -}}
 {{- end -}}
+{{- with $v.tls -}}
+{{- if and .certManager.enabled .existingSecret -}}
+{{- fail "tls.existingSecret and tls.certManager.enabled: set only one of them" -}}
+{{- end -}}
+{{- if and .certManager.enabled (not .certManager.issuerRef.name) -}}
+{{- fail "tls.certManager.issuerRef: name the issuer, for example {kind: ClusterIssuer, name: internal}" -}}
+{{- end -}}
+{{- $secret := include "cognito-authz.tlsSecret" $ -}}
+{{- $encrypted := list -}}
+{{- range list "grpc" "admin" "account" -}}
+{{- if include "cognito-authz.encryption" (dict "root" $ "listener" .) }}{{ $encrypted = append $encrypted . }}{{ end -}}
+{{- end -}}
+{{- if and $secret (not $encrypted) -}}
+{{- fail "tls: a certificate is configured, but tls.grpc, tls.admin and tls.account are all plain" -}}
+{{- end -}}
+{{- if not $secret -}}
+{{- if or (eq .grpc "mtls") (ne .admin "plain") (ne .account "plain") .clientNames .clientCa.existingSecret -}}
+{{- fail "tls: no listener is encrypted, because there is no certificate; set tls.existingSecret or tls.certManager" -}}
+{{- end -}}
+{{- else if and (or .clientNames .clientCa.existingSecret) (not (include "cognito-authz.mutual" $)) -}}
+{{- fail "tls.clientNames, tls.clientCa: no listener verifies clients; set tls.grpc or tls.account to mtls" -}}
+{{- end -}}
+{{- end -}}
+{{- with $v.envoyGateway.backendTlsPolicy -}}
+{{- if .enabled -}}
+{{- if not .caConfigMap -}}
+{{- fail "envoyGateway.backendTlsPolicy.caConfigMap: name the ConfigMap with the CA of the certificate (key ca.crt)" -}}
+{{- end -}}
+{{- if not (or (include "cognito-authz.encryption" (dict "root" $ "listener" "grpc")) (include "cognito-authz.encryption" (dict "root" $ "listener" "account"))) -}}
+{{- fail "envoyGateway.backendTlsPolicy: requires tls.existingSecret or tls.certManager, and tls.grpc or tls.account" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- with $v.metrics -}}
 {{- if and .serviceMonitor.enabled .podMonitor.enabled -}}
 {{- fail "metrics.serviceMonitor and metrics.podMonitor: enable only one of them, otherwise every sample exists twice" -}}

@@ -3,18 +3,18 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use url::Url;
 
+use super::instance::InstanceOptions;
 use crate::clock::{UnixTime, parse_rfc3339};
 use crate::revocation::Key;
 
 /// Options of all commands of operators.
 #[derive(Args, Clone, Debug)]
 pub struct OperatorOptions {
-    /// Admin address of the instance
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9190")]
-    pub admin: Url,
-    /// File with the token of the operators; required
+    /// The instance
+    #[command(flatten)]
+    pub instance: InstanceOptions,
+    /// File with the token of the operators; required unless --admin-cert-file authorizes the operator
     #[arg(long, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
     /// Print JSON

@@ -103,9 +103,14 @@ fn a_failure_is_one_sentence() {
     fails(&[&revoke[..], &["--admin-token-file", &missing]].concat(), &[], 1, "cannot be read");
     let nowhere = ["revoke", "--sub", "ada", "--admin", "http://127.0.0.1:9", "--admin-token-file", &token];
     fails(&nowhere, &[], 1, "cannot connect to 127.0.0.1:9");
-    fails(&["revocations", "--admin", "ftp://a", "--admin-token-file", &token], &[], 1, "http://");
+    fails(&["revocations", "--admin", "ftp://a", "--admin-token-file", &token], &[], 1, "not an http or https URL");
     // Usage.
-    fails(&revoke, &[], 64, "--admin-token-file: the file with the token of the operators is required");
+    fails(
+        &revoke,
+        &[],
+        64,
+        "--admin-token-file: the file with the token of the operators, or --admin-cert-file, is required",
+    );
     let usage = |args: &[&str], message: &str| {
         let args = [args, &["--admin", &admin, "--admin-token-file", &token]].concat();
         fails(&args, &[], 64, message);

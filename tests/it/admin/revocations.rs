@@ -269,6 +269,7 @@ fn each_change_is_one_line_of_the_log_and_no_line_has_a_token() {
         ("before", json!(1000)),
         ("reason", json!("ticket 7: \"stolen\"")),
         ("by", json!("admin-token")),
+        ("credential", json!("token")),
         ("peer", json!("127.0.0.1")),
         ("result", json!("recorded")),
     ] {

@@ -3,7 +3,7 @@
 //! - [`users`], [`sessions`]: requests with tokens and with session cookies; [`account`]: the account API.
 //! - [`forgeries`]: identity headers of clients; [`failing_open`]: `failure_mode_allow`; [`outages`]: failures and key
 //!   rotation.
-//! - [`revocation`]: sign-outs at one of two replicas.
+//! - [`revocation`]: sign-outs at one of two replicas; [`tls`]: mutual TLS between Envoy and the service.
 //! - [`policy`]: policy files; [`paths`]: unsafe paths; [`grpc`]: gRPC callers; [`decisions`]: routes, counters, logs.
 
 mod account;
@@ -16,6 +16,7 @@ mod paths;
 mod policy;
 mod revocation;
 mod sessions;
+mod tls;
 mod users;
 
 use std::path::PathBuf;
