@@ -226,6 +226,13 @@ fn flag(id: &str) -> String {
     format!("--{}", id.replace('_', "-"))
 }
 
+/// Replaces what may be the user and the password of a URL: everything before the last `@`, except for the scheme.
+fn without_user(value: &str) -> String {
+    let Some((user, host)) = value.rsplit_once('@') else { return value.to_owned() };
+    let scheme = user.split_once("://").map_or_else(String::new, |(scheme, _)| format!("{scheme}://"));
+    format!("{scheme}[redacted]@{host}")
+}
+
 /// Translates an error that clap reports for `args`.
 pub(super) fn usage_error(error: &clap::Error, args: &[OsString], layers: &Layers) -> ConfigError {
     let context = |kind| match error.get(kind) {
@@ -235,7 +242,7 @@ pub(super) fn usage_error(error: &clap::Error, args: &[OsString], layers: &Layer
     };
     let argument = context(ContextKind::InvalidArg).unwrap_or_default();
     let flag = argument.split([' ', '[', '=']).next().unwrap_or_default();
-    let value = context(ContextKind::InvalidValue).unwrap_or_default();
+    let value = without_user(&context(ContextKind::InvalidValue).unwrap_or_default());
     let why = match error.kind() {
         ErrorKind::UnknownArgument => {
             return ConfigError::new(format!("{flag} is not an option (from the command line)"));

@@ -543,3 +543,26 @@ fn each_command_is_parsed() {
     }
     assert!(!help.contains("eu-west-1_Abc"), "values of the environment are not shown as defaults");
 }
+
+#[test]
+fn the_store_of_revocations_needs_what_its_url_says() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let ca = ["--revocation-ca-file", path];
+    let password = ["--revocation-password-file", path];
+    let error = |url: &str, more: &[&str]| with(&[&["--revocation-url", url], more].concat()).unwrap_err();
+    assert!(error("redis://u@h", &[]).contains("needs --revocation-password-file"));
+    assert!(error("redis-sentinel://h/m", &ca).contains("no effect unless"));
+    assert!(error("redis://u:secret@h", &[]).contains("use --revocation-password-file"));
+    for url in ["redis://u:secret@h", "redis://u:se/secret@h", "redis://u:secret@h@", "redis:u:secret@h", "u:secret@h"]
+    {
+        assert!(!error(url, &[]).contains("secret@"), "{}", error(url, &[]));
+    }
+    let endpoint = with(&["--jwks-url", "https://u:secret@h:port"]).unwrap_err();
+    assert!(endpoint.contains("\"https://[redacted]@h:port\""), "{endpoint}");
+    assert!(error("redis://u@h", &password).contains("is empty"));
+    std::fs::write(path, "secret\n-----BEGIN CERTIFICATE-----\n").unwrap();
+    let config = with(&[&["--revocation-url", "rediss-cluster://u@h,i"], &ca[..], &password].concat()).unwrap();
+    let shown = format!("{:?}", config.revocation);
+    assert!(shown.contains("rediss-cluster://h:6379,i:6379") && !shown.contains("u@"), "{shown}");
+}

@@ -37,7 +37,7 @@ pub struct RevocationMetrics {
     writes: IntCounterVec,
     /// Maximum number of entries.
     pub(crate) capacity: IntGauge,
-    /// Age in seconds of the newest entry of the store when it was applied.
+    /// Age in seconds of the newest entry of the store when it was applied; 0 once there was nothing new for a second.
     pub(crate) lag: Gauge,
     /// 1 while the store answers; 0 otherwise, also without a store.
     pub(crate) store_up: IntGauge,
@@ -70,7 +70,10 @@ impl RevocationMetrics {
                     "Maximum number of revocations; further ones are refused.",
                 ))?,
             )?,
-            lag: gauge("revocation_lag_seconds", "Age of the newest revocation of the store when it was applied.")?,
+            lag: gauge(
+                "revocation_lag_seconds",
+                "Age of the newest revocation of the store when it was applied; 0 while there is nothing new.",
+            )?,
             store_up: register(
                 registry,
                 IntGauge::with_opts(opts("revocation_store_up", "1 while the shared store answers, else 0."))?,

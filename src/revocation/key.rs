@@ -79,8 +79,8 @@ impl Key {
     /// Reads a key in network byte order.
     pub(crate) fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         let number = u128::from_be_bytes(bytes);
-        let [high, low] = [(number >> 64) as u64, (number & u128::from(u64::MAX)) as u64];
-        Self(high, low)
+        let half = |number: u128| u64::try_from(number & u128::from(u64::MAX)).unwrap_or_default();
+        Self(half(number >> 64), half(number))
     }
 
     /// Returns the key in network byte order.
@@ -126,7 +126,7 @@ impl std::str::FromStr for Key {
 
 /// What a token can be revoked by. Part of the verified claims of every token, so it is small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Marks {
+pub struct Marks {
     /// Key of `sub`.
     pub(super) subject: Key,
     /// Key of `origin_jti`, if the token has one.
@@ -139,20 +139,20 @@ pub(crate) struct Marks {
 
 /// Claims that [`Marks`] are made of.
 #[derive(Clone, Copy)]
-pub(crate) struct MarkedClaims<'t> {
+pub struct MarkedClaims<'t> {
     /// `sub`.
-    pub(crate) sub: &'t str,
+    pub sub: &'t str,
     /// `origin_jti`: the `jti` of the first token of the session. Absent if the app client has token revocation disabled.
-    pub(crate) origin_jti: Option<&'t str>,
+    pub origin_jti: Option<&'t str>,
     /// `jti`.
-    pub(crate) jti: Option<&'t str>,
+    pub jti: Option<&'t str>,
     /// Time of the sign-in: `auth_time`, which a refresh does not change, else `iat`.
-    pub(crate) since: UnixTime,
+    pub since: UnixTime,
 }
 
 impl Marks {
     /// Creates the marks of a token, which is `token` in compact form.
-    pub(crate) fn new(pool: &UserPoolId, claims: &MarkedClaims<'_>, token: &str) -> Self {
+    pub fn new(pool: &UserPoolId, claims: &MarkedClaims<'_>, token: &str) -> Self {
         let key = |kind: Kind, value: &str| (kind, Key::new(pool, kind, value));
         let session = claims.origin_jti.map(|value| key(Kind::Session, value).1);
         let whole = || session.is_none().then(|| key(Kind::Digest, token));

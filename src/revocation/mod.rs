@@ -24,11 +24,13 @@ use std::time::Duration;
 pub(crate) use self::entry::{Causes, Entry};
 pub use self::file::FileError;
 use self::file::FileKeeper;
-pub(crate) use self::key::{Key, Kind, MarkedClaims, Marks, UnixTime};
+pub(crate) use self::key::{Key, Kind};
+pub use self::key::{MarkedClaims, Marks};
 pub use self::settings::{Keep, Settings, StoreSettings, StoreUrl};
 use self::state::State;
 use self::store::Store;
 use self::table::Table;
+use crate::clock::UnixTime;
 use crate::clock::unix_now;
 use crate::lifecycle::Readiness;
 use crate::metrics::revocation::{RevocationMetrics, WriteResult};
@@ -74,7 +76,7 @@ pub(crate) struct Revocation {
 
 /// Result of the question whether a token is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub enum Standing {
     /// It is not.
     Valid,
     /// It is.
@@ -159,13 +161,17 @@ impl Revocations {
                 let read = file::read(&path, &table, capacity);
                 read.map_err(|error| OpenError::File { path, error }.to_string())
             }
-            Keep::Store(settings) => Store::new(*settings, capacity, life, metrics.clone()).load_once(&table).await,
+            Keep::Store(settings) => {
+                let store = Store::new(*settings, capacity, life, metrics.clone());
+                // Boxed, because the future is large.
+                Box::pin(store.load_once(&table)).await
+            }
         };
         (Self { table, keeper: Keeper::Memory, capacity, life, metrics }, read)
     }
 
     /// Answers whether a verified token is revoked. Never waits.
-    pub(crate) fn judge(&self, marks: &Marks) -> Standing {
+    pub fn judge(&self, marks: &Marks) -> Standing {
         if self.table.len() > 0 && self.is_revoked(marks) {
             return Standing::Revoked;
         }

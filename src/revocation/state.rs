@@ -308,7 +308,9 @@ mod tests {
                 }
                 let mut rest: Vec<&State> = events.iter().collect();
                 rest.rotate_left(order[at] % events.len().max(1));
-                rest.into_iter().for_each(|event| learn(replica, event));
+                for event in rest {
+                    learn(replica, event);
+                }
             }
             prop_assert_eq!(&replicas[0], &replicas[1]);
             prop_assert_eq!(&replicas[1], &replicas[2]);

@@ -57,6 +57,7 @@ const ONLY_IN: &[(&str, &str)] = &[
     ),
     ("rustls:: x509_cert", "net/tls.rs net/tls/ main.rs"),
     ("reqwest::", "cognito/ jwks/fetch.rs"),
+    ("redis::", "revocation/store/"),
     ("yaml_serde schemars", "config/ test_policy.rs"),
     ("anyhow", "admin_client.rs app.rs healthcheck.rs main.rs reload.rs revoke.rs explain.rs test_policy.rs"),
     ("SystemTime::now", "clock.rs jwks/store.rs"),

@@ -36,7 +36,9 @@ impl Store {
         let mut sending = self.books.sending(entries.iter().map(|entry| entry.key).collect());
         let oldest = self.oldest();
         let mut commands = Pipeline::with_capacity(entries.len());
-        entries.iter().for_each(|entry| stream::append(&mut commands, entry, oldest));
+        for entry in &entries {
+            stream::append(&mut commands, entry, oldest);
+        }
         let replies =
             time::timeout(WRITE_LIMIT, self.send(&commands)).await.unwrap_or_else(|_| Err(StoreError::timeout()));
         let replies = match replies {
@@ -60,21 +62,19 @@ impl Store {
 
     /// Sends commands on the connection for writes, which is opened if there is none.
     async fn send(&self, commands: &Pipeline) -> Result<Vec<Value>, StoreError> {
-        let mut link = match self.writer() {
-            Some(link) => link,
-            None => {
-                let _opening = self.opening.lock().await;
-                match self.writer() {
-                    Some(link) => link,
-                    None => {
-                        let link = Link::open(&self.settings, WRITE_LIMIT).await?;
-                        *lock(&self.writer) = Some(link.clone());
-                        link
-                    }
-                }
-            }
-        };
+        let mut link = if let Some(link) = self.writer() { link } else { self.opened().await? };
         link.send(commands, WRITE_LIMIT).await
+    }
+
+    /// Opens the connection for writes, unless another write has opened it meanwhile.
+    async fn opened(&self) -> Result<Link, StoreError> {
+        let _opening = self.opening.lock().await;
+        if let Some(link) = self.writer() {
+            return Ok(link);
+        }
+        let link = Link::open(&self.settings, WRITE_LIMIT).await?;
+        *lock(&self.writer) = Some(link.clone());
+        Ok(link)
     }
 
     fn writer(&self) -> Option<Link> {

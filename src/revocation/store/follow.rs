@@ -46,7 +46,7 @@ struct Progress {
     count: usize,
     /// `true` if the last reading reached the end of the stream.
     is_at_end: bool,
-    /// `true` once everything was read.
+    /// `true` once everything was read, from the beginning to the end.
     is_loaded: bool,
     /// Number of readings in a row that found the last record missing.
     losses: u32,
@@ -70,7 +70,7 @@ impl Progress {
 
     /// Begins again at the start of the stream.
     fn restart(&mut self) {
-        *self = Self { is_loaded: self.is_loaded, losses: self.losses, unreadable: self.unreadable, ..Self::NONE };
+        *self = Self { losses: self.losses, ..Self::NONE };
     }
 }
 
@@ -99,10 +99,10 @@ impl Store {
             progress.count = (progress.count / 2).max(MIN_COUNT);
             self.is_at_end.store(false, Ordering::Release);
             self.metrics.store_up.set(0);
-            if is_up.replace(false) != Some(false) {
-                tracing::error!(store = %self.settings.url, %error, "the store of revocations is lost");
-            } else {
+            if is_up.replace(false) == Some(false) {
                 tracing::debug!(%error, "the store of revocations is still lost");
+            } else {
+                tracing::error!(store = %self.settings.url, %error, "the store of revocations is lost");
             }
             time::sleep(pause / 2 + jitter(pause / 2)).await;
             pause = (pause * 2).min(MAX_PAUSE);
@@ -142,6 +142,9 @@ impl Store {
         if !progress.is_at_end {
             progress.count = (progress.count * 2).min(MAX_COUNT);
         }
+        if batch.records.is_empty() {
+            self.metrics.lag.set(0.0);
+        }
         self.apply(batch, progress, table);
         if progress.is_at_end {
             self.reached_end(sent, progress, table);
@@ -169,19 +172,16 @@ impl Store {
         self.newest.store(newest.millis, Ordering::Release);
         let mut entries = Vec::with_capacity(batch.records.len());
         for (id, entry) in batch.records {
-            match entry {
-                Some(entry) => {
-                    let taken = UnixTime::try_from(id.millis / 1000).unwrap_or(UnixTime::MAX);
-                    let life = entry.until.saturating_sub(taken).min(LONGEST_LIFE);
-                    self.longest.fetch_max(life, Ordering::AcqRel);
-                    entries.push(entry);
-                }
-                None => {
-                    progress.unreadable += 1;
-                    if progress.unreadable == 1 {
-                        let store = &self.settings.url;
-                        tracing::warn!(%store, record = %id, "a record of the store is not readable; such records are skipped");
-                    }
+            if let Some(entry) = entry {
+                let taken = UnixTime::try_from(id.millis / 1000).unwrap_or(UnixTime::MAX);
+                let life = entry.until.saturating_sub(taken).min(LONGEST_LIFE);
+                self.longest.fetch_max(life, Ordering::AcqRel);
+                entries.push(entry);
+            } else {
+                progress.unreadable += 1;
+                if progress.unreadable == 1 {
+                    let store = &self.settings.url;
+                    tracing::warn!(%store, record = %id, "a record of the store is not readable; such records are skipped");
                 }
             }
         }
@@ -198,7 +198,11 @@ impl Store {
         if !self.books.is_clear() {
             self.books.has_read(entries.iter(), table);
         }
-        self.metrics.lag.set(since_1970().saturating_sub(Duration::from_millis(newest.millis)).as_secs_f64());
+        // A full load has old entries, which were not late.
+        if progress.is_loaded {
+            let lag = since_1970().saturating_sub(Duration::from_millis(newest.millis));
+            self.metrics.lag.set(lag.as_secs_f64());
+        }
     }
 
     fn reached_end(&self, sent: Instant, progress: &mut Progress, table: &Table) {

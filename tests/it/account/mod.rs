@@ -29,7 +29,7 @@ use crate::support::service::TestApp;
 use crate::support::{PATIENCE, eventually};
 
 /// Flags without rate limits and without the minimum time for failures.
-const QUICK: [&str; 4] =
+pub(crate) const QUICK: [&str; 4] =
     ["--account-min-failure-time=0s", "--limit-address=100000/1s", "--limit-user=100000/1s", "--limit-sends=100000/1s"];
 
 /// Starts a service in front of a fake Cognito, and waits until it is ready.

@@ -4,6 +4,7 @@
 //! - [`forgeries`]: identity headers of clients; [`failing_open`]: `failure_mode_allow`; [`outages`]: failures and key
 //!   rotation.
 //! - [`tls`]: mutual TLS between Envoy and the service.
+//! - [`revocation`]: sign-outs at one of two replicas.
 //! - [`policy`]: policy files; [`paths`]: unsafe paths; [`grpc`]: gRPC callers; [`decisions`]: routes, counters, logs.
 
 mod account;
@@ -14,6 +15,7 @@ mod grpc;
 mod outages;
 mod paths;
 mod policy;
+mod revocation;
 mod sessions;
 mod tls;
 mod users;

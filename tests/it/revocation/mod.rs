@@ -80,6 +80,13 @@ impl Replica {
         metric(&self.app.admin, name).await
     }
 
+    /// Number of users of whom it knows a revocation.
+    async fn entries(&self) -> usize {
+        let (_, metrics) = get(&self.app.admin, "/metrics").await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("cognito_authz_revocations{kind=\"sub\"} "));
+        line.unwrap().parse().unwrap()
+    }
+
     /// Waits until this user is refused.
     async fn learns(&self, user: &str) {
         eventually("the revocation is known", PATIENCE, async || self.refuses(user).await).await;
@@ -129,6 +136,11 @@ impl Writer {
     /// Revokes the tokens of a user. `false` if the store did not take it.
     async fn revokes(&self, user: &str) -> bool {
         self.revocations.revoke_user(&POOL.parse().unwrap(), user, unix_now()).await.is_ok()
+    }
+
+    /// Revokes the tokens of a user, again if the store does not take it in time on a busy machine.
+    async fn confirms(&self, user: &str) {
+        eventually("the store takes it", PATIENCE, async || self.revokes(user).await).await;
     }
 }
 
