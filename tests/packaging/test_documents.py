@@ -261,9 +261,11 @@ def test_fragments_of_envoys_configuration_are_valid(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def metrics(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The `/metrics` of a running program with the account API."""
+    """The `/metrics` of a running program with the account API, and with a policy in shadow mode."""
     with Stage(binary, tmp_path_factory.mktemp("metrics")) as stage:
-        program = stage.authz("authz")
+        policy = stage.directory / "policy.yaml"
+        policy.write_text("policies: {default: {mode: shadow}}\n")
+        program = stage.authz("authz", "--config", policy)
         return web.get(f"http://{program.admin}/metrics").body.decode()
 
 

@@ -51,8 +51,8 @@ pub(crate) async fn fetch<L: AsRef<[u8]>>(address: &str, path: &str, lines: &[L]
 /// Sends a request without a body, with these lines as headers in addition to `Host`.
 pub(crate) async fn send<L: AsRef<[u8]>>(address: &str, method: &str, path: &str, lines: &[L]) -> Response {
     let request = request(method, path, lines);
-    let stream = TcpStream::connect(address).await.unwrap();
-    timeout(PATIENCE, exchange(stream, &request)).await.unwrap_or_else(|_| panic!("no response"))
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    timeout(PATIENCE, exchange(&mut stream, &request)).await.unwrap_or_else(|_| panic!("no response"))
 }
 
 /// As [`send`], from this address of the machine.
@@ -66,8 +66,8 @@ pub(crate) async fn send_from<L: AsRef<[u8]>>(
     let request = request(method, path, lines);
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
-    let stream = socket.connect(address.parse().unwrap()).await.unwrap();
-    timeout(PATIENCE, exchange(stream, &request)).await.unwrap_or_else(|_| panic!("no response"))
+    let mut stream = socket.connect(address.parse().unwrap()).await.unwrap();
+    timeout(PATIENCE, exchange(&mut stream, &request)).await.unwrap_or_else(|_| panic!("no response"))
 }
 
 fn request<L: AsRef<[u8]>>(method: &str, path: &str, lines: &[L]) -> Vec<u8> {
@@ -85,7 +85,20 @@ pub(crate) fn bearer(token: &str) -> String {
     format!("authorization: Bearer {token}")
 }
 
-async fn exchange(mut stream: TcpStream, request: &[u8]) -> Response {
+/// Sends a request that opens a WebSocket. Returns the status, the response's headers, and the connection if it was
+/// opened.
+pub(crate) async fn open_websocket(address: &str, path: &str, lines: &[String]) -> (Response, Option<TcpStream>) {
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    let upgrade = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", key];
+    let lines: Vec<&str> = upgrade.into_iter().chain(lines.iter().map(String::as_str)).collect();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = request("GET", path, &lines);
+    let response = timeout(PATIENCE, exchange(&mut stream, &request)).await.unwrap_or_else(|_| panic!("no response"));
+    let is_open = response.status == 101;
+    (response, is_open.then_some(stream))
+}
+
+async fn exchange(stream: &mut TcpStream, request: &[u8]) -> Response {
     stream.write_all(request).await.unwrap();
     let mut received = Vec::new();
     let end = loop {
@@ -102,6 +115,9 @@ async fn exchange(mut stream: TcpStream, request: &[u8]) -> Response {
         (name.to_ascii_lowercase(), value.trim().to_owned())
     };
     let mut response = Response { status, headers: lines.map(header).collect(), body: String::new() };
+    if status == 101 {
+        return response;
+    }
     let length: usize = response.header("content-length").unwrap().parse().unwrap();
     let mut body = received.split_off(end + 4);
     while body.len() < length {

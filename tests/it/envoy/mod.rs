@@ -3,9 +3,11 @@
 //! - [`users`], [`sessions`]: requests with tokens and with session cookies; [`account`]: the account API.
 //! - [`forgeries`]: identity headers of clients; [`failing_open`]: `failure_mode_allow`; [`outages`]: failures and key
 //!   rotation.
+//! - [`cross_origin`]: pages of other origins; [`shadow`]: shadow mode; [`websockets`]: credentials of upgrades.
 //! - [`policy`]: policy files; [`paths`]: unsafe paths; [`grpc`]: gRPC callers; [`decisions`]: routes, counters, logs.
 
 mod account;
+mod cross_origin;
 mod decisions;
 mod failing_open;
 mod forgeries;
@@ -14,7 +16,9 @@ mod outages;
 mod paths;
 mod policy;
 mod sessions;
+mod shadow;
 mod users;
+mod websockets;
 
 use std::path::PathBuf;
 
