@@ -43,15 +43,18 @@ impl Checks {
         let rules = self.authorizer.rules();
         let verdict = self.authorizer.authorize(&rules, request, unix_now(), deadline).await;
         let written = write(&Answer::new(&verdict, &rules, request, &self.realm));
-        let (outcome, reason) = match verdict.decision {
-            Decision::Allow(_) => (CheckOutcome::Allow, ""),
-            Decision::Deny(denial) => (outcome(denial), denial.reason()),
+        let (outcome, reason, shadow) = match &verdict.decision {
+            Decision::Allow(allowed) => (CheckOutcome::Allow, "", allowed.shadow),
+            Decision::Deny(denial) => (outcome(*denial), denial.reason(), None),
         };
         let took = start.elapsed();
         let trace = &verdict.trace;
         rules.counters.count(CheckLabels { outcome, reason, pool: trace.pool, policy: trace.policy });
+        if let Some(denial) = shadow {
+            rules.counters.count_shadow_denial(denial.reason(), trace.pool, trace.policy);
+        }
         self.metrics.took(outcome, took.as_secs_f64());
-        log(outcome, reason, trace, &rules, request, took);
+        log((outcome, reason, shadow), trace, &rules, request, took);
         written
     }
 }
@@ -69,11 +72,16 @@ pub(crate) fn denial_labels() -> Vec<(CheckOutcome, &'static str, bool)> {
     Denial::ALL.iter().map(|denial| (outcome(*denial), denial.reason(), denial.precedes_policy())).collect()
 }
 
+/// Reasons of the denials that a policy in shadow mode only reports.
+pub(crate) fn shadow_reasons() -> Vec<&'static str> {
+    let reported = Denial::ALL.iter().filter(|denial| !denial.precedes_policy());
+    reported.map(|denial| denial.reason()).collect()
+}
+
 /// Logs one event per check. Of the request it contains only a well-formed request id and, if the key or the signature
 /// failed, the `kid`, which the formatter escapes.
 fn log(
-    outcome: CheckOutcome,
-    reason: &'static str,
+    (outcome, reason, shadow): (CheckOutcome, &'static str, Option<Denial>),
     trace: &Trace,
     rules: &Ruleset,
     request: Option<&RequestContext<'_>>,
@@ -87,12 +95,25 @@ fn log(
             let request_id = request.and_then(request_id);
             let decision = outcome.as_str();
             let reason = Some(reason).filter(|reason| !reason.is_empty());
+            let shadow_reason = shadow.map(Denial::reason);
             let kid = trace.kid.as_deref();
             let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            tracing::$level!(decision, reason, requirement, pool, policy, kid, request_id, duration_us, "check");
+            tracing::$level!(
+                decision,
+                reason,
+                shadow_reason,
+                requirement,
+                pool,
+                policy,
+                kid,
+                request_id,
+                duration_us,
+                "check"
+            );
         }};
     }
-    match outcome {
+    // A denial that is only reported (shadow mode) is logged at the level that it would have.
+    match shadow.map_or(outcome, self::outcome) {
         CheckOutcome::Allow => {
             if tracing::enabled!(tracing::Level::DEBUG) {
                 event!(debug);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::authz::answer::Refusal;
 use crate::authz::denial::Realm;
 use crate::authz::headers::Mutation;
 use crate::authz::token::MAX_TOKEN_BYTES;
@@ -91,7 +92,8 @@ pub async fn explain(
     let rules = authorizer.rules();
     let bearer = token.map(|token| format!("Bearer {token}"));
     let context = context(request, bearer.as_deref());
-    if let Ok(Some(credential)) = rules.credential(&context)
+    if let Ok(chosen) = rules.policies.choose(&context)
+        && let Ok(Some(credential)) = rules.credential(&context, chosen.policy)
         && let Ok(decoded) = Decoded::new(&credential.token)
         && let Ok(unverified) = decoded.read()
         && let Some((pool, _)) = unverified.pool(&rules.pools)
@@ -128,7 +130,7 @@ fn report(
 ) -> Value {
     let trace = &verdict.trace;
     let answer = Answer::new(verdict, rules, Some(request), realm);
-    let mut report = json!({
+    let report = json!({
         "policy": trace.policy.and_then(|policy| rules.policies.get(policy)).map(|policy| &*policy.name),
         "policy_by": chosen_by(verdict, rules, request),
         "pool": trace.pool.and_then(|pool| rules.pools.get(pool)).map(|pool| &*pool.name),
@@ -145,19 +147,37 @@ fn report(
                 }
                 Mutation::Remove(name) => removed.push(Value::from(name)),
             });
-            json!({"headers": set, "headers_to_remove": removed})
+            let parameters = pass.query_parameters_to_remove();
+            let more = json!({"headers": set, "headers_to_remove": removed});
+            let parameters = (!parameters.is_empty()).then(|| json!({"query_parameters_to_remove": parameters}));
+            let enforced = pass.shadow().map(|refusal| {
+                let decision = json!({"decision": "deny", "status": refusal.denial().status()});
+                json!({"enforced": joined([Some(decision), Some(refused(refusal))])})
+            });
+            joined([Some(more), parameters, enforced])
         }
-        Answer::Refusal(refusal) => json!({
-            "reason": refusal.denial().reason(),
-            "message": refusal.denial().message(),
-            "requirement": refusal.requirement(),
-            "www_authenticate": refusal.www_authenticate(),
-        }),
+        Answer::Refusal(refusal) => refused(refusal),
     };
-    if let (Value::Object(report), Value::Object(more)) = (&mut report, more) {
-        report.extend(more);
-    }
-    report
+    joined([Some(report), Some(more)])
+}
+
+/// Joins the members of JSON objects.
+fn joined<const N: usize>(parts: [Option<Value>; N]) -> Value {
+    let members = parts.into_iter().flatten().filter_map(|part| match part {
+        Value::Object(members) => Some(members),
+        _ => None,
+    });
+    Value::Object(members.flatten().collect())
+}
+
+/// Describes a refusal as JSON.
+fn refused(refusal: &Refusal<'_>) -> Value {
+    json!({
+        "reason": refusal.denial().reason(),
+        "message": refusal.denial().message(),
+        "requirement": refusal.requirement(),
+        "www_authenticate": refusal.www_authenticate(),
+    })
 }
 
 /// Describes what selected the policy: Envoy, a route of the file, or the default.
@@ -176,10 +196,10 @@ fn chosen_by(verdict: &Verdict<'_>, rules: &Ruleset, request: &RequestContext<'_
 fn steps(verdict: &Verdict<'_>, rules: &Ruleset, revocations: &Result<(), String>) -> Value {
     let trace = &verdict.trace;
     let denial = match &verdict.decision {
-        Decision::Deny(denial) => Some(denial),
+        Decision::Deny(denial) | Decision::Allow(Allowed { shadow: Some(denial), .. }) => Some(denial),
         Decision::Allow(_) => None,
     };
-    let anonymous = matches!(verdict.decision, Decision::Allow(Allowed { token: None, .. }));
+    let anonymous = matches!(verdict.decision, Decision::Allow(Allowed { token: None, shadow: None, .. }));
     let policy = trace.policy.and_then(|policy| rules.policies.get(policy));
     let why_anonymous = match policy.map(|policy| &policy.access) {
         Some(Access::Public) => "skipped: the policy is public",
@@ -221,7 +241,7 @@ fn as_text(report: &Value) -> String {
             result.extend([" (pool ", pool, ")"]);
         }
         if result.starts_with("failed")
-            && let Some(requirement) = text("requirement")
+            && let Some(requirement) = text("requirement").or_else(|| of_enforced(report, "requirement"))
         {
             result.extend([" (", requirement, ")"]);
         }
@@ -230,10 +250,14 @@ fn as_text(report: &Value) -> String {
     line("", "");
     let status = report.get("status").map(Value::to_string).unwrap_or_default();
     line("decision", &format!("{} ({status})", text("decision").unwrap_or_default()));
-    if let Some(message) = text("message") {
+    if let Some(enforced) = report.get("enforced") {
+        let status = enforced.get("status").map(Value::to_string).unwrap_or_default();
+        line("enforced", &format!("deny ({status}): the policy is in shadow mode, and would otherwise deny this"));
+    }
+    if let Some(message) = text("message").or_else(|| of_enforced(report, "message")) {
         line("", message);
     }
-    if let Some(challenge) = text("www_authenticate") {
+    if let Some(challenge) = text("www_authenticate").or_else(|| of_enforced(report, "www_authenticate")) {
         line("challenge", challenge);
     }
     for header in report.get("headers").and_then(Value::as_array).into_iter().flatten() {
@@ -243,7 +267,15 @@ fn as_text(report: &Value) -> String {
     for name in report.get("headers_to_remove").and_then(Value::as_array).into_iter().flatten() {
         line("removes", name.as_str().unwrap_or_default());
     }
+    for name in report.get("query_parameters_to_remove").and_then(Value::as_array).into_iter().flatten() {
+        line("removes", &format!("the query parameter {}", name.as_str().unwrap_or_default()));
+    }
     out
+}
+
+/// Returns a text of the refusal that a policy in shadow mode only reports.
+fn of_enforced<'v>(report: &'v Value, name: &str) -> Option<&'v str> {
+    report.get("enforced")?.get(name)?.as_str()
 }
 
 #[cfg(test)]

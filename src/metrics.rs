@@ -52,6 +52,7 @@ impl CheckOutcome {
 pub struct Metrics {
     registry: Registry,
     checks: IntCounterVec,
+    shadow_denials: IntCounterVec,
     durations: [Histogram; 3],
     /// Number of checks that are running.
     pub(crate) checks_in_flight: IntGauge,
@@ -72,6 +73,7 @@ pub struct Metrics {
 #[derive(Debug)]
 pub(crate) struct CheckCounters {
     checks: IntCounterVec,
+    shadow_denials: IntCounterVec,
     pools: Vec<Box<str>>,
     policies: Vec<Box<str>>,
     /// Counters of allowed checks by policy and pool; the last counter of each policy counts requests without a pool.
@@ -143,12 +145,14 @@ pub(crate) struct CheckLabels {
 /// Largest number of series that are created in advance. 200 pools with a policy each would be a million series.
 const PREPARED_SERIES: usize = 10_000;
 
+/// Name with this index; empty for `None`.
+fn name(names: &[Box<str>], index: Option<usize>) -> Box<str> {
+    index.and_then(|index| names.get(index).cloned()).unwrap_or_default()
+}
+
 impl CheckCounters {
     /// Counts a finished check.
     pub(crate) fn count(&self, labels: CheckLabels) {
-        let name = |names: &[Box<str>], index: Option<usize>| {
-            index.and_then(|index| names.get(index).cloned()).unwrap_or_default()
-        };
         let counter = || {
             let (pool, policy) = (name(&self.pools, labels.pool), name(&self.policies, labels.policy));
             self.checks.with_label_values(&[labels.outcome.as_str(), labels.reason, &*pool, &*policy])
@@ -157,6 +161,25 @@ impl CheckCounters {
         match known().filter(|_| labels.outcome == CheckOutcome::Allow) {
             Some(allowed) => allowed.get_or_init(counter).inc(),
             None => counter().inc(),
+        }
+    }
+
+    /// Counts a denial that a policy in shadow mode only reports. The check itself counts as allowed.
+    pub(crate) fn count_shadow_denial(&self, reason: &'static str, pool: Option<usize>, policy: Option<usize>) {
+        let (pool, policy) = (name(&self.pools, pool), name(&self.policies, policy));
+        self.shadow_denials.with_label_values(&[reason, &*pool, &*policy]).inc();
+    }
+
+    /// Creates the counters of these policies, which are in shadow mode, with the value zero. With many pools, series with
+    /// a pool appear with their first denial.
+    pub(crate) fn prepare_shadow_denials(&self, policies: &[&str], reasons: &[&'static str]) {
+        let are_few = reasons.len() * policies.len() * self.pools.len() <= PREPARED_SERIES;
+        for policy in policies {
+            for pool in self.pools.iter().map(|pool| &**pool).filter(|_| are_few).chain([""]) {
+                for reason in reasons {
+                    self.shadow_denials.with_label_values(&[*reason, pool, *policy]);
+                }
+            }
         }
     }
 }
@@ -200,6 +223,13 @@ impl Metrics {
             IntCounterVec::new(
                 opts("checks_total", "Authorization checks by decision, reason, user pool and policy."),
                 &["decision", "reason", "pool", "policy"],
+            )?,
+        )?;
+        let shadow_denials = register(
+            &registry,
+            IntCounterVec::new(
+                opts("shadow_denials_total", "Checks that a policy in shadow mode allowed and would have denied."),
+                &["reason", "pool", "policy"],
             )?,
         )?;
         let durations = register(
@@ -247,6 +277,7 @@ impl Metrics {
         );
         Ok(Self {
             checks,
+            shadow_denials,
             durations: CheckOutcome::ALL.map(|outcome| durations.with_label_values(&[outcome.as_str()])),
             checks_in_flight: register(&registry, in_flight)?,
             jwks,
@@ -293,7 +324,8 @@ impl Metrics {
         let by_pool =
             |policy: &str| pools.iter().map(|pool| allowed(policy, pool)).chain([allowed(policy, "")]).collect();
         let allowed = policies.iter().map(|policy| by_pool(policy)).collect();
-        CheckCounters { checks: self.checks.clone(), pools, policies, allowed }
+        let (checks, shadow_denials) = (self.checks.clone(), self.shadow_denials.clone());
+        CheckCounters { checks, shadow_denials, pools, policies, allowed }
     }
 
     /// Records the duration of a check in seconds.

@@ -24,7 +24,7 @@ use self::certificates::CertificateReload;
 use crate::authz::cache::PoolStamp;
 use crate::authz::token::claims::WantedClaims;
 use crate::authz::{Authorizer, Ruleset};
-use crate::check::denial_labels;
+use crate::check::{denial_labels, shadow_reasons};
 use crate::config::ConfigError;
 use crate::config::policy::{AccountClient, CompiledPolicy, PolicySource};
 use crate::files::{FileWatch, Fingerprint, KeepsChanging};
@@ -172,6 +172,10 @@ impl Reloader {
         }
         let names = self.pools.iter().map(|active| active.pool.name.clone()).collect();
         let policy_names = policies.iter().map(|policy| policy.name.clone()).collect();
+        let counters = self.metrics.checks(names, policy_names, &denial_labels());
+        let in_shadow: Vec<&str> =
+            policies.iter().filter(|policy| policy.is_shadow()).map(|policy| &*policy.name).collect();
+        counters.prepare_shadow_denials(&in_shadow, &shadow_reasons());
         self.wanted = wanted.clone();
         Ok(Ruleset {
             pools: by_issuer,
@@ -181,7 +185,7 @@ impl Reloader {
             headers,
             wanted,
             browser_sessions: self.source.browser_sessions.clone(),
-            counters: self.metrics.checks(names, policy_names, &denial_labels()),
+            counters,
         })
     }
 

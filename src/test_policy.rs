@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use crate::authz::answer::Refusal;
 use crate::authz::denial::Realm;
 use crate::authz::headers::Mutation;
 use crate::authz::{Answer, Authorizer, Denial, Ruleset, UnixTime};
@@ -127,6 +128,8 @@ impl FromStr for Offset {
 struct Expected {
     decision: ExpectedDecision,
     reason: Option<Parsed<Reason>>,
+    /// Reason for which a policy in shadow mode would deny the request.
+    shadow_reason: Option<Parsed<Reason>>,
     status: Option<u16>,
     policy: Option<Name>,
     requirement: Option<String>,
@@ -192,9 +195,14 @@ pub async fn run(mut config: Config, table: &Path, now: UnixTime) -> anyhow::Res
     let mut outcome = Outcome { text: String::new(), failed: 0 };
     for (index, test) in tests.iter().enumerate() {
         let place = || format!("{}: tests[{index}] ({})", of_table(), test.name);
-        let differences = check(&authorizer, &realm, test, &signer, now).await.with_context(place)?;
+        let Checked { differences, shadow } =
+            check(&authorizer, &realm, test, &signer, now).await.with_context(place)?;
         let word = if differences.is_empty() { "ok  " } else { "FAIL" };
         outcome.text.extend([word, " ", &test.name, "\n"]);
+        if let Some(denial) = shadow {
+            let note = format!("     allowed in shadow mode; enforced: deny ({})\n", denial.reason());
+            outcome.text.push_str(&note);
+        }
         outcome.failed += usize::from(!differences.is_empty());
         for difference in differences {
             outcome.text.extend(["     ", &difference, "\n"]);
@@ -208,14 +216,22 @@ fn summary(tests: usize, failed: usize) -> String {
     format!("{} passed, {failed} failed\n", tests - failed)
 }
 
-/// Runs one row. Returns the differences from the expected result, one sentence each.
+/// Result of one row.
+struct Checked {
+    /// Differences from the expected result, one sentence each.
+    differences: Vec<String>,
+    /// Denial that a policy in shadow mode only reports.
+    shadow: Option<Denial>,
+}
+
+/// Runs one row.
 async fn check(
     authorizer: &Authorizer,
     realm: &Realm,
     test: &Test,
     signer: &Signer,
     now: UnixTime,
-) -> anyhow::Result<Vec<String>> {
+) -> anyhow::Result<Checked> {
     let rules = authorizer.rules();
     let row = &test.request;
     let request = Request {
@@ -243,10 +259,12 @@ async fn check(
             differences.push(format!("{what}: expected {expected}, got {got}"));
         }
     };
-    let (denial, requirement) = match &answer {
-        Answer::Pass(_) => (None, None),
-        Answer::Refusal(refusal) => (Some(refusal.denial()), refusal.requirement()),
+    let (denial, shadow) = match &answer {
+        Answer::Pass(pass) => (None, pass.shadow()),
+        Answer::Refusal(refusal) => (Some(refusal.denial()), None),
     };
+    let requirement = verdict.trace.requirement.as_deref();
+    let shadow = shadow.map(Refusal::denial);
     let got = match denial {
         // An unexpected denial is shown with its reason.
         Some(denial) if expected.decision == ExpectedDecision::Allow => {
@@ -255,8 +273,10 @@ async fn check(
         _ => answer.decision().to_owned(),
     };
     compare("decision", Some(expected.decision.as_str().into()), Some(got));
-    let reason = expected.reason.as_ref().map(|Parsed(Reason(denial))| denial.reason().to_owned());
-    compare("reason", reason, denial.map(|denial| denial.reason().to_owned()));
+    let reason = |Parsed(Reason(denial)): &Parsed<Reason>| denial.reason().to_owned();
+    compare("reason", expected.reason.as_ref().map(reason), denial.map(|denial| denial.reason().to_owned()));
+    let got = shadow.map(|denial| denial.reason().to_owned());
+    compare("shadow_reason", expected.shadow_reason.as_ref().map(reason), got);
     compare("status", expected.status.map(|status| status.to_string()), Some(answer.status().to_string()));
     let policy = verdict.trace.policy.and_then(|policy| rules.policies.get(policy)).map(|p| p.name.to_string());
     compare("policy", expected.policy.as_ref().map(Name::to_string), policy);
@@ -267,7 +287,7 @@ async fn check(
         let none = || "none".to_owned();
         compare(&format!("header {name}"), Some(value.clone().unwrap_or_else(none)), Some(got.unwrap_or_else(none)));
     }
-    Ok(differences)
+    Ok(Checked { differences, shadow })
 }
 
 /// Returns the headers that the answer sets, by name. Several values of one header are joined with commas, as Envoy

@@ -55,7 +55,8 @@ def build(root: Path) -> Path:
 class Stack:
     """The running stack, as a context manager.
 
-    On exit it stops every process and removes every file, but keeps the logs if an error ended the block.
+    On exit it stops every process and removes every file, but keeps the logs if an error ended the block. Before it
+    starts, `policy` (the policy file) and `application` (the program behind Envoy) can be replaced.
     """
 
     def __init__(self, root: Path, binary: Path, *, port: int, token_seconds: int = TOKEN_SECONDS,
@@ -65,7 +66,8 @@ class Stack:
         self._port = port
         self._token_seconds = token_seconds
         self._options = options
-        self._policy = root / "deploy" / "local" / "policy.yaml"
+        self.policy = root / "deploy" / "local" / "policy.yaml"
+        self.application = Path(__file__).with_name("upstream.py")
         self._children: list[Child] = []
         self._keep_logs = False
         self._store: str | None = None
@@ -126,7 +128,7 @@ class Stack:
     def explain(self, token: str, path: str) -> tuple[bool, str]:
         """Runs `cognito-authz explain` for a request: `True` if it is allowed, and the output with the reasons."""
         run = subprocess.run(
-            [self._binary, "explain", "--path", path, "--config", self._policy],
+            [self._binary, "explain", "--path", path, "--config", self.policy],
             input=token, capture_output=True, text=True, timeout=20, check=False, cwd=self._directory,
             env=self._authz_env())
         return run.returncode == 0, run.stdout
@@ -250,7 +252,7 @@ class Stack:
             [self._binary, "--grpc-listen", "127.0.0.1:0", *listeners,
              "--admin-listen", "127.0.0.1:0", "--account-listen", "127.0.0.1:0", "--trusted-hops", "1",
              "--account-client-id", self.client,
-             "--config", self._policy,
+             "--config", self.policy,
              "--hosted-ui-domain", self.cognito.url, *self._hosted_ui(),
              *(["--revocation-url", self._store] if self._store is not None else []),
              # One machine has one clock. Without leeway, an expired token is refused at once.
@@ -278,7 +280,7 @@ class Stack:
         return [part for name, values in options for value in values for part in (name, value)]
 
     def _start_upstream(self) -> str:
-        child = self._child("upstream", [self.tools / "python", Path(__file__).with_name("upstream.py")])
+        child = self._child("upstream", [self.tools / "python", self.application])
         line = child.wait_until("listening", lambda: "".join(child.lines()), 10)
         self._upstream_port = int(line.rpartition(" ")[2])
         return f"http://127.0.0.1:{self._upstream_port}"

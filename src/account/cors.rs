@@ -31,6 +31,12 @@ impl FromStr for Origin {
 }
 
 impl Origin {
+    /// The origin in the form that browsers send, as text.
+    pub(crate) fn as_str(&self) -> &str {
+        // Parsed from a text, and an origin is ASCII.
+        self.0.to_str().unwrap_or_default()
+    }
+
     /// The origin in the form that browsers send.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()

@@ -9,7 +9,7 @@ use super::Ruleset;
 use super::denial::{Denial, Fault, Realm};
 use super::headers::{Mutation, OwnedHeaders};
 use super::policy::Policy;
-use super::request::{Header, RequestContext};
+use super::request::RequestContext;
 use super::verdict::{Allowed, Decision, Verdict};
 
 /// Seconds after which a caller should retry if the service could not decide (`Retry-After`).
@@ -27,7 +27,9 @@ pub enum Answer<'a> {
 pub struct Pass<'a> {
     allowed: &'a Allowed<'a>,
     owned: &'a OwnedHeaders,
-    request_headers: &'a [Header<'a>],
+    request: Option<&'a RequestContext<'a>>,
+    /// Refusal that the policy only reports (shadow mode).
+    shadow: Option<Refusal<'a>>,
 }
 
 /// Response to a request that is not forwarded.
@@ -36,6 +38,16 @@ pub struct Refusal<'a> {
     policy: Result<&'a Policy, &'a str>,
     requirement: Option<&'a str>,
     realm: &'a Realm,
+    /// Permission for the page that sent the request to read the response.
+    cors: Option<CorsPermission<'a>>,
+}
+
+/// Permission for pages of one other origin to read a response (Fetch standard section 3.2, CORS protocol).
+#[derive(Clone, Copy)]
+struct CorsPermission<'a> {
+    origin: &'a str,
+    /// `true` if the request may have used cookies.
+    credentials: bool,
 }
 
 /// Value of a metadata field.
@@ -64,17 +76,21 @@ impl<'a> Answer<'a> {
         request: Option<&'a RequestContext<'_>>,
         realm: &'a Realm,
     ) -> Self {
+        let refusal = |denial: Denial| {
+            let policy = verdict.trace.policy.and_then(|policy| rules.policies.get(policy));
+            let given = request.and_then(|request| request.policy);
+            let policy = policy.ok_or_else(|| rules.policies.name_without_choice(given));
+            let origin = policy.ok().zip(request).and_then(|(policy, request)| policy.cors_origin(request));
+            let credentials = rules.browser_sessions.is_some();
+            let cors = origin.map(|origin| CorsPermission { origin, credentials });
+            Refusal { cors, ..Refusal::new(denial, policy, verdict.trace.requirement.as_deref(), realm) }
+        };
         match &verdict.decision {
             Decision::Allow(allowed) => {
-                let request_headers = request.map_or(&[][..], |request| &request.headers);
-                Self::Pass(Pass::new(allowed, &rules.headers, request_headers))
+                let shadow = allowed.shadow.map(refusal);
+                Self::Pass(Pass { shadow, ..Pass::new(allowed, &rules.headers, request) })
             }
-            Decision::Deny(denial) => {
-                let policy = verdict.trace.policy.and_then(|policy| rules.policies.get(policy));
-                let given = request.and_then(|request| request.policy);
-                let policy = policy.ok_or_else(|| rules.policies.name_without_choice(given));
-                Self::Refusal(Refusal::new(*denial, policy, verdict.trace.requirement.as_deref(), realm))
-            }
+            Decision::Deny(denial) => Self::Refusal(refusal(*denial)),
         }
     }
 
@@ -105,16 +121,35 @@ impl<'a> Answer<'a> {
 }
 
 impl<'a> Pass<'a> {
-    /// Describes a request that is forwarded. Of its `request_headers`, the `owned` ones are set or removed.
-    pub(crate) fn new(allowed: &'a Allowed<'a>, owned: &'a OwnedHeaders, request_headers: &'a [Header<'a>]) -> Self {
-        Self { allowed, owned, request_headers }
+    /// Describes a `request` that is forwarded. Of its headers, the `owned` ones are set or removed.
+    pub(crate) fn new(
+        allowed: &'a Allowed<'a>,
+        owned: &'a OwnedHeaders,
+        request: Option<&'a RequestContext<'a>>,
+    ) -> Self {
+        Self { allowed, owned, request, shadow: None }
+    }
+
+    /// Refusal that the client would get if the policy were not in shadow mode.
+    pub(crate) fn shadow(&self) -> Option<&Refusal<'a>> {
+        self.shadow.as_ref()
     }
 
     /// Calls `write` with each change to the request's headers. Every owned header is set or removed. A request header
-    /// that the upstream could take for an owned one is removed.
+    /// that the upstream could take for an owned one is removed, and so is the credential where the policy hides it.
     pub(crate) fn mutations(&self, write: &mut impl FnMut(Mutation<'_>)) {
         let Allowed { policy, identity, .. } = self.allowed;
-        self.owned.mutate(identity.values(), policy.removes_authorization, self.request_headers, write);
+        let headers = self.request.map_or(&[][..], |request| &request.headers);
+        self.owned.mutate(identity.values(), policy.removes_authorization, headers, write);
+        if let Some(request) = self.request {
+            policy.places.hide(policy.removes_authorization, request, write);
+        }
+    }
+
+    /// Names of the query parameters to remove, because they can carry a credential. They are written as in the request's
+    /// path, and each occurs once.
+    pub(crate) fn query_parameters_to_remove(&self) -> Vec<&'a str> {
+        self.request.map(|request| self.allowed.policy.places.query_parameters(request.path)).unwrap_or_default()
     }
 
     /// `true` if [`mutations`](Self::mutations) removes session cookies from `Cookie` whenever the request has any.
@@ -124,6 +159,10 @@ impl<'a> Pass<'a> {
 
     fn metadata(&self, write: &mut impl FnMut(&'static str, MetadataValue<'_, '_>)) {
         write("policy", MetadataValue::Text(&self.allowed.policy.name));
+        if let Some(refusal) = &self.shadow {
+            write("shadow_reason", MetadataValue::Text(refusal.denial.reason()));
+            refusal.requirement_metadata(write);
+        }
         let Some(token) = &self.allowed.token else { return };
         let claims = &token.claims;
         write("sub", MetadataValue::Text(claims.sub()));
@@ -150,7 +189,7 @@ impl<'a> Refusal<'a> {
         requirement: Option<&'a str>,
         realm: &'a Realm,
     ) -> Self {
-        Self { denial, policy, requirement, realm }
+        Self { denial, policy, requirement, realm, cors: None }
     }
 
     /// Reason for the refusal.
@@ -176,6 +215,14 @@ impl<'a> Refusal<'a> {
         if self.denial.fault() == Fault::Service {
             headers.push(("retry-after", RETRY_AFTER.to_owned()));
         }
+        if let Some(CorsPermission { origin, credentials }) = self.cors {
+            headers.push(("access-control-allow-origin", origin.to_owned()));
+            if credentials {
+                headers.push(("access-control-allow-credentials", "true".to_owned()));
+            }
+            headers.push(("access-control-expose-headers", "www-authenticate, retry-after".to_owned()));
+            headers.push(("vary", "origin".to_owned()));
+        }
         headers
     }
 
@@ -189,6 +236,10 @@ impl<'a> Refusal<'a> {
     fn metadata(&self, write: &mut impl FnMut(&'static str, MetadataValue<'_, '_>)) {
         write("reason", MetadataValue::Text(self.denial.reason()));
         write("policy", MetadataValue::Text(self.policy.map_or_else(|name| name, |policy| &policy.name)));
+        self.requirement_metadata(write);
+    }
+
+    fn requirement_metadata(&self, write: &mut impl FnMut(&'static str, MetadataValue<'_, '_>)) {
         if let Some(requirement) = self.requirement {
             write("requirement", MetadataValue::Text(requirement));
         }

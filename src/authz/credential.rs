@@ -1,10 +1,14 @@
 //! Finds the credential of a request: a Bearer token or, without one, the access token in session cookies.
 //!
-//! The check and the account API both use [`find`]. Header values are bytes, because HTTP allows values that are not text
+//! The account API uses [`find`]. The check uses [`find_in`], which also looks in the places that the policy names.
+//! Header values are bytes, because HTTP allows values that are not text
 //! (RFC 9110 section 5.5).
+
+pub(crate) mod places;
 
 use std::borrow::Cow;
 
+use self::places::Places;
 use super::denial::Denial;
 use super::request::{RequestContext, is_token};
 use crate::field_value::{has_controls, trim, trim_text};
@@ -33,6 +37,23 @@ pub(crate) fn find<'r>(
         Some(token) => Some(Credential { token: Cow::Borrowed(token), is_session: false }),
         None => session()?.map(|token| Credential { token, is_session: true }),
     })
+}
+
+/// As [`find`], for the credential of a request that may also be in `places`.
+///
+/// # Errors
+/// Those of [`find`] and of [`Places::token`], and [`Denial::MultipleCredentials`] if `Authorization` has a token as well.
+pub(crate) fn find_in<'r>(
+    request: &RequestContext<'r>,
+    places: &Places,
+    session: impl FnOnce() -> Result<Option<Cow<'r, str>>, Denial>,
+) -> Result<Option<Credential<'r>>, Denial> {
+    let authorization = request.header_values("authorization");
+    match places.token(request)? {
+        None => find(authorization, session),
+        Some(_) if bearer(authorization)?.is_some() => Err(Denial::MultipleCredentials),
+        Some(token) => Ok(Some(Credential { token: Cow::Borrowed(token), is_session: false })),
+    }
 }
 
 /// Returns the Bearer token in the `Authorization` values of a request (RFC 6750 section 2.1). `None` if there is no value,

@@ -328,7 +328,7 @@ fn hide_session_cookies(request: &[Header<'_>], out: &mut impl FnMut(Mutation<'_
 }
 
 /// Normalizes a name as CGI-like applications do: `X_Auth.Sub` and `x-auth-sub` become the same.
-fn normalized(name: &[u8]) -> Box<str> {
+pub(super) fn normalized(name: &[u8]) -> Box<str> {
     let letter = |byte: &u8| match byte {
         b'_' | b'.' => '-',
         other => char::from(other.to_ascii_lowercase()),

@@ -11,6 +11,7 @@ pub(crate) mod headers;
 mod identity;
 pub(crate) mod policy;
 pub(crate) mod request;
+mod shadow;
 pub(crate) mod token;
 mod verdict;
 
@@ -31,6 +32,7 @@ pub(crate) use self::policy::requirement::Requirements;
 pub(crate) use self::policy::{Access, Policies, Policy};
 pub(crate) use self::request::Header;
 pub use self::request::RequestContext;
+use self::shadow::Refused;
 pub(crate) use self::token::Expected;
 use self::token::MAX_TOKEN_BYTES;
 pub(crate) use self::token::claims::TokenUse;
@@ -70,13 +72,18 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    /// Finds the credential of a request. Without browser sessions, only a Bearer token is one.
+    /// Finds the credential of a request that has this policy. Without browser sessions and further places, only a Bearer
+    /// token is one.
     ///
     /// # Errors
-    /// Those of [`credential::bearer`] and [`BrowserSessions::access_token`].
-    pub(crate) fn credential<'r>(&self, request: &RequestContext<'r>) -> Result<Option<Credential<'r>>, Denial> {
+    /// Those of [`credential::find_in`] and [`BrowserSessions::access_token`].
+    pub(crate) fn credential<'r>(
+        &self,
+        request: &RequestContext<'r>,
+        policy: &Policy,
+    ) -> Result<Option<Credential<'r>>, Denial> {
         let session = || self.browser_sessions.as_ref().map_or(Ok(None), |sessions| sessions.access_token(request));
-        credential::find(request.header_values("authorization"), session)
+        credential::find_in(request, &policy.places, session)
     }
 }
 
@@ -122,12 +129,9 @@ impl Authorizer {
         let mut trace = Trace::default();
         let decided = match request {
             Some(request) => self.decide(rules, request, now, deadline, &mut trace).await,
-            None => Err(Denial::NoHttpRequest),
+            None => Err(Denial::NoHttpRequest.into()),
         };
-        let decision = match decided {
-            Ok(allowed) => Decision::Allow(allowed),
-            Err(denial) => Decision::Deny(denial),
-        };
+        let decision = decided.map_or_else(|refused| refused.decision(rules, &trace), Decision::Allow);
         Verdict { decision, trace }
     }
 
@@ -139,25 +143,25 @@ impl Authorizer {
         now: UnixTime,
         deadline: Instant,
         trace: &mut Trace,
-    ) -> Result<Allowed<'r>, Denial> {
+    ) -> Result<Allowed<'r>, Refused> {
         let chosen = rules.policies.choose(request)?;
         let policy = chosen.policy;
         trace.policy = Some(chosen.index);
         trace.route = chosen.route.map(|(position, _)| position);
         if policy.allows_preflight && request.is_cors_preflight() {
-            return Allowed::anonymous(&rules.headers, policy);
+            return Ok(Allowed::anonymous(&rules.headers, policy)?);
         }
 
         trace.step = Step::Credential;
         let requirements = match &policy.access {
-            Access::Public => return Allowed::anonymous(&rules.headers, policy),
+            Access::Public => return Ok(Allowed::anonymous(&rules.headers, policy)?),
             Access::Optional => None,
             Access::Required(requirements) => Some(requirements),
         };
-        let Credential { token, is_session } = match rules.credential(request)? {
+        let Credential { token, is_session } = match rules.credential(request, policy)? {
             Some(credential) => credential,
-            None if requirements.is_none() => return Allowed::anonymous(&rules.headers, policy),
-            None => return Err(Denial::MissingCredential),
+            None if requirements.is_none() => return Ok(Allowed::anonymous(&rules.headers, policy)?),
+            None => return Err(Denial::MissingCredential.into()),
         };
         let purpose = if is_session { Purpose::Session } else { Purpose::Check };
         let verified = self.verify(rules, &token, purpose, now, deadline, trace).await?;
@@ -166,13 +170,13 @@ impl Authorizer {
         if let Some(requirements) = requirements {
             requirements.check(&verified, |name| chosen.segment(name), now).map_err(|unmet| {
                 trace.requirement = Some(unmet.requirement.into());
-                unmet.denial
+                Refused::verified(unmet.denial, &verified, &token)
             })?;
         }
         trace.step = Step::Identity;
         let caller = Caller { claims: &verified.claims, token: &token };
         let identity = Identity::new(&rules.headers, Some(caller), &policy.headers)?;
-        Ok(Allowed { policy, token: Some(verified), identity })
+        Ok(Allowed { policy, token: Some(verified), identity, shadow: None })
     }
 
     /// Verifies a token for `purpose`, or takes it from the cache. A cached token is checked again for its key, its pool,

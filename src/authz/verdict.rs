@@ -33,6 +33,8 @@ pub(crate) struct Allowed<'r> {
     pub(crate) token: Option<Arc<Verified>>,
     /// Values of the identity headers.
     pub(crate) identity: Identity,
+    /// Denial that the policy only reports, because it is in shadow mode.
+    pub(crate) shadow: Option<Denial>,
 }
 
 impl<'r> Allowed<'r> {
@@ -41,7 +43,7 @@ impl<'r> Allowed<'r> {
     /// # Errors
     /// Those of [`Identity::new`].
     pub(super) fn anonymous(headers: &OwnedHeaders, policy: &'r Policy) -> Result<Self, Denial> {
-        Ok(Self { policy, token: None, identity: Identity::new(headers, None, &policy.headers)? })
+        Ok(Self { policy, token: None, identity: Identity::new(headers, None, &policy.headers)?, shadow: None })
     }
 }
 

@@ -14,16 +14,17 @@ use self::requirements::{claim_path, demanding_member, requirements};
 use self::routes::{routes, segments};
 use super::error::ConfigError;
 use super::file::locate::{Fault, YamlPath, locate};
+use super::file::places::PlacesEntry;
 use super::file::text::{Parsed, WebUrl};
 use super::file::values::Name;
-use super::file::{ClaimHeaderEntry, CorsPreflight, ListForm, PolicyEntry, PolicyFile, UnsafePaths};
+use super::file::{ClaimHeaderEntry, CorsPreflight, ListForm, Mode, PolicyEntry, PolicyFile, UnsafePaths};
 use super::parse::check_endpoint;
 use super::policy::{CompiledPolicy, PolicySource};
+use crate::authz::credential::places::Places;
 use crate::authz::denial::ChallengeDetails;
 use crate::authz::headers::{ClaimHeader, HeaderIndex, HeaderName, ListEncoding, STANDARD};
-use crate::authz::policy::DEFAULT;
-use crate::authz::policy::PolicyIndex;
 use crate::authz::policy::opening::openings;
+use crate::authz::policy::{self, DEFAULT, PolicyIndex};
 use crate::authz::token::claims::WantedClaims;
 use crate::authz::{Access, OwnedHeaders, Policies, Policy};
 use crate::files::{self, MAX_TEXT_BYTES};
@@ -79,6 +80,9 @@ pub(super) fn compile(file: PolicyFile, source: &PolicySource) -> Result<Compile
     for (name, entry) in file.policies.0 {
         let at = root.member("policies").member(name.as_str());
         policies.push(compiler.policy(&name, entry, file.remove_authorization, from_token, &at)?);
+    }
+    for policy in &policies {
+        compiler.credential_header(policy, &root.member("policies"))?;
     }
     let default = default_policy(file.default.as_ref(), !file.routes.is_empty(), &policies, &root)?;
     let Compiler { pools, headers, wanted, mut warnings } = compiler;
@@ -173,6 +177,21 @@ impl Compiler {
                 .member(member)
                 .fault("a public or optional policy allows requests without a token, so it cannot have requirements"));
         }
+        if entry.from.as_ref().is_some_and(PlacesEntry::is_empty) {
+            return Err(at.member("from").fault("`header`, `websocket_protocol` or `websocket_query` is required"));
+        }
+        if entry.public && entry.from.is_some() {
+            return Err(at.member("from").fault("a public policy ignores tokens; remove `public` or `from`"));
+        }
+        if entry.public && entry.mode == Mode::Shadow {
+            return Err(at.member("mode").fault("a public policy denies nothing; remove `public` or `mode`"));
+        }
+        if entry.mode == Mode::Shadow {
+            self.warnings.push(format!(
+                "the policy {name} is in shadow mode (mode: shadow): requests that it would deny pass, and are only \
+                 counted and logged"
+            ));
+        }
         let mut headers = Vec::new();
         for (Parsed(header), value) in std::mem::take(&mut entry.headers).0 {
             let at = at.member("headers").member(header.as_str());
@@ -216,7 +235,36 @@ impl Compiler {
             removes_authorization: entry.remove_authorization.unwrap_or(removes_authorization),
             challenge,
             allows_unsafe_paths,
+            mode: match entry.mode {
+                Mode::Enforce => policy::Mode::Enforce,
+                Mode::Shadow => policy::Mode::Shadow,
+            },
+            cors_origins: entry.cors_origins.iter().map(|Parsed(origin)| origin.as_str().into()).collect(),
+            places: entry.from.map(places).unwrap_or_default(),
         })
+    }
+
+    /// Checks that the header in which a policy accepts the credential is not one that the service sets or removes.
+    fn credential_header(&self, policy: &Policy, at: &YamlPath) -> Result<(), Fault> {
+        let Some(header) = &policy.places.header else { return Ok(()) };
+        let header = header.as_str();
+        if self.headers.position(header).is_none() && !self.headers.is_lookalike(header.as_bytes()) {
+            return Ok(());
+        }
+        let at = at.member(&*policy.name).member("from").member("header");
+        Err(at.fault(format!(
+            "{header} is, or reads as, a header that only this service sets, so requests never pass with it; accept the \
+             credential in another header, or change --header-prefix"
+        )))
+    }
+}
+
+/// Compiles the further places of the credential.
+fn places(entry: PlacesEntry) -> Places {
+    Places {
+        header: entry.header.map(|Parsed(header)| header),
+        websocket_protocol: entry.websocket_protocol.map(|name| (*name).into()),
+        websocket_query: entry.websocket_query.map(|name| (*name).into()),
     }
 }
 

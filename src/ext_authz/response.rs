@@ -30,13 +30,16 @@ pub fn write(answer: &Answer<'_>) -> Bytes {
 fn write_pass(answer: &Answer<'_>, pass: &Pass<'_>) -> Bytes {
     unary::frame(1024, |out| {
         message(out, 1, |_| {}); // status: google.rpc.Status, code 0 = OK
-        // OkHttpResponse: headers = 2, headers_to_remove = 5
+        // OkHttpResponse: headers = 2, headers_to_remove = 5, query_parameters_to_remove = 8
         message(out, 3, |ok| {
             pass.mutations(&mut |mutation: Mutation<'_>| match mutation {
                 Mutation::Set(name, value) => set_header(ok, name, value, HeaderAppendAction::OverwriteIfExistsOrAdd),
                 Mutation::Append(name, value) => set_header(ok, name, value, HeaderAppendAction::AppendIfExistsOrAdd),
                 Mutation::Remove(name) => text(ok, 5, name),
             });
+            for name in pass.query_parameters_to_remove() {
+                text(ok, 8, name);
+            }
         });
         message(out, 4, |metadata| write_metadata(metadata, answer));
     })
@@ -156,7 +159,9 @@ mod tests {
     use crate::authz::denial::ChallengeDetails;
     use crate::authz::headers::{ClaimHeader, ListEncoding};
     use crate::authz::token::tests::{claims, shared_key};
-    use crate::authz::{Allowed, Caller, Challenge, Claims, Denial, Header, Identity, OwnedHeaders, Policy, Verified};
+    use crate::authz::{
+        Allowed, Caller, Challenge, Claims, Denial, Header, Identity, OwnedHeaders, Policy, RequestContext, Verified,
+    };
     use envoy_types::pb::google::protobuf::Value;
     use envoy_types::pb::google::protobuf::value::Kind;
     use serde_json::json;
@@ -183,8 +188,9 @@ mod tests {
         headers: &[Header<'_>],
     ) -> CheckResponse {
         let verified = |claims| Arc::new(Verified { claims, pool: 0, stamp: 0, key: shared_key() });
-        let allowed = Allowed { policy, token: claims.map(verified), identity };
-        let bytes = write(&Answer::Pass(Pass::new(&allowed, owned, headers)));
+        let allowed = Allowed { policy, token: claims.map(verified), identity, shadow: None };
+        let request = RequestContext { headers: headers.to_vec(), ..RequestContext::default() };
+        let bytes = write(&Answer::Pass(Pass::new(&allowed, owned, Some(&request))));
         let response = CheckResponse::decode(&bytes[5..]).unwrap();
         assert_eq!(response.encoded_len() + 5, bytes.len(), "prost would encode the same fields");
         response

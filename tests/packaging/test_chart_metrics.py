@@ -14,7 +14,7 @@ import yaml
 
 import web
 from commands import run
-from helm_charts import CHART, NEEDED, Mounts, envoy_config, merged, render, rendered_ci, start
+from helm_charts import CHART, NEEDED, Mounts, config_maps, envoy_config, merged, render, rendered_ci, start
 from paths import ROOT, TOOLS
 from stage import PATIENCE, Node, Stage, tcp
 
@@ -115,7 +115,7 @@ def test_the_dashboard_works_in_any_grafana() -> None:
         assert variable["type"] == "datasource" or variable["datasource"] == source
     ids = [panel["id"] for panel in panels()]
     assert len(set(ids)) == len(ids)
-    used = set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD))) - {"__rate_interval", "__all"}
+    used = set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD))) - {"__rate_interval", "__range", "__all"}
     assert used == set(variables), "a variable is undefined or unused"
     for panel in panels():
         assert panel["title"]
@@ -149,12 +149,16 @@ def test_the_config_map_contains_the_dashboard_unchanged() -> None:
 
 @pytest.fixture(scope="module")
 def scraped(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[dict[str, str]]]]:
-    """Labels of the series of a running program and of its Envoy, by metric. The account API is on."""
+    """Labels of the series of a running program and of its Envoy, by metric. The account API is on, and a policy is in
+    shadow mode."""
     with Stage(binary, tmp_path_factory.mktemp("metrics")) as stage:
-        values = merged(NEEDED, {"userPool": {"jwksUrl": stage.jwks_url}, "account": {"enabled": True}})
+        values = merged(NEEDED, {
+            "userPool": {"jwksUrl": stage.jwks_url}, "account": {"enabled": True},
+            "config": {"policies": {"default": {"mode": "shadow"}}},
+        })
         rendered = render(values)
         pod = rendered.one("Deployment")["spec"]["template"]["spec"]
-        mounts = Mounts(pod, rendered.container(), {}, stage.directory / "root")
+        mounts = Mounts(pod, rendered.container(), config_maps(rendered.objects), stage.directory / "root")
         authz = start(stage, rendered.container(), mounts)
         authz.child.wait_until("ready", lambda: web.is_ok(f"http://{authz.admin}/readyz"), PATIENCE)
         envoy = stage.envoy(envoy_config(tcp(authz.bound("grpc"))))

@@ -264,13 +264,23 @@ def test_fragments_of_envoys_configuration_are_valid(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def metrics(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The `/metrics` of a running program with the account API and a certificate."""
+    """The `/metrics` of a running program with the account API, a certificate, and a policy in shadow mode."""
     with Stage(binary, tmp_path_factory.mktemp("metrics")) as stage:
         for name, text in Authority().secret("authz.test").items():
             (stage.directory / name).write_text(text)
         certificate, key = stage.directory / "tls.crt", stage.directory / "tls.key"
+        policy = stage.directory / "policy.yaml"
+        policy.write_text("policies: {default: {mode: shadow}}\n")
         program = stage.authz(
-            "authz", "--grpc-listen", "tls:127.0.0.1:0", "--tls-cert-file", certificate, "--tls-key-file", key
+            "authz",
+            "--config",
+            policy,
+            "--grpc-listen",
+            "tls:127.0.0.1:0",
+            "--tls-cert-file",
+            certificate,
+            "--tls-key-file",
+            key,
         )
         return web.get(f"http://{program.admin}/metrics").body.decode()
 

@@ -97,6 +97,8 @@ pub(crate) struct Answer {
     /// All of these headers, in order.
     pub(crate) all_headers: Vec<(String, String)>,
     pub(crate) removed: Vec<String>,
+    /// Query parameters that Envoy removes.
+    pub(crate) removed_parameters: Vec<String>,
     pub(crate) metadata: BTreeMap<String, Option<Kind>>,
 }
 
@@ -109,10 +111,10 @@ impl From<CheckResponse> for Answer {
             _ => String::new(),
         };
         let code = response.status.unwrap().code;
-        let (status, options, removed) = match response.http_response.unwrap() {
-            HttpResponse::OkResponse(ok) => (200, ok.headers, ok.headers_to_remove),
+        let (status, options, removed, removed_parameters) = match response.http_response.unwrap() {
+            HttpResponse::OkResponse(ok) => (200, ok.headers, ok.headers_to_remove, ok.query_parameters_to_remove),
             HttpResponse::DeniedResponse(denied) => {
-                (u16::try_from(denied.status.unwrap().code).unwrap(), denied.headers, Vec::new())
+                (u16::try_from(denied.status.unwrap().code).unwrap(), denied.headers, Vec::new(), Vec::new())
             }
             HttpResponse::ErrorResponse(_) => panic!("an error response"),
         };
@@ -126,7 +128,7 @@ impl From<CheckResponse> for Answer {
         let headers = options.into_iter().filter_map(|option| option.header).map(|h| (h.key, h.value));
         let all_headers: Vec<_> = headers.collect();
         let headers = all_headers.iter().cloned().collect();
-        Self { status, reason, headers, all_headers, removed, metadata }
+        Self { status, reason, headers, all_headers, removed, removed_parameters, metadata }
     }
 }
 

@@ -129,6 +129,24 @@ impl Bootstrap {
         assert_eq!(filters.len(), before - 1);
     }
 
+    /// Removes Envoy's CORS filter and its settings.
+    pub(crate) fn remove_cors(&mut self, listener: &str) {
+        let manager = self.manager(listener);
+        let host = &mut manager["route_config"]["virtual_hosts"][0];
+        assert!(host.as_object_mut().unwrap().remove("typed_per_filter_config").is_some());
+        let Value::Array(filters) = &mut manager["http_filters"] else { panic!("no filters") };
+        let before = filters.len();
+        filters.retain(|filter| filter["name"] != "envoy.filters.http.cors");
+        assert_eq!(filters.len(), before - 1);
+    }
+
+    /// Lets clients open `WebSocket`s, and replaces the application by one at `address`.
+    pub(crate) fn serve_websockets(&mut self, listener: &str, address: &str) {
+        self.manager(listener)["upgrade_configs"] = json!([{"upgrade_type": "websocket"}]);
+        let app = self.cluster("app");
+        app["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"] = tcp(address);
+    }
+
     /// Disables Envoy's protection against forged headers before the check: their removal, and the ban on underscores.
     pub(crate) fn let_forged_headers_in(&mut self, listener: &str) {
         let manager = self.manager(listener);

@@ -100,6 +100,19 @@ pub(crate) fn bearer(token: &str) -> String {
     format!("authorization: Bearer {token}")
 }
 
+/// Sends a request that opens a WebSocket. Returns the status, the response's headers, and the connection if it was
+/// opened.
+pub(crate) async fn open_websocket(address: &str, path: &str, lines: &[String]) -> (Response, Option<TcpStream>) {
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    let upgrade = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", key];
+    let lines: Vec<&str> = upgrade.into_iter().chain(lines.iter().map(String::as_str)).collect();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = request("GET", path, &lines);
+    let response = timeout(PATIENCE, exchange(&mut stream, &request)).await.unwrap_or_else(|_| panic!("no response"));
+    let is_open = response.status == 101;
+    (response, is_open.then_some(stream))
+}
+
 async fn exchange(stream: &mut TcpStream, request: &[u8]) -> Response {
     stream.write_all(request).await.unwrap();
     let mut received = Vec::new();
@@ -117,6 +130,9 @@ async fn exchange(stream: &mut TcpStream, request: &[u8]) -> Response {
         (name.to_ascii_lowercase(), value.trim().to_owned())
     };
     let mut response = Response { status, headers: lines.map(header).collect(), body: String::new() };
+    if status == 101 {
+        return response;
+    }
     let mut body = received.split_off(end + 4);
     if response.header("transfer-encoding") == Some("chunked") {
         while !body.ends_with(b"0\r\n\r\n") {

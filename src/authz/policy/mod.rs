@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use self::path::PlainPath;
 use self::requirement::Requirements;
 use self::route::{Found, Route, Routes};
+use super::credential::places::Places;
 use super::denial::{ChallengeDetails, Denial};
 use super::headers::HeaderIndex;
 use super::request::RequestContext;
@@ -43,6 +44,37 @@ pub(crate) struct Policy {
     pub(crate) challenge: ChallengeDetails,
     /// `true` if a path that can be read in more than one way is accepted. Has no effect on routes of the file with paths.
     pub(crate) allows_unsafe_paths: bool,
+    /// Effect of a denial.
+    pub(crate) mode: Mode,
+    /// Origins whose pages may read denials, in the form that browsers send.
+    pub(crate) cors_origins: Vec<Box<str>>,
+    /// Further places of the credential.
+    pub(crate) places: Places,
+}
+
+impl Policy {
+    /// `true` if requests that the policy would deny are forwarded.
+    pub(crate) fn is_shadow(&self) -> bool {
+        self.mode == Mode::Shadow
+    }
+
+    /// Returns the origin of a request if its pages may read denials: the request has exactly one `Origin`, and the
+    /// policy lists it.
+    pub(crate) fn cors_origin(&self, request: &RequestContext<'_>) -> Option<&str> {
+        let mut sent = request.header_values("origin");
+        let origin = sent.next().filter(|_| sent.next().is_none())?;
+        self.cors_origins.iter().map(|listed| &**listed).find(|listed| listed.as_bytes() == origin)
+    }
+}
+
+/// Effect of a policy's denials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// The request is denied.
+    #[default]
+    Enforce,
+    /// The request is forwarded, and the denial is only reported.
+    Shadow,
 }
 
 /// Requests that a policy allows.

@@ -120,9 +120,10 @@ fn shared<'n>(one: &'n [Box<str>], other: &'n [Box<str>]) -> Vec<&'n str> {
     }
 }
 
-/// `true` if `one` does not require everything that `other` requires.
+/// `true` if `one` does not require everything that `other` requires. A policy in shadow mode requires nothing yet.
 fn is_weaker(one: &Policy, other: &Policy) -> bool {
     match (&one.access, &other.access) {
+        (_, Access::Optional | Access::Required(_)) if one.is_shadow() && !other.is_shadow() => true,
         (_, Access::Public) | (Access::Optional | Access::Required(_), Access::Optional) => false,
         (Access::Public, _) | (Access::Optional, Access::Required(_)) => true,
         (Access::Required(one), Access::Required(other)) => !requires_all_of(one, other),

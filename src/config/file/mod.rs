@@ -5,6 +5,7 @@
 //! their place in the file. Start from [`PolicyFile::read`].
 
 pub(crate) mod locate;
+pub mod places;
 pub(crate) mod schema;
 mod strict;
 #[cfg(test)]
@@ -17,10 +18,12 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use self::locate::{YamlPath, locate};
+use self::places::PlacesEntry;
 use self::strict::Strict;
 use self::text::{Any, Challenge, FilePath, HeaderValue, Host, Kind, Method, Parsed, Path, Plain, Region, WebUrl};
 use self::values::{List, Name, Named, OneOrMany, Operand, Seconds};
 use super::parse::{AcceptedClient, TokenUseOption};
+use crate::account::cors::Origin;
 use crate::authz::headers::HeaderName;
 use crate::user_pool::{ClientId, UserPoolId};
 
@@ -130,6 +133,23 @@ pub struct PolicyEntry {
     pub resource_metadata: Option<Parsed<WebUrl>>,
     /// Handling of ambiguous paths, if Envoy or a route without a path selects this policy.
     pub unsafe_paths: UnsafePaths,
+    /// `shadow`: requests that the policy would deny pass, and are counted and logged.
+    pub mode: Mode,
+    /// Origins whose pages may read denials, such as `https://app.example.com`.
+    pub cors_origins: List<Parsed<Origin>>,
+    /// Further places of the credential.
+    pub from: Option<PlacesEntry>,
+}
+
+/// Handling of requests that do not meet the policy.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Such a request is denied.
+    #[default]
+    Enforce,
+    /// Such a request passes; the denial is counted and logged.
+    Shadow,
 }
 
 /// Handling of requests whose path is ambiguous.

@@ -69,15 +69,18 @@ pub(in crate::config) const DEMANDING: [&str; 11] = [
     "amr",
 ];
 
-/// A public or optional policy has no requirements, and is not both.
+/// A public or optional policy has no requirements, and is not both. A public policy reads no credential and denies
+/// nothing.
 pub(super) fn policy(schema: &mut Schema) {
     let demanding: Vec<Value> = DEMANDING.iter().map(|member| json!({"required": [member]})).collect();
     let is = |member: &str| json!({"properties": {member: {"const": true}}, "required": [member]});
+    let shadow = json!({"properties": {"mode": {"const": "shadow"}}, "required": ["mode"]});
     schema.insert(
         "not".into(),
         json!({"anyOf": [
             {"allOf": [is("public"), is("optional")]},
             {"allOf": [{"anyOf": [is("public"), is("optional")]}, {"anyOf": demanding}]},
+            {"allOf": [is("public"), {"anyOf": [{"required": ["from"]}, shadow]}]},
         ]}),
     );
 }

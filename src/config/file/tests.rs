@@ -400,6 +400,41 @@ fn what_is_odd_is_a_warning() {
 }
 
 #[test]
+fn members_for_browsers_and_shadow_mode_are_judged() {
+    for (members, why) in [
+        ("{public: true, mode: shadow}", "mode: a public policy denies nothing; remove `public` or `mode`"),
+        ("{public: true, from: {header: x-t}}", "from: a public policy ignores tokens; remove `public` or `from`"),
+        ("{mode: dry}", "mode: unknown variant `dry`, expected `enforce` or `shadow`"),
+        ("{from: {}}", "from: `header`, `websocket_protocol` or `websocket_query` is required"),
+        ("{from: {header: Cookie}}", "from.header: \"Cookie\" is a header that has another meaning"),
+        ("{from: {websocket_protocol: 'a b'}}", "from.websocket_protocol: \"a b\" is not the name of a subprotocol"),
+        ("{from: {websocket_query: 'a=b'}}", "from.websocket_query: \"a=b\" is not the name of a query parameter"),
+        (
+            "{from: {header: X-Auth-Token}}",
+            "from.header: x-auth-token is, or reads as, a header that only this service",
+        ),
+        ("{from: {header: x-gate}}", "from.header: x-gate is, or reads as, a header that only this service sets"),
+        ("{cors_origins: []}", "cors_origins: the list is empty"),
+        ("{cors_origins: ['*']}", "cors_origins[0]: \"*\" is not valid: every origin (*) is not an origin"),
+        ("{cors_origins: ['https://a.example/']}", "cors_origins[0]: \"https://a.example/\" is not an origin such as"),
+        ("{cors_origins: ['https://a.example:443']}", "cors_origins[0]: \"https://a.example:443\" is not an origin"),
+    ] {
+        let text = format!("default: d\npolicies: {{m: {members}, d: {{headers: {{x-gate: a}}}}}}");
+        let error = read(&text).err().unwrap_or_else(|| panic!("it passes:\n{text}"));
+        assert!(error.starts_with(&format!("policies.m.{why}")), "{error}");
+        assert!(error.contains(" at line 2 column "), "{error}");
+    }
+    let rules = read("policies: {default: {mode: enforce}, m: {optional: true, mode: shadow}}").unwrap();
+    assert_eq!(rules.warnings.len(), 1, "{:?}", rules.warnings);
+    assert!(rules.warnings[0].starts_with("the policy m is in shadow mode (mode: shadow)"));
+    // A route in shadow mode opens what another route protects.
+    let rules = "default: m\npolicies: {m: {}, s: {mode: shadow, groups: {any: [a]}}, a: {groups: {any: [a]}}}\n\
+                 routes: [{path: '/{x}/health', policy: s}, {path_prefix: /admin, policy: a}]";
+    let warnings = read(rules).unwrap().warnings;
+    assert!(warnings.iter().any(|warning| warning.contains("opens part of what routes[1]")), "{warnings:?}");
+}
+
+#[test]
 fn the_schema_in_the_documentation_is_the_one_of_the_program() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/config.schema.json");
     let expected = format!("{:#}\n", PolicyFile::schema().to_value());

@@ -4,9 +4,11 @@
 //! - [`forgeries`]: identity headers of clients; [`failing_open`]: `failure_mode_allow`; [`outages`]: failures and key
 //!   rotation.
 //! - [`revocation`]: sign-outs at one of two replicas; [`tls`]: mutual TLS between Envoy and the service.
+//! - [`cross_origin`]: pages of other origins; [`shadow`]: shadow mode; [`websockets`]: credentials of upgrades.
 //! - [`policy`]: policy files; [`paths`]: unsafe paths; [`grpc`]: gRPC callers; [`decisions`]: routes, counters, logs.
 
 mod account;
+mod cross_origin;
 mod decisions;
 mod failing_open;
 mod forgeries;
@@ -16,8 +18,10 @@ mod paths;
 mod policy;
 mod revocation;
 mod sessions;
+mod shadow;
 mod tls;
 mod users;
+mod websockets;
 
 use std::path::PathBuf;
 

@@ -60,6 +60,8 @@ fn everything() -> Value {
             "claims": [{"claim": "x", "equals": 5}, {"claim": ["o", "p"], "one_of": ["a", true, 1.5]}, {"claim": "l", "contains": "m"}],
             "max_auth_age": "5m", "acr": ["mfa"], "amr": {"any": ["otp"], "all": ["pwd"]}, "cors_preflight": "check",
             "headers": {"x-fixed": "1"}, "remove_authorization": true, "resource_metadata": "https://api.example/meta",
+            "mode": "enforce", "cors_origins": ["https://app.example", "http://localhost:3000"],
+            "from": {"header": "X-Token", "websocket_protocol": "bearer", "websocket_query": "access_token"},
         }},
     })
 }

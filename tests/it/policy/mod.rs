@@ -1,12 +1,16 @@
 //! Policy files over a gRPC connection: pools, policies, routes and metrics.
 //!
 //! - [`headers`]: headers for upstream; [`metadata`]: dynamic metadata; [`payloads`]: malformed payloads.
+//! - [`shadow`]: shadow mode; [`cross_origin`]: refusals for pages of other origins; [`places`]: places of the credential.
 //! - [`form`]: the form of the file, and its JSON Schema.
 
+mod cross_origin;
 mod form;
 mod headers;
 mod metadata;
 mod payloads;
+mod places;
+mod shadow;
 
 use serde_json::{Value, json};
 

@@ -51,6 +51,10 @@ fn odd_values() -> Vec<Value> {
         "allow",
         "json",
         "default",
+        "shadow",
+        "Cookie",
+        "sec-websocket-key",
+        "https://x.example",
         "members",
         "true",
         "null",
@@ -65,7 +69,7 @@ fn odd_values() -> Vec<Value> {
 }
 
 /// Names of members in all parts of a file, and one unknown name.
-const MEMBERS: [&str; 41] = [
+const MEMBERS: [&str; 46] = [
     "pools",
     "account",
     "default",
@@ -99,6 +103,11 @@ const MEMBERS: [&str; 41] = [
     "cors_preflight",
     "headers",
     "resource_metadata",
+    "mode",
+    "cors_origins",
+    "from",
+    "websocket_protocol",
+    "websocket_query",
     "any",
     "equals",
     "one_of",
@@ -126,7 +135,7 @@ fn change(document: &mut Value, values: &[Value], random: &mut fastrand::Rng) {
 
 /// Errors that a schema cannot express: names, the flags, other files, and the grammar of paths, URLs, addresses and
 /// durations. `docs/policy.md` has the same list.
-const ONLY_THE_PROGRAM_KNOWS: [&str; 27] = [
+const ONLY_THE_PROGRAM_KNOWS: [&str; 28] = [
     "paths have no wildcards",
     "there is no pool",
     "there is no policy",
@@ -136,6 +145,7 @@ const ONLY_THE_PROGRAM_KNOWS: [&str; 27] = [
     "is a standard header",
     "is set by another claim",
     "this header is set from the token",
+    "a header that only this service sets",
     "the flags define the pool",
     "not the canonical form of this address",
     "an issuer can belong to one pool",

@@ -1,0 +1,60 @@
+//! Shadow mode: a request that the policy would deny is forwarded, and the denial is only reported.
+//!
+//! The upstream gets identity headers only from a token that was verified and is not revoked, that is, if the token failed
+//! the requirements of the policy. After any other denial the request is forwarded like one without a token. Start from
+//! [`Refused::decision`].
+
+use std::sync::Arc;
+
+use super::cache::Verified;
+use super::denial::Denial;
+use super::identity::{Caller, Identity};
+use super::verdict::{Allowed, Decision, Trace};
+use super::{Ruleset, policy::Policy};
+
+/// Denial, with the caller if the token was verified before.
+pub(super) struct Refused {
+    denial: Denial,
+    /// Verified token that is not revoked, with its text.
+    caller: Option<(Arc<Verified>, Box<str>)>,
+}
+
+impl From<Denial> for Refused {
+    fn from(denial: Denial) -> Self {
+        Self { denial, caller: None }
+    }
+}
+
+impl Refused {
+    /// Denial of a request whose token was verified and is not revoked.
+    pub(super) fn verified(denial: Denial, verified: &Arc<Verified>, token: &str) -> Self {
+        Self { denial, caller: Some((Arc::clone(verified), token.into())) }
+    }
+
+    /// Decision about the request: a denial, unless its policy is in shadow mode.
+    ///
+    /// A denial that precedes the policy (`unsafe_path`, `no_http_request`, `unknown_policy`) is always a denial.
+    pub(super) fn decision<'r>(self, rules: &'r Ruleset, trace: &Trace) -> Decision<'r> {
+        let policy = trace.policy.and_then(|policy| rules.policies.get(policy));
+        let Some(policy) = policy.filter(|policy| policy.is_shadow() && !self.denial.precedes_policy()) else {
+            return Decision::Deny(self.denial);
+        };
+        let denial = self.denial;
+        match self.forwarded(rules, policy) {
+            Ok(allowed) => Decision::Allow(Allowed { shadow: Some(denial), ..allowed }),
+            // The fixed headers of the policy alone exceed the limit.
+            Err(denial) => Decision::Deny(denial),
+        }
+    }
+
+    /// Request as it is forwarded. Identity headers that exceed their limit are left out as a whole.
+    fn forwarded<'r>(self, rules: &'r Ruleset, policy: &'r Policy) -> Result<Allowed<'r>, Denial> {
+        if let Some((verified, token)) = self.caller {
+            let caller = Caller { claims: &verified.claims, token: &token };
+            if let Ok(identity) = Identity::new(&rules.headers, Some(caller), &policy.headers) {
+                return Ok(Allowed { policy, token: Some(verified), identity, shadow: None });
+            }
+        }
+        Allowed::anonymous(&rules.headers, policy)
+    }
+}
