@@ -138,7 +138,7 @@ denials! {
     Expired = Row::bad_token("expired", "The token has expired.");
     /// `nbf` is in the future.
     NotYetValid = Row::bad_token("not_yet_valid", "The token is not valid yet.");
-    /// The token lives longer than revocations are kept (`--max-token-life`), or does not say since when it lives.
+    /// The token lives longer than revocations are kept (`--max-token-life`).
     TokenLifeExceeded = Row::bad_token("token_life_exceeded", "The token is valid for longer than is accepted here.");
     /// The `kid` is not in a key set that was just fetched.
     UnknownKid = Row::bad_token("unknown_kid", "The token is signed with an unknown key.");

@@ -65,7 +65,7 @@ pub(super) struct CheckedClaims<'t> {
     pub(super) groups: &'t [Cow<'t, str>],
     pub(super) token_use: TokenUse,
     pub(super) expires: UnixTime,
-    /// Time of the sign-in: `auth_time`, else `iat`.
+    /// Time of the sign-in: `auth_time`, else `iat`. A token with neither counts as older than every revocation.
     pub(super) signed_in: UnixTime,
     pub(super) jti: Option<&'t str>,
     pub(super) origin_jti: Option<&'t str>,
@@ -113,9 +113,10 @@ impl<'t> RawClaims<'t> {
         // `iat` may be in the future, but not malformed. An `auth_time` that is no number counts as the oldest one.
         let issued = self.iat.number()?;
         let authenticated = self.auth_time.number().unwrap_or(Some(UnixTime::MIN));
-        let Some(start) = issued.or(authenticated).filter(|start| expires.saturating_sub(*start) <= max_life) else {
+        // A token that names neither is at least as old as now. Cognito issues none.
+        if expires.saturating_sub(issued.or(authenticated).unwrap_or(now)) > max_life {
             return Err(Denial::TokenLifeExceeded);
-        };
+        }
         *step = Step::Types;
         let username = match token_use {
             TokenUse::Access => self.username.text()?,
@@ -134,9 +135,10 @@ impl<'t> RawClaims<'t> {
             groups: self.groups.texts()?,
             token_use,
             expires,
-            signed_in: authenticated.unwrap_or(start),
-            jti: self.jti.text()?,
-            origin_jti: self.origin_jti.text()?,
+            signed_in: authenticated.or(issued).unwrap_or(UnixTime::MIN),
+            // Only names of what can be revoked: a value of another type names nothing.
+            jti: self.jti.as_text().filter(|jti| !jti.is_empty()),
+            origin_jti: self.origin_jti.as_text().filter(|jti| !jti.is_empty()),
         })
     }
 
@@ -403,7 +405,9 @@ mod tests {
             (json!({"nbf": {}}), Some(MalformedToken)),
             (json!({"nbf": "HUGE"}), Some(NotYetValid)),
             (json!({"iat": NOW + 9999}), None),
-            (json!({"iat": "ABSENT"}), Some(TokenLifeExceeded)), // it could be of any age
+            (json!({"iat": "ABSENT"}), None),
+            (json!({"iat": "ABSENT", "exp": NOW + MAX_LIFE}), None),
+            (json!({"iat": "ABSENT", "exp": NOW + MAX_LIFE + 1}), Some(TokenLifeExceeded)),
             (json!({"iat": "0"}), Some(MalformedToken)),
             (json!({"iat": null}), Some(MalformedToken)),
             (json!({"username": "ABSENT"}), None), // client credentials

@@ -249,3 +249,14 @@ async fn each_revocation_is_one_line_of_the_log_without_the_user_or_the_token() 
     let log = program.log.concat();
     assert!(!log.contains(SUB) && !log.contains(&token) && !log.contains(token.rsplit('.').next().unwrap()));
 }
+
+#[tokio::test]
+async fn a_token_without_times_counts_as_older_than_every_revocation() {
+    let case = Case::start(&[]).await;
+    let timeless = session("x", 0).claim("auth_time", "ABSENT").claim("iat", "ABSENT");
+    assert!(case.passes(&timeless).await);
+    let broken = session("x", 0).claim("auth_time", "yesterday").claim("jti", 7).claim("origin_jti", 7);
+    assert!(case.passes(&broken).await);
+    assert_eq!(case.client.bearer("/logout", &sign(&session("y", 0)), json!({})).await.status, 200);
+    assert!(!case.passes(&timeless).await && !case.passes(&broken).await);
+}
