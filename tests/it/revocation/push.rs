@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use tempfile::NamedTempFile;
+
 use super::{Replica, Writer, summary, token, users};
 use crate::support::client::get;
 use crate::support::eventually;
 use crate::support::redis::{Network, Proxy, REDIS, Redis, VALKEY};
-use crate::support::service::PATIENCE;
+use crate::support::service::{PATIENCE, run_with_input};
+use crate::support::token::{CLIENT, POOL, SigningKey, jwks};
 
 /// A revocation has to reach every replica within this time.
 const WITHIN: Duration = Duration::from_secs(1);
@@ -112,4 +115,26 @@ async fn a_long_stream_is_loaded_before_the_replica_is_ready() {
     assert!(replica.refuses("first").await && replica.refuses("last").await);
     assert_eq!(replica.entries().await, count + 2);
     eventually("the store answers", PATIENCE, async || replica.metric("revocation_store_up").await == 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_asks_the_store() {
+    let mut redis = Redis::start().await;
+    let writer = Writer::start(&redis.url());
+    assert!(writer.revokes("explained").await);
+    let keys = NamedTempFile::new().unwrap();
+    std::fs::write(keys.path(), jwks(&[SigningKey::shared()])).unwrap();
+    let (url, keys) = (redis.url(), keys.path().to_str().unwrap());
+    let flags = ["explain", "--user-pool-id", POOL, "--client-id", CLIENT, "--jwks-file", keys];
+    let flags = [&flags[..], &["--jwks-url", "http://127.0.0.1:9/", "--revocation-url", &url]].concat();
+    let step = |user: &str| {
+        let (code, output, error) = run_with_input(&flags, token(user).as_bytes());
+        let line = output.lines().find_map(|line| line.strip_prefix("revocation"));
+        (code, line.unwrap_or_else(|| panic!("{output} {error}")).trim().to_owned())
+    };
+    assert_eq!(step("explained"), (Some(1), "failed: revoked".into()));
+    assert_eq!(step("another"), (Some(0), "passed".into()));
+    redis.kill();
+    let (code, result) = step("explained");
+    assert!(code == Some(0) && result.starts_with(&format!("skipped: {url}: ")), "{code:?} {result}");
 }
