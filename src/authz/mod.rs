@@ -229,7 +229,7 @@ impl Authorizer {
             return Err(Denial::Expired);
         }
         trace.step = Step::Revocation;
-        match self.revocations.judge(verified.claims.marks()) {
+        match self.revocations.judge(verified.claims.marks(), verified.claims.last_judged()) {
             Standing::Valid => Ok(verified),
             Standing::Revoked => Err(Denial::Revoked),
             Standing::Unknown => Err(Denial::RevocationUnavailable),

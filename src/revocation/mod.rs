@@ -19,6 +19,7 @@ mod table;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub(crate) use self::entry::{Causes, Entry};
@@ -73,6 +74,10 @@ pub(crate) struct Revocation {
     /// How it came about.
     pub(crate) cause: Causes,
 }
+
+/// State of the table that a token was last found valid in.
+#[derive(Debug, Default)]
+pub struct LastJudged(AtomicU64);
 
 /// Result of the question whether a token is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,10 +175,15 @@ impl Revocations {
         (Self { table, keeper: Keeper::Memory, capacity, life, metrics }, read)
     }
 
-    /// Answers whether a verified token is revoked. Never waits.
-    pub fn judge(&self, marks: &Marks) -> Standing {
-        if self.table.len() > 0 && self.is_revoked(marks) {
-            return Standing::Revoked;
+    /// Answers whether a verified token is revoked. Never waits. `last` belongs to the token: it keeps the state of the
+    /// table that the token was found valid in, so that a table that has not changed is not searched again.
+    pub fn judge(&self, marks: &Marks, last: &LastJudged) -> Standing {
+        let generation = self.table.generation();
+        if last.0.load(Ordering::Relaxed) != generation {
+            if self.table.len() > 0 && self.is_revoked(marks) {
+                return Standing::Revoked;
+            }
+            last.0.store(generation, Ordering::Relaxed);
         }
         match &self.keeper {
             Keeper::Memory | Keeper::File(_) => Standing::Valid,

@@ -4,7 +4,7 @@
 //! publishes it; a reader sees the old slice or the new one. So a check never waits for a writer, not even while a
 //! million entries are loaded, and an entry takes little more than its own size.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -23,6 +23,8 @@ pub(crate) struct Table {
     slices: Box<[ArcSwap<Slice>]>,
     /// Number of entries of each kind.
     counts: [AtomicUsize; Kind::ALL.len()],
+    /// Number of the last change. A reader that has looked at every entry of interest since need not look again.
+    generation: AtomicU64,
     /// One writer at a time.
     writer: Mutex<()>,
 }
@@ -42,6 +44,7 @@ impl Default for Table {
         Self {
             slices: (0..SLICES).map(|_| ArcSwap::from(Arc::clone(&empty))).collect(),
             counts: Default::default(),
+            generation: AtomicU64::new(1),
             writer: Mutex::default(),
         }
     }
@@ -62,6 +65,11 @@ impl Table {
     /// Number of entries of one kind.
     pub(crate) fn len_of(&self, kind: Kind) -> usize {
         self.counts.get(place(kind)).map_or(0, |count| count.load(Ordering::Acquire))
+    }
+
+    /// Number of the last change, never 0. Whoever reads it and then looks at entries sees that change and all before.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Looks at an entry, without a lock. Returns `None` if there is none.
@@ -85,6 +93,10 @@ impl Table {
         let mut written = Written::default();
         for changes in entries.chunk_by(|one, other| slice_of(one.key) == slice_of(other.key)) {
             self.merge_slice(changes, capacity, &mut written);
+        }
+        if written.changed > 0 {
+            // After the entries, so that no reader can know the number without them.
+            self.generation.fetch_add(1, Ordering::Release);
         }
         written
     }
@@ -171,6 +183,7 @@ mod tests {
     #[test]
     fn entries_are_found_merged_and_expired() {
         let table = Table::default();
+        let first = table.generation();
         assert_eq!(table.merge((0..10_000).map(|number| entry(number, 10, 100)).collect(), ALL, 0).changed, 10_000);
         assert_eq!((table.len(), table.len_of(Kind::Subject), table.len_of(Kind::Token)), (10_000, 10_000, 0));
         for number in 0..10_000 {
@@ -179,7 +192,11 @@ mod tests {
         assert_eq!(table.get(entry(10_000, 0, 0).key), None);
         // The same again, an earlier second, a later one, and one that has passed.
         let again = vec![entry(1, 10, 100), entry(2, 9, 100), entry(3, 11, 200), entry(10_001, 1, 50)];
-        assert_eq!(table.merge(again, ALL, 50), Written { changed: 1, refused: 0 });
+        let before = table.generation();
+        assert_eq!(table.merge(again.clone(), ALL, 50), Written { changed: 1, refused: 0 });
+        assert!(first < before && before < table.generation());
+        let after = table.generation();
+        assert_eq!((table.merge(again, ALL, 50).changed, table.generation()), (0, after));
         assert_eq!(table.get(entry(3, 0, 0).key), Some(entry(3, 11, 200)));
         table.expire(100);
         assert_eq!((table.len(), table.get(entry(3, 0, 0).key).is_some()), (1, true));

@@ -12,7 +12,7 @@ use super::super::denial::Denial;
 use super::raw_claims::CheckedClaims;
 use crate::clock::UnixTime;
 use crate::jwks::SignatureValid;
-use crate::revocation::Marks;
+use crate::revocation::{LastJudged, Marks};
 
 /// Kind of a token (`token_use`, a claim that Cognito adds).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub struct Claims {
     token_use: TokenUse,
     expires: UnixTime,
     marks: Marks,
+    last_judged: LastJudged,
 }
 
 /// Range in [`Claims::text`]. `u16` is enough: a token has at most 16 KiB, and decoding JSON does not make texts longer.
@@ -78,7 +79,20 @@ impl Claims {
         let [username, scope, email] = [checked.username, checked.scope, checked.email].map(|part| part.map(&mut keep));
         let groups = checked.groups.iter().map(|group| keep(group)).collect();
         let (token_use, expires) = (checked.token_use, checked.expires);
-        Self { text: text.into(), sub, client_id, username, scope, email, groups, extra, token_use, expires, marks }
+        Self {
+            text: text.into(),
+            sub,
+            client_id,
+            username,
+            scope,
+            email,
+            groups,
+            extra,
+            token_use,
+            expires,
+            marks,
+            last_judged: LastJudged::default(),
+        }
     }
 
     /// Subject (`sub`), never empty.
@@ -124,6 +138,11 @@ impl Claims {
     /// What the token can be revoked by.
     pub(crate) fn marks(&self) -> &Marks {
         &self.marks
+    }
+
+    /// State of the revocations that the token was last found valid in.
+    pub(crate) fn last_judged(&self) -> &LastJudged {
+        &self.last_judged
     }
 
     /// Claims that policies and identity headers need in addition to the standard ones.
