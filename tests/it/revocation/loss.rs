@@ -32,16 +32,16 @@ async fn a_lost_store_changes_no_check_and_gets_back_what_replicas_know() {
     assert!(required.refuses("before").await, "what is known to be revoked is refused as such");
 
     redis.resume().await.unwrap();
-    for replica in [&plain, &required] {
-        replica.learns("meanwhile").await;
-        replica.sees_store(true).await;
-    }
     eventually("200", PATIENCE, async || required.verdict("other").await.0 == 200).await;
-    // A replica that knew nothing before gets everything from the store.
-    eventually("put back", PATIENCE, async || redis.records().await >= 3).await;
+    for replica in [&plain, &required] {
+        replica.sees_store(true).await;
+        replica.learns("meanwhile").await;
+    }
+    // A replica that knew nothing before gets everything from the store. Two replicas may put back the same record at
+    // the same time, so the number of records does not tell that all are there.
     let new = Replica::start(&redis.url()).await;
     for user in ["before", "before-too", "meanwhile"] {
-        assert!(new.refuses(user).await, "{user}");
+        new.learns(user).await;
     }
 }
 
