@@ -1,18 +1,17 @@
 //! Tests of the file: cut, damaged, full, killed, locked, replaced.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus, Stdio};
-
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::process::Command;
 
 use super::super::entry::Entry;
 use super::super::entry::tests::entry as entry_until;
 use super::format::{HEADER, MAX_FRAME};
 use super::log::{LOCK, NEW, beside};
 use super::*;
+
+mod process_tests;
 
 const ALL: usize = usize::MAX;
 const FAR: i64 = 1 << 40;
@@ -34,6 +33,18 @@ fn place() -> (tempfile::TempDir, PathBuf) {
     (directory, path)
 }
 
+/// Opens a file that this process does not have open. While another test starts a process, that process has a copy of each
+/// lock of this one, until it runs its program.
+fn unlocked<T>(open: impl Fn() -> Result<T, FileError>) -> Result<T, FileError> {
+    let start = Instant::now();
+    loop {
+        match open() {
+            Err(FileError::Locked) if start.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(1)),
+            result => return result,
+        }
+    }
+}
+
 /// The file and its table.
 struct Open {
     table: Arc<Table>,
@@ -46,8 +57,10 @@ impl Open {
     }
 
     fn with(path: &Path, min_dead: usize) -> Result<Self, FileError> {
-        let table = Arc::default();
-        FileKeeper::open_with(path, &table, ALL, min_dead).map(|keeper| Self { table, keeper })
+        unlocked(|| {
+            let table = Arc::default();
+            FileKeeper::open_with(path, &table, ALL, min_dead).map(|keeper| Self { table, keeper })
+        })
     }
 
     async fn add(&self, entry: Entry) -> Result<(), Unwritten> {
@@ -71,8 +84,10 @@ fn saved(path: &Path, count: u64) -> Vec<Option<i64>> {
 
 /// Opens the file without a thread.
 fn open_log(path: &Path) -> Result<(Log, Arc<Table>), FileError> {
-    let table = Arc::default();
-    Log::open(path, &table, ALL, 0).map(|(log, _)| (log, table))
+    unlocked(|| {
+        let table = Arc::default();
+        Log::open(path, &table, ALL, 0).map(|(log, _)| (log, table))
+    })
 }
 
 /// Content of a file with one frame for each of `count` users, and the length of the file after each.
@@ -271,7 +286,7 @@ fn the_lock_holds_from_start_to_end_and_leftovers_are_removed() {
     for file in [path.clone(), beside(&path, LOCK)] {
         assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o600, "{}", file.display());
     }
-    let locked = || Open::new(&path).err().is_some_and(|error| matches!(error, FileError::Locked));
+    let locked = || matches!(FileKeeper::open(&path, &Arc::default(), ALL), Err(FileError::Locked));
     assert!(locked());
     let inode = path.metadata().unwrap().ino();
     let start = Instant::now();
@@ -436,7 +451,7 @@ fn a_file_that_another_process_touches_is_written_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_hangs_is_an_error_in_time_and_costs_bounded_memory() {
-    // Nobody takes from this queue, as if the thread was in a call that does not return.
+    // There is no thread that takes from this queue, which has the effect of a thread in a call that does not return.
     let keeper = FileKeeper { shared: Arc::default() };
     let start = tokio::time::Instant::now();
     assert_eq!(keeper.append(entry(0, 5).key).await, Err(Unwritten));
@@ -468,210 +483,4 @@ async fn what_waits_is_written_at_the_end() {
     open.keeper.finish().await;
     assert_eq!(saved(&path, 1000), revoked(1000, 1000));
     assert_eq!(open.keeper.append(entry(0, 5).key).await, Err(Unwritten), "the thread has ended");
-}
-
-/// Runs a test of this program again, as a child that finds `CHILD_FILE` in its environment, and returns the numbers that
-/// it has printed. `kill` may end the child.
-fn child(test: &str, path: &Path, limit: u64, shell: &str, kill: impl FnOnce(u32)) -> (Vec<i64>, ExitStatus) {
-    let mut child = Command::new("sh")
-        .args(["-c", &format!("{shell}exec \"$@\""), "sh"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("{}::{test}", module_path!().split_once("::").unwrap().1), "--nocapture"])
-        .env("CHILD_FILE", path)
-        .env("CHILD_LIMIT", limit.to_string())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    kill(child.id());
-    let mut output = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
-    let numbers = output.lines().filter_map(|line| line.strip_prefix("confirmed ")?.parse().ok()).collect();
-    (numbers, child.wait().unwrap())
-}
-
-/// Path and limit if this process is a child.
-fn as_child() -> Option<(PathBuf, u64)> {
-    let path = std::env::var_os("CHILD_FILE")?.into();
-    Some((path, std::env::var("CHILD_LIMIT").unwrap().parse().unwrap()))
-}
-
-/// Limits the size of files that this process writes. The kernel writes up to the limit, and then sends SIGXFSZ.
-fn limit_files(limit: u64) {
-    let maximum = getrlimit(Resource::Fsize).maximum;
-    setrlimit(Resource::Fsize, Rlimit { current: Some(limit), maximum }).unwrap();
-}
-
-fn confirm(number: i64) {
-    let mut out = std::io::stdout();
-    out.write_all(format!("\nconfirmed {number}\n").as_bytes()).and_then(|()| out.flush()).unwrap();
-}
-
-#[test]
-fn a_process_killed_at_any_byte_of_a_write_loses_nothing_confirmed() {
-    const NAME: &str = "a_process_killed_at_any_byte_of_a_write_loses_nothing_confirmed";
-    if let Some((path, limit)) = as_child() {
-        limit_files(limit);
-        let open = Open::new(&path).unwrap();
-        for number in 0..4 {
-            runtime().block_on(open.add(entry(number, 5))).unwrap();
-            confirm(number.try_into().unwrap());
-        }
-        return;
-    }
-    let (content, lengths) = content(4);
-    // Every byte of the header and of the first and third record.
-    let limits = (0..=lengths[0]).chain(lengths[1]..=lengths[2]);
-    for limit in limits {
-        let (_directory, path) = place();
-        let (confirmed, status) = child(NAME, &path, limit as u64, "", |_| {});
-        assert_eq!(status.signal(), Some(libc::SIGXFSZ), "{limit}: {status:?}");
-        let whole = lengths.iter().filter(|end| **end <= limit).count();
-        assert_eq!(confirmed, (0..i64::try_from(whole).unwrap()).collect::<Vec<_>>(), "{limit}");
-        if limit >= HEADER.len() {
-            assert_eq!(std::fs::read(&path).unwrap(), content[..limit], "killed exactly there");
-        } else {
-            assert_eq!(std::fs::read(beside(&path, NEW)).unwrap(), content[..limit], "killed exactly there");
-        }
-        let open = Open::new(&path).unwrap();
-        assert_eq!(known(&open.table, 5), revoked(whole, 5), "{limit}");
-        assert!(!beside(&path, NEW).exists());
-        runtime().block_on(open.add(entry(4, 5))).unwrap();
-        assert_eq!(saved(&path, 5).iter().flatten().count(), whole + 1, "{limit}");
-    }
-}
-
-#[test]
-fn a_process_killed_at_any_byte_of_a_compaction_loses_nothing() {
-    const NAME: &str = "a_process_killed_at_any_byte_of_a_compaction_loses_nothing";
-    if let Some((path, limit)) = as_child() {
-        limit_files(limit);
-        drop(Open::new(&path).unwrap());
-        return;
-    }
-    let (_directory, path) = place();
-    {
-        let open = Open::new(&path).unwrap();
-        runtime().block_on(async {
-            for before in [4, 5] {
-                for number in 0..3 {
-                    open.add(entry(number, before)).await.unwrap();
-                }
-            }
-        });
-    }
-    let before = std::fs::read(&path).unwrap();
-    let mut limit = 0;
-    loop {
-        let (_, status) = child(NAME, &path, limit, "", |_| {});
-        if status.success() {
-            break;
-        }
-        assert_eq!(status.signal(), Some(libc::SIGXFSZ), "{limit}: {status:?}");
-        assert_eq!(std::fs::read(&path).unwrap(), before, "{limit}");
-        assert_eq!(beside(&path, NEW).metadata().unwrap().len(), limit, "killed exactly there");
-        limit += 1;
-    }
-    let after = std::fs::read(&path).unwrap();
-    assert_eq!((after.len() as u64, after.len() < before.len() / 2 + HEADER.len()), (limit, true));
-    assert_eq!(saved(&path, 3), revoked(3, 3));
-    assert!(!beside(&path, NEW).exists());
-}
-
-#[test]
-fn a_process_killed_at_any_time_loses_nothing_confirmed() {
-    const NAME: &str = "a_process_killed_at_any_time_loses_nothing_confirmed";
-    const USERS: u64 = 8;
-    if let Some((path, _)) = as_child() {
-        // Compacts all the time.
-        let open = Arc::new(Open::with(&path, 8).unwrap());
-        let first = known(&open.table, 1)[0].unwrap_or(0) + 1;
-        for before in first.. {
-            runtime().block_on(async {
-                let mut writes = tokio::task::JoinSet::new();
-                for number in 0..USERS {
-                    let open = Arc::clone(&open);
-                    writes.spawn(async move { open.add(entry(number, before)).await.unwrap() });
-                }
-                writes.join_all().await;
-            });
-            confirm(before);
-        }
-    }
-    let (_directory, path) = place();
-    // What was confirmed for every user, and what the first one has reached.
-    let (mut last, mut reached, mut total) = (None, 0, 0);
-    for round in 1..=40_u64 {
-        let (confirmed, status) = child(NAME, &path, 0, "", |pid| {
-            let start = Instant::now();
-            let so_far = || saved(&path, 1)[0].unwrap_or(0);
-            while so_far() < reached + i64::try_from(round).unwrap() {
-                assert!(start.elapsed() < PATIENCE, "round {round}");
-                std::thread::yield_now();
-            }
-            assert!(Command::new("sh").args(["-c", &format!("kill -KILL {pid}")]).status().unwrap().success());
-        });
-        assert_eq!(status.signal(), Some(libc::SIGKILL), "{status:?}");
-        total += confirmed.len();
-        let (log, table) = open_log(&path).unwrap();
-        let found = known(&table, USERS);
-        last = confirmed.last().copied().or(last);
-        assert!(found.iter().all(|before| *before >= last), "round {round}: {found:?}, {last:?} was confirmed");
-        reached = found[0].unwrap();
-        drop(log);
-    }
-    assert!(total > 40, "{total} rounds of writes were confirmed");
-}
-
-#[test]
-fn a_full_disk_fails_writes_only_and_they_are_made_up_for() {
-    const NAME: &str = "a_full_disk_fails_writes_only_and_they_are_made_up_for";
-    if let Some((path, limit)) = as_child() {
-        limit_files(limit);
-        let open = Open::new(&path).unwrap();
-        let length = || path.metadata().unwrap().len();
-        runtime().block_on(async {
-            open.add(entry(0, 5)).await.unwrap();
-            let full = length();
-            for number in [1, 2] {
-                assert_eq!(open.add(entry(number, 5)).await, Err(Unwritten));
-                assert_eq!(length(), full, "nothing remains of the attempt");
-                assert_eq!(
-                    known(&open.table, 3)[usize::try_from(number).unwrap()],
-                    Some(5),
-                    "and this process enforces it"
-                );
-            }
-            limit_files(1 << 30);
-            // By the timer, and from then on as before.
-            let start = Instant::now();
-            while saved(&path, 3) != revoked(3, 3) {
-                assert!(start.elapsed() < PATIENCE);
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            limit_files(length() + 10);
-            assert_eq!(open.add(entry(3, 5)).await, Err(Unwritten));
-            limit_files(1 << 30);
-            open.add(entry(4, 5)).await.unwrap();
-        });
-        drop(open);
-        // A full disk at the start: an entry has passed, but there is no room for a copy without it.
-        let mut frame = Frame::new();
-        assert!(frame.push(&entry_until(5, 5, 1)));
-        File::options().append(true).open(&path).unwrap().write_all(&frame.seal()).unwrap();
-        let before = length();
-        limit_files(0);
-        let open = Open::new(&path).unwrap();
-        assert_eq!((known(&open.table, 6), length()), (revoked(5, 6), before));
-        assert_eq!(runtime().block_on(open.add(entry(5, 5))), Err(Unwritten));
-        confirm(1);
-        return;
-    }
-    let (_, lengths) = content(2);
-    for limit in [lengths[0], lengths[0] + 1, lengths[1] - 1] {
-        let (_directory, path) = place();
-        let (confirmed, status) = child(NAME, &path, limit as u64, "trap '' XFSZ; ", |_| {});
-        assert!(status.success() && confirmed == [1], "{limit}: {status:?}");
-        assert_eq!(saved(&path, 5), revoked(5, 5), "{limit}");
-    }
 }
