@@ -111,9 +111,11 @@ fn main() {
         });
         let each = (resident_bytes() - before) / f64::from(count);
         println!("{count} revocations: {each:.0} bytes of resident memory each");
+        // Both are made now: what was allocated before the table was filled lies closer together, and so is faster to read.
+        let empty = authorizer(&pool, &jwks(&[key]), None, self::revocations());
         let full = authorizer(&pool, &jwks(&[key]), None, Arc::clone(&revocations));
         let name = format!("cached check, {count} revocations");
-        compare(&name, &|| cached(&full), "the same without revocations", &|| cached(&plain));
+        compare(&name, &|| cached(&full), "the same without revocations", &|| cached(&empty));
         let marks: Vec<Marks> = (0..TOKENS)
             .map(|number| {
                 let (sub, jti) = (format!("sub-{number}"), format!("jti-{number}"));
