@@ -46,7 +46,7 @@ impl Context {
     /// Ends sessions at Cognito and here. Runs in a task of its own, so that it continues when the client disconnects.
     ///
     /// # Errors
-    /// [`AccountError`]. 503 also if the revocation is in force here but could not be written.
+    /// [`AccountError`]. 503 also if the revocation is in effect here but could not be written.
     pub(super) async fn end_sessions(
         self: &Arc<Self>,
         ending: Ending,

@@ -195,10 +195,10 @@ impl Revocations {
     fn is_revoked(&self, marks: &Marks) -> bool {
         let (_, session) = marks.session();
         let covers = |entry: &Entry| entry.state.covers(marks.since, session);
-        let is_in_force = |entry: &Entry| entry.state.before().is_some();
+        let is_in_effect = |entry: &Entry| entry.state.before().is_some();
         self.table.look_up(marks.subject, covers).unwrap_or(false)
-            || marks.session.is_some_and(|key| self.table.look_up(key, is_in_force).unwrap_or(false))
-            || marks.token.is_some_and(|(_, key)| self.table.look_up(key, is_in_force).unwrap_or(false))
+            || marks.session.is_some_and(|key| self.table.look_up(key, is_in_effect).unwrap_or(false))
+            || marks.token.is_some_and(|(_, key)| self.table.look_up(key, is_in_effect).unwrap_or(false))
     }
 
     /// How far revocations reach.
@@ -251,7 +251,7 @@ impl Revocations {
         self.table.get(key)
     }
 
-    /// Returns up to `limit` entries that are in force, in order of their keys, beginning after `after`.
+    /// Returns up to `limit` entries that are in effect, in order of their keys, beginning after `after`.
     pub(crate) fn page(&self, after: Option<Key>, limit: usize) -> Vec<Entry> {
         let mut page = Vec::new();
         for slice in self.table.slices(after) {

@@ -2,7 +2,7 @@
 //!
 //! A [`State`] only grows: merging takes the maximum of each part. So replicas that have received the same events agree,
 //! whatever the order, and an event that arrives twice changes nothing. A revocation that an operator lifts is not
-//! removed, but overruled by a later *epoch*. A sign-out that the lift did not know of stays in force if it reaches
+//! removed, but overruled by a later *epoch*. A sign-out that the lift did not know of stays in effect if it reaches
 //! further than what was lifted: lifting forgives only what was there.
 
 use super::key::{Key, UnixTime};
@@ -199,7 +199,7 @@ impl State {
                         Some(Some((before, session)).filter(|(before, _)| *before != NEVER))
                     };
                     let others = [other()?, other()?];
-                    // Merged, so that the parts are in order whoever wrote them.
+                    // Merging sorts the parts, which another program may have written in another order.
                     Some(Cut { all, ..Cut::NONE }.merged(&Cut { all, others }))
                 };
                 let (current, old) = (cut()?, cut()?);

@@ -34,7 +34,7 @@ pub(crate) struct Table {
 pub(super) struct Written {
     /// Number of entries that are new or say more than before.
     pub(super) changed: usize,
-    /// Number of entries that were left out, because the table was full.
+    /// Number of entries that were ignored, because the table was full.
     pub(super) refused: usize,
 }
 
@@ -67,7 +67,8 @@ impl Table {
         self.counts.get(place(kind)).map_or(0, |count| count.load(Ordering::Acquire))
     }
 
-    /// Number of the last change, never 0. Whoever reads it and then looks at entries sees that change and all before.
+    /// Number of the last change, never 0. A reader that loads it before it looks up entries sees that change and all
+    /// earlier ones.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
@@ -84,8 +85,8 @@ impl Table {
         self.look_up(key, Entry::clone)
     }
 
-    /// Merges entries into the table. At most `capacity` entries are kept; those that do not fit are left out, whereas
-    /// changes of entries that exist always fit. Entries whose time has passed at `now` are left out as well.
+    /// Merges entries into the table. At most `capacity` entries are kept; those that do not fit are ignored, whereas
+    /// changes of entries that exist always fit. Entries whose time has passed at `now` are ignored as well.
     pub(super) fn merge(&self, mut entries: Vec<Entry>, capacity: usize, now: UnixTime) -> Written {
         entries.retain(|entry| entry.until > now);
         entries.sort_by_key(|entry| entry.key);

@@ -52,7 +52,7 @@ struct Progress {
     losses: u32,
     /// Number of records that are not readable.
     unreadable: u64,
-    /// Time at which entries were left out, because the table was full.
+    /// Time at which entries were ignored, because the table was full.
     overflowed: Option<Instant>,
 }
 

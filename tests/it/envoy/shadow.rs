@@ -70,6 +70,6 @@ async fn envoys_shadow_mode_passes_without_an_answer_and_with_forged_headers() {
     stage.service.join();
     for listener in LISTENERS {
         let seen = fetch(stage.envoy.address(listener), "/", forged).await.seen();
-        assert_eq!(seen.header("x-auth-sub"), ["root"], "{listener}: nobody answers");
+        assert_eq!(seen.header("x-auth-sub"), ["root"], "{listener}: the service has ended");
     }
 }
