@@ -76,8 +76,7 @@ impl Table {
     /// Looks at an entry, without a lock. Returns `None` if there is none.
     pub(super) fn look_up<T>(&self, key: Key, see: impl FnOnce(&Entry) -> T) -> Option<T> {
         let slice = self.slices.get(slice_of(key))?.load();
-        let found = slice.binary_search_by_key(&key, |entry| entry.key).ok()?;
-        slice.get(found).map(see)
+        find(&slice, key).map(see)
     }
 
     /// Copies an entry.
@@ -164,6 +163,26 @@ impl Table {
     }
 }
 
+/// Finds an entry of a slice. Keys are digests, so they are spread evenly, and a key is near the place that its value
+/// suggests: within one or two cache lines, where a binary search of a large table loads five or six.
+fn find(slice: &[Entry], key: Key) -> Option<&Entry> {
+    let place = (u128::from(key.high() << SLICE_BITS) * slice.len() as u128) >> u64::BITS;
+    let (before, after) = slice.split_at_checked(usize::try_from(place).ok()?)?;
+    let mut near = if after.first().is_some_and(|entry| entry.key <= key) {
+        after.iter().take(NEAR).find(|entry| entry.key >= key)
+    } else {
+        before.iter().rev().take(NEAR).find(|entry| entry.key <= key)
+    };
+    if near.is_none() {
+        // Further away, or there are no more entries on this side.
+        near = slice.binary_search_by_key(&key, |entry| entry.key).ok().and_then(|found| slice.get(found));
+    }
+    near.filter(|entry| entry.key == key)
+}
+
+/// Number of entries to look at beside the place that a key suggests. In a full slice the distance is rarely larger.
+const NEAR: usize = 16;
+
 /// Slice that a key belongs to. Keys are digests, so the slices are of about the same length.
 fn slice_of(key: Key) -> usize {
     usize::try_from(key.high() >> (u64::BITS - SLICE_BITS)).unwrap_or_default()
@@ -203,6 +222,29 @@ mod tests {
         assert_eq!((table.len(), table.get(entry(3, 0, 0).key).is_some()), (1, true));
         let left: Vec<_> = table.slices(None).flat_map(|slice| slice.to_vec()).collect();
         assert_eq!(left, [entry(3, 11, 200)]);
+    }
+
+    #[test]
+    fn an_entry_is_found_wherever_it_is() {
+        let key = |number: u64| Key::from_bytes((u128::from(number) << 64).to_be_bytes());
+        let numbered = |number: u64| Entry { key: key(number), ..entry(0, 1, 2) };
+        let last = u64::MAX >> SLICE_BITS;
+        for numbers in [
+            vec![],
+            vec![0],
+            vec![last],
+            (0..100).collect(),
+            (last - 100..=last).collect(),
+            (0..100).map(|number| last / 100 * number).collect(),
+            [0, 1, 2, 3].into_iter().chain(last - 40..=last).collect(),
+        ] {
+            let slice: Vec<Entry> = numbers.iter().map(|number| numbered(*number)).collect();
+            for number in numbers.iter().flat_map(|number| [number.saturating_sub(1), *number, number + 1]) {
+                let found = find(&slice, key(number)).map(|entry| entry.key);
+                assert_eq!(found, numbers.contains(&number).then_some(key(number)), "{number} in {numbers:?}");
+            }
+            assert_eq!(find(&slice, key(last / 2 + 7)), None);
+        }
     }
 
     #[test]
