@@ -392,7 +392,7 @@ impl Writer {
             Some(rewrite) => rewrite,
             None => self.log.rewrite()?,
         };
-        self.log.run(rewrite, &self.table, unix_now())?;
+        self.log.run(rewrite, &self.table, self.table.steady(unix_now()))?;
         self.pending.clear();
         Ok(())
     }
@@ -407,7 +407,7 @@ impl Writer {
         let Some(mut rewrite) = self.rewrite.take() else {
             return;
         };
-        let now = unix_now();
+        let now = self.table.steady(unix_now());
         let result = match rewrite.step(&self.table, now) {
             Ok(false) => return self.rewrite = Some(rewrite),
             Ok(true) => self.log.replace(rewrite, &self.table, now),

@@ -6,15 +6,20 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
 use super::entry::Entry;
 use super::key::{Key, Kind, UnixTime};
+use crate::clock::unix_now;
 
 /// Number of slices, a power of two. With a million entries a slice has 244 of them: 11 KiB to copy for one write.
 const SLICES: usize = 1 << SLICE_BITS;
 const SLICE_BITS: u32 = 12;
+
+/// Seconds by which the wall clock may run ahead of the monotonic clock: more than a clock that is set right gains.
+const CORRECTION: UnixTime = 300;
 
 type Slice = Box<[Entry]>;
 
@@ -27,6 +32,8 @@ pub(crate) struct Table {
     generation: AtomicU64,
     /// One writer at a time.
     writer: Mutex<()>,
+    /// Wall clock and monotonic clock when the table was created.
+    start: (UnixTime, Instant),
 }
 
 /// Effect of a write.
@@ -46,6 +53,7 @@ impl Default for Table {
             counts: Default::default(),
             generation: AtomicU64::new(1),
             writer: Mutex::default(),
+            start: (unix_now(), Instant::now()),
         }
     }
 }
@@ -73,6 +81,14 @@ impl Table {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// Limits a time of the wall clock to what can have passed since the start, so that a clock that is set forward and
+    /// back again ends no entry. A clock that was behind at the start only makes entries last longer.
+    pub(super) fn steady(&self, now: UnixTime) -> UnixTime {
+        let (wall, monotonic) = self.start;
+        let passed = UnixTime::try_from(monotonic.elapsed().as_secs()).unwrap_or(UnixTime::MAX);
+        now.min(wall.saturating_add(passed).saturating_add(CORRECTION))
+    }
+
     /// Looks at an entry, without a lock. Returns `None` if there is none.
     pub(super) fn look_up<T>(&self, key: Key, see: impl FnOnce(&Entry) -> T) -> Option<T> {
         let slice = self.slices.get(slice_of(key))?.load();
@@ -87,6 +103,7 @@ impl Table {
     /// Merges entries into the table. At most `capacity` entries are kept; those that do not fit are ignored, whereas
     /// changes of entries that exist always fit. Entries whose time has passed at `now` are ignored as well.
     pub(super) fn merge(&self, mut entries: Vec<Entry>, capacity: usize, now: UnixTime) -> Written {
+        let now = self.steady(now);
         entries.retain(|entry| entry.until > now);
         entries.sort_by_key(|entry| entry.key);
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,6 +149,7 @@ impl Table {
 
     /// Removes entries whose time has passed.
     pub(super) fn expire(&self, now: UnixTime) {
+        let now = self.steady(now);
         let has_passed = |entry: &Entry| entry.until <= now;
         for place in &self.slices {
             if place.load().iter().any(has_passed) {
@@ -222,6 +240,17 @@ mod tests {
         assert_eq!((table.len(), table.get(entry(3, 0, 0).key).is_some()), (1, true));
         let left: Vec<_> = table.slices(None).flat_map(|slice| slice.to_vec()).collect();
         assert_eq!(left, [entry(3, 11, 200)]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_forward_ends_no_entry() {
+        let (table, now, day) = (Table::default(), unix_now(), 24 * 3600);
+        table.merge(vec![entry(1, now, now + day), entry(2, now, now + 60)], ALL, now);
+        table.expire(now + 2 * day);
+        assert_eq!(table.merge(vec![entry(3, now, now + day)], ALL, now + 2 * day).changed, 1);
+        let kept = |number: u64| table.get(entry(number, 0, 0).key).is_some();
+        assert_eq!([1, 2, 3].map(kept), [true, false, true], "a correction by minutes counts");
+        assert_eq!(table.steady(now - day), now - day);
     }
 
     #[test]
