@@ -170,7 +170,7 @@ impl Authorizer {
         if let Some(requirements) = requirements {
             requirements.check(&verified, |name| chosen.segment(name), now).map_err(|unmet| {
                 trace.requirement = Some(unmet.requirement.into());
-                Refused::verified(unmet.denial, &verified, &token)
+                Refused::by_policy(unmet.denial, policy, &verified, &token)
             })?;
         }
         trace.step = Step::Identity;

@@ -15,7 +15,7 @@ use super::{Ruleset, policy::Policy};
 /// Denial, with the caller if the token was verified before.
 pub(super) struct Refused {
     denial: Denial,
-    /// Verified token that is not revoked, with its text.
+    /// Verified token that is not revoked, with its text. `None` if the denial precedes that, or is final.
     caller: Option<(Arc<Verified>, Box<str>)>,
 }
 
@@ -26,9 +26,11 @@ impl From<Denial> for Refused {
 }
 
 impl Refused {
-    /// Denial of a request whose token was verified and is not revoked.
-    pub(super) fn verified(denial: Denial, verified: &Arc<Verified>, token: &str) -> Self {
-        Self { denial, caller: Some((Arc::clone(verified), token.into())) }
+    /// Denial by `policy` of a request whose token was verified and is not revoked. Only a policy in shadow mode needs the
+    /// caller afterwards.
+    pub(super) fn by_policy(denial: Denial, policy: &Policy, verified: &Arc<Verified>, token: &str) -> Self {
+        let caller = policy.is_shadow().then(|| (Arc::clone(verified), token.into()));
+        Self { denial, caller }
     }
 
     /// Decision about the request: a denial, unless its policy is in shadow mode.
@@ -47,7 +49,7 @@ impl Refused {
         }
     }
 
-    /// Request as it is forwarded. Identity headers that exceed their limit are left out as a whole.
+    /// Request as it is forwarded. If the identity headers exceed their limit, none is set.
     fn forwarded<'r>(self, rules: &'r Ruleset, policy: &'r Policy) -> Result<Allowed<'r>, Denial> {
         if let Some((verified, token)) = self.caller {
             let caller = Caller { claims: &verified.claims, token: &token };
