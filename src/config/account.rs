@@ -120,7 +120,7 @@ pub(super) fn sign_in(options: &AccountOptions) -> SignInSource {
         (browser.hosted_ui_domain.is_some(), "--hosted-ui-domain"),
         (has_callback, &*callback),
     ];
-    let missing = required.into_iter().filter(|(is_given, _)| !is_given && !options.is_unused);
+    let missing = required.into_iter().filter(|(is_given, _)| !is_given && !browser.is_unused);
     SignInSource { routes: SignIn::below(prefix.as_str()), missing: missing.map(|(_, what)| what.to_owned()).collect() }
 }
 

@@ -72,9 +72,6 @@ pub struct AccountOptions {
     /// Hosted sign-in pages and browser sessions
     #[command(flatten)]
     pub browser: BrowserOptions,
-    /// `true` for a command that only runs checks. It redirects no browser, so options of the sign-in may be missing.
-    #[arg(skip)]
-    pub is_unused: bool,
 }
 
 /// Value of `--refresh-flow`.
@@ -127,6 +124,9 @@ pub struct BrowserOptions {
     /// Lifetime of the refresh cookie, 1m to 400d [default: until the browser is closed]
     #[arg(long, value_name = "DURATION", help_heading = "Account API", value_parser = cookie_max_age)]
     pub account_cookie_max_age: Option<Duration>,
+    /// `true` for a command that only runs checks. It redirects no browser, so options of the sign-in may be missing.
+    #[arg(skip)]
+    pub is_unused: bool,
 }
 
 /// Browsers keep no cookie for longer than 400 days (RFC 6265bis section 5.5).
