@@ -89,9 +89,8 @@ async fn an_empty_response_is_an_error_only_where_content_is_required() {
     fake.answers(|_, _| Reply::ok(""));
     for (method, path, body) in routes() {
         let expected = match path {
-            // The response lacks tokens or a challenge, a secret, a status, or a user.
-            "/login" | "/challenge" | "/refresh" | "/mfa/totp" | "/mfa/totp/verify" => 502,
-            "/webauthn/credentials" => 502,
+            // The response lacks tokens or a challenge, a secret, a status, a user, passkeys, or options for one.
+            "/login" | "/challenge" | "/refresh" | "/mfa/totp" | "/mfa/totp/verify" | "/webauthn/credentials" => 502,
             "/webauthn/registration" if method == Method::POST => 502,
             "/me" if method != Method::DELETE => 502,
             "/register" => 201,
