@@ -149,7 +149,7 @@ class Stack:
             self.over_uds, self.over_tcp = (f"http://127.0.0.1:{port.number}" for port in (uds, tcp))
             self._step("user pool, app clients, groups", self._create_pool)
             if self.passkeys:
-                self._step("passkeys, in front of the emulator", self._start_passkeys)
+                self._step("passkeys", self._start_passkeys)
             self._step("cognito-authz", self._start_authz)
             if self._store is not None:
                 self._step("cognito-authz, second replica", self._start_replica)
