@@ -19,7 +19,7 @@ SCOPES = ("openid", "email", "profile", "aws.cognito.signin.user.admin")
 
 # AWS requires a signature for operations on pools. The emulator reads the region from this header and ignores the
 # signature.
-_SIGNED = (
+SIGNED = (
     "authorization",
     f"AWS4-HMAC-SHA256 Credential=test/20260101/{REGION}/cognito-idp/aws4_request, SignedHeaders=host, Signature=x",
 )
@@ -42,7 +42,7 @@ class Cognito:
         """
         headers = [("content-type", "application/x-amz-json-1.1"),
                    ("x-amz-target", f"AWSCognitoIdentityProviderService.{operation}")]
-        answer = web.request("POST", self.url, [*headers, _SIGNED] if signed else headers,
+        answer = web.request("POST", self.url, [*headers, SIGNED] if signed else headers,
                              json.dumps(members).encode())
         body = answer.json() if answer.body else {}
         if answer.status != 200 or not isinstance(body, dict):

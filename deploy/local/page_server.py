@@ -1,6 +1,7 @@
 """Web server of the demo page, for the local stack only: the page, the API reference and the emulator's mailbox.
 
-`page_server.py EMULATOR_URL` listens on a free loopback port and prints `listening on N`.
+`page_server.py EMULATOR_URL [--passkeys]` listens on a free loopback port and prints `listening on N`. With
+`--passkeys`, it tells the page that there are passkeys (passkeys.py).
 
 Envoy forwards to it on routes that need no token (envoy_config.PAGE_ROUTES). It serves only the files that it finds at
 startup, so no request path can leave its folders. The only secrets it handles are the codes in the mailbox, which the
@@ -70,6 +71,7 @@ class Page(BaseHTTPRequestHandler):
     sys_version = ""
     files: dict[str, Path]
     cognito: Cognito
+    has_passkeys: bool
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -79,6 +81,8 @@ class Page(BaseHTTPRequestHandler):
         elif url.path == "/mailbox":
             mail = self.cognito.mail(parse_qs(url.query).get("to", [""])[0])
             self.answer(HTTPStatus.OK, "application/json", json.dumps({"messages": mail}).encode())
+        elif url.path == "/page/passkeys.json":
+            self.answer(HTTPStatus.OK, "application/json", json.dumps({"passkeys": self.has_passkeys}).encode())
         elif url.path == "/docs":
             self.answer(HTTPStatus.PERMANENT_REDIRECT, "text/plain", b"", location="/docs/")
         elif url.path in self.files:
@@ -107,10 +111,11 @@ class Page(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        raise SystemExit("usage: page_server.py EMULATOR_URL")
+    if len(sys.argv) < 2 or sys.argv[2:] not in ([], ["--passkeys"]):
+        raise SystemExit("usage: page_server.py EMULATOR_URL [--passkeys]")
     Page.files = files()
     Page.cognito = Cognito(sys.argv[1])
+    Page.has_passkeys = bool(sys.argv[2:])
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         print(f"listening on {server.server_port}", flush=True)
         server.serve_forever()

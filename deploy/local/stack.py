@@ -33,6 +33,9 @@ _STOP_SECONDS = 15  # for all processes together; cognito-authz itself takes at 
 TOKEN_SECONDS = 120
 _DAY = 24 * 3600
 
+# Relying party id of passkeys. Browsers accept no IP address.
+PASSKEY_HOST = "localhost"
+
 DEMO_EMAIL = "ada@example.com"
 DEMO_NAME = "Ada"
 DEMO_GROUP = "readers"
@@ -56,7 +59,8 @@ class Stack:
     """The running stack, as a context manager.
 
     On exit it stops every process and removes every file, but keeps the logs if an error ended the block. Before it
-    starts, `policy` (the policy file) and `application` (the program behind Envoy) can be replaced.
+    starts, `policy` (the policy file) and `application` (the program behind Envoy) can be replaced. If `passkeys` is
+    set, a proxy adds Cognito's calls for passkeys to the emulator (passkeys.py).
     """
 
     def __init__(self, root: Path, binary: Path, *, port: int, token_seconds: int = TOKEN_SECONDS,
@@ -68,6 +72,7 @@ class Stack:
         self._options = options
         self.policy = root / "deploy" / "local" / "policy.yaml"
         self.application = Path(__file__).with_name("upstream.py")
+        self.passkeys = False
         self._children: list[Child] = []
         self._keep_logs = False
         self._store: str | None = None
@@ -143,6 +148,8 @@ class Stack:
             # The ports are reserved before Envoy starts, because the app client needs them in its callback URLs.
             self.over_uds, self.over_tcp = (f"http://127.0.0.1:{port.number}" for port in (uds, tcp))
             self._step("user pool, app clients, groups", self._create_pool)
+            if self.passkeys:
+                self._step("passkeys", self._start_passkeys)
             self._step("cognito-authz", self._start_authz)
             if self._store is not None:
                 self._step("cognito-authz, second replica", self._start_replica)
@@ -181,7 +188,18 @@ class Stack:
             })
 
         self._on_free_port(start, lambda _: web.is_ok(f"{self.cognito.url}/_ministack/health"))
+        self._endpoint = self.cognito.url
         return self.cognito.url
+
+    def _start_passkeys(self) -> str:
+        """Starts the proxy, which is the endpoint of Cognito's API from now on."""
+        origins = [url.replace("127.0.0.1", PASSKEY_HOST) for url in (self.over_tcp, self.over_uds)]
+        child = self._child("passkeys", [
+            self.tools / "python", Path(__file__).with_name("passkeys.py"), self.cognito.url,
+            self._directory / "ministack", self.pool, PASSKEY_HOST, *origins])
+        line = child.wait_until("listening", lambda: "".join(child.lines()), 20)
+        self._endpoint = f"http://127.0.0.1:{line.rpartition(' ')[2]}"
+        return self._endpoint
 
     def _start_store(self) -> str:
         """Starts Redis or Valkey for the revocations of two replicas, if one of them is installed."""
@@ -271,7 +289,7 @@ class Stack:
 
     def _authz_env(self) -> dict[str, str]:
         return {"AWS_REGION": REGION, "COGNITO_USER_POOL_ID": self.pool,
-                "COGNITO_CLIENT_ID": f"{self.client},{self.long_client}", "COGNITO_ENDPOINT": self.cognito.url}
+                "COGNITO_CLIENT_ID": f"{self.client},{self.long_client}", "COGNITO_ENDPOINT": self._endpoint}
 
     def _hosted_ui(self) -> list[str]:
         """Options for the hosted pages: redirect URIs, sign-out URIs and scopes."""
@@ -287,7 +305,7 @@ class Stack:
 
     def _start_page(self) -> str:
         child = self._child("page", [self.tools / "python", Path(__file__).with_name("page_server.py"),
-                                     self.cognito.url])
+                                     self.cognito.url, *(["--passkeys"] if self.passkeys else [])])
         line = child.wait_until("listening", lambda: "".join(child.lines()), 10)
         self._page_port = int(line.rpartition(" ")[2])
         return f"http://127.0.0.1:{self._page_port}"
@@ -335,6 +353,12 @@ class Stack:
         self.cognito.add_to_group(self.pool, DEMO_EMAIL, DEMO_GROUP)
         return self.cognito.sign_in(self.long_client, DEMO_EMAIL, password)
 
+    def _passkey_line(self) -> str:
+        if not self.passkeys:
+            return ""
+        url = self.over_tcp.replace("127.0.0.1", PASSKEY_HOST)
+        return f"  {url}/       the same page with passkeys, which need a host name\n"
+
     def welcome(self) -> None:
         token = self.demo_user().access
         print(f"""
@@ -342,7 +366,7 @@ The stack is up. In a browser:
 
   {self.over_tcp}/       demo page: create an account, sign in, call a protected route
   {self.over_tcp}/docs/  reference of the account API
-
+{self._passkey_line()}
 Addresses:
 
   Envoy -> cognito-authz over TCP            {self.over_tcp}

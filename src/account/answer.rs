@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::context::{Context, unix_now};
 use super::counted::Attempt;
 use super::error::{AccountError, Code, ErrorContext, Judgement, advice, judge};
+use super::passkeys::{creation_options, passkeys};
 use super::table::{Hides, Row, Success};
 use crate::authz::{Decoded, Denial, Expected, Purpose, Trace, Verified};
 use crate::cognito::error::CognitoError;
@@ -62,6 +63,8 @@ impl Context {
             | Success::Sent(message)
             | Success::TotpVerified(message) => (200, message),
             Success::Profile => return profile(answer).map(|body| Reply::success(200, body)),
+            Success::CreationOptions => return creation_options(answer).map(|body| Reply::success(200, body)),
+            Success::Passkeys => return passkeys(answer).map(|body| Reply::success(200, body)),
             Success::Tokens | Success::Totp => return Err(AccountError::upstream()),
         };
         let mut body = Map::from_iter([("message".to_owned(), Value::from(message))]);

@@ -1,11 +1,13 @@
-//! Reads the body of a request: JSON, of limited size, within limited time, with the types that the row's fields have.
+//! Reads the members of a request, most of which are in its body: JSON, of limited size, within limited time, with the types that the row's fields have.
 
 use http::header::HeaderMap;
+use percent_encoding::percent_decode_str;
 use prost::bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::error::{AccountError, Code};
-use super::table::{AUTH_FLOWS, Need, Row, Shape, Target};
+use super::oauth;
+use super::table::{AUTH_FLOWS, Field, MAX_ID, Need, Place, Row, Shape, Target};
 use crate::net::http_server::RequestBody;
 use crate::net::json_body::{self, BodyError};
 
@@ -22,7 +24,7 @@ pub(super) async fn read(headers: &HeaderMap, body: RequestBody) -> Result<Bytes
     })
 }
 
-/// Members of a body that the row has fields for, with the right types. It has no `Debug`, because they are secrets and
+/// Members of a request that the row has fields for, with the right types. It has no `Debug`, because they are secrets and
 /// names.
 #[derive(Default)]
 pub(super) struct Members {
@@ -46,28 +48,11 @@ impl Members {
             all.insert(field.name.into(), token.into());
         }
         let mut members = Map::new();
-        for field in row.fields {
+        for field in row.body_fields() {
             let Some(value) = all.remove(field.name).filter(|value| !value.is_null()) else { continue };
-            let problem = match (field.target.shape(), &value) {
-                (Shape::Text, Value::String(text)) if text.is_empty() => continue,
-                (Shape::Texts, Value::Object(texts)) if texts.is_empty() => continue,
-                (Shape::Text, Value::String(_)) => None,
-                (Shape::Texts, Value::Object(texts)) => {
-                    let wrong = texts.iter().find(|(_, value)| !value.is_string());
-                    // The name is the caller's text, and only the caller gets it back.
-                    wrong
-                        .map(|(name, _)| name.chars().filter(|c| !c.is_control()).take(64).collect::<String>())
-                        .map(|name| format!(".{name} has to be a string"))
-                }
-                (Shape::Factor, Value::Object(settings)) => wrong_settings(settings).map(str::to_owned),
-                (Shape::Text, _) => Some(" has to be a string".into()),
-                (Shape::Texts, _) => Some(" has to be an object of strings".into()),
-                (Shape::Factor, _) => Some(" has to be an object".into()),
-            };
-            if let Some(problem) = problem {
-                return Err(AccountError::invalid_request(format!("{}{problem}", field.name)));
+            if is_present(field, &value)? {
+                members.insert(field.name.into(), value);
             }
-            members.insert(field.name.into(), value);
         }
         let members = Self { members };
         members.check(row)?;
@@ -76,7 +61,7 @@ impl Members {
 
     fn check(&self, row: &Row) -> Result<(), AccountError> {
         let has = |name| self.members.contains_key(name);
-        let complete = row.fields.iter().all(|field| match field.need {
+        let complete = row.body_fields().all(|field| match field.need {
             Need::Yes => has(field.name),
             Need::No => true,
             Need::Unless(other) => has(field.name) || has(other),
@@ -100,6 +85,32 @@ impl Members {
             }
         }
         Ok(())
+    }
+
+    /// Adds the members that are in the URL: `path` is below the prefix.
+    ///
+    /// # Errors
+    /// [`AccountError`] 400: a member does not have the required form, or is there twice.
+    pub(super) fn and_url(mut self, row: &Row, path: &str, query: &str) -> Result<Self, AccountError> {
+        for field in row.fields {
+            let text = match field.place {
+                Place::Body => None,
+                // Bytes that are not UTF-8 are in no identifier.
+                Place::Path => row.segment(path).map(|text| percent_decode_str(text).decode_utf8_lossy().into_owned()),
+                Place::Query => oauth::parameter(query, field.name)?,
+            };
+            if let Some(value) = text.map(Value::from)
+                && is_present(field, &value)?
+            {
+                self.members.insert(field.name.into(), value);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Returns a member that is an object with any members.
+    pub(super) fn document(&self, name: &str) -> Option<&Map<String, Value>> {
+        self.members.get(name).and_then(Value::as_object)
     }
 
     /// Returns a member that is a string.
@@ -133,6 +144,40 @@ impl Members {
             || parameters.find(|(name, user)| *name == "USERNAME" && !user.is_empty()).map(|(_, user)| user);
         named.find_map(|field| self.text(field.name)).or_else(parameter)
     }
+}
+
+/// `false` if the member counts as absent, because it is empty.
+///
+/// # Errors
+/// [`AccountError`] 400 for a value of another type.
+fn is_present(field: &Field, value: &Value) -> Result<bool, AccountError> {
+    let problem = match (field.target.shape(), value) {
+        (Shape::Text, Value::String(text)) if text.is_empty() => return Ok(false),
+        (Shape::Texts | Shape::Document, Value::Object(members)) if members.is_empty() => return Ok(false),
+        (Shape::Text, Value::String(_)) | (Shape::Document, Value::Object(_)) => None,
+        (Shape::Id, Value::String(text)) => {
+            (!is_id(text)).then(|| format!(" has to be 1 to {MAX_ID} characters of base64url: A-Z, a-z, 0-9, - and _"))
+        }
+        (Shape::Texts, Value::Object(texts)) => {
+            let wrong = texts.iter().find(|(_, value)| !value.is_string());
+            // The name is the caller's text, and only the caller gets it back.
+            wrong
+                .map(|(name, _)| name.chars().filter(|c| !c.is_control()).take(64).collect::<String>())
+                .map(|name| format!(".{name} has to be a string"))
+        }
+        (Shape::Factor, Value::Object(settings)) => wrong_settings(settings).map(str::to_owned),
+        (Shape::Text | Shape::Id, _) => Some(" has to be a string".into()),
+        (Shape::Texts, _) => Some(" has to be an object of strings".into()),
+        (Shape::Factor | Shape::Document, _) => Some(" has to be an object".into()),
+    };
+    match problem {
+        Some(problem) => Err(AccountError::invalid_request(format!("{}{problem}", field.name))),
+        None => Ok(true),
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    (1..=MAX_ID).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
 /// Returns an error message for settings of a second factor that are not valid.
@@ -204,6 +249,10 @@ mod tests {
             ("PUT /mfa/preference", r#"{"totp":{}}"#, "totp.enabled is required"),
             ("PUT /mfa/preference", r#"{"totp":{"enabled":"yes"}}"#, "totp.enabled has to be a boolean"),
             ("PUT /mfa/preference", r#"{"sms":{"enabled":true,"preferred":1}}"#, "sms.preferred has to be a boolean"),
+            ("PUT /webauthn/registration", "{}", "credential is required"),
+            ("PUT /webauthn/registration", r#"{"credential":{}}"#, "credential is required"),
+            ("PUT /webauthn/registration", r#"{"credential":"{}"}"#, "credential has to be an object"),
+            ("PUT /webauthn/registration", r#"{"credential":[]}"#, "credential has to be an object"),
             (
                 "PUT /mfa/preference",
                 r#"{"email":{"enabled":false,"preferred":true}}"#,
@@ -217,6 +266,29 @@ mod tests {
         ] {
             assert_eq!(read(path, body), Err(expected.into()), "{path} {body}");
         }
+    }
+
+    #[test]
+    fn members_of_the_url_are_read_from_there_only() {
+        let read = |route: &str, path: &str, query: &str| {
+            let body = br#"{"credentialId": "body", "next": "body"}"#;
+            let members = Members::read(row(route), body, None).and_then(|read| read.and_url(row(route), path, query));
+            let text = |members: Members| ["credentialId", "next"].map(|name| members.text(name).map(str::to_owned));
+            members.map(text).map_err(|error| error.message.into_owned())
+        };
+        let delete = |path: &str| read("DELETE /webauthn/credentials/x", path, "credentialId=query&next=query");
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(delete("/webauthn/credentials/A%2d_0"), Ok([some("A-_0"), None]));
+        let refused =
+            Err("credentialId has to be 1 to 1364 characters of base64url: A-Z, a-z, 0-9, - and _".to_owned());
+        for bad in ["%2e%2e", "%2F", "%ff", "%C3%A9", "%", "%25", "=", "A%00", &"a".repeat(1365)] {
+            assert_eq!(delete(&format!("/webauthn/credentials/{bad}")), refused, "{bad}");
+        }
+        let list = |query: &str| read("GET /webauthn/credentials", "/webauthn/credentials", query);
+        assert_eq!(list(""), Ok([None, None]));
+        assert_eq!(list("credentialId=x&next="), Ok([None, None]));
+        assert_eq!(list("x=1&next=a%2Bb%2Fc%3D%3D"), Ok([None, some("a+b/c==")]));
+        assert_eq!(list("next=a&next=b"), Err("next is there twice".to_owned()));
     }
 
     #[test]

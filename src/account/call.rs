@@ -45,7 +45,7 @@ pub(super) fn call(
             (Target::User(Some(attribute)) | Target::Attribute(attribute), Some(text)) => {
                 attributes.insert(attribute.into(), text.into());
             }
-            (Target::Member(member), Some(text)) => {
+            (Target::Member(member) | Target::Id(member), Some(text)) => {
                 body.insert(member.into(), text.into());
             }
             (Target::Parameter(parameter), Some(text)) => {
@@ -67,6 +67,11 @@ pub(super) fn call(
                     attributes.entry(name).or_insert_with(|| text.into());
                 }
             }
+            (Target::Document(member), _) => {
+                if let Some(document) = members.document(field.name) {
+                    body.insert(member.into(), document.clone().into());
+                }
+            }
             (Target::Factor(member), _) => {
                 if let Some((enabled, preferred)) = members.factor(field.name) {
                     let mut settings = json!({"Enabled": enabled});
@@ -82,7 +87,10 @@ pub(super) fn call(
                 }
             }
             (Target::RefreshToken | Target::Flow, _)
-            | (Target::User(_) | Target::Member(_) | Target::Parameter(_) | Target::Attribute(_), None)
+            | (
+                Target::User(_) | Target::Member(_) | Target::Id(_) | Target::Parameter(_) | Target::Attribute(_),
+                None,
+            )
             | (Target::User(None), Some(_)) => {}
         }
     }
@@ -230,6 +238,17 @@ mod tests {
                 json!({"totp": {"enabled": true, "preferred": true}, "sms": {"enabled": false}}),
                 json!({"AccessToken": "access", "SoftwareTokenMfaSettings": {"Enabled": true, "PreferredMfa": true},
                     "SMSMfaSettings": {"Enabled": false}}),
+            ),
+            ("/webauthn/registration", json!({}), json!({"AccessToken": "access"})),
+            (
+                "PUT /webauthn/registration",
+                json!({"credential": {"id": "a", "response": {"n": [1, null, {"x": -7}]}}}),
+                json!({"AccessToken": "access", "Credential": {"id": "a", "response": {"n": [1, null, {"x": -7}]}}}),
+            ),
+            (
+                "GET /webauthn/credentials",
+                json!({"next": "only in the query", "NextToken": "x"}),
+                json!({"AccessToken": "access"}),
             ),
         ] {
             assert_eq!(made(path, &body), Ok(expected), "{path} {body}");

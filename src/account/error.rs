@@ -63,6 +63,10 @@ codes! {
     ScopeMissing = "scope_missing": "The token lacks the scope aws.cognito.signin.user.admin.",
     /// The user has no such second factor.
     MfaNotSetUp = "mfa_not_set_up": "This second factor is not set up.",
+    /// The registration of a passkey has expired, was finished before, or was started by another app client.
+    InvalidChallenge = "invalid_challenge": "The registration took too long, was finished before, or was begun elsewhere. Start again.",
+    /// The passkey cannot be used with this pool, or from this page.
+    PasskeyNotAccepted = "passkey_not_accepted": "This passkey is not accepted here.",
     /// A request with cookies comes from a page that must not make it.
     CrossSite = "cross_site": "The request does not come from a page that may use cookies here.",
     /// A Lambda trigger or another rule of the pool rejects the request.
@@ -79,6 +83,8 @@ codes! {
     RateLimited = "rate_limited": "Too many requests. Try again later.",
     /// The app client does not allow this sign-in flow.
     AuthFlowDisabled = "auth_flow_disabled": "This way to sign in is not enabled.",
+    /// The pool is not configured for passkeys.
+    PasskeysDisabled = "passkeys_disabled": "Passkeys are not enabled.",
     /// Cognito is unavailable.
     UpstreamUnavailable = "upstream_unavailable": "The service is not available at the moment. Try again later.",
     /// Cognito's response makes no sense, or the pool is not configured for this.
@@ -230,6 +236,13 @@ fn refused(row: &Row, refusal: &Refusal, context: ErrorContext) -> AccountError 
             caller(Code::InvalidCode)
         }
         (E::MFAMethodNotFound | E::SoftwareTokenMFANotFound, _) => caller(Code::MfaNotSetUp),
+        (E::WebAuthnChallengeNotFound | E::WebAuthnClientMismatch, _) => caller(Code::InvalidChallenge),
+        // These can also mean a wrong configuration, but any caller can cause them.
+        (E::WebAuthnCredentialNotSupported | E::WebAuthnOriginNotAllowed | E::WebAuthnRelyingPartyMismatch, _) => {
+            caller(Code::PasskeyNotAccepted)
+        }
+        (E::WebAuthnConfigurationMissing | E::WebAuthnNotEnabled, _) => AccountError::new(502, Code::PasskeysDisabled),
+        (E::ResourceNotFound, _) if row.errors.names_resource => AccountError::new(404, Code::NotFound),
         (E::InvalidPassword, _) => bad_password(row, row.errors.invalid_password, refusal),
         (E::PasswordHistoryPolicyViolation, _) => bad_password(row, Code::InvalidPassword, refusal),
         (E::UsernameExists | E::AliasExists, _) => unless_hidden(Code::UsernameExists, row.errors.hidden_taken_name),
@@ -323,6 +336,7 @@ pub(super) fn advice(row: &Row, error: &CognitoError) -> Option<&'static str> {
         ErrorName::UnauthorizedClient => Some(
             "the app client does not allow the authorization code grant, or does not allow these scopes: --oauth-scopes",
         ),
+        ErrorName::ResourceNotFound if row.errors.names_resource => None,
         ErrorName::ResourceNotFound => {
             Some("Cognito does not know the app client, or not in this region: --account-client-id")
         }
@@ -333,6 +347,13 @@ pub(super) fn advice(row: &Row, error: &CognitoError) -> Option<&'static str> {
         ErrorName::UnexpectedLambda | ErrorName::InvalidLambdaResponse => Some("a Lambda trigger of the pool fails"),
         ErrorName::UnsupportedOperation => {
             Some("the app client does not support this: check its token revocation and its authentication flows")
+        }
+        ErrorName::WebAuthnNotEnabled => Some(
+            "the pool does not allow passkeys: tick them in its options for choice-based sign-in, and ALLOW_USER_AUTH in \
+             the app client",
+        ),
+        ErrorName::WebAuthnConfigurationMissing => {
+            Some("passkeys need a relying party id: set one in the pool's passkey settings, or give the pool a domain")
         }
         _ => None,
     }

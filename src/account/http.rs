@@ -139,7 +139,10 @@ impl Account {
         };
         let mut result = match endpoint {
             Some(Endpoint::Operation(row)) => match transport.reject_cross_site(&parts.method, &settings.cors) {
-                Ok(()) => self.service.run(row, &parts.headers, &transport, body, peer).await,
+                Ok(()) => {
+                    let url = (path, parts.uri.query().unwrap_or_default());
+                    self.service.run(row, url, &parts.headers, &transport, body, peer).await
+                }
                 Err(error) => Err(error),
             },
             Some(Endpoint::AuthorizeUrl(oauth)) => {
@@ -197,7 +200,7 @@ impl Account {
     /// Finds the handler of a path below the prefix.
     fn route(&self, path: &str, method: &Method) -> Route<'_> {
         let oauth = self.service.oauth.as_ref();
-        let rows = || rows().filter(|row| row.path == path && (oauth.is_some() || !row.needs_hosted_ui()));
+        let rows = || rows().filter(|row| row.segment(path).is_some() && (oauth.is_some() || !row.needs_hosted_ui()));
         let read_only = |name, endpoint| {
             let is_read = [Method::GET, Method::HEAD].contains(method);
             Route { endpoint: is_read.then_some(endpoint), name, methods: join([&Method::GET].into_iter()) }

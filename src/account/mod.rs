@@ -21,6 +21,7 @@ mod http;
 pub(crate) mod oauth;
 mod openapi;
 mod own_account;
+mod passkeys;
 mod protected_resources;
 pub(crate) mod rate_limit;
 mod refresh;
@@ -67,10 +68,11 @@ impl Service {
         Self { context: Arc::new(context), refreshes: Arc::default(), oauth }
     }
 
-    /// Runs one operation, from the limits to the response.
+    /// Runs one operation, from the limits to the response. `path` is below the prefix.
     async fn run(
         &self,
         row: &'static Row,
+        (path, query): (&str, &str),
         headers: &HeaderMap,
         transport: &TokenTransport<'_>,
         body: RequestBody,
@@ -87,7 +89,7 @@ impl Service {
             bearer => bearer?,
         };
         let body = body::read(headers, body).await?;
-        let members = Members::read(row, &body, refresh_cookie.as_deref())?;
+        let members = Members::read(row, &body, refresh_cookie.as_deref())?.and_url(row, path, query)?;
         drop(body);
         let session = members.text("session").filter(|_| row.credential == Credential::TokenOrSession);
         // The browser adds cookies to every request, so the member that the page sends takes precedence.

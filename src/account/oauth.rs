@@ -162,7 +162,7 @@ fn challenge(verifier: &str) -> String {
 }
 
 /// Returns a parameter of a query. An empty parameter counts as absent; a repeated one is an error.
-fn parameter(query: &str, name: &str) -> Result<Option<String>, AccountError> {
+pub(super) fn parameter(query: &str, name: &str) -> Result<Option<String>, AccountError> {
     let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(other, _)| other == name);
     let value = values.next().map(|(_, value)| value.into_owned());
     if values.next().is_some() {

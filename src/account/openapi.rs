@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::call::Allowed;
 use super::error::Code;
 use super::oauth::{AUTHORIZE_NAME, AUTHORIZE_PATH};
-use super::table::{AUTH_FLOWS, Credential, Field, Need, Row, Shape, Success, Target, rows};
+use super::passkeys::{creation_options_schema, passkeys_schema};
+use super::table::{AUTH_FLOWS, Credential, Field, MAX_ID, Need, Place, Row, Shape, Success, Target, rows};
 use crate::session_cookie::SessionCookie;
 
 /// Optional parts of the account API.
@@ -101,6 +102,9 @@ fn operation(row: &Row, allowed: &Allowed, extent: Extent) -> Value {
     if extent.cookies {
         statuses.push(403);
     }
+    if row.errors.names_resource {
+        statuses.push(404);
+    }
     let mut responses = responses(&statuses);
     let (status, success) = success(row.success);
     responses.insert(status.into(), success);
@@ -123,12 +127,31 @@ fn operation(row: &Row, allowed: &Allowed, extent: Extent) -> Value {
     let security = security.map(|ways| ways.into_iter().flatten().collect::<Vec<_>>());
     let content = || json!({"application/json": {"schema": body(row, allowed, by_cookie)}});
     let is_needed = row.needs_body() && !by_cookie;
-    let body = (!row.fields.is_empty()).then(|| json!({"required": is_needed, "content": content()}));
+    let body = row.body_fields().next().map(|_| json!({"required": is_needed, "content": content()}));
     if let Some(operation) = operation.as_object_mut() {
         operation.extend(security.map(|security| ("security".into(), security.into())));
         operation.extend(body.map(|body| ("requestBody".into(), body)));
+        let parameters: Vec<_> = row.fields.iter().filter_map(parameter).collect();
+        if !parameters.is_empty() {
+            operation.insert("parameters".into(), parameters.into());
+        }
     }
     operation
+}
+
+/// Describes a member in the URL; `None` for one in the body.
+fn parameter(field: &Field) -> Option<Value> {
+    let place = match field.place {
+        Place::Body => return None,
+        Place::Path => "path",
+        Place::Query => "query",
+    };
+    let schema = match field.target.shape() {
+        Shape::Id => json!({"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "minLength": 1, "maxLength": MAX_ID}),
+        _ => json!({"type": "string"}),
+    };
+    let required = field.need == Need::Yes;
+    Some(json!({"name": field.name, "in": place, "required": required, "description": field.about, "schema": schema}))
 }
 
 /// Makes the schema of a body. It accepts exactly the bodies that the service accepts; a test generates bodies from it.
@@ -138,7 +161,7 @@ fn body(row: &Row, allowed: &Allowed, by_cookie: bool) -> Value {
     let mut conditions = Vec::new();
     let mut names_of_user = Vec::new();
     let mut any = Vec::new();
-    for field in row.fields {
+    for field in row.body_fields() {
         let need = if by_cookie { Need::No } else { field.need };
         properties.insert(field.name.into(), property(field, need, allowed));
         match need {
@@ -194,6 +217,7 @@ fn property(field: &Field, need: Need, allowed: &Allowed) -> Value {
             "properties": {"enabled": {"type": "boolean"}, "preferred": {"type": ["boolean", "null"]}},
             "description": about,
         }),
+        Target::Document(_) => json!({"type": "object", "minProperties": 1, "description": about}),
         target if target.shape() == Shape::Texts => {
             json!({"type": ["object", "null"], "additionalProperties": {"type": "string"}, "description": about})
         }
@@ -233,6 +257,8 @@ fn success(success: Success) -> (&'static str, Value) {
         Success::TotpVerified(text) => ("200", text, message(&[("session", json!({"type": "string"}))])),
         Success::Profile => ("200", "The user's profile.", json!({"$ref": "#/components/schemas/Profile"})),
         Success::Totp => ("200", "A secret for an authenticator app.", totp()),
+        Success::CreationOptions => ("200", "Options for the browser to create a passkey.", creation_options_schema()),
+        Success::Passkeys => ("200", "The user's passkeys.", passkeys_schema()),
         Success::Tokens => (
             "200",
             "Tokens, or a challenge to respond to first.",
@@ -348,7 +374,7 @@ fn responses(statuses: &[u16]) -> Map<String, Value> {
                     json!({"WWW-Authenticate": header("Authentication scheme.", "string")}),
                 ),
                 403 => ("The request has cookies and comes from a page that must not use them.", json!({})),
-                404 => ("There is nothing here.", json!({})),
+                404 => ("There is nothing at this path, or the resource that it names does not exist.", json!({})),
                 405 => {
                     ("The path does not take this method.", json!({"Allow": header("Methods of the path.", "string")}))
                 }

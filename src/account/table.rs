@@ -4,12 +4,14 @@
 //! errors mean, and what the response is. A new operation is a new row; the compiler demands every column. The
 //! `OpenAPI` document (`openapi.rs`) is made from the same rows.
 //!
-//! Rows for signing up, in and out are in `table/entry.rs`, rows for a signed-in user's own account in `table/own.rs`.
+//! Rows for signing up, in and out are in `table/entry.rs`, rows for a signed-in user's own account in `table/own.rs`,
+//! and rows for passkeys in `table/passkeys.rs`.
 //! `table/meaning.rs` describes the meaning of Cognito's errors.
 
 mod entry;
 mod meaning;
 mod own;
+mod passkeys;
 
 use http::Method;
 
@@ -24,7 +26,7 @@ pub(super) struct Row {
     pub(super) name: &'static str,
     /// HTTP method. A row with GET also takes HEAD.
     pub(super) method: Method,
-    /// Path below the prefix.
+    /// Path below the prefix. Its last segment can be the name of a member in braces ([`Place::Path`]).
     pub(super) path: &'static str,
     /// One line of documentation.
     pub(super) summary: &'static str,
@@ -32,7 +34,7 @@ pub(super) struct Row {
     pub(super) operation: Operation,
     /// Credential that the caller has to send.
     pub(super) credential: Credential,
-    /// Members of the body. Other members are ignored.
+    /// Members of the request. Other members are ignored.
     pub(super) fields: &'static [Field],
     /// Handler of the operation.
     pub(super) flow: Flow,
@@ -65,17 +67,30 @@ pub(super) enum Credential {
     TokenOrSession,
 }
 
-/// A member of a body.
+/// A member of a request.
 #[derive(Debug)]
 pub(super) struct Field {
     /// Name of the member.
     pub(super) name: &'static str,
+    /// Part of the request that has the member.
+    pub(super) place: Place,
     /// Condition under which the member is required.
     pub(super) need: Need,
     /// Use of the member, which also determines its type.
     pub(super) target: Target,
     /// One line of documentation.
     pub(super) about: &'static str,
+}
+
+/// Part of a request that has a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Member of the JSON body.
+    Body,
+    /// Last segment of the path, percent-decoded. Always present, because other paths are not the row's.
+    Path,
+    /// Parameter of the query. Never required.
+    Query,
 }
 
 /// Condition under which a member is required. An empty member counts as absent.
@@ -109,6 +124,10 @@ pub(super) enum Target {
     /// Map of strings, all of which are attributes of the user. Allowed are these names and those that the operator
     /// lists (`--account-attributes`).
     Attributes(&'static [&'static str]),
+    /// Identifier that Cognito has assigned: member of the call with this name.
+    Id(&'static str),
+    /// Object that becomes the member of the call with this name, unchanged.
+    Document(&'static str),
     /// Settings of a second factor, which become this member of the call.
     Factor(&'static str),
     /// Map of strings for Lambda triggers. Keys that are not allowed are dropped.
@@ -126,6 +145,10 @@ pub(super) enum Target {
 pub(super) enum Shape {
     /// A string.
     Text,
+    /// A string of at most [`MAX_ID`] characters of base64url (RFC 4648 section 5), without padding.
+    Id,
+    /// An object with any members.
+    Document,
     /// An object of strings.
     Texts,
     /// An object with the booleans `enabled` and, optionally, `preferred`.
@@ -138,6 +161,8 @@ impl Target {
         match self {
             Self::Parameters | Self::Attributes(_) | Self::Metadata => Shape::Texts,
             Self::Factor(_) => Shape::Factor,
+            Self::Id(_) => Shape::Id,
+            Self::Document(_) => Shape::Document,
             Self::User(_)
             | Self::Member(_)
             | Self::Parameter(_)
@@ -189,6 +214,10 @@ pub(super) enum Success {
     Totp,
     /// 200 with this message, and the session to continue with.
     TotpVerified(&'static str),
+    /// Options for the browser to create a passkey.
+    CreationOptions,
+    /// A page of the user's passkeys.
+    Passkeys,
 }
 
 /// Limits that apply in addition to the address limit.
@@ -252,8 +281,12 @@ pub(super) enum EndsSession {
 /// Sign-in flows that `login` accepts, besides a password.
 pub(super) const AUTH_FLOWS: [&str; 3] = ["USER_SRP_AUTH", "USER_AUTH", "CUSTOM_AUTH"];
 
+/// Largest number of characters of an identifier: those of a credential id of 1,023 bytes (`WebAuthn` Level 3, section
+/// 4).
+pub(super) const MAX_ID: usize = 1364;
+
 const fn text(name: &'static str, need: Need, target: Target, about: &'static str) -> Field {
-    Field { name, need, target, about }
+    Field { name, place: Place::Body, need, target, about }
 }
 
 const METADATA: Field = text(
@@ -265,13 +298,27 @@ const METADATA: Field = text(
 
 /// All operations.
 pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
-    entry::ROWS.iter().chain(own::ROWS)
+    entry::ROWS.iter().chain(own::ROWS).chain(passkeys::ROWS)
 }
 
 impl Row {
     /// `true` if the request's method selects this row.
     pub(super) fn takes(&self, method: &Method) -> bool {
         self.method == method || self.method == Method::GET && method == Method::HEAD
+    }
+
+    /// Returns the segment of `path` that is the row's member in the path, as it was sent; empty if the row has none.
+    /// Returns `None` for the path of another row.
+    pub(super) fn segment<'p>(&self, path: &'p str) -> Option<&'p str> {
+        match self.path.split_once('{') {
+            None => (self.path == path).then_some(""),
+            Some((start, _)) => path.strip_prefix(start).filter(|rest| !rest.is_empty() && !rest.contains('/')),
+        }
+    }
+
+    /// Members of the body.
+    pub(super) fn body_fields(&self) -> impl Iterator<Item = &'static Field> {
+        self.fields.iter().filter(|field| field.place == Place::Body)
     }
 
     /// `true` if the operation exists only with `--hosted-ui-domain`.
@@ -292,8 +339,7 @@ impl Row {
     /// Required members in words: `email, password, and name are required`.
     pub(super) fn requirement(&self) -> String {
         let names: Vec<_> = self
-            .fields
-            .iter()
+            .body_fields()
             .filter(|field| match field.need {
                 Need::Yes | Need::Unless(_) => true,
                 Need::User => field.name == entry::EMAIL.name,
@@ -314,7 +360,7 @@ impl Row {
 
     /// `true` if a request without a body is always an error.
     pub(super) fn needs_body(&self) -> bool {
-        self.fields.iter().any(|field| field.need != Need::No)
+        self.body_fields().any(|field| field.need != Need::No)
     }
 }
 
@@ -322,7 +368,7 @@ impl Row {
 #[cfg(test)]
 pub(super) fn row(route: &str) -> &'static Row {
     let (method, path) = route.split_once(' ').unwrap_or(("POST", route));
-    rows().find(|row| row.path == path && row.method == *method).unwrap()
+    rows().find(|row| row.segment(path).is_some() && row.method == *method).unwrap()
 }
 
 #[cfg(test)]
@@ -341,12 +387,14 @@ mod tests {
         assert_eq!(words("/verify-attribute"), "attribute and code are required");
         assert_eq!(words("PATCH /me"), "attributes is required");
         assert_eq!(words("PUT /mfa/preference"), "totp, sms, or email is required");
+        assert_eq!(words("PUT /webauthn/registration"), "credential is required");
+        assert_eq!(words("DELETE /webauthn/credentials/x"), "");
     }
 
     #[test]
     fn names_and_routes_are_unique() {
         for (index, row) in rows().enumerate() {
-            let path = row.path.replace('/', "-");
+            let path = row.path.split("/{").next().unwrap().replace('/', "-");
             assert!(format!("-{}", row.name).ends_with(&path), "{}", row.name);
             let differs =
                 |other: &Row| (&other.method, other.path) != (&row.method, row.path) && other.name != row.name;
@@ -356,12 +404,46 @@ mod tests {
                 if field.target == Target::Parameters {
                     assert!(row.operation.parameters().is_some(), "{}", row.name);
                 }
+                match field.place {
+                    Place::Body => {}
+                    Place::Path => {
+                        assert!(row.path.ends_with(&format!("/{{{}}}", field.name)), "{}", row.name);
+                        // Anything else could be another path to a server that decodes it.
+                        assert_eq!((field.target.shape(), field.need), (Shape::Id, Need::Yes), "{}", row.name);
+                    }
+                    Place::Query => {
+                        assert_eq!((field.target.shape(), field.need), (Shape::Text, Need::No), "{}", row.name);
+                    }
+                }
             }
             assert!(
                 row.limit == Limit::Address
                     || row.credential != Credential::None
                     || row.fields.iter().any(|f| f.need == Need::User)
             );
+        }
+    }
+
+    #[test]
+    fn paths_with_and_without_a_member() {
+        for (route, path, segment) in [
+            ("GET /me", "/me", Some("")),
+            ("GET /me", "/me/", None),
+            ("GET /me", "/me/x", None),
+            ("DELETE /webauthn/credentials/x", "/webauthn/credentials/x", Some("x")),
+            ("DELETE /webauthn/credentials/x", "/webauthn/credentials/%2Fx", Some("%2Fx")),
+            ("DELETE /webauthn/credentials/x", "/webauthn/credentials/{credentialId}", Some("{credentialId}")),
+            ("DELETE /webauthn/credentials/x", "/webauthn/credentials/", None),
+            ("DELETE /webauthn/credentials/x", "/webauthn/credentials/x/", None),
+            ("DELETE /webauthn/credentials/x", "/webauthn/credentials", None),
+            ("GET /webauthn/credentials", "/webauthn/credentials", Some("")),
+            ("GET /webauthn/credentials", "/webauthn/credentials/x", None),
+        ] {
+            assert_eq!(row(route).segment(path), segment, "{route} {path}");
+        }
+        for row in rows() {
+            let has_member = row.fields.iter().any(|field| field.place == Place::Path);
+            assert_eq!(row.path.contains('{'), has_member, "{}", row.name);
         }
     }
 

@@ -192,6 +192,20 @@ names! {
     UserNotConfirmed,
     /// The user does not exist.
     UserNotFound,
+    /// No registration of a passkey was started, or it has expired.
+    WebAuthnChallengeNotFound,
+    /// Another app client started the registration of the passkey.
+    WebAuthnClientMismatch,
+    /// The pool has neither a domain nor a relying party id for passkeys.
+    WebAuthnConfigurationMissing,
+    /// The pool does not support this kind of passkey.
+    WebAuthnCredentialNotSupported,
+    /// The pool does not allow passkeys.
+    WebAuthnNotEnabled,
+    /// The page that created the passkey does not belong to the pool's relying party id.
+    WebAuthnOriginNotAllowed,
+    /// The passkey was created for another relying party id than the pool's.
+    WebAuthnRelyingPartyMismatch,
 }
 
 impl ErrorName {

@@ -46,6 +46,10 @@ operations! {
     AssociateSoftwareToken,
     VerifySoftwareToken,
     SetUserMFAPreference,
+    StartWebAuthnRegistration,
+    CompleteWebAuthnRegistration,
+    ListWebAuthnCredentials,
+    DeleteWebAuthnCredential,
     /// Token endpoint of the hosted sign-in pages (see [`oauth`]). It is not part of the user-pool API.
     OauthToken,
     /// The pool's OpenID Provider configuration (see [`openid`]). It is not part of the user-pool API.
@@ -90,7 +94,11 @@ impl Operation {
             | Self::VerifyUserAttribute
             | Self::AssociateSoftwareToken
             | Self::VerifySoftwareToken
-            | Self::SetUserMFAPreference => Proof::Token,
+            | Self::SetUserMFAPreference
+            | Self::StartWebAuthnRegistration
+            | Self::CompleteWebAuthnRegistration
+            | Self::ListWebAuthnCredentials
+            | Self::DeleteWebAuthnCredential => Proof::Token,
             Self::OauthToken => Proof::Basic,
             Self::OpenidConfiguration => Proof::Nothing,
         }

@@ -254,6 +254,7 @@ def test_every_path_of_the_account_api_is_excepted(authz: Program) -> None:
     for item in documents(ISTIO / "authorization-policy.yaml"):
         [excepted] = [operation for to in item["spec"]["rules"][0]["to"]
                       if "notPaths" in (operation := to["operation"])]
-        assert set(excepted["notPaths"]) == paths
+        # A path that ends with an id cannot be excepted exactly, so requests to it are checked.
+        assert set(excepted["notPaths"]) == {path for path in paths if "{" not in path}
         assert excepted["hosts"] == [host for route in documents(ISTIO / "gateway.yaml")
                                      if route["metadata"]["name"] == "account" for host in route["spec"]["hostnames"]]

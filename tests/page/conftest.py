@@ -1,6 +1,6 @@
 """Fixtures for the tests of the demo page: the local stack as `deploy/local/up` runs it, a real browser, and users.
 
-Needs `tests/tools/setup --browser`. Options: `--bin` names the cognito-authz to test (default: build it);
+Needs `tests/tools/setup --browser --passkeys`. Options: `--bin` names the cognito-authz to test (default: build it);
 `--screenshots` takes the screenshots in docs/screenshots again.
 """
 
@@ -109,7 +109,7 @@ class Visit:
     stack: Stack
 
 
-def visit(browser: Browser, stack: Stack, **options: Any) -> Iterator[Visit]:
+def visit(browser: Browser, stack: Stack, host: str = "127.0.0.1", **options: Any) -> Iterator[Visit]:
     """Opens the page in a new browser context with these options.
 
     Afterwards checks that the page logged no error, sent no request to another host, and left no token in storage,
@@ -119,10 +119,11 @@ def visit(browser: Browser, stack: Stack, **options: Any) -> Iterator[Visit]:
     context.set_default_timeout(TIMEOUT_MS)
     page = context.new_page()
     watch = Watch(page)
-    page.goto(f"{stack.over_tcp}/")
+    home = stack.over_tcp.replace("127.0.0.1", host)
+    page.goto(f"{home}/")
     yield Visit(page, watch, stack)
     assert watch.complaints == []
-    ours = {urlsplit(url).netloc for url in (stack.over_tcp, stack.cognito.url)}
+    ours = {urlsplit(url).netloc for url in (home, stack.cognito.url)}
     assert watch.hosts() <= ours
     assert page.evaluate("[localStorage.length, sessionStorage.length]") == [0, 0]
     assert page.evaluate("indexedDB.databases()") == []

@@ -366,6 +366,18 @@ def test_the_list_of_requests_has_no_secrets(tab: Visit, user: User) -> None:
     assert "eyJ" not in listed
 
 
+def test_the_page_says_that_the_emulator_has_no_passkeys(tab: Visit, user: User) -> None:
+    page, note = tab.page, "The emulator has no passkeys. Start the stack with deploy/local/up --passkeys to try them."
+    page.get_by_role("button", name="Sign in", exact=True).first.click()
+    expect(page.locator("[data-passkey-note]")).to_have_text(note)
+    expect(page.get_by_role("button", name="Sign in with a passkey")).to_be_hidden()
+    sign_in(page, user)
+    is_signed_in(page, user)
+    expect(page.locator("[data-passkeys-state]")).to_have_text(note)
+    expect(page.get_by_role("button", name="Add a passkey")).to_be_hidden()
+    assert not [request for request in tab.watch.requests if "/webauthn/" in request.url]
+
+
 def test_too_many_attempts_and_no_answer_are_explained(browser: Browser, binary: Path) -> None:
     guess = User("ada@example.com", "Wrong-horse-1-battery")
     with Stack(ROOT, binary, port=0) as running:

@@ -4,6 +4,7 @@
 import { inWords, onRequest } from './api.js';
 import { announce, tried } from './dom.js';
 import * as hosted from './hosted.js';
+import { wirePasskeys } from './passkeys.js';
 import * as requests from './requests.js';
 import * as session from './session.js';
 import { LOGGED_OUT, open, wireSignedIn } from './signed-in.js';
@@ -18,6 +19,7 @@ function signIn(answer, how) {
 
 onRequest(requests.show);
 wireSignedOut(signIn);
+wirePasskeys(signIn);
 wireSignedIn((message, kind) => {
   announce(message, kind);
   show('login');

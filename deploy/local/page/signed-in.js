@@ -6,6 +6,7 @@ import { $, $$, announce, clock, element, focusHeading, tried } from './dom.js';
 import * as factor from './factor.js';
 import { clear, wire, wireButton } from './forms.js';
 import * as hosted from './hosted.js';
+import * as passkeys from './passkeys.js';
 import * as session from './session.js';
 
 // A token is refreshed when this share of its lifetime is left.
@@ -78,6 +79,7 @@ export async function open() {
   focusHeading($('#signed-in'));
   ticking ??= setInterval(tick, 250);
   tick();
+  passkeys.lookUp();
   const me = await factor.lookUp();
   if (!me || !session.isOpen()) return;
   const name = me.attributes?.email ?? me.username;
@@ -103,6 +105,7 @@ function close() {
   $('[data-username]').value = '';
   clear($('#password form'));
   factor.forget();
+  passkeys.forget();
 }
 
 // -------------------------------------------------------------------------------------------- the token

@@ -94,6 +94,18 @@ fn errors_of_each_operation() {
         ("/mfa/totp/verify", E::NotAuthorized, (401, "invalid_token")),
         ("PUT /mfa/preference", E::InvalidParameter, (400, "mfa_not_set_up")),
         ("PUT /mfa/preference", E::NotAuthorized, (401, "invalid_token")),
+        ("/webauthn/registration", E::WebAuthnNotEnabled, (502, "passkeys_disabled")),
+        ("/webauthn/registration", E::WebAuthnConfigurationMissing, (502, "passkeys_disabled")),
+        ("/webauthn/registration", E::InvalidParameter, (400, "invalid_request")),
+        ("PUT /webauthn/registration", E::InvalidParameter, (400, "passkey_not_accepted")),
+        ("PUT /webauthn/registration", E::WebAuthnChallengeNotFound, (400, "invalid_challenge")),
+        ("PUT /webauthn/registration", E::WebAuthnClientMismatch, (400, "invalid_challenge")),
+        ("PUT /webauthn/registration", E::WebAuthnOriginNotAllowed, (400, "passkey_not_accepted")),
+        ("PUT /webauthn/registration", E::WebAuthnRelyingPartyMismatch, (400, "passkey_not_accepted")),
+        ("PUT /webauthn/registration", E::WebAuthnCredentialNotSupported, (400, "passkey_not_accepted")),
+        ("GET /webauthn/credentials", E::ResourceNotFound, (502, "upstream_error")),
+        ("DELETE /webauthn/credentials/x", E::ResourceNotFound, (404, "not_found")),
+        ("DELETE /webauthn/credentials/x", E::NotAuthorized, (401, "invalid_token")),
     ] {
         assert_eq!(judged(path, name, Hint::None, false), expected, "{path} {name:?}");
     }
@@ -115,6 +127,24 @@ fn hints_in_messages() {
         ("PATCH /me", InvalidParameter, Hint::Secret, (400, "invalid_request")),
     ] {
         assert_eq!(judged(path, name, hint, false), expected, "{path} {name:?} {hint:?}");
+    }
+}
+
+#[test]
+fn only_errors_of_the_operator_have_advice() {
+    let has = |path, name| advice(row(path), &error(name, Hint::None)).is_some();
+    let passkey = "DELETE /webauthn/credentials/x";
+    for name in [ErrorName::WebAuthnNotEnabled, ErrorName::WebAuthnConfigurationMissing] {
+        assert!(has("/webauthn/registration", name), "{name:?}");
+    }
+    assert!(has("GET /webauthn/credentials", ErrorName::ResourceNotFound));
+    for name in [
+        ErrorName::ResourceNotFound,
+        ErrorName::WebAuthnChallengeNotFound,
+        ErrorName::WebAuthnOriginNotAllowed,
+        ErrorName::WebAuthnRelyingPartyMismatch,
+    ] {
+        assert!(!has(passkey, name), "any caller can cause {name:?}");
     }
 }
 

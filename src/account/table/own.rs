@@ -5,7 +5,9 @@ use http::Method;
 
 use super::super::error::Code;
 use super::meaning::{ACCESS_TOKEN, Meanings};
-use super::{Credential, EndsSession, Field, Flow, Hides, Limit, METADATA, Need, Revokes, Row, Success, Target, text};
+use super::{
+    Credential, EndsSession, Field, Flow, Hides, Limit, METADATA, Need, Place, Revokes, Row, Success, Target, text,
+};
 use crate::cognito::Operation;
 use crate::cognito::error::Hint;
 use crate::revocation::Causes;
@@ -20,7 +22,7 @@ const ATTRIBUTE: Field =
     text("attribute", Need::Yes, Target::Member("AttributeName"), "Attribute to verify: `email` or `phone_number`.");
 
 const fn factor(name: &'static str, member: &'static str, about: &'static str) -> Field {
-    Field { name, need: Need::Any, target: Target::Factor(member), about }
+    Field { name, place: Place::Body, need: Need::Any, target: Target::Factor(member), about }
 }
 
 pub(super) const ROWS: &[Row] = &[

@@ -1,7 +1,7 @@
 //! The account API over HTTP, in front of the Cognito emulator. A fake server produces the faults.
 //!
-//! - [`sign_in`]: sign-up, sign-in, sign-out; [`profile`]: the account of a signed-in user, and second factors; [`refresh`]; [`oauth`]:
-//!   hosted pages; [`cookies`]: browser sessions.
+//! - [`sign_in`]: sign-up, sign-in, sign-out; [`profile`]: the account of a signed-in user, and second factors;
+//!   [`passkeys`]; [`refresh`]; [`oauth`]: hosted pages; [`cookies`]: browser sessions.
 //! - [`abuse`], [`limits`]: attacks and rate limits; [`faults`]: failures of Cognito; [`reload`]: changes of the policy
 //!   file.
 //! - [`protected_resources`]: metadata and registration for clients such as MCP clients.
@@ -13,6 +13,7 @@ mod faults;
 mod http;
 mod limits;
 mod oauth;
+mod passkeys;
 mod profile;
 mod protected_resources;
 mod refresh;
@@ -55,6 +56,10 @@ fn routes() -> Vec<(Method, &'static str, Value)> {
         (Method::POST, "/mfa/totp", json!({})),
         (Method::POST, "/mfa/totp/verify", json!({"code": "123456"})),
         (Method::PUT, "/mfa/preference", json!({"totp": {"enabled": true, "preferred": true}})),
+        (Method::POST, "/webauthn/registration", json!({})),
+        (Method::PUT, "/webauthn/registration", json!({"credential": {"id": "AbC-_1", "response": {}}})),
+        (Method::GET, "/webauthn/credentials", json!({})),
+        (Method::DELETE, "/webauthn/credentials/AbC-_1", json!({})),
     ];
     posts.chain(own).collect()
 }

@@ -138,15 +138,15 @@ async fn users_manage_their_accounts_with_and_without_a_client_secret() {
 }
 
 #[tokio::test]
-async fn profile_and_mfa_routes_need_a_token_with_the_scope() {
+async fn routes_of_the_own_account_need_a_token_with_the_scope() {
     let (_app, client, fake) = with_fake(&QUICK).await;
     let signed = |token: TokenBuilder| token.sign(SigningKey::shared());
     let narrow = signed(TokenBuilder::access().claim("scope", "openid"));
     let own = routes()
         .into_iter()
-        .filter(|(_, path, _)| ["/me", "/verify-", "/mfa/"].iter().any(|start| path.starts_with(start)));
+        .filter(|(_, path, _)| ["/me", "/verify-", "/mfa/", "/webauthn/"].iter().any(|start| path.starts_with(start)));
     let own: Vec<_> = own.collect();
-    assert_eq!(own.len(), 8);
+    assert_eq!(own.len(), 12);
     for (method, path, body) in own {
         let refused = client.call(method.clone(), path, &narrow, body.clone()).await;
         assert_eq!(refused.verdict(), (400, "scope_missing"), "{method} {path}");

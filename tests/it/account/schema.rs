@@ -5,12 +5,14 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::QUICK;
 use super::sign_in::sign_in;
+use super::{QUICK, with_fake};
 use crate::support::account::{AccountClient, Pool};
 use crate::support::client::get;
 use crate::support::emulator::Emulator;
+use crate::support::jwks_server::Reply;
 use crate::support::service::TestApp;
+use crate::support::token::{SigningKey, TokenBuilder};
 use crate::support::{PATIENCE, eventually, tool};
 
 /// Sign-in flows that the document offers. The app client must allow them.
@@ -45,8 +47,8 @@ async fn the_openapi_document_is_valid_and_matches_the_server() {
     let token = sign_in(&emulator, &client, "ada@example.com").await["accessToken"].as_str().unwrap().to_owned();
     let authorization = format!("Authorization: Bearer {token}");
     // Without a token, then with the token of a user. Routes that would end the session are left out, and those of
-    // verification, which the emulator does not have.
-    let stays = "--exclude-path-regex=/(logout|revoke|change-password|verify-attribute.*)$";
+    // verification and of passkeys, which the emulator does not have.
+    let stays = "--exclude-path-regex=/(logout|revoke|change-password|verify-attribute.*|webauthn/.*)$";
     for more in [&[][..], &["--header", &authorization, "--exclude-method=DELETE", stays]] {
         try_requests(&url, more).await;
     }
@@ -65,6 +67,29 @@ async fn the_openapi_document_matches_the_server_with_cookies() {
     // Without an origin, every route that changes something responds with the documented error.
     try_requests(&document(&app), &["--exclude-checks=positive_data_acceptance,negative_data_rejection,ignored_auth"])
         .await;
+}
+
+#[tokio::test]
+async fn the_openapi_document_matches_the_server_for_passkeys() {
+    let (app, _client, fake) = with_fake(&QUICK).await;
+    fake.answers(|call, _| {
+        Reply::ok(
+            match &*call.operation {
+                "StartWebAuthnRegistration" => json!({"CredentialCreationOptions": {"challenge": "Y2hhbGxlbmdl"}}),
+                "ListWebAuthnCredentials" => json!({"NextToken": "x", "Credentials": [{"CredentialId": "AbC",
+                    "FriendlyCredentialName": "phone", "RelyingPartyId": "example.com", "AuthenticatorTransports": [],
+                    "CreatedAt": 1_767_225_600}]}),
+                _ => json!({}),
+            }
+            .to_string(),
+        )
+    });
+    let authorization = format!("Authorization: Bearer {}", TokenBuilder::access().sign(SigningKey::shared()));
+    let only = "--include-path-regex=/webauthn/";
+    try_requests(&document(&app), &[only, "--header", &authorization]).await;
+    for operation in ["StartWebAuthnRegistration", "CompleteWebAuthnRegistration", "DeleteWebAuthnCredential"] {
+        assert!(fake.operations().iter().any(|called| called == operation), "{operation} was never reached");
+    }
 }
 
 async fn serve(flags: &[&str]) -> TestApp {
