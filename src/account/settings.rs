@@ -10,6 +10,7 @@ use super::call::Allowed;
 use super::cors::Cors;
 use super::oauth::state::StateKey;
 use super::rate_limit::Rates;
+use crate::session_cookie::SameSite;
 use crate::user_pool::ClientId;
 
 /// Settings of the account API.
@@ -59,6 +60,8 @@ pub enum RefreshFlow {
 pub struct Cookies {
     /// Lifetime of the refresh cookie in seconds; `None` for a cookie that the browser deletes when it closes.
     pub max_age: Option<u64>,
+    /// Requests from other sites that carry the cookies of the tokens.
+    pub same_site: SameSite,
 }
 
 /// Path prefix of the account API's routes, such as `/auth`.
@@ -91,7 +94,7 @@ impl FromStr for Prefix {
 }
 
 /// Characters that are percent-encoded: all but the unreserved ones (RFC 3986 section 2.3).
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Issuer name that authenticator apps show next to the account: 1 to 64 characters, without a colon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +146,14 @@ pub struct HostedUi {
     pub state_key: StateKey,
 }
 
+impl HostedUi {
+    /// Returns the URIs that lead to the account API itself. With at least one of them, and with cookies, the routes of
+    /// the sign-in by redirect exist.
+    pub(crate) fn callbacks(&self, prefix: &Prefix) -> impl Iterator<Item = &AppUri> {
+        self.redirect_uris.iter().filter(move |uri| uri.is_callback(prefix))
+    }
+}
+
 /// Domain of hosted pages: `auth.example.com`, or an origin such as `https://auth.example.com`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostedUiDomain(pub Url);
@@ -170,6 +181,14 @@ impl AppUri {
     /// The URI as the operator wrote it.
     pub(super) fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// `true` if the account API below `prefix` answers this URI: its path is `{prefix}/oauth/callback`.
+    pub(crate) fn is_callback(&self, prefix: &Prefix) -> bool {
+        Url::parse(&self.0).is_ok_and(|url| {
+            let below = url.path().strip_prefix(prefix.as_str());
+            matches!(url.scheme(), "https" | "http") && below == Some("/oauth/callback")
+        })
     }
 }
 
@@ -284,6 +303,20 @@ mod tests {
             ["", "/callback", "app.example.com", "http://app.example.com/", "https://a/#x", "javascript:alert(1)"]
         {
             assert!(bad.parse::<AppUri>().is_err(), "{bad}");
+        }
+        let prefix: Prefix = "/auth".parse().unwrap();
+        for (uri, is_callback) in [
+            ("https://app.example.com/auth/oauth/callback", true),
+            ("https://app.example.com:8443/auth/oauth/callback?tenant=a", true),
+            ("http://localhost:3000/auth/oauth/callback", true),
+            ("https://app.example.com/oauth/callback", false),
+            ("https://app.example.com/auth/oauth/callback/", false),
+            ("https://app.example.com/x/auth/oauth/callback", false),
+            ("https://app.example.com/auth/oauth/callback2", false),
+            ("https://app.example.com/?/auth/oauth/callback", false),
+            ("com.example.app://host/auth/oauth/callback", false),
+        ] {
+            assert_eq!(uri.parse::<AppUri>().unwrap().is_callback(&prefix), is_callback, "{uri}");
         }
         assert!("openid".parse::<Scope>().is_ok() && "https://api.example.com/orders.read".parse::<Scope>().is_ok());
         assert!("".parse::<Scope>().is_err() && "open id".parse::<Scope>().is_err());
