@@ -1,5 +1,6 @@
 //! `OpenAPI` 3.1 document of the account API, made from the rows of the table.
 
+mod navigation;
 mod resources;
 
 use serde_json::{Map, Value, json};
@@ -18,6 +19,8 @@ pub(super) struct Extent {
     pub(super) hosted_ui: bool,
     /// `true` if browser sessions are enabled.
     pub(super) cookies: bool,
+    /// `true` if the routes of the sign-in by redirect exist.
+    pub(super) navigation: bool,
     /// `true` if there are protected resources.
     pub(super) resources: bool,
 }
@@ -33,6 +36,9 @@ pub(super) fn document(prefix: &str, allowed: &Allowed, extent: Extent) -> Value
     }
     if extent.hosted_ui {
         paths.insert(format!("{prefix}{AUTHORIZE_PATH}"), json!({"get": authorize_url(extent)}));
+    }
+    if extent.navigation {
+        paths.extend(navigation::paths(prefix));
     }
     if extent.resources {
         paths.extend(resources::paths(prefix));
@@ -64,7 +70,7 @@ pub(super) fn document(prefix: &str, allowed: &Allowed, extent: Extent) -> Value
     })
 }
 
-/// Describes the one operation that is not a row: it takes a query and does not call Cognito.
+/// Describes the start of a sign-in by scripts. It is not a row: it takes a query and does not call Cognito.
 fn authorize_url(extent: Extent) -> Value {
     let parameter = |name: &str, required: bool, about: &str| {
         let schema = json!({"type": "string", "minLength": u8::from(required)});
