@@ -110,13 +110,13 @@ pub(super) fn browser_sessions(options: &AccountOptions) -> Option<BrowserSessio
     options.browser.account_cookies.then_some(BrowserSessions { origins })
 }
 
-/// Returns the sign-in to which policies can redirect browsers, and what the account API lacks to serve it.
+/// Returns the sign-in to which policies can redirect browsers, and the options that it lacks. It does not depend on
+/// `--account-api` either.
 pub(super) fn sign_in(options: &AccountOptions) -> SignInSource {
     let (prefix, browser) = (&options.account_prefix, &options.browser);
     let has_callback = browser.oauth_redirect_uris.iter().any(|uri| uri.is_callback(prefix));
     let callback = format!("a URI with the path {}/oauth/callback in --oauth-redirect-uris", prefix.as_str());
     let required = [
-        (options.account_api, "--account-api"),
         (browser.account_cookies, "--account-cookies"),
         (browser.hosted_ui_domain.is_some(), "--hosted-ui-domain"),
         (has_callback, &*callback),
