@@ -226,7 +226,7 @@ def test_policy_files_in_the_guides_are_valid(binary: Path, tmp_path: Path) -> N
 def envoy_fragments() -> Iterator[dict[str, Any]]:
     for guide in GUIDES:
         for block in blocks(guide, "yaml"):
-            if re.match(r"(http_filters|routes): ", block):
+            if re.match(r"(http_filters|routes):\s", block):
                 yield yaml.safe_load(block)
 
 
