@@ -286,15 +286,21 @@ def test_large_tokens_are_split_only_on_request(site: Site, strict: Site, pages:
     assert "BearerToken_chunks" in sizes["strict"]
 
 
+def routes_of_the_guide(marker: str) -> list[Node]:
+    """Routes that docs/migrate.md shows in the one snippet that contains `marker`."""
+    guide = (ROOT / "docs" / "migrate.md").read_text()
+    snippets = re.findall(r"^```yaml\n(routes:.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    [shown] = [snippet for snippet in snippets if marker in snippet]
+    routes: list[Node] = yaml.safe_load(shown)["routes"]
+    return routes
+
+
 def test_both_filters_can_be_in_one_envoy(stage: Stage, pages: HostedPages) -> None:
-    """The routes of docs/migrate.md: one path has moved to cognito-authz, the others have not."""
-    [shown] = [block for block in re.findall(r"^```yaml\n(routes:.*?)^```$", (ROOT / "docs" / "migrate.md").read_text(),
-                                             re.MULTILINE | re.DOTALL) if "FilterConfig" in block]
     program = stage.authz("authz", "--account-api=false")
     check = {"name": "envoy.filters.http.ext_authz", "typed_config": {
         "@type": f"{TYPES}.filters.http.ext_authz.v3.ExtAuthz", "transport_api_version": "V3",
         "grpc_service": {"envoy_grpc": {"cluster_name": "authz"}}}}
-    site = Site(stage, pages, "both", {}, after=[check], routes=yaml.safe_load(shown)["routes"],
+    site = Site(stage, pages, "both", {}, after=[check], routes=routes_of_the_guide("FilterConfig"),
                 addresses={"authz": program.bound("grpc")})
     assert site.browser().send("/auth/login").status == 200, "neither filter"
     answer = site.browser().send("/reports")
@@ -302,3 +308,16 @@ def test_both_filters_can_be_in_one_envoy(stage: Stage, pages: HostedPages) -> N
     assert site.browser().send("/reports", headers=[*CALL, *stage.keys.bearer()]).status == 200
     answer, paths = site.browser().visit("/orders")
     assert (answer.status, paths) == (200, ["/orders", "hosted page", "/callback", "/orders"]), "the oauth2 filter"
+
+
+def test_the_old_cookies_are_deleted(stage: Stage, pages: HostedPages, site: Site) -> None:
+    [route] = routes_of_the_guide("response_headers_to_add")
+    off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+    route["typed_per_filter_config"] = {"envoy.filters.http.oauth2": off}
+    old = site.browser()
+    old.visit("/orders")
+    browser = Site(stage, pages, "deletion", {}, routes=[route]).browser()
+    browser.cookies = dict(old.cookies)
+    assert len(browser.cookies) == 5
+    assert browser.send("/orders").status == 200
+    assert browser.cookies == {}
