@@ -362,6 +362,16 @@ def test_metrics_in_the_guides_exist(metrics: str) -> None:
     assert len(seen) > 20
 
 
+def test_codes_of_pages_in_the_guide_exist() -> None:
+    sources = "\n".join(path.read_text() for path in (ROOT / "src" / "account").rglob("*.rs"))
+    lines = section("docs/browsers.md", "## Pages that users see").splitlines()
+    rows = [line for line in lines if line.startswith("| `")]
+    assert len(rows) > 6
+    for row in rows:
+        for code in re.findall(r"`([a-z_]+)`", cells(row)[0]):
+            assert f'"{code}"' in sources, f"the program has no code {code}"
+
+
 def test_every_alert_has_a_runbook() -> None:
     rules = [path for path in (ROOT / "charts").glob("*/files/*.y*ml") if "alert:" in path.read_text()]
     assert rules
