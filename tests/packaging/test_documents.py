@@ -22,22 +22,31 @@ from stage import CLIENT, POOL, Stage
 
 # Documents whose commands and options are checked.
 GUIDES = [
-    "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/install.md", "docs/migrate.md", "docs/operations.md",
+    "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/browsers.md", "docs/install.md", "docs/migrate.md",
+    "docs/operations.md",
 ]  # fmt: skip
 
 # Options of other programs that the guides name.
 OTHERS = {
+    "aws": {
+        "access-token-validity", "allowed-o-auth-flows", "allowed-o-auth-flows-user-pool-client",
+        "allowed-o-auth-scopes", "callback-urls", "client-name", "domain", "enable-token-revocation",
+        "explicit-auth-flows", "generate-secret", "id-token-validity", "logout-urls", "prevent-user-existence-errors",
+        "refresh-token-validity", "supported-identity-providers", "token-validity-units",
+    },
     "cargo": {"bench", "lib", "locked", "release"},
     "cosign": {"certificate-identity", "certificate-oidc-issuer"},
-    "deploy/local/up": {"tour"},
+    "deploy/local/up": {"cookies", "tour"},
     "docker": {"format"},
     "envoy": {"mode"},
     "gh": {"repo"},
     "helm": {"create-namespace", "namespace", "reuse-values", "set", "version"},
     "oauth2-proxy": {
-        "allowed-group", "client-secret", "cookie-refresh", "cookie-samesite", "cookie-secret", "email-domain",
-        "oidc-issuer-url", "pass-access-token", "provider", "redirect-url", "scope", "set-xauthrequest",
-        "skip-auth-route", "skip-jwt-bearer-tokens",
+        "allowed-group", "api-route", "client-secret", "code-challenge-method",
+        "cookie-csrf-per-request", "cookie-domain", "cookie-expire", "cookie-refresh", "cookie-samesite",
+        "cookie-secret", "email-domain", "oidc-audience-claim", "oidc-issuer-url", "pass-access-token", "provider",
+        "redirect-url", "scope", "session-store-type", "set-xauthrequest", "skip-auth-route",
+        "skip-jwt-bearer-tokens", "skip-provider-button", "whitelist-domain",
     },
 }  # fmt: skip
 
@@ -65,8 +74,12 @@ def anchors(document: Path) -> set[str]:
 
 
 def blocks(document: str, language: str) -> list[str]:
-    """Code blocks in a language."""
-    text = (ROOT / document).read_text()
+    """Code blocks of a document in a language."""
+    return blocks_of((ROOT / document).read_text(), language)
+
+
+def blocks_of(text: str, language: str) -> list[str]:
+    """Code blocks of a text in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
@@ -198,35 +211,36 @@ def test_image_and_charts_have_one_name() -> None:
 # ------------------------------------------------------------------------------------------------ configuration
 
 
-def policy_files() -> list[str]:
-    return [block for guide in GUIDES for block in blocks(guide, "yaml") if block.startswith("# policy.yaml")]
+def policy_files() -> list[tuple[str, str]]:
+    """Policy files of the guides, each with the `.env` of its section; empty if the section shows none."""
+    found = []
+    for guide in GUIDES:
+        for part in re.split(r"^## ", (ROOT / guide).read_text(), flags=re.MULTILINE):
+            settings = [block for block in blocks_of(part, "sh") if block.startswith("# .env\n")]
+            assert len(settings) <= 1, f"{guide}: a section has more than one .env"
+            files = [block for block in blocks_of(part, "yaml") if block.startswith("# policy.yaml")]
+            assert files or not settings, f"{guide}: a section has an .env and no policy file"
+            found += [(file, "".join(settings)) for file in files]
+    return found
 
 
 def test_policy_files_in_the_guides_are_valid(binary: Path, tmp_path: Path) -> None:
-    assert len(policy_files()) >= 3
-    for text in policy_files():
+    files = policy_files()
+    assert len(files) >= 5
+    assert sum(bool(settings) for _, settings in files) >= 3
+    for text, settings in files:
         file = tmp_path / "policy.yaml"
         file.write_text(text)
-        done = run(
-            binary,
-            "check-config",
-            "--config",
-            file,
-            "--account-api=false",
-            "--user-pool-id",
-            POOL,
-            "--client-id",
-            CLIENT,
-            cwd=tmp_path,
-            env={},
-        )
-        assert done.returncode == 0, f"{done.stderr}\nin:\n{text}"
+        (tmp_path / ".env").write_text(settings)
+        without = [] if settings else ["--account-api=false", "--user-pool-id", POOL, "--client-id", CLIENT]
+        done = run(binary, "check-config", "--config", file, *without, cwd=tmp_path, env={})
+        assert done.returncode == 0, f"{done.stderr}\nwith:\n{settings}\nin:\n{text}"
 
 
 def envoy_fragments() -> Iterator[dict[str, Any]]:
     for guide in GUIDES:
         for block in blocks(guide, "yaml"):
-            if re.match(r"(http_filters|routes): ", block):
+            if re.match(r"(http_filters|routes):\s", block):
                 yield yaml.safe_load(block)
 
 
@@ -247,9 +261,14 @@ def test_fragments_of_envoys_configuration_are_valid(tmp_path: Path) -> None:
         }
         chain = {"filters": [{"name": "manager", "typed_config": manager}]}
         address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
-        clusters = [{"name": name, "type": "STATIC"} for name in ["app", "cognito", "shadow"]]
+        clusters = [{"name": name, "type": "STATIC"} for name in ["account", "app", "cognito", "shadow"]]
+        secrets = [{"name": name, "generic_secret": {"secret": {"inline_string": "x"}}} for name in ["hmac", "token"]]
         bootstrap = {
-            "static_resources": {"clusters": clusters, "listeners": [{"address": address, "filter_chains": [chain]}]}
+            "static_resources": {
+                "clusters": clusters,
+                "listeners": [{"address": address, "filter_chains": [chain]}],
+                "secrets": secrets,
+            }
         }
         file = tmp_path / f"{number}.json"
         file.write_text(json.dumps(bootstrap))
@@ -341,6 +360,16 @@ def test_metrics_in_the_guides_exist(metrics: str) -> None:
                 assert not label or re.search(labelled, metrics, re.MULTILINE), f"{guide}: {name} has no label {label}"
                 seen.add(name)
     assert len(seen) > 20
+
+
+def test_codes_of_pages_in_the_guide_exist() -> None:
+    sources = "\n".join(path.read_text() for path in (ROOT / "src" / "account").rglob("*.rs"))
+    lines = section("docs/browsers.md", "## Pages that users see").splitlines()
+    rows = [line for line in lines if line.startswith("| `")]
+    assert len(rows) > 6
+    for row in rows:
+        for code in re.findall(r"`([a-z_]+)`", cells(row)[0]):
+            assert f'"{code}"' in sources, f"the program has no code {code}"
 
 
 def test_every_alert_has_a_runbook() -> None:
