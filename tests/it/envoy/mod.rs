@@ -5,6 +5,7 @@
 //!   rotation.
 //! - [`revocation`]: sign-outs at one of two replicas; [`tls`]: mutual TLS between Envoy and the service.
 //! - [`cross_origin`]: pages of other origins; [`shadow`]: shadow mode; [`websockets`]: credentials of upgrades.
+//! - [`protected_resources`]: from a refusal to the metadata and a token.
 //! - [`policy`]: policy files; [`paths`]: unsafe paths; [`grpc`]: gRPC callers; [`decisions`]: routes, counters, logs.
 
 mod account;
@@ -16,6 +17,7 @@ mod grpc;
 mod outages;
 mod paths;
 mod policy;
+mod protected_resources;
 mod revocation;
 mod sessions;
 mod shadow;

@@ -56,6 +56,7 @@ fn odd_values() -> Vec<Value> {
         "sec-websocket-key",
         "https://x.example",
         "members",
+        "required",
         "true",
         "null",
     ];
@@ -69,7 +70,7 @@ fn odd_values() -> Vec<Value> {
 }
 
 /// Names of members in all parts of a file, and one unknown name.
-const MEMBERS: [&str; 46] = [
+const MEMBERS: [&str; 52] = [
     "pools",
     "account",
     "default",
@@ -115,6 +116,12 @@ const MEMBERS: [&str; 46] = [
     "host",
     "method",
     "path",
+    "protected_resources",
+    "resource",
+    "name",
+    "scopes_supported",
+    "redirect_uris",
+    "audience",
     "unknown",
 ];
 
@@ -135,7 +142,7 @@ fn change(document: &mut Value, values: &[Value], random: &mut fastrand::Rng) {
 
 /// Errors that a schema cannot express: names, the flags, other files, and the grammar of paths, URLs, addresses and
 /// durations. `docs/policy.md` has the same list.
-const ONLY_THE_PROGRAM_KNOWS: [&str; 28] = [
+const ONLY_THE_PROGRAM_KNOWS: [&str; 40] = [
     "paths have no wildcards",
     "there is no pool",
     "there is no policy",
@@ -164,6 +171,18 @@ const ONLY_THE_PROGRAM_KNOWS: [&str; 28] = [
     "ends with /",
     "has more than 64",
     "more than 3650 days",
+    "plain http is for",
+    "not the URL of a resource",
+    "not a URI such as",
+    "not the scheme of an application",
+    "not the canonical form of this URL",
+    "a protected resource requires a token",
+    "belongs to a protected resource already",
+    "which the resource sets",
+    "whose audience is the app client",
+    "a policy of this resource does not accept",
+    "several pools are possible",
+    "resources of https://",
 ];
 
 #[test]
