@@ -64,14 +64,24 @@ pub struct Account {
     challenge: HeaderValue,
 }
 
-/// Handler of a request.
+/// Part of the API. The parts differ in who may use them from a browser, and in the form of their responses.
+enum Area<'a> {
+    /// Metadata and registration, the same for every client and open to pages of every origin.
+    Resources(protected_resources::Route, Arc<Ruleset>),
+    /// Pages and redirects, for navigations of a browser only.
+    Navigation(&'a Browser, Place),
+    /// Everything else: calls of scripts and applications, for pages of the listed origins.
+    Operations,
+}
+
+/// Handler of a call.
 enum Endpoint<'a> {
     Operation(&'static Row),
     AuthorizeUrl(&'a Oauth),
     OpenApi,
 }
 
-/// Result of routing a request.
+/// Result of routing a call.
 struct Route<'a> {
     /// Handler; `None` if the path is unknown or does not take the method.
     endpoint: Option<Endpoint<'a>>,
@@ -126,19 +136,37 @@ impl Account {
     pub(crate) async fn answer(&self, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
         let start = Instant::now();
         let (parts, body) = request.into_parts();
-        let settings = &self.context().settings;
-        if let Some(route) = protected_resources::Route::of(parts.uri.path(), &settings.prefix) {
+        match self.area(parts.uri.path()) {
+            Area::Resources(route, rules) => {
+                let asked = Asked { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body, peer };
+                self.answer_public(route, &rules, asked, start).await
+            }
+            Area::Navigation(browser, place) => self.answer_navigation(browser, place, &parts, peer, start).await,
+            Area::Operations => self.answer_operation(&parts, body, peer, start).await,
+        }
+    }
+
+    /// Returns the part of the API that a path belongs to.
+    fn area(&self, path: &str) -> Area<'_> {
+        let prefix = &self.context().settings.prefix;
+        if let Some(route) = protected_resources::Route::of(path, prefix) {
             let rules = self.context().authorizer.rules();
             if !rules.resources.is_empty() {
-                let asked = Asked { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body, peer };
-                return self.answer_public(route, &rules, asked, start).await;
+                return Area::Resources(route, rules);
             }
         }
-        let path = settings.prefix.strip(parts.uri.path()).unwrap_or_default();
-        let place = Place::ALL.into_iter().find(|place| place.path() == path);
-        if let (Some(browser), Some(place)) = (&self.service.browser, place) {
-            return self.navigation(browser, place, &parts, peer, start).await;
+        let below = prefix.strip(path);
+        let place = Place::ALL.into_iter().find(|place| below == Some(place.path()));
+        match (&self.service.browser, place) {
+            (Some(browser), Some(place)) => Area::Navigation(browser, place),
+            _ => Area::Operations,
         }
+    }
+
+    /// Answers a call of a script or an application, with JSON.
+    async fn answer_operation(&self, parts: &Parts, body: RequestBody, peer: Option<IpAddr>, start: Instant) -> Answer {
+        let settings = &self.context().settings;
+        let path = settings.prefix.strip(parts.uri.path()).unwrap_or_default();
         let Route { endpoint, name, methods } = self.route(path, &parts.method);
         if !methods.is_empty() && settings.cors.is_preflight(&parts.method, &parts.headers) {
             let mut response = Response::new(Full::default());
@@ -212,7 +240,7 @@ impl Account {
     }
 
     /// Answers a navigation with a redirect or a page. No other origin may use these routes, so CORS does not apply.
-    async fn navigation(
+    async fn answer_navigation(
         &self,
         browser: &Browser,
         place: Place,
