@@ -59,6 +59,14 @@ async fn an_attackers_code_and_state_do_not_sign_a_victim_in() {
     let name = tossed.names("__Host-sign_in.")[0].to_owned();
     tossed.keep(&name, &theirs);
     assert_eq!(tossed.come_back(&with_code(&own)).await.verdict(), (400, "invalid_state"));
+    // Another page, or another kind of sign-in, in the victim's own cookie.
+    let (_, value) = victim.jar[0].clone();
+    let [started, login_again, verifier, page] = value.split('.').collect::<Vec<_>>()[..] else { panic!("{value}") };
+    for changed in [format!("{started}.{login_again}.{verifier}.L2V2aWw"), format!("{started}.1.{verifier}.{page}")] {
+        let mut tossed = victim.clone();
+        tossed.keep(&name, &changed);
+        assert_eq!(tossed.come_back(&with_code(&own)).await.verdict(), (400, "invalid_state"), "{changed}");
+    }
     assert!(fake.calls().is_empty(), "no code was sent");
     assert_eq!(victim.come_back(&with_code(&own)).await.location(), "/mine");
 }
