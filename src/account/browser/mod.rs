@@ -3,7 +3,7 @@
 //!
 //! - `/oauth/sign-in` renews the session if it can, else starts a sign-in at the hosted pages ([`sign_in`]).
 //! - `/oauth/callback` takes the code of the hosted pages, sets the cookies, and returns to the page that was asked for.
-//! - `/oauth/renew` renews the session, or does the same as the sign-in.
+//! - `/oauth/renew` renews the session, else leads to the sign-in.
 //! - `/oauth/sign-out` ends the session here, at Cognito, and at the hosted pages ([`sign_out`]).
 //!
 //! They exist if browser sessions and the hosted pages are on, and one of the redirect URIs is the callback here.
@@ -203,6 +203,7 @@ impl Browser {
         let result = match self.admit(place, &visit, address) {
             Ok(()) => match place {
                 Place::SignIn => self.sign_in(&visit, visit.asks_for_login()).await,
+                Place::Renew if !visit.can_renew() => Ok(visit.to_sign_in()),
                 Place::Renew => self.sign_in(&visit, false).await,
                 Place::Callback => self.callback(&visit).await,
                 Place::SignOut => self.sign_out(&visit).await,
@@ -257,12 +258,26 @@ impl Visit<'_> {
         parameter(self.query, "prompt").is_ok_and(|prompt| prompt.as_deref() == Some("login"))
     }
 
-    /// Step that starts a new sign-in.
-    fn sign_in_again(&self, return_to: &ReturnTo, login_again: bool, text: &'static str) -> Step {
+    /// `true` if the request has a refresh token in its cookies.
+    fn can_renew(&self) -> bool {
+        matches!(self.transport.refresh_token(), Ok(Some(_)))
+    }
+
+    /// Redirect to the sign-in, for a session that cannot be renewed.
+    fn to_sign_in(&self) -> Redirect {
+        Redirect { location: self.sign_in_address(&self.return_to(), false), cookies: Vec::new() }
+    }
+
+    /// Address that starts a new sign-in.
+    fn sign_in_address(&self, return_to: &ReturnTo, login_again: bool) -> String {
         let prompt = if login_again { "&prompt=login" } else { "" };
         let path = Place::SignIn.path();
-        let href = format!("{}{path}?return_to={}{prompt}", self.prefix.as_str(), return_to.encoded());
-        Step::Link { href, text }
+        format!("{}{path}?return_to={}{prompt}", self.prefix.as_str(), return_to.encoded())
+    }
+
+    /// Step that starts a new sign-in.
+    fn sign_in_again(&self, return_to: &ReturnTo, login_again: bool, text: &'static str) -> Step {
+        Step::Link { href: self.sign_in_address(return_to, login_again), text }
     }
 
     /// Step that ends the session, also at the hosted pages.

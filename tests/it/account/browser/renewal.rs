@@ -38,12 +38,18 @@ async fn one_redirect_renews_a_session_and_keeps_the_page() {
     let seen = browser.open("/auth/oauth/sign-in?return_to=%2Fa&prompt=none").await;
     assert_eq!(seen.location(), "/a");
     browser.lose(REFRESH);
-    for path in ["/auth/oauth/sign-in", "/auth/oauth/renew", "/auth/oauth/renew?prompt=login"] {
-        assert_eq!(browser.open(path).await.parameter("prompt"), "", "{path}");
+    assert_eq!(browser.open("/auth/oauth/sign-in").await.parameter("prompt"), "");
+    for (query, location) in [
+        ("", "/auth/oauth/sign-in?return_to=%2F"),
+        ("?prompt=login", "/auth/oauth/sign-in?return_to=%2F"),
+        ("?return_to=/a%3Fb=c%26prompt=login", "/auth/oauth/sign-in?return_to=%2Fa%3Fb%3Dc%26prompt%3Dlogin"),
+        ("?return_to=//evil.example", "/auth/oauth/sign-in?return_to=%2F"),
+    ] {
+        assert_eq!(browser.open(&format!("/auth/oauth/renew{query}")).await.location(), location);
     }
     assert_eq!(fake.calls().len(), 3);
     let counted = "account_requests_total{operation=\"oauth-renew\",outcome=\"success\"}";
-    assert_eq!(metric(&app.admin, counted).await, 3.0);
+    assert_eq!(metric(&app.admin, counted).await, 5.0);
     // The refresh that the API makes still returns the body without tokens, and sets no rounds.
     assert_eq!(browser.navigate(Method::HEAD, "/auth/oauth/sign-in", &[]).await.status, 302);
 }
