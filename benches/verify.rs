@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cognito_authz::authz::{Answer, Authorizer, Decoded, Purpose, Step, TimeLimits, TokenCache, WantedClaims};
-use cognito_authz::config::policy::PolicySource;
+use cognito_authz::authz::{Answer, Authorizer, Decoded, Purpose, SignIn, Step, TimeLimits, TokenCache, WantedClaims};
+use cognito_authz::config::policy::{PolicySource, SignInSource};
 use cognito_authz::ext_authz::{request, response};
 use cognito_authz::jwks::KeySet;
 use cognito_authz::lifecycle::Readiness;
@@ -145,6 +145,7 @@ fn authorizer(pool: &UserPool, jwks: &str, file: Option<PathBuf>, revocations: A
         header_prefix: "x-auth-".parse().unwrap(),
         allow_insecure_endpoints: false,
         browser_sessions: None,
+        sign_in: SignInSource { routes: SignIn::below("/auth"), missing: Vec::new() },
         file,
     };
     let mut rules = source.read().unwrap();

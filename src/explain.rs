@@ -151,7 +151,7 @@ fn report(
             let more = json!({"headers": set, "headers_to_remove": removed});
             let parameters = (!parameters.is_empty()).then(|| json!({"query_parameters_to_remove": parameters}));
             let enforced = pass.shadow().map(|refusal| {
-                let decision = json!({"decision": "deny", "status": refusal.denial().status()});
+                let decision = json!({"decision": "deny", "status": refusal.status()});
                 json!({"enforced": joined([Some(decision), Some(refused(refusal))])})
             });
             joined([Some(more), parameters, enforced])
@@ -177,6 +177,7 @@ fn refused(refusal: &Refusal<'_>) -> Value {
         "message": refusal.denial().message(),
         "requirement": refusal.requirement(),
         "www_authenticate": refusal.www_authenticate(),
+        "location": refusal.location(),
     })
 }
 
@@ -259,6 +260,9 @@ fn as_text(report: &Value) -> String {
     }
     if let Some(challenge) = text("www_authenticate").or_else(|| of_enforced(report, "www_authenticate")) {
         line("challenge", challenge);
+    }
+    if let Some(location) = text("location").or_else(|| of_enforced(report, "location")) {
+        line("location", location);
     }
     for header in report.get("headers").and_then(Value::as_array).into_iter().flatten() {
         let of = |name: &str| header.get(name).and_then(Value::as_str).unwrap_or_default();

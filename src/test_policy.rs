@@ -131,6 +131,8 @@ struct Expected {
     /// Reason for which a policy in shadow mode would deny the request.
     shadow_reason: Option<Parsed<Reason>>,
     status: Option<u16>,
+    /// Address of the sign-in to which the browser is redirected.
+    location: Option<String>,
     policy: Option<Name>,
     requirement: Option<String>,
     /// Headers that the upstream receives, by name; null for a header that it must not receive.
@@ -278,6 +280,11 @@ async fn check(
     let got = shadow.map(|denial| denial.reason().to_owned());
     compare("shadow_reason", expected.shadow_reason.as_ref().map(reason), got);
     compare("status", expected.status.map(|status| status.to_string()), Some(answer.status().to_string()));
+    let location = match &answer {
+        Answer::Pass(_) => None,
+        Answer::Refusal(refusal) => refusal.location().map(str::to_owned),
+    };
+    compare("location", expected.location.clone(), location);
     let policy = verdict.trace.policy.and_then(|policy| rules.policies.get(policy)).map(|p| p.name.to_string());
     compare("policy", expected.policy.as_ref().map(Name::to_string), policy);
     compare("requirement", expected.requirement.clone(), requirement.map(str::to_owned));

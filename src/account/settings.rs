@@ -171,6 +171,15 @@ impl AppUri {
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// `true` if this is the callback route of an account API with this prefix: a web address whose path is exactly
+    /// `PREFIX/oauth/callback`.
+    pub(crate) fn is_callback(&self, prefix: &Prefix) -> bool {
+        Url::parse(&self.0).is_ok_and(|url| {
+            let path = url.path().strip_prefix(prefix.as_str());
+            matches!(url.scheme(), "https" | "http") && path == Some("/oauth/callback")
+        })
+    }
 }
 
 impl FromStr for AppUri {
@@ -284,6 +293,21 @@ mod tests {
             ["", "/callback", "app.example.com", "http://app.example.com/", "https://a/#x", "javascript:alert(1)"]
         {
             assert!(bad.parse::<AppUri>().is_err(), "{bad}");
+        }
+        for (uri, prefix, expected) in [
+            ("https://app.example.com/auth/oauth/callback", "/auth", true),
+            ("http://localhost:3000/auth/oauth/callback", "/auth", true),
+            ("https://app.example.com/api/auth/oauth/callback", "/api/auth", true),
+            ("https://app.example.com/auth/oauth/callback/", "/auth", false),
+            ("https://app.example.com/auth/oauth/callback2", "/auth", false),
+            ("https://app.example.com/x/auth/oauth/callback", "/auth", false),
+            ("https://app.example.com/oauth/callback", "/auth", false),
+            ("https://app.example.com/AUTH/oauth/callback", "/auth", false),
+            ("https://app.example.com/callback?/auth/oauth/callback", "/auth", false),
+            ("com.example.app://host/auth/oauth/callback", "/auth", false),
+        ] {
+            let (uri, prefix): (AppUri, Prefix) = (uri.parse().unwrap(), prefix.parse().unwrap());
+            assert_eq!(uri.is_callback(&prefix), expected, "{} {}", uri.as_str(), prefix.as_str());
         }
         assert!("openid".parse::<Scope>().is_ok() && "https://api.example.com/orders.read".parse::<Scope>().is_ok());
         assert!("".parse::<Scope>().is_err() && "open id".parse::<Scope>().is_err());

@@ -40,6 +40,8 @@ pub struct Refusal<'a> {
     realm: &'a Realm,
     /// Permission for the page that sent the request to read the response.
     cors: Option<CorsPermission<'a>>,
+    /// Address of the sign-in to which the browser is redirected.
+    location: Option<String>,
 }
 
 /// Permission for pages of one other origin to read a response (Fetch standard section 3.2, CORS protocol).
@@ -80,10 +82,12 @@ impl<'a> Answer<'a> {
             let policy = verdict.trace.policy.and_then(|policy| rules.policies.get(policy));
             let given = request.and_then(|request| request.policy);
             let policy = policy.ok_or_else(|| rules.policies.name_without_choice(given));
-            let origin = policy.ok().zip(request).and_then(|(policy, request)| policy.cors_origin(request));
+            let both = policy.ok().zip(request);
+            let origin = both.and_then(|(policy, request)| policy.cors_origin(request));
             let credentials = rules.browser_sessions.is_some();
             let cors = origin.map(|origin| CorsPermission { origin, credentials });
-            Refusal { cors, ..Refusal::new(denial, policy, verdict.trace.requirement.as_deref(), realm) }
+            let location = both.and_then(|(policy, request)| policy.sign_in_location(denial, request));
+            Refusal { cors, location, ..Refusal::new(denial, policy, verdict.trace.requirement.as_deref(), realm) }
         };
         match &verdict.decision {
             Decision::Allow(allowed) => {
@@ -106,7 +110,7 @@ impl<'a> Answer<'a> {
     pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Pass(_) => 200,
-            Self::Refusal(refusal) => refusal.denial.status(),
+            Self::Refusal(refusal) => refusal.status(),
         }
     }
 
@@ -189,7 +193,7 @@ impl<'a> Refusal<'a> {
         requirement: Option<&'a str>,
         realm: &'a Realm,
     ) -> Self {
-        Self { denial, policy, requirement, realm, cors: None }
+        Self { denial, policy, requirement, realm, cors: None, location: None }
     }
 
     /// Reason for the refusal.
@@ -202,8 +206,21 @@ impl<'a> Refusal<'a> {
         self.requirement
     }
 
-    /// Value of `WWW-Authenticate`, if the response has one.
+    /// HTTP status: that of the denial, or 302 if the browser is redirected to the sign-in.
+    pub(crate) fn status(&self) -> u16 {
+        if self.location.is_some() { 302 } else { self.denial.status() }
+    }
+
+    /// Value of `Location`, if the response is a redirect: a path and query of the account API.
+    pub(crate) fn location(&self) -> Option<&str> {
+        self.location.as_deref()
+    }
+
+    /// Value of `WWW-Authenticate`, if the response has one. A redirect has none.
     pub(crate) fn www_authenticate(&self) -> Option<String> {
+        if self.location.is_some() {
+            return None;
+        }
         self.denial.www_authenticate(self.realm, self.policy.ok().map(|policy| &policy.challenge))
     }
 
@@ -211,6 +228,7 @@ impl<'a> Refusal<'a> {
     pub(crate) fn headers(&self) -> Vec<(&'static str, String)> {
         let mut headers =
             vec![("content-type", "application/json".to_owned()), ("cache-control", "no-store".to_owned())];
+        headers.extend(self.location.clone().map(|location| ("location", location)));
         headers.extend(self.www_authenticate().map(|challenge| ("www-authenticate", challenge)));
         if self.denial.fault() == Fault::Service {
             headers.push(("retry-after", RETRY_AFTER.to_owned()));

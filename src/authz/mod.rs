@@ -12,6 +12,7 @@ mod identity;
 pub(crate) mod policy;
 pub(crate) mod request;
 mod shadow;
+mod sign_in;
 pub(crate) mod token;
 mod verdict;
 
@@ -33,6 +34,7 @@ pub(crate) use self::policy::{Access, Policies, Policy};
 pub(crate) use self::request::Header;
 pub use self::request::RequestContext;
 use self::shadow::Refused;
+pub use self::sign_in::SignIn;
 pub(crate) use self::token::Expected;
 use self::token::MAX_TOKEN_BYTES;
 pub(crate) use self::token::claims::TokenUse;

@@ -1,5 +1,7 @@
 //! Parts of a request that a decision may depend on.
 
+mod accept;
+
 use std::fmt;
 use std::net::Ipv6Addr;
 
@@ -73,6 +75,25 @@ impl<'r> RequestContext<'r> {
             && one("access-control-request-method").is_some_and(is_token)
             && !has("authorization")
             && !has("cookie")
+    }
+
+    /// `true` for a navigation: a request with which a browser opens a page, so that it follows a redirect and shows the
+    /// page there.
+    ///
+    /// The method is `GET` or `HEAD`, and there is exactly one `Sec-Fetch-Mode: navigate` (Fetch Metadata Request Headers
+    /// section 2.2). Browsers that do not send that header state in `Accept` that they prefer HTML. Upgrades are no
+    /// navigations, and neither is a request that a browser sends before the user asks for the page (`Sec-Purpose`).
+    pub(crate) fn is_navigation(&self) -> bool {
+        let has = |name| self.header_values(name).next().is_some();
+        if !matches!(self.method, b"GET" | b"HEAD") || has("upgrade") || has("sec-purpose") {
+            return false;
+        }
+        let mut modes = self.header_values("sec-fetch-mode");
+        match (modes.next(), modes.next()) {
+            (None, _) => accept::prefers_html(self.header_values("accept")),
+            (Some(mode), None) => mode == b"navigate",
+            (Some(_), Some(_)) => false,
+        }
     }
 }
 
@@ -151,6 +172,94 @@ mod tests {
                 ..Default::default()
             };
             assert_eq!(context.is_cors_preflight(), expected, "{method} {headers:?}");
+        }
+    }
+
+    const CHROME: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,\
+                          application/signed-exchange;v=b3;q=0.7";
+    const FIREFOX: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    const FIREFOX_OF_2024: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/png,\
+                                   image/svg+xml,*/*;q=0.8";
+    const IMAGE: &str = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8";
+    const JQUERY: &str = "application/json, text/javascript, */*; q=0.01";
+
+    #[test]
+    fn a_navigation_is_told_from_other_requests() {
+        let navigate = ("sec-fetch-mode", "navigate");
+        for (what, method, headers, expected) in [
+            ("Chrome", "GET", &[navigate, ("sec-fetch-dest", "document"), ("accept", CHROME)][..], true),
+            ("Firefox", "GET", &[navigate, ("sec-fetch-dest", "document"), ("accept", FIREFOX_OF_2024)], true),
+            ("Safari", "GET", &[navigate, ("sec-fetch-dest", "document"), ("accept", FIREFOX)], true),
+            ("Chrome on plain http", "GET", &[("accept", CHROME), ("upgrade-insecure-requests", "1")], true),
+            ("Firefox on plain http", "GET", &[("accept", FIREFOX)], true),
+            ("Safari before 16.4", "GET", &[("Accept", FIREFOX)], true),
+            ("Internet Explorer", "GET", &[("accept", "text/html, application/xhtml+xml, */*")], true),
+            (
+                "lynx",
+                "GET",
+                &[("accept", "text/html, text/plain, text/sgml, text/css, application/xhtml+xml, */*;q=0.01")],
+                true,
+            ),
+            ("a link check", "HEAD", &[navigate], true),
+            ("a frame", "GET", &[navigate, ("sec-fetch-dest", "iframe"), ("accept", CHROME)], true),
+            ("a link of another site", "GET", &[navigate, ("sec-fetch-site", "cross-site")], true),
+            ("navigate, with any Accept", "GET", &[navigate, ("accept", "application/json")], true),
+            ("a form", "POST", &[navigate, ("accept", CHROME)], false),
+            ("another spelling of the method", "get", &[navigate], false),
+            ("PUT", "PUT", &[navigate], false),
+            ("OPTIONS", "OPTIONS", &[("accept", CHROME)], false),
+            ("fetch", "GET", &[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty"), ("accept", "*/*")], false),
+            ("fetch that asks for HTML", "GET", &[("sec-fetch-mode", "cors"), ("accept", CHROME)], false),
+            ("fetch on plain http", "GET", &[("accept", "*/*")], false),
+            ("htmx", "GET", &[("hx-request", "true"), ("sec-fetch-mode", "cors"), ("accept", "*/*")], false),
+            ("jQuery", "GET", &[("x-requested-with", "XMLHttpRequest"), ("accept", JQUERY)], false),
+            ("axios", "GET", &[("accept", "application/json, text/plain, */*")], false),
+            (
+                "an image",
+                "GET",
+                &[("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image"), ("accept", IMAGE)],
+                false,
+            ),
+            ("an image on plain http", "GET", &[("accept", IMAGE)], false),
+            ("a script", "GET", &[("sec-fetch-mode", "no-cors"), ("accept", "*/*")], false),
+            ("a style sheet", "GET", &[("accept", "text/css,*/*;q=0.1")], false),
+            ("an event stream", "GET", &[("sec-fetch-mode", "cors"), ("accept", "text/event-stream")], false),
+            ("same-origin", "GET", &[("sec-fetch-mode", "same-origin"), ("accept", CHROME)], false),
+            ("a nested navigation", "GET", &[("sec-fetch-mode", "nested-navigate")], false),
+            ("curl", "GET", &[("user-agent", "curl/8.5.0"), ("accept", "*/*")], false),
+            ("no headers", "GET", &[], false),
+            (
+                "prefetch",
+                "GET",
+                &[("sec-fetch-mode", "no-cors"), ("sec-purpose", "prefetch"), ("accept", CHROME)],
+                false,
+            ),
+            ("speculation", "GET", &[navigate, ("sec-purpose", "prefetch;prerender"), ("accept", CHROME)], false),
+            ("prefetch on plain http", "GET", &[("sec-purpose", "prefetch"), ("accept", CHROME)], false),
+            (
+                "websocket",
+                "GET",
+                &[("sec-fetch-mode", "websocket"), ("upgrade", "websocket"), ("accept", "*/*")],
+                false,
+            ),
+            ("upgrade", "GET", &[navigate, ("Upgrade", "websocket"), ("accept", CHROME)], false),
+            ("upgrade to HTTP/2", "GET", &[("accept", CHROME), ("upgrade", "h2c")], false),
+            ("twice", "GET", &[navigate, navigate], false),
+            ("two modes", "GET", &[navigate, ("Sec-Fetch-Mode", "cors")], false),
+            ("two modes in one line", "GET", &[("sec-fetch-mode", "navigate,cors"), ("accept", CHROME)], false),
+            ("an empty mode", "GET", &[("sec-fetch-mode", ""), ("accept", CHROME)], false),
+            ("another spelling of the mode", "GET", &[("sec-fetch-mode", "Navigate"), ("accept", CHROME)], false),
+            ("two Accept", "GET", &[("accept", "application/json"), ("accept", CHROME)], false),
+            ("two Accept, HTML first", "GET", &[("accept", CHROME), ("accept", "application/json")], true),
+            ("a malformed Accept", "GET", &[("accept", "text/html;q=high")], false),
+        ] {
+            let header = |(name, value): &(&'static str, &'static str)| Header {
+                name: name.as_bytes(),
+                value: value.as_bytes(),
+            };
+            let headers = headers.iter().map(header).collect();
+            let context = RequestContext { method: method.as_bytes(), headers, ..Default::default() };
+            assert_eq!(context.is_navigation(), expected, "{what}");
         }
     }
 }

@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 use super::browser;
 use super::error::ConfigError;
 use super::options::{AccountOptions, Options, RefreshFlowOption};
-use super::policy::{AccountClient, AccountClientError, CompiledPolicy};
+use super::policy::{AccountClient, AccountClientError, CompiledPolicy, SignInSource};
 use super::source::Sources;
 use crate::account::call::Allowed;
 use crate::account::cors::Cors;
 use crate::account::rate_limit::Rates;
 use crate::account::{Issuer, RefreshFlow, Settings};
+use crate::authz::SignIn;
 use crate::authz::credential::BrowserSessions;
 use crate::files::{self, MAX_SECRET_BYTES};
 use crate::net::listen::{ListenAddress, SocketAddress};
@@ -106,6 +107,21 @@ impl AccountConfig {
 pub(super) fn browser_sessions(options: &AccountOptions) -> Option<BrowserSessions> {
     let origins = options.cors_origins.iter().map(|origin| origin.as_bytes().into()).collect();
     options.browser.account_cookies.then_some(BrowserSessions { origins })
+}
+
+/// Returns the sign-in to which policies can redirect browsers, and what the account API lacks to serve it.
+pub(super) fn sign_in(options: &AccountOptions) -> SignInSource {
+    let (prefix, browser) = (&options.account_prefix, &options.browser);
+    let has_callback = browser.oauth_redirect_uris.iter().any(|uri| uri.is_callback(prefix));
+    let callback = format!("a URI with the path {}/oauth/callback in --oauth-redirect-uris", prefix.as_str());
+    let required = [
+        (options.account_api, "--account-api"),
+        (browser.account_cookies, "--account-cookies"),
+        (browser.hosted_ui_domain.is_some(), "--hosted-ui-domain"),
+        (has_callback, &*callback),
+    ];
+    let missing = required.into_iter().filter(|(is_given, _)| !is_given && !options.is_unused);
+    SignInSource { routes: SignIn::below(prefix.as_str()), missing: missing.map(|(_, what)| what.to_owned()).collect() }
 }
 
 /// Selects the pool and the app client: those of `account` in the policy file, or those of the options and the only

@@ -17,9 +17,10 @@ use super::file::locate::{Fault, YamlPath, locate};
 use super::file::places::PlacesEntry;
 use super::file::text::{Parsed, WebUrl};
 use super::file::values::Name;
-use super::file::{ClaimHeaderEntry, CorsPreflight, ListForm, Mode, PolicyEntry, PolicyFile, UnsafePaths};
+use super::file::{ClaimHeaderEntry, CorsPreflight, ListForm, Mode, PolicyEntry, PolicyFile, SignInEntry, UnsafePaths};
 use super::parse::check_endpoint;
-use super::policy::{CompiledPolicy, PolicySource};
+use super::policy::{CompiledPolicy, PolicySource, SignInSource};
+use crate::authz::SignIn;
 use crate::authz::credential::places::Places;
 use crate::authz::denial::ChallengeDetails;
 use crate::authz::headers::{ClaimHeader, HeaderIndex, HeaderName, ListEncoding, STANDARD};
@@ -60,7 +61,8 @@ pub(super) fn compile(file: PolicyFile, source: &PolicySource) -> Result<Compile
     let mut warnings = Vec::new();
     let pools = Pools::build(file.pools.0, source, &root.member("pools"), &mut warnings)?;
     let account = file.account.map(|account| pools.account(account, &root.member("account"))).transpose()?;
-    let mut compiler = Compiler { pools, headers: source.owned_headers(), wanted: WantedClaims::default(), warnings };
+    let (headers, wanted) = (source.owned_headers(), WantedClaims::default());
+    let mut compiler = Compiler { pools, headers, wanted, warnings, sign_in: &source.sign_in };
 
     compiler.claim_headers(file.claim_headers, &root.member("claim_headers"))?;
     if let Some(header) = &file.whole_claims_header {
@@ -85,7 +87,7 @@ pub(super) fn compile(file: PolicyFile, source: &PolicySource) -> Result<Compile
         compiler.credential_header(policy, &root.member("policies"))?;
     }
     let default = default_policy(file.default.as_ref(), !file.routes.is_empty(), &policies, &root)?;
-    let Compiler { pools, headers, wanted, mut warnings } = compiler;
+    let Compiler { pools, headers, wanted, mut warnings, .. } = compiler;
     let routes = routes(file.routes, &policies, file.case_insensitive, &root.member("routes"), &mut warnings)?;
     let policies = Policies::new(policies, default, routes);
     warnings.extend(opened(&policies));
@@ -126,14 +128,15 @@ fn default_policy(
 }
 
 /// Parts of the policy that were compiled so far.
-struct Compiler {
+struct Compiler<'s> {
     pools: Pools,
     headers: OwnedHeaders,
     wanted: WantedClaims,
     warnings: Vec<String>,
+    sign_in: &'s SignInSource,
 }
 
-impl Compiler {
+impl Compiler<'_> {
     /// Adds the headers that contain claims.
     fn claim_headers(&mut self, entries: Vec<ClaimHeaderEntry>, at: &YamlPath) -> Result<(), Fault> {
         for (index, entry) in entries.into_iter().enumerate() {
@@ -183,6 +186,8 @@ impl Compiler {
         if entry.public && entry.from.is_some() {
             return Err(at.member("from").fault("a public policy ignores tokens; remove `public` or `from`"));
         }
+        let sign_in = entry.sign_in.map(|SignInEntry::Redirect| self.sign_in(entry.public, &at.member("sign_in")));
+        let sign_in = sign_in.transpose()?;
         if entry.public && entry.mode == Mode::Shadow {
             return Err(at.member("mode").fault("a public policy denies nothing; remove `public` or `mode`"));
         }
@@ -241,7 +246,22 @@ impl Compiler {
             },
             cors_origins: entry.cors_origins.iter().map(|Parsed(origin)| origin.as_str().into()).collect(),
             places: entry.from.map(places).unwrap_or_default(),
+            sign_in,
         })
+    }
+
+    /// Returns the sign-in to which a policy redirects browsers. The policy must be able to deny, and the account API
+    /// has to serve the sign-in.
+    fn sign_in(&self, is_public: bool, at: &YamlPath) -> Result<SignIn, Fault> {
+        if is_public {
+            return Err(at.fault("a public policy denies nothing; remove `public` or `sign_in`"));
+        }
+        let needed = match self.sign_in.missing.as_slice() {
+            [] => return Ok(self.sign_in.routes.clone()),
+            [only] => only.clone(),
+            [first @ .., last] => format!("{} and {last}", first.join(", ")),
+        };
+        Err(at.fault(format!("browsers are redirected to the sign-in of the account API, which needs {needed}")))
     }
 
     /// Checks that the header in which a policy accepts the credential is not one that the service sets or removes.

@@ -189,18 +189,13 @@ pub fn read(
         Some(Command::Healthcheck(options)) => Ok(Invocation::Healthcheck(options)),
         Some(Command::Explain(explain)) => {
             let ExplainOptions { method, host, path, context, header, json, mut options } = explain;
-            // Not part of a check, and their files may be missing here.
-            options.account.account_api = false;
-            options.tls.is_unused = true;
-            options.admin_token_file = None;
+            only_check(&mut options);
             let policy = context.into_iter().next_back().map(|(_, policy)| policy);
             let request = Request { method, host, path, policy, headers: header, json };
             Ok(Invocation::Explain(config(options)?, Box::new(request)))
         }
         Some(Command::TestPolicy(TestPolicyOptions { file, mut options })) => {
-            options.account.account_api = false;
-            options.tls.is_unused = true;
-            options.admin_token_file = None;
+            only_check(&mut options);
             Ok(Invocation::TestPolicy(config(options)?, file))
         }
         Some(Command::Revoke(options)) => {
@@ -219,6 +214,14 @@ pub fn read(
             Ok(Invocation::Revocations(action))
         }
     }
+}
+
+/// Turns off what is not part of a check, for a command that only runs checks. Its files may be missing there.
+fn only_check(options: &mut Options) {
+    options.account.account_api = false;
+    options.account.is_unused = true;
+    options.tls.is_unused = true;
+    options.admin_token_file = None;
 }
 
 /// Checks that an operator's command has a token or a certificate.
@@ -279,6 +282,7 @@ fn read_policy(
         header_prefix: options.header_prefix.clone(),
         allow_insecure_endpoints: options.allow_insecure_endpoints,
         browser_sessions: account::browser_sessions(&options.account),
+        sign_in: account::sign_in(&options.account),
         file: options.config.clone(),
     };
     let mut policy = source.read().map_err(|why| sources.error("config", why))?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::authz::SignIn;
 use crate::authz::credential::BrowserSessions;
 use crate::authz::headers::HeaderPrefix;
 use crate::authz::token::claims::WantedClaims;
@@ -28,8 +29,20 @@ pub struct PolicySource {
     pub allow_insecure_endpoints: bool,
     /// Settings of session cookies as a credential; `None` if checks ignore them (`--account-cookies`).
     pub browser_sessions: Option<BrowserSessions>,
+    /// Sign-in to which policies can redirect browsers.
+    pub sign_in: SignInSource,
     /// Path of the policy file (`--config`).
     pub file: Option<PathBuf>,
+}
+
+/// Sign-in to which policies can redirect browsers (`sign_in: redirect`).
+#[derive(Clone, Debug)]
+pub struct SignInSource {
+    /// Sign-in of the account API.
+    pub routes: SignIn,
+    /// Options that the account API lacks to serve it, such as `--account-cookies`. Empty for commands that only run
+    /// checks.
+    pub missing: Vec<String>,
 }
 
 /// Flags and policy file, checked and compiled.

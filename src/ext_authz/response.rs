@@ -46,15 +46,14 @@ fn write_pass(answer: &Answer<'_>, pass: &Pass<'_>) -> Bytes {
 }
 
 fn write_refusal(answer: &Answer<'_>, refusal: &Refusal<'_>) -> Bytes {
-    let status = answer.status();
     let response = CheckResponse {
         status: Some(Status {
-            code: grpc_code(status),
+            code: grpc_code(refusal.denial().status()),
             message: refusal.denial().reason().to_owned(),
             details: Vec::new(),
         }),
         http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
-            status: Some(HttpStatus { code: i32::from(status) }),
+            status: Some(HttpStatus { code: i32::from(refusal.status()) }),
             headers: refusal.headers().iter().map(|(name, value)| header(name, value)).collect(),
             body: refusal.body(),
         })),

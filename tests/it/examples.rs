@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::service::run;
+use crate::support::service::{SIGN_IN, run};
 use crate::support::tool;
 
 const FOLDER: &str = "docs/examples/policy";
@@ -65,6 +65,36 @@ fn the_example_of_the_readme_loads() {
     let pool = ["--user-pool-id", "eu-west-1_AbC123xyz", "--client-id", "web"];
     let output = run(&[&["check-config", "--config", policy.to_str().unwrap()][..], &pool].concat(), &[]);
     assert_eq!(output, (Some(0), "the configuration is right\n".into(), String::new()));
+}
+
+/// The policy file and the table of the section about the sign-in, which needs flags.
+#[test]
+fn the_example_of_the_sign_in_loads_and_passes_its_table() {
+    let page = fs::read_to_string(in_root("docs/policy.md")).unwrap();
+    let (_, section) = page.split_once("\n## Sign-in by redirect\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let blocks: Vec<&str> =
+        section.split("```yaml\n").skip(1).map(|rest| rest.split_once("```\n").unwrap().0).collect();
+    let [policy, table] = blocks[..] else { panic!("{blocks:?}") };
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (policy, table) = (write("policy.yaml", policy), write("table.yaml", table));
+    let pool = ["--user-pool-id", "eu-west-1_AbC123xyz", "--client-id", "web", "--config", &policy];
+    let check = |flags: &[&str]| run(&[&["check-config"][..], &pool, flags].concat(), &[]);
+    let (code, output, _) = check(&SIGN_IN);
+    assert_eq!((code, &*output), (Some(0), "the configuration is right\n"));
+    let (code, _, error) = check(&[]);
+    assert_eq!(code, Some(64));
+    let (_, shown) = section.split_once("\ncognito-authz: ").unwrap();
+    let shown = format!("cognito-authz: {}", shown.split_once("```").unwrap().0);
+    assert_eq!(error.replace(&policy, "policy.yaml"), shown);
+    let (code, output, error) = run(&[&["test-policy", &table][..], &pool].concat(), &[]);
+    assert_eq!((code, &*error), (Some(0), ""), "{output}");
+    assert!(output.ends_with("\n3 passed, 0 failed\n"), "{output}");
 }
 
 #[test]

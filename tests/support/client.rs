@@ -120,7 +120,7 @@ impl From<CheckResponse> for Answer {
         };
         let expected = match status {
             200 => 0,
-            401 => 16,
+            302 | 401 => 16,
             503 => 14,
             _ => 7,
         };

@@ -28,6 +28,15 @@ const FLAGS: [(&str, &str); 6] = [
     ("--client-id", CLIENT),
 ];
 
+/// Flags of a service whose account API can serve the sign-in by redirect.
+pub(crate) const SIGN_IN: [&str; 5] = [
+    "--account-cookies",
+    "--hosted-ui-domain",
+    "auth.example.com",
+    "--oauth-redirect-uris",
+    "https://app.example.com/auth/oauth/callback",
+];
+
 fn flags(more: &[&str]) -> Vec<OsString> {
     let is_set = |flag: &str| flag != "--grpc-listen" && more.contains(&flag);
     let defaults = FLAGS.iter().filter(|(flag, _)| !is_set(flag)).flat_map(|(flag, value)| [*flag, *value]);

@@ -23,6 +23,7 @@ use super::credential::places::Places;
 use super::denial::{ChallengeDetails, Denial};
 use super::headers::HeaderIndex;
 use super::request::RequestContext;
+use super::sign_in::SignIn;
 
 /// Index of a policy in [`Policies`].
 pub(crate) type PolicyIndex = usize;
@@ -50,6 +51,8 @@ pub(crate) struct Policy {
     pub(crate) cors_origins: Vec<Box<str>>,
     /// Further places of the credential.
     pub(crate) places: Places,
+    /// Sign-in to which browsers are redirected; `None` if they get the denial itself.
+    pub(crate) sign_in: Option<SignIn>,
 }
 
 impl Policy {
@@ -64,6 +67,11 @@ impl Policy {
         let mut sent = request.header_values("origin");
         let origin = sent.next().filter(|_| sent.next().is_none())?;
         self.cors_origins.iter().map(|listed| &**listed).find(|listed| listed.as_bytes() == origin)
+    }
+
+    /// Returns the address to which the browser that sent `request` is redirected after `denial`, if it is.
+    pub(crate) fn sign_in_location(&self, denial: Denial, request: &RequestContext<'_>) -> Option<String> {
+        self.sign_in.as_ref()?.location(denial, request, &self.places)
     }
 }
 

@@ -139,6 +139,16 @@ pub struct PolicyEntry {
     pub cors_origins: List<Parsed<Origin>>,
     /// Further places of the credential.
     pub from: Option<PlacesEntry>,
+    /// `redirect`: a browser that opens a page without a good session is redirected to the sign-in of the account API.
+    pub sign_in: Option<SignInEntry>,
+}
+
+/// Handling of browsers that open a page without a good session.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum SignInEntry {
+    /// They are redirected to the sign-in of the account API.
+    Redirect,
 }
 
 /// Handling of requests that do not meet the policy.

@@ -80,7 +80,7 @@ pub(super) fn policy(schema: &mut Schema) {
         json!({"anyOf": [
             {"allOf": [is("public"), is("optional")]},
             {"allOf": [{"anyOf": [is("public"), is("optional")]}, {"anyOf": demanding}]},
-            {"allOf": [is("public"), {"anyOf": [{"required": ["from"]}, shadow]}]},
+            {"allOf": [is("public"), {"anyOf": [{"required": ["from"]}, {"required": ["sign_in"]}, shadow]}]},
         ]}),
     );
 }

@@ -4,9 +4,10 @@ use serde_json::json;
 
 use super::PolicyFile;
 use super::locate::locate;
+use crate::authz::SignIn;
 use crate::authz::{Access, RequestContext, Requirements};
 use crate::config::compile::compile;
-use crate::config::policy::{CompiledPolicy, PolicySource};
+use crate::config::policy::{CompiledPolicy, PolicySource, SignInSource};
 use crate::user_pool::{AcceptedUse, Clients, UserPool};
 
 fn source() -> PolicySource {
@@ -17,6 +18,7 @@ fn source() -> PolicySource {
         header_prefix: "x-auth-".parse().unwrap(),
         allow_insecure_endpoints: false,
         browser_sessions: None,
+        sign_in: SignInSource { routes: SignIn::below("/auth"), missing: vec!["--account-cookies".into()] },
         file: None,
     }
 }
@@ -404,6 +406,12 @@ fn members_for_browsers_and_shadow_mode_are_judged() {
     for (members, why) in [
         ("{public: true, mode: shadow}", "mode: a public policy denies nothing; remove `public` or `mode`"),
         ("{public: true, from: {header: x-t}}", "from: a public policy ignores tokens; remove `public` or `from`"),
+        ("{public: true, sign_in: redirect}", "sign_in: a public policy denies nothing; remove `public` or `sign_in`"),
+        ("{sign_in: yes}", "sign_in: unknown variant `yes`, expected `redirect`"),
+        (
+            "{sign_in: redirect}",
+            "sign_in: browsers are redirected to the sign-in of the account API, which needs --account-cookies at",
+        ),
         ("{mode: dry}", "mode: unknown variant `dry`, expected `enforce` or `shadow`"),
         ("{from: {}}", "from: `header`, `websocket_protocol` or `websocket_query` is required"),
         ("{from: {header: Cookie}}", "from.header: \"Cookie\" is a header that has another meaning"),

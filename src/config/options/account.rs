@@ -72,6 +72,9 @@ pub struct AccountOptions {
     /// Hosted sign-in pages and browser sessions
     #[command(flatten)]
     pub browser: BrowserOptions,
+    /// `true` for a command that only runs checks. It redirects no browser, so options of the sign-in may be missing.
+    #[arg(skip)]
+    pub is_unused: bool,
 }
 
 /// Value of `--refresh-flow`.

@@ -4,6 +4,8 @@
 //!   client's own header in place if the answer does not have it, so a header without a value is sent empty. Envoy gets
 //!   the names of these headers in `x-envoy-auth-headers-to-remove`.
 //! - A refusal is the response that the client gets. nginx drops the body of it, so nginx also gets the body as a header.
+//!   nginx takes every status but 2xx, 401 and 403 for a failure, so a redirect to the sign-in is 401 with `Location`
+//!   there, and the configuration of nginx makes it 302.
 
 use http::header::{COOKIE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
@@ -30,7 +32,11 @@ pub(super) fn write(
     answer: &Answer<'_>,
     request: Option<&RequestContext<'_>>,
 ) -> http_server::Answer {
-    let encoded = StatusCode::from_u16(answer.status()).map_err(|_| Unsendable).and_then(|status| {
+    let status = match answer {
+        Answer::Refusal(refusal) if endpoint == Endpoint::Nginx => refusal.denial().status(),
+        _ => answer.status(),
+    };
+    let encoded = StatusCode::from_u16(status).map_err(|_| Unsendable).and_then(|status| {
         let (headers, body) = match answer {
             Answer::Pass(pass) => (pass_headers(endpoint, pass, request)?, Bytes::new()),
             Answer::Refusal(refusal) => (refusal_headers(endpoint, refusal)?, refusal.body().into()),

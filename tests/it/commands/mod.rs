@@ -2,6 +2,7 @@
 
 mod check_config;
 mod explain;
+mod sign_in;
 mod test_policy;
 
 /// Policy file of these tests. `KEYS` stands for the JWKS URL of the second pool.

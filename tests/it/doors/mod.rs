@@ -2,12 +2,14 @@
 //!
 //! - [`port`]: its port, with clients that send exactly the given bytes.
 //! - [`same_answers`]: the same requests over gRPC, over each endpoint and in `explain`.
-//! - [`proxies`]: behind a real nginx, Traefik, Caddy and Envoy; [`advisories`]: what such proxies got wrong before.
+//! - [`proxies`]: behind a real nginx, Traefik, Caddy and Envoy; [`advisories`]: what such proxies got wrong before;
+//!   [`sign_in`]: redirects to the sign-in.
 
 mod advisories;
 mod port;
 mod proxies;
 mod same_answers;
+mod sign_in;
 
 use crate::support::client::get;
 use crate::support::http1::Response;
@@ -46,10 +48,15 @@ struct Stage {
 impl Stage {
     /// Starts all three with [`POLICIES`]. `change` gets the text of the proxy's file.
     async fn start(kind: Kind, change: impl FnOnce(String) -> String) -> Self {
+        Self::with(kind, POLICIES, &[], change).await
+    }
+
+    /// As [`Stage::start`], with this policy file and more flags.
+    async fn with(kind: Kind, policies: &str, more: &[&str], change: impl FnOnce(String) -> String) -> Self {
         let keys = published_key().await;
-        let policies = PolicyFile::new(POLICIES);
+        let policies = PolicyFile::new(policies);
         let flags = ["--jwks-url", &keys.url, "--config", &policies.path(), "--http-listen", "127.0.0.1:0"];
-        let service = ready(TestApp::start(&flags)).await;
+        let service = ready(TestApp::start(&[&flags, more].concat())).await;
         let upstream = Upstream::start().await;
         let replica = Replica { http: service.http.clone(), admin: service.admin.clone() };
         let proxy = Proxy::start(kind, &[replica], &upstream.address, change).await;

@@ -4,7 +4,8 @@
 //! - [`forgeries`]: identity headers of clients; [`failing_open`]: `failure_mode_allow`; [`outages`]: failures and key
 //!   rotation.
 //! - [`revocation`]: sign-outs at one of two replicas; [`tls`]: mutual TLS between Envoy and the service.
-//! - [`cross_origin`]: pages of other origins; [`shadow`]: shadow mode; [`websockets`]: credentials of upgrades.
+//! - [`cross_origin`]: pages of other origins; [`shadow`]: shadow mode; [`websockets`]: credentials of upgrades;
+//!   [`sign_in`]: redirects to the sign-in.
 //! - [`policy`]: policy files; [`paths`]: unsafe paths; [`grpc`]: gRPC callers; [`decisions`]: routes, counters, logs.
 
 mod account;
@@ -19,6 +20,7 @@ mod policy;
 mod revocation;
 mod sessions;
 mod shadow;
+mod sign_in;
 mod tls;
 mod users;
 mod websockets;

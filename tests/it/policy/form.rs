@@ -62,6 +62,7 @@ fn everything() -> Value {
             "headers": {"x-fixed": "1"}, "remove_authorization": true, "resource_metadata": "https://api.example/meta",
             "mode": "enforce", "cors_origins": ["https://app.example", "http://localhost:3000"],
             "from": {"header": "X-Token", "websocket_protocol": "bearer", "websocket_query": "access_token"},
+            "sign_in": "redirect",
         }},
     })
 }

@@ -11,6 +11,7 @@ mod metadata;
 mod payloads;
 mod places;
 mod shadow;
+mod sign_in;
 
 use serde_json::{Value, json};
 
@@ -79,11 +80,16 @@ struct Stage {
 impl Stage {
     /// Starts a service, and waits until it has all keys. The default pool has the shared key, `partners` the other key.
     async fn new(text: &str) -> Self {
+        Self::with(text, &[]).await
+    }
+
+    /// As [`Stage::new`], with more flags.
+    async fn with(text: &str, more: &[&str]) -> Self {
         let keys = JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await;
         let other_keys = JwksServer::start(Reply::ok(jwks(&[SigningKey::other()]))).await;
         let file = PolicyFile::new(&text.replace("KEYS", &other_keys.url).replace("CLIENT", CLIENT));
         let flags = ["--config", &file.path(), "--jwks-url", &keys.url, "--token-use", "any"];
-        let app = TestApp::start(&flags);
+        let app = TestApp::start(&[&flags, more].concat());
         eventually("ready", PATIENCE, async || get(&app.admin, "/readyz").await.0 == 200).await;
         let channel = connect(&app.grpc[0]).await;
         Self { app, channel, keys, other_keys, file }

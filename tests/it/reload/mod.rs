@@ -116,11 +116,15 @@ async fn an_invalid_file_changes_nothing() {
     };
     assert_eq!(readyz(&stage).await, (200, Value::Null));
     assert_eq!(stage.metric("config_last_reload_successful").await, 1.0);
-    let breaks: [(&str, &str); 5] = [
+    let breaks: [(&str, &str); 6] = [
         ("", "the file is empty"),
         ("policies: {a: {]", "line 1"),
         ("default: nobody", "there is no policy nobody"),
         ("polices: {}", "unknown member"),
+        (
+            "policies: {m: {sign_in: redirect}}",
+            "policies.m.sign_in: browsers are redirected to the sign-in of the account API",
+        ),
         ("gone", "cannot be read"),
     ];
     for (number, (broken, why)) in (1..).zip(breaks) {

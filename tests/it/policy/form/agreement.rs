@@ -52,6 +52,7 @@ fn odd_values() -> Vec<Value> {
         "json",
         "default",
         "shadow",
+        "redirect",
         "Cookie",
         "sec-websocket-key",
         "https://x.example",
@@ -69,7 +70,7 @@ fn odd_values() -> Vec<Value> {
 }
 
 /// Names of members in all parts of a file, and one unknown name.
-const MEMBERS: [&str; 46] = [
+const MEMBERS: [&str; 47] = [
     "pools",
     "account",
     "default",
@@ -106,6 +107,7 @@ const MEMBERS: [&str; 46] = [
     "mode",
     "cors_origins",
     "from",
+    "sign_in",
     "websocket_protocol",
     "websocket_query",
     "any",
