@@ -12,11 +12,13 @@
 //!   pieces, `NAME`, `NAME.1`, `NAME.2`, ... The first piece starts with the number of pieces (`3~`), so that pieces of
 //!   an earlier, longer token are never read as part of this one.
 //! - A request that uses them has to come from a page of the same origin or of a listed one ([`is_cross_site`]).
-//!   `SameSite=Strict` is not enough, because a site can have several origins.
+//!   [`SameSite`] is not enough, because a site can have several origins.
+//! - A sign-in by redirect has cookies of its own, with a lifetime of minutes ([`ShortLived`]).
 //! - In a request with a Bearer token, the cookies are not read, because the token takes precedence: a page of another
 //!   site cannot make a browser send one. The cookies are removed all the same.
 
 mod provenance;
+mod short_lived;
 
 use std::borrow::Cow;
 use std::iter;
@@ -24,6 +26,7 @@ use std::iter;
 use crate::field_value::trim;
 
 pub use self::provenance::{Provenance, Sent, is_cross_site};
+pub use self::short_lived::ShortLived;
 
 /// Largest token in bytes; it is the limit of a check, too. A larger token is [`CookieError::TooLarge`].
 pub const MAX_TOKEN_BYTES: usize = 16_384;
@@ -58,6 +61,15 @@ impl SessionCookie {
             Self::Browser => "__Host-oauth_browser",
         }
     }
+}
+
+/// Requests from other sites that carry a cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    /// None.
+    Strict,
+    /// Navigations with GET or HEAD: a link of another site, and a redirect that another site started.
+    Lax,
 }
 
 /// Error of reading a token from cookies or writing it to them.
@@ -158,6 +170,7 @@ pub fn set<'h>(
     cookie: SessionCookie,
     token: &str,
     max_age: Option<u64>,
+    same_site: SameSite,
     sent: impl Iterator<Item = &'h [u8]>,
 ) -> Result<Vec<String>, CookieError> {
     let bytes = token.as_bytes();
@@ -171,28 +184,37 @@ pub fn set<'h>(
     // A token whose start looks like a count needs one.
     let is_whole = pieces.len() == 1 && bytes.get(1) != Some(&COUNT_MARK);
     let mark = if is_whole { String::new() } else { format!("{}{}", pieces.len(), char::from(COUNT_MARK)) };
-    let age = max_age.map_or_else(String::new, |seconds| format!("; Max-Age={seconds}"));
     let written = pieces.iter().zip(names(cookie)).enumerate().map(|(place, (piece, name))| {
         let mark = if place == 0 { &*mark } else { "" };
-        format!("{name}={mark}{}; Path=/{age}; {ATTRIBUTES}", String::from_utf8_lossy(piece))
+        cookie_line(&name, &format!("{mark}{}", String::from_utf8_lossy(piece)), max_age, same_site)
     });
     let left: Vec<&[u8]> = names_in(cookie, sent);
-    let gone = names(cookie).skip(pieces.len()).filter(|name| left.contains(&name.as_bytes())).map(|name| gone(&name));
+    let gone = names(cookie).skip(pieces.len()).filter(|name| left.contains(&name.as_bytes()));
+    let gone = gone.map(|name| gone_line(&name, same_site));
     Ok(written.chain(gone).collect())
 }
 
 /// Returns the `Set-Cookie` values that delete `cookie` and those of its pieces that are in the request's `Cookie`
 /// headers (`sent`).
-pub fn clear<'h>(cookie: SessionCookie, sent: impl Iterator<Item = &'h [u8]>) -> Vec<String> {
+pub fn clear<'h>(cookie: SessionCookie, same_site: SameSite, sent: impl Iterator<Item = &'h [u8]>) -> Vec<String> {
     let left = names_in(cookie, sent);
     let is_there = |name: &String| name == cookie.name() || left.contains(&name.as_bytes());
-    names(cookie).filter(is_there).map(|name| gone(&name)).collect()
+    names(cookie).filter(is_there).map(|name| gone_line(&name, same_site)).collect()
 }
 
-const ATTRIBUTES: &str = "HttpOnly; Secure; SameSite=Strict";
+/// Returns the `Set-Cookie` value of one cookie.
+fn cookie_line(name: &str, value: &str, max_age: Option<u64>, same_site: SameSite) -> String {
+    let age = max_age.map_or_else(String::new, |seconds| format!("; Max-Age={seconds}"));
+    let same_site = match same_site {
+        SameSite::Strict => "Strict",
+        SameSite::Lax => "Lax",
+    };
+    format!("{name}={value}; Path=/{age}; HttpOnly; Secure; SameSite={same_site}")
+}
 
-fn gone(name: &str) -> String {
-    format!("{name}=; Path=/; Max-Age=0; {ATTRIBUTES}")
+/// Returns the `Set-Cookie` value that deletes one cookie.
+fn gone_line(name: &str, same_site: SameSite) -> String {
+    cookie_line(name, "", Some(0), same_site)
 }
 
 /// Returns the names of a cookie's pieces.
@@ -223,7 +245,7 @@ fn lines(part: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(part);
     iter::from_fn(move || {
         let part = rest.take()?;
-        let comma = part.iter().position(|byte| *byte == b',').filter(|_| exact(name_of(part)).is_some());
+        let comma = part.iter().position(|byte| *byte == b',').filter(|_| is_exact(name_of(part)));
         let (pair, next) = comma.and_then(|comma| part.split_at_checked(comma)).unwrap_or((part, &[]));
         rest = next.get(1..);
         Some(pair)
@@ -243,6 +265,11 @@ fn exact(name: &[u8]) -> Option<(SessionCookie, usize)> {
     })
 }
 
+/// `true` if a cookie of this service has exactly this name.
+fn is_exact(name: &[u8]) -> bool {
+    exact(name).is_some() || short_lived::exact(name).is_some()
+}
+
 /// Removes all characters at both ends of a name that some parser could treat as white space: spaces and control
 /// characters.
 fn trim_loosely(mut name: &[u8]) -> &[u8] {
@@ -255,10 +282,10 @@ fn trim_loosely(mut name: &[u8]) -> &[u8] {
 /// `true` if a pair is one of ours, with any spelling of its name and any number. The upstream must not get it.
 fn is_our_pair(pair: &[u8]) -> bool {
     let name = trim_loosely(name_of(pair));
-    SessionCookie::ALL.iter().any(|cookie| match name.split_at_checked(cookie.name().len()) {
-        Some((start, rest)) => {
-            start.eq_ignore_ascii_case(cookie.name().as_bytes()) && matches!(rest.first(), None | Some(b'.'))
-        }
+    let ours = SessionCookie::ALL.into_iter().map(SessionCookie::name);
+    let mut ours = ours.chain(ShortLived::ALL.into_iter().map(ShortLived::name));
+    ours.any(|own| match name.split_at_checked(own.len()) {
+        Some((start, rest)) => start.eq_ignore_ascii_case(own.as_bytes()) && matches!(rest.first(), None | Some(b'.')),
         None => false,
     })
 }

@@ -196,7 +196,10 @@ impl Context {
             Err(Denial::Revoked) => Err(AccountError::new(401, Code::InvalidToken)),
             Err(denial) => {
                 tracing::error!(token_use = ?kind, reason = denial.reason(), "Cognito issued a token that does not verify");
-                Err(AccountError::upstream())
+                Err(match denial {
+                    Denial::TokenTooLarge => AccountError::new(502, Code::SessionTooLarge),
+                    _ => AccountError::upstream(),
+                })
             }
         }
     }

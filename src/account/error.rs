@@ -65,6 +65,12 @@ codes! {
     MfaNotSetUp = "mfa_not_set_up": "This second factor is not set up.",
     /// A request with cookies comes from a page that must not make it.
     CrossSite = "cross_site": "The request does not come from a page that may use cookies here.",
+    /// The hosted pages ended a sign-in with an error.
+    SignInFailed = "sign_in_failed": "The sign-in was cancelled or did not succeed.",
+    /// A page asks for a new sign-in right after each sign-in.
+    SignInLoop = "sign_in_loop": "You signed in several times within a minute, but the page did not accept the session.",
+    /// A token of a session is larger than a check, or a browser's cookies, accept.
+    SessionTooLarge = "session_too_large": "The session is too large. Membership in many groups can cause this.",
     /// A Lambda trigger or another rule of the pool rejects the request.
     Rejected = "rejected": "The request was rejected.",
     /// The route does not exist.

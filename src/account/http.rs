@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use prost::bytes::Bytes;
@@ -13,7 +14,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::Service;
-use super::answer::{CHALLENGE, Reply, SUCCESS};
+use super::answer::{CHALLENGE, SUCCESS};
+use super::browser::{Browser, Place, Shown};
 use super::context::Context;
 use super::error::{AccountError, Code};
 use super::oauth::{AUTHORIZE_NAME, AUTHORIZE_PATH, Oauth};
@@ -36,7 +38,8 @@ const UNKNOWN: &str = "none";
 
 /// Values of the label `operation` of account metrics.
 pub(crate) fn route_labels() -> Vec<&'static str> {
-    rows().map(|row| row.name).chain([AUTHORIZE_NAME, OPENAPI_NAME, UNKNOWN]).collect()
+    let navigations = Place::ALL.into_iter().map(Place::name);
+    rows().map(|row| row.name).chain(navigations).chain([AUTHORIZE_NAME, OPENAPI_NAME, UNKNOWN]).collect()
 }
 
 /// Values of the label `outcome` of account metrics.
@@ -79,13 +82,19 @@ impl Account {
         revocations: Arc<Revocations>,
         metrics: AccountMetrics,
     ) -> Arc<Self> {
-        let extent = Extent { hosted_ui: settings.hosted_ui.is_some(), cookies: settings.cookies.is_some() };
-        let openapi = openapi::document(settings.prefix.as_str(), &settings.allowed, extent).to_string();
         let challenge = HeaderValue::from_str(&format!("Bearer realm=\"{}\"", settings.realm));
+        let service = Service::new(Context::new(settings, client, authorizer, revocations, metrics));
+        let settings = &service.context.settings;
+        let extent = Extent {
+            hosted_ui: settings.hosted_ui.is_some(),
+            cookies: settings.cookies.is_some(),
+            navigation: service.browser.is_some(),
+        };
+        let openapi = openapi::document(settings.prefix.as_str(), &settings.allowed, extent).to_string();
         Arc::new(Self {
             openapi: openapi.into(),
             challenge: challenge.unwrap_or(HeaderValue::from_static("Bearer")),
-            service: Service::new(Context::new(settings, client, authorizer, revocations, metrics)),
+            service,
         })
     }
 
@@ -104,6 +113,10 @@ impl Account {
         let (parts, body) = request.into_parts();
         let settings = &self.context().settings;
         let path = settings.prefix.strip(parts.uri.path()).unwrap_or_default();
+        let place = Place::ALL.into_iter().find(|place| place.path() == path);
+        if let (Some(browser), Some(place)) = (&self.service.browser, place) {
+            return self.navigation(browser, place, &parts, peer, start).await;
+        }
         let Route { endpoint, name, methods } = self.route(path, &parts.method);
         if !methods.is_empty() && settings.cors.is_preflight(&parts.method, &parts.headers) {
             let mut response = Response::new(Full::default());
@@ -135,7 +148,11 @@ impl Account {
             None => Err(AccountError::new(405, Code::MethodNotAllowed)),
         };
         let cookies = transport.pack(row, &mut result);
-        self.record(name, &result, start.elapsed());
+        let (status, outcome) = match &result {
+            Ok(reply) => (reply.status, reply.outcome),
+            Err(error) => (error.status, error.code.as_str()),
+        };
+        self.record(name, status, outcome, start.elapsed());
         let mut response = match result {
             Ok(reply) => response(reply.status, reply.body.to_string()),
             Err(error) => self.error_response(&error, &methods),
@@ -144,6 +161,25 @@ impl Account {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         settings.cors.apply(&parts.headers, &mut response, None);
+        response
+    }
+
+    /// Answers a navigation with a redirect or a page. No other origin may use these routes, so CORS does not apply.
+    async fn navigation(
+        &self,
+        browser: &Browser,
+        place: Place,
+        request: &Parts,
+        peer: Option<IpAddr>,
+        start: Instant,
+    ) -> Answer {
+        let Shown { response, outcome } = if place.takes(&request.method) {
+            browser.answer(place, request, &self.context().address(&request.headers, peer)).await
+        } else {
+            let error = AccountError::new(405, Code::MethodNotAllowed);
+            Shown { response: self.error_response(&error, place.methods()), outcome: error.code.as_str() }
+        };
+        self.record(place.name(), response.status().as_u16(), outcome, start.elapsed());
         response
     }
 
@@ -161,7 +197,7 @@ impl Account {
             let methods = join(rows().map(|row| &row.method));
             return Route { endpoint: row.map(Endpoint::Operation), name: named.name, methods };
         }
-        match oauth {
+        match oauth.map(|oauth| &**oauth) {
             Some(oauth) if path == AUTHORIZE_PATH => read_only(AUTHORIZE_NAME, Endpoint::AuthorizeUrl(oauth)),
             _ if path == OPENAPI_PATH => read_only(OPENAPI_NAME, Endpoint::OpenApi),
             _ => Route { endpoint: None, name: UNKNOWN, methods: String::new() },
@@ -169,11 +205,7 @@ impl Account {
     }
 
     /// Counts and logs a request.
-    fn record(&self, operation: &'static str, result: &Result<Reply, AccountError>, took: Duration) {
-        let (status, outcome) = match result {
-            Ok(reply) => (reply.status, reply.outcome),
-            Err(error) => (error.status, error.code.as_str()),
-        };
+    fn record(&self, operation: &'static str, status: u16, outcome: &'static str, took: Duration) {
         self.context().metrics.answered(operation, outcome, took.as_secs_f64());
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         match status {

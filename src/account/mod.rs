@@ -6,11 +6,14 @@
 //! [`context::Context`], in `refresh.rs`, `sign_out.rs`, `own_account.rs` and `oauth.rs`; most operations need none, only `call.rs`
 //! and `answer.rs`.
 //!
+//! [`browser`] is the part for navigations: sign-in and sign-out by redirect, with pages in place of JSON.
+//!
 //! Responses do not reveal who has an account: see [`error::judge`] and `--account-min-failure-time`. Nothing from a
 //! request or a response is logged except names of operations and of Cognito's errors.
 
 mod answer;
 mod body;
+mod browser;
 pub(crate) mod call;
 mod caller;
 mod context;
@@ -37,6 +40,7 @@ use url::Url;
 
 use self::answer::{CHALLENGE, Reply};
 use self::body::Members;
+use self::browser::Browser;
 use self::caller::Bearer;
 use self::context::{CLIENT_PATIENCE, Context};
 use self::counted::Attempt;
@@ -57,13 +61,17 @@ struct Service {
     context: Arc<Context>,
     refreshes: Arc<Refreshes>,
     /// Hosted sign-in pages, if they are used.
-    oauth: Option<Oauth>,
+    oauth: Option<Arc<Oauth>>,
+    /// Sign-in by redirect, if it is on.
+    browser: Option<Browser>,
 }
 
 impl Service {
     fn new(context: Context) -> Self {
-        let oauth = context.settings.hosted_ui.clone().map(Oauth::new);
-        Self { context: Arc::new(context), refreshes: Arc::default(), oauth }
+        let oauth = context.settings.hosted_ui.clone().map(|settings| Arc::new(Oauth::new(settings)));
+        let (context, refreshes) = (Arc::new(context), Arc::default());
+        let browser = oauth.as_ref().and_then(|oauth| Browser::new(&context, &refreshes, oauth));
+        Self { context, refreshes, oauth, browser }
     }
 
     /// Runs one operation, from the limits to the response.

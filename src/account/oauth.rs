@@ -14,7 +14,7 @@ use serde_json::Map;
 use tokio::time::Instant;
 use url::{Url, form_urlencoded};
 
-use self::state::{Binding, LIFETIME, States, random};
+use self::state::{Binding, LIFETIME, Purpose, States, Used, random};
 use super::answer::Reply;
 use super::body::Members;
 use super::caller::Address;
@@ -30,6 +30,45 @@ use crate::cognito::oauth::CodeGrant;
 pub(super) const AUTHORIZE_PATH: &str = "/oauth/authorize-url";
 /// Name of that route: value of the label `operation`, and `operationId`.
 pub(super) const AUTHORIZE_NAME: &str = "oauth-authorize-url";
+
+/// Sign-in to start at the hosted pages.
+#[derive(Clone, Copy)]
+pub(super) struct Authorization<'a> {
+    pub(super) purpose: Purpose,
+    /// URI that the code is sent to; one of the list.
+    pub(super) redirect_uri: &'a str,
+    /// Anything else that the state is bound to.
+    pub(super) holder: &'a str,
+    /// Name of an identity provider, whose page is shown directly.
+    pub(super) provider: Option<&'a str>,
+    /// `true` if a session at the hosted pages must not be enough (`prompt=login`).
+    pub(super) login_again: bool,
+}
+
+/// Sign-in that was started. It has no `Debug`, because the verifier is secret.
+pub(super) struct Begun {
+    pub(super) url: Url,
+    pub(super) state: String,
+    pub(super) verifier: String,
+}
+
+/// Values that prove that a code belongs to a sign-in that was started here. It has no `Debug`, because the verifier is
+/// secret.
+#[derive(Clone, Copy)]
+pub(super) struct Proof<'p> {
+    pub(super) purpose: Purpose,
+    pub(super) verifier: &'p str,
+    pub(super) redirect_uri: &'p str,
+    pub(super) holder: &'p str,
+}
+
+/// Failed exchange of a code.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    pub(super) error: AccountError,
+    /// `true` if the same request can still succeed, because the code was not sent.
+    pub(super) can_retry: bool,
+}
 
 /// Handler of sign-ins at the hosted pages.
 #[derive(Debug)]
@@ -92,9 +131,24 @@ impl Oauth {
             return Err(AccountError::invalid_request("identityProvider is not a provider's name"));
         }
         let (browser, cookies) = transport.begin_in_browser()?;
+        let provider = provider.as_deref();
+        let asked =
+            Authorization { purpose: Purpose::Script, redirect_uri, holder: &browser, provider, login_again: false };
+        let Begun { url, state, verifier } = self.begin(context.settings.client_id.as_str(), &asked)?;
+        let body = [("url", url.into()), ("state", state), ("codeVerifier", verifier)];
+        let body: Map<_, _> = body.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
+        Ok(Reply { cookies, ..Reply::success(200, body) })
+    }
+
+    /// Makes the URL of the hosted pages that a sign-in starts at, with a new state and a new verifier.
+    ///
+    /// # Errors
+    /// [`AccountError`] 503 if the system has no random numbers at the moment.
+    pub(super) fn begin(&self, client: &str, asked: &Authorization<'_>) -> Result<Begun, AccountError> {
+        let Authorization { purpose, redirect_uri, holder, provider, login_again } = *asked;
         let verifier = URL_SAFE_NO_PAD.encode(random::<32>()?);
         let challenge = challenge(&verifier);
-        let binding = Binding { challenge: &challenge, redirect_uri, browser: &browser };
+        let binding = Binding { purpose, challenge: &challenge, redirect_uri, holder };
         let state = self.states.issue(&binding, unix_now().saturating_add(LIFETIME))?;
 
         let mut url = self.settings.domain.0.clone();
@@ -103,7 +157,7 @@ impl Oauth {
         let mut pairs = url.query_pairs_mut();
         pairs
             .append_pair("response_type", "code")
-            .append_pair("client_id", context.settings.client_id.as_str())
+            .append_pair("client_id", client)
             .append_pair("redirect_uri", redirect_uri)
             .append_pair("state", &state)
             .append_pair("code_challenge", &challenge)
@@ -112,12 +166,13 @@ impl Oauth {
             pairs.append_pair("scope", &scopes.join(" "));
         }
         if let Some(provider) = provider {
-            pairs.append_pair("identity_provider", &provider);
+            pairs.append_pair("identity_provider", provider);
+        }
+        if login_again {
+            pairs.append_pair("prompt", "login");
         }
         drop(pairs);
-        let body = [("url", url.into()), ("state", state), ("codeVerifier", verifier)];
-        let body: Map<_, _> = body.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
-        Ok(Reply { cookies, ..Reply::success(200, body) })
+        Ok(Begun { url, state, verifier })
     }
 
     /// Exchanges a code for tokens.
@@ -135,24 +190,52 @@ impl Oauth {
     ) -> Result<Reply, AccountError> {
         let text = |name| members.text(name).unwrap_or_default();
         let redirect_uri = self.redirect_uri(text("redirectUri"))?;
-        let verifier = text("codeVerifier");
         let refused = || AccountError::new(row.refusal, Code::InvalidState);
-        let browser = transport.browser()?.ok_or_else(refused)?;
-        let binding = Binding { challenge: &challenge(verifier), redirect_uri, browser: &browser };
-        // The state is used up before the call of Cognito, so that a second request with it makes no call. Only a
-        // client that knows the verifier can use it up.
-        let used = self.states.redeem(text("state"), &binding, unix_now()).ok_or_else(refused)?;
-        let grant = CodeGrant { code: text("code"), verifier, redirect_uri };
-        match context.client.exchange_code(&self.settings.domain.0, &grant, deadline).await {
-            Ok(answer) => context.tokens_or_challenge(&answer, None, deadline).await,
+        let holder = &*transport.browser()?.ok_or_else(refused)?;
+        let proof = Proof { purpose: Purpose::Script, verifier: text("codeVerifier"), redirect_uri, holder };
+        let used = self.use_up(text("state"), &proof).ok_or_else(refused)?;
+        let exchanged = self.exchange_code(context, row, text("code"), &proof, &used, deadline).await;
+        exchanged.map_err(|unfinished| unfinished.error)
+    }
+
+    /// Uses up a state, before any call of Cognito, so that a second request with it makes no call. Only a client that
+    /// knows the verifier can use it up. Returns `None` for a state that is not valid.
+    pub(super) fn use_up(&self, state: &str, proof: &Proof<'_>) -> Option<Used> {
+        let Proof { purpose, verifier, redirect_uri, holder } = *proof;
+        let binding = Binding { purpose, challenge: &challenge(verifier), redirect_uri, holder };
+        self.states.redeem(state, &binding, unix_now())
+    }
+
+    /// Exchanges a code for tokens. If the code was not sent, the state becomes valid again.
+    ///
+    /// # Errors
+    /// [`Unfinished`].
+    pub(super) async fn exchange_code(
+        &self,
+        context: &Context,
+        row: &'static Row,
+        code: &str,
+        proof: &Proof<'_>,
+        used: &Used,
+        deadline: Instant,
+    ) -> Result<Reply, Unfinished> {
+        let grant = CodeGrant { code, verifier: proof.verifier, redirect_uri: proof.redirect_uri };
+        let (result, can_retry) = match context.client.exchange_code(&self.settings.domain.0, &grant, deadline).await {
+            Ok(answer) => (context.tokens_or_challenge(&answer, None, deadline).await, false),
             Err(error) => {
-                // The code was not sent, so it can still be exchanged.
-                if let CognitoError::Unavailable(Outage::Connect | Outage::CircuitOpen) = error {
-                    self.states.give_back(&used);
+                let was_sent = !matches!(error, CognitoError::Unavailable(Outage::Connect | Outage::CircuitOpen));
+                if !was_sent {
+                    self.states.give_back(used);
                 }
-                context.settle(row, &error, false)
+                (context.settle(row, &error, false), !was_sent)
             }
-        }
+        };
+        result.map_err(|error| Unfinished { error, can_retry })
+    }
+
+    /// Origin of the hosted pages.
+    pub(super) fn origin(&self) -> String {
+        self.settings.domain.0.origin().ascii_serialization()
     }
 }
 
@@ -162,7 +245,7 @@ fn challenge(verifier: &str) -> String {
 }
 
 /// Returns a parameter of a query. An empty parameter counts as absent; a repeated one is an error.
-fn parameter(query: &str, name: &str) -> Result<Option<String>, AccountError> {
+pub(super) fn parameter(query: &str, name: &str) -> Result<Option<String>, AccountError> {
     let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(other, _)| other == name);
     let value = values.next().map(|(_, value)| value.into_owned());
     if values.next().is_some() {

@@ -1,5 +1,7 @@
 //! `OpenAPI` 3.1 document of the account API, made from the rows of the table.
 
+mod navigation;
+
 use serde_json::{Map, Value, json};
 
 use super::call::Allowed;
@@ -15,6 +17,8 @@ pub(super) struct Extent {
     pub(super) hosted_ui: bool,
     /// `true` if browser sessions are enabled.
     pub(super) cookies: bool,
+    /// `true` if the routes of the sign-in by redirect exist.
+    pub(super) navigation: bool,
 }
 
 /// Makes the document for routes below `prefix`.
@@ -28,6 +32,9 @@ pub(super) fn document(prefix: &str, allowed: &Allowed, extent: Extent) -> Value
     }
     if extent.hosted_ui {
         paths.insert(format!("{prefix}{AUTHORIZE_PATH}"), json!({"get": authorize_url(extent)}));
+    }
+    if extent.navigation {
+        paths.extend(navigation::paths(prefix));
     }
     let mut this = responses(&[405, 429, 503]);
     this.insert(
@@ -56,7 +63,7 @@ pub(super) fn document(prefix: &str, allowed: &Allowed, extent: Extent) -> Value
     })
 }
 
-/// Describes the one operation that is not a row: it takes a query and does not call Cognito.
+/// Describes the start of a sign-in by scripts. It is not a row: it takes a query and does not call Cognito.
 fn authorize_url(extent: Extent) -> Value {
     let parameter = |name: &str, required: bool, about: &str| {
         let schema = json!({"type": "string", "minLength": u8::from(required)});

@@ -10,6 +10,7 @@ use super::call::Allowed;
 use super::cors::Cors;
 use super::oauth::state::StateKey;
 use super::rate_limit::Rates;
+use crate::session_cookie::SameSite;
 use crate::user_pool::ClientId;
 
 /// Settings of the account API.
@@ -59,6 +60,8 @@ pub enum RefreshFlow {
 pub struct Cookies {
     /// Lifetime of the refresh cookie in seconds; `None` for a cookie that the browser deletes when it closes.
     pub max_age: Option<u64>,
+    /// Requests from other sites that carry the cookies of the tokens.
+    pub same_site: SameSite,
 }
 
 /// Path prefix of the account API's routes, such as `/auth`.
@@ -91,7 +94,7 @@ impl FromStr for Prefix {
 }
 
 /// Characters that are percent-encoded: all but the unreserved ones (RFC 3986 section 2.3).
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Issuer name that authenticator apps show next to the account: 1 to 64 characters, without a colon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +144,14 @@ pub struct HostedUi {
     pub scopes: Vec<Scope>,
     /// Key that authenticates states.
     pub state_key: StateKey,
+}
+
+impl HostedUi {
+    /// Returns the URIs that lead to the account API itself. With at least one of them, and with cookies, the routes of
+    /// the sign-in by redirect exist.
+    pub(crate) fn callbacks(&self, prefix: &Prefix) -> impl Iterator<Item = &AppUri> {
+        self.redirect_uris.iter().filter(move |uri| uri.is_callback(prefix))
+    }
 }
 
 /// Domain of hosted pages: `auth.example.com`, or an origin such as `https://auth.example.com`.

@@ -268,6 +268,11 @@ pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
     entry::ROWS.iter().chain(own::ROWS)
 }
 
+/// Returns the first operation with this handler.
+pub(super) fn row_of(flow: Flow) -> Option<&'static Row> {
+    rows().find(|row| row.flow == flow)
+}
+
 impl Row {
     /// `true` if the request's method selects this row.
     pub(super) fn takes(&self, method: &Method) -> bool {

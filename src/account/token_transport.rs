@@ -19,9 +19,9 @@ use super::cors::Cors;
 use super::error::{AccountError, Code};
 use super::oauth::state::{LIFETIME, random};
 use super::settings::Cookies;
-use super::table::{EndsSession, Row};
+use super::table::{EndsSession, Flow, Row};
 use crate::authz::{Denial, credential};
-use crate::session_cookie::{self as session, Provenance, Sent, SessionCookie};
+use crate::session_cookie::{self as session, CookieError, Provenance, SameSite, Sent, SessionCookie};
 
 /// Header with which a client asks for tokens in the body: `X-Account-Tokens: body`.
 const TOKENS: &str = "x-account-tokens";
@@ -51,12 +51,18 @@ impl<'h> TokenTransport<'h> {
         Self { headers, writes, reads: writes.is_some() && bearer == Ok(None) }
     }
 
+    /// Transport of a navigation, which has its tokens in cookies whatever its other headers say.
+    pub(super) fn of_navigation(headers: &'h HeaderMap, cookies: Cookies) -> Self {
+        Self { headers, writes: Some(cookies), reads: true }
+    }
+
     /// `true` if the cookies of the request count.
     pub(super) fn reads(&self) -> bool {
         self.reads
     }
 
-    fn cookies(&self) -> impl Iterator<Item = &'h [u8]> {
+    /// Returns the values of all `Cookie` headers of the request.
+    pub(super) fn cookies(&self) -> impl Iterator<Item = &'h [u8]> {
         values(self.headers, header::COOKIE)
     }
 
@@ -106,38 +112,52 @@ impl<'h> TokenTransport<'h> {
         if self.writes.is_none() {
             return Ok((browser, Vec::new()));
         }
-        let cookies = session::set(SessionCookie::Browser, &browser, Some(LIFETIME.unsigned_abs()), self.cookies());
+        let cookies = session::set(
+            SessionCookie::Browser,
+            &browser,
+            Some(LIFETIME.unsigned_abs()),
+            SameSite::Strict,
+            self.cookies(),
+        );
         Ok((browser, cookies.map_err(|_| AccountError::unavailable())?))
     }
 
-    /// Moves the tokens of a response from its body to cookies.
+    /// Moves the tokens of a response from its body to cookies. A new session without a refresh token deletes the
+    /// refresh cookie, which belongs to another session.
     ///
     /// # Errors
     /// [`AccountError`] 502 for a token that does not fit into cookies.
-    fn move_tokens(&self, reply: &mut Reply, settings: Cookies) -> Result<(), AccountError> {
+    fn move_tokens(&self, reply: &mut Reply, settings: Cookies, is_new_session: bool) -> Result<(), AccountError> {
         let Some(body) = reply.body.as_object_mut() else { return Ok(()) };
         let Some(access) = body.remove("accessToken") else { return Ok(()) };
         let lifetime = body.get("expiresIn").and_then(Value::as_u64);
         body.remove("idToken");
         let refresh = body.remove("refreshToken");
+        if refresh.is_none() && is_new_session {
+            reply.cookies.extend(session::clear(SessionCookie::Refresh, settings.same_site, self.cookies()));
+        }
         let tokens =
             [(SessionCookie::Access, Some(access), lifetime), (SessionCookie::Refresh, refresh, settings.max_age)];
         for (cookie, token, max_age) in tokens {
             let Some(token) = token else { continue };
-            let set = session::set(cookie, token.as_str().unwrap_or_default(), max_age, self.cookies());
+            let token = token.as_str().unwrap_or_default();
+            let set = session::set(cookie, token, max_age, settings.same_site, self.cookies());
             reply.cookies.extend(set.map_err(|error| {
                 tracing::error!(cookie = cookie.name(), %error, "a token of Cognito's does not fit into cookies");
-                AccountError::upstream()
+                match error {
+                    CookieError::TooLarge => AccountError::new(502, Code::SessionTooLarge),
+                    CookieError::Repeated | CookieError::Malformed => AccountError::upstream(),
+                }
             })?);
         }
         Ok(())
     }
 
     /// Deletes the cookies of both tokens.
-    fn clear(&self) -> impl Iterator<Item = String> {
-        [SessionCookie::Access, SessionCookie::Refresh]
-            .into_iter()
-            .flat_map(|cookie| session::clear(cookie, self.cookies()))
+    pub(super) fn clear(&self) -> Vec<String> {
+        let Some(Cookies { same_site, .. }) = self.writes else { return Vec::new() };
+        let tokens = [SessionCookie::Access, SessionCookie::Refresh];
+        tokens.into_iter().flat_map(|cookie| session::clear(cookie, same_site, self.cookies())).collect()
     }
 
     /// Rejects a request with cookies that a page of another site may have caused.
@@ -177,7 +197,8 @@ impl<'h> TokenTransport<'h> {
     pub(super) fn pack(&self, row: Option<&'static Row>, result: &mut Result<Reply, AccountError>) -> Vec<String> {
         let Some(settings) = self.writes else { return Vec::new() };
         if let Ok(reply) = result
-            && let Err(error) = self.move_tokens(reply, settings)
+            && let is_new_session = row.is_none_or(|row| row.flow != Flow::Refresh)
+            && let Err(error) = self.move_tokens(reply, settings, is_new_session)
         {
             *result = Err(error);
         }
@@ -220,7 +241,8 @@ mod tests {
             for (name, value) in headers {
                 sent.append(HeaderName::from_static(name), HeaderValue::from_static(value));
             }
-            let transport = TokenTransport::new(&sent, cookies.then_some(Cookies { max_age: None }));
+            let transport =
+                TokenTransport::new(&sent, cookies.then_some(Cookies { max_age: None, same_site: SameSite::Strict }));
             assert_eq!((transport.writes.is_some(), transport.reads), expected, "{headers:?}");
         }
     }

@@ -58,7 +58,8 @@ impl AccountConfig {
             return Err(sources.error("forward_client_address", why));
         }
         let hosted_ui = browser::hosted_ui(options, &client_id, secret.as_ref(), sources, warnings)?;
-        let cookies = browser::cookies(&account.browser, sources)?;
+        let cookies =
+            browser::cookies(&account.browser, hosted_ui.as_ref(), &account.account_prefix, sources, warnings)?;
         let cors = Cors::new(account.cors_origins.clone());
         let cors = if cookies.is_some() { cors.with_credentials() } else { cors };
         check_port(options, sources, warnings)?;
@@ -120,7 +121,7 @@ pub(super) fn sign_in(options: &AccountOptions) -> SignInSource {
         (browser.hosted_ui_domain.is_some(), "--hosted-ui-domain"),
         (has_callback, &*callback),
     ];
-    let missing = required.into_iter().filter(|(is_given, _)| !is_given && !options.is_unused);
+    let missing = required.into_iter().filter(|(is_given, _)| !is_given && !browser.is_unused);
     SignInSource { routes: SignIn::below(prefix.as_str()), missing: missing.map(|(_, what)| what.to_owned()).collect() }
 }
 

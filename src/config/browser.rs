@@ -7,8 +7,9 @@ use super::options::{BrowserOptions, Options};
 use super::parse::check_endpoint;
 use super::source::Sources;
 use crate::account::oauth::state::StateKey;
-use crate::account::{Cookies, HostedUi};
+use crate::account::{Cookies, HostedUi, Prefix};
 use crate::files::{self, MAX_SECRET_BYTES};
+use crate::session_cookie::SameSite;
 use crate::user_pool::ClientId;
 
 /// Minimum length of a secret in `--oauth-state-key-file`, in bytes.
@@ -80,10 +81,28 @@ fn state_key(
 }
 
 /// Builds the settings of browser sessions; `None` without `--account-cookies`.
-pub(super) fn cookies(browser: &BrowserOptions, sources: Sources<'_>) -> Result<Option<Cookies>, ConfigError> {
+///
+/// Browsers do not send `Strict` cookies on a navigation that another site started. The way back from the hosted pages
+/// is one, so the cookies of a sign-in by redirect are `Lax`.
+pub(super) fn cookies(
+    browser: &BrowserOptions,
+    hosted_ui: Option<&HostedUi>,
+    prefix: &Prefix,
+    sources: Sources<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Cookies>, ConfigError> {
     if browser.account_cookie_max_age.is_some() && !browser.account_cookies {
         return Err(sources.error("account_cookie_max_age", "has no effect without --account-cookies"));
     }
     let max_age = browser.account_cookie_max_age.map(|age| age.as_secs());
-    Ok(browser.account_cookies.then_some(Cookies { max_age }))
+    let redirects = hosted_ui.filter(|hosted| browser.account_cookies && hosted.callbacks(prefix).next().is_some());
+    if redirects.is_some_and(|hosted| hosted.logout_uris.is_empty()) {
+        warnings.push(format!(
+            "a sign-out at {}/oauth/sign-out does not end the session at the hosted pages, because --oauth-logout-uris \
+             is unset",
+            prefix.as_str()
+        ));
+    }
+    let same_site = if redirects.is_some() { SameSite::Lax } else { SameSite::Strict };
+    Ok(browser.account_cookies.then_some(Cookies { max_age, same_site }))
 }

@@ -219,7 +219,7 @@ pub fn read(
 /// Turns off what is not part of a check, for a command that only runs checks. Its files may be missing there.
 fn only_check(options: &mut Options) {
     options.account.account_api = false;
-    options.account.is_unused = true;
+    options.account.browser.is_unused = true;
     options.tls.is_unused = true;
     options.admin_token_file = None;
 }

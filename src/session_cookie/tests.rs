@@ -17,14 +17,14 @@ fn read_from(cookie: SessionCookie, headers: &[&str]) -> Result<Option<String>, 
 
 #[test]
 fn cookies_have_the_attributes_that_host_names_require() {
-    let set = set(SessionCookie::Access, "e.y.J", Some(300), NOTHING).unwrap();
+    let set = set(SessionCookie::Access, "e.y.J", Some(300), SameSite::Strict, NOTHING).unwrap();
     assert_eq!(set, ["__Host-access_token=e.y.J; Path=/; Max-Age=300; HttpOnly; Secure; SameSite=Strict"]);
     assert_eq!(
-        super::set(SessionCookie::Refresh, "r", None, NOTHING).unwrap(),
+        super::set(SessionCookie::Refresh, "r", None, SameSite::Strict, NOTHING).unwrap(),
         ["__Host-refresh_token=r; Path=/; HttpOnly; Secure; SameSite=Strict"]
     );
     assert_eq!(
-        clear(SessionCookie::Refresh, NOTHING),
+        clear(SessionCookie::Refresh, SameSite::Strict, NOTHING),
         ["__Host-refresh_token=; Path=/; Max-Age=0; HttpOnly; Secure; SameSite=Strict"]
     );
 }
@@ -32,7 +32,7 @@ fn cookies_have_the_attributes_that_host_names_require() {
 #[test]
 fn long_tokens_are_split_and_their_pieces_are_deleted() {
     let token = "a".repeat(MAX_TOKEN_BYTES);
-    let long = set(SessionCookie::Access, &token, Some(1), NOTHING).unwrap();
+    let long = set(SessionCookie::Access, &token, Some(1), SameSite::Strict, NOTHING).unwrap();
     assert_eq!(long.len(), MAX_PIECES);
     for cookie in &long {
         assert!(cookie.split(';').next().unwrap().len() <= 4096, "{}", cookie.len());
@@ -40,15 +40,22 @@ fn long_tokens_are_split_and_their_pieces_are_deleted() {
     let sent = jar(&long);
     assert_eq!(read_from(SessionCookie::Access, &[&sent]), Ok(Some(token.clone())));
     // A shorter token follows: pieces of the longer one do not count, and are deleted.
-    let short = set(SessionCookie::Access, "short", Some(1), iter::once(sent.as_bytes())).unwrap();
+    let short = set(SessionCookie::Access, "short", Some(1), SameSite::Strict, iter::once(sent.as_bytes())).unwrap();
     assert_eq!(short.iter().filter(|cookie| cookie.contains("Max-Age=0")).count(), MAX_PIECES - 1);
     let rest = sent.split_once("; ").unwrap().1;
     assert_eq!(read_from(SessionCookie::Access, &["__Host-access_token=short", rest]), Ok(Some("short".into())));
-    assert_eq!(clear(SessionCookie::Access, iter::once(sent.as_bytes())).len(), MAX_PIECES);
-    assert_eq!(clear(SessionCookie::Refresh, iter::once(sent.as_bytes())).len(), 1);
-    assert_eq!(set(SessionCookie::Access, &format!("{token}a"), None, NOTHING), Err(CookieError::TooLarge));
+    assert_eq!(clear(SessionCookie::Access, SameSite::Strict, iter::once(sent.as_bytes())).len(), MAX_PIECES);
+    assert_eq!(clear(SessionCookie::Refresh, SameSite::Strict, iter::once(sent.as_bytes())).len(), 1);
+    assert_eq!(
+        set(SessionCookie::Access, &format!("{token}a"), None, SameSite::Strict, NOTHING),
+        Err(CookieError::TooLarge)
+    );
     for no_token in ["", "a;b", "a b", "a,b", "\"a\"", "ä", "a\r\nSet-Cookie: x=y"] {
-        assert_eq!(set(SessionCookie::Access, no_token, None, NOTHING), Err(CookieError::Malformed), "{no_token:?}");
+        assert_eq!(
+            set(SessionCookie::Access, no_token, None, SameSite::Strict, NOTHING),
+            Err(CookieError::Malformed),
+            "{no_token:?}"
+        );
     }
 }
 
@@ -122,10 +129,58 @@ fn only_our_cookies_are_removed() {
         ("a=1,2; b=3", None),
         ("\x0b__Host-access_token=t; a=\x0cb\n", Some("a=\x0cb\n")),
         ("__Host-refresh_token\x0b=t; a=b", Some("a=b")),
+        ("a=b; __Host-sign_in.AbC=1.0.v.Lw; c=d; __host-SIGN_IN_rounds.x=1; __Host-sign_in", Some("a=b; c=d")),
+        (
+            "__Host-sign_in.AbC=v,a=b; __Host-sign_inx=1; __Host-sign_in_round.x=1",
+            Some("a=b; __Host-sign_inx=1; __Host-sign_in_round.x=1"),
+        ),
         ("__Host-access_token.evil=t; =x; b=__Host-access_token=1", Some("=x; b=__Host-access_token=1")),
     ] {
         assert_eq!(cut(header.as_bytes()).as_deref(), rest.map(str::as_bytes), "{header}");
         assert_eq!(is_any_in(iter::once(header.as_bytes())), rest.is_some());
+    }
+}
+
+#[test]
+fn cookies_of_a_sign_in_are_found_by_their_id() {
+    let line = ShortLived::Attempt.set("AbC-_9", "1.a.b=", 900).unwrap();
+    assert_eq!(line, "__Host-sign_in.AbC-_9=1.a.b=; Path=/; Max-Age=900; HttpOnly; Secure; SameSite=Lax");
+    assert_eq!(
+        ShortLived::Rounds.clear("x"),
+        "__Host-sign_in_rounds.x=; Path=/; Max-Age=0; HttpOnly; Secure; SameSite=Lax"
+    );
+    for (headers, expected) in [
+        (&[][..], Ok(None)),
+        (&["__Host-sign_in.A=v; __Host-sign_in.B=w"], Ok(Some("v"))),
+        (&["__Host-sign_in.A="], Ok(None)),
+        (&["a=b; __Host-sign_in.A=v", "c=d"], Ok(Some("v"))),
+        // Two headers joined with a comma.
+        (&["__Host-sign_in.B=w,__Host-sign_in.A=v"], Ok(Some("v"))),
+        (&["a=b,__Host-sign_in.A=v"], Ok(None)),
+        (&["__Host-sign_in.a=v; __host-sign_in.A=v; __Host-sign_in=v; __Host-sign_in.A.1=v"], Ok(None)),
+        (&["__Host-sign_in_rounds.A=v; __Host-sign_in_.A=v"], Ok(None)),
+        (&["__Host-sign_in.A=v; __Host-sign_in.A=v"], Err(CookieError::Repeated)),
+        (&["__Host-sign_in.A=v", "__Host-sign_in.A="], Err(CookieError::Repeated)),
+        (&["__Host-sign_in.A=\"v\""], Err(CookieError::Malformed)),
+        (&["\x0b__Host-sign_in.A=v"], Err(CookieError::Malformed)),
+    ] {
+        let sent = || headers.iter().map(|header| header.as_bytes());
+        assert_eq!(ShortLived::Attempt.read("A", sent()), expected, "{headers:?}");
+    }
+    let sent =
+        "__Host-sign_in.A=v; x=y; __Host-sign_in.B=w; __Host-sign_in.A=u; __Host-sign_in_rounds.C=t; __Host-sign_in.=s";
+    let all: Vec<_> = ShortLived::Attempt.all(iter::once(sent.as_bytes())).collect();
+    assert_eq!(all, [("A", &b"v"[..]), ("B", b"w"), ("A", b"u")]);
+    for (id, value, error) in [
+        ("", "v", CookieError::Malformed),
+        ("a.b", "v", CookieError::Malformed),
+        ("a", "", CookieError::Malformed),
+        ("a", "v; Path=/", CookieError::Malformed),
+        ("a", "v\r\n", CookieError::Malformed),
+        ("a", &*"v".repeat(3_901), CookieError::TooLarge),
+        (&*"a".repeat(33), "v", CookieError::Malformed),
+    ] {
+        assert_eq!(ShortLived::Attempt.set(id, value, 1), Err(error), "{id} {value}");
     }
 }
 
@@ -134,7 +189,7 @@ proptest! {
     fn a_token_that_was_set_is_read(token in "[A-Za-z0-9._~+/=-]{1,200}", times in 1_usize..90, max_age: Option<u64>) {
         let token = token.repeat(times);
         for cookie in SessionCookie::ALL {
-            match set(cookie, &token, max_age, NOTHING) {
+            match set(cookie, &token, max_age, SameSite::Strict, NOTHING) {
                 Ok(set) => {
                     let sent = format!("a=b; {}; c=d", jar(&set));
                     prop_assert_eq!(read_from(cookie, &[&sent]), Ok(Some(token.clone())));
@@ -150,10 +205,11 @@ proptest! {
 
     #[test]
     fn no_cookie_of_ours_remains(
-        pairs in prop::collection::vec((0_usize..6, "[ -~]{0,20}"), 0..8),
+        pairs in prop::collection::vec((0_usize..8, "[ -~]{0,20}"), 0..8),
         noise in prop::collection::vec(any::<u8>(), 0..60),
     ) {
-        let names = ["__Host-access_token", "__host-refresh_token", "__Host-access_token.3", "other", "", "__HOST-OAUTH_BROWSER"];
+        let names = ["__Host-access_token", "__host-refresh_token", "__Host-access_token.3", "other", "", "__HOST-OAUTH_BROWSER", "__Host-sign_in.x",
+            "__Host-Sign_in_rounds.y"];
         let mut header = Vec::new();
         for (name, value) in pairs {
             header.extend(format!("{}={value};", names[name]).into_bytes());

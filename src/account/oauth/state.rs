@@ -2,7 +2,7 @@
 //! and not stored.
 //!
 //! A state consists of a random number, its expiry, and an HMAC over both and over its binding: the challenge of the
-//! code verifier, the redirect URI, and, with cookies, the browser. So a state cannot be forged, moved to another
+//! code verifier, the redirect URI, the kind of sign-in, and, with cookies, the browser. So a state cannot be forged, moved to another
 //! request, or used with another verifier, and replicas do not have to share a store. Used states are remembered until
 //! they expire.
 //!
@@ -48,14 +48,25 @@ impl StateKey {
     }
 }
 
+/// Kind of sign-in that a state belongs to. A state of one kind is not valid for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A page with scripts, which sends the code to `/oauth/token`.
+    Script,
+    /// A navigation, which ends at `/oauth/callback`.
+    Navigation,
+}
+
 /// Request that a state is bound to.
 #[derive(Clone, Copy)]
 pub(super) struct Binding<'b> {
+    pub(super) purpose: Purpose,
     /// Challenge of the code verifier.
     pub(super) challenge: &'b str,
     pub(super) redirect_uri: &'b str,
-    /// Identifier of the browser; empty without cookies.
-    pub(super) browser: &'b str,
+    /// Anything else that must not change until the sign-in ends. For scripts, it is the identifier of the browser,
+    /// which is empty without cookies.
+    pub(super) holder: &'b str,
 }
 
 const ID_BYTES: usize = 16;
@@ -63,7 +74,7 @@ const ID_BYTES: usize = 16;
 const HEAD_BYTES: usize = ID_BYTES + 8;
 
 /// Random number of a used state.
-pub(super) struct Used([u8; ID_BYTES]);
+pub(in crate::account) struct Used([u8; ID_BYTES]);
 
 /// Issues states and redeems each of them once.
 #[derive(Debug)]
@@ -113,7 +124,11 @@ impl States {
     fn tag(&self, head: &[u8], binding: &Binding<'_>) -> hmac::Tag {
         let mut context = hmac::Context::with_key(&self.key);
         context.update(head);
-        for part in [binding.challenge, binding.redirect_uri, binding.browser] {
+        let purpose = match binding.purpose {
+            Purpose::Script => "script",
+            Purpose::Navigation => "navigation",
+        };
+        for part in [purpose, binding.challenge, binding.redirect_uri, binding.holder] {
             // Prefixed with its length, so that no byte can move from one part to the next.
             context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             context.update(part.as_bytes());
@@ -137,7 +152,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const BINDING: Binding<'_> = Binding { challenge: "c", redirect_uri: "https://a/b", browser: "" };
+    const BINDING: Binding<'_> =
+        Binding { purpose: Purpose::Script, challenge: "c", redirect_uri: "https://a/b", holder: "" };
 
     fn states(secret: &[u8], client: &str) -> States {
         States::new(&StateKey::derived(secret, client))
@@ -151,7 +167,8 @@ mod tests {
         for other in [
             Binding { challenge: "d", ..BINDING },
             Binding { redirect_uri: "https://a/", ..BINDING },
-            Binding { browser: "x", ..BINDING },
+            Binding { holder: "x", ..BINDING },
+            Binding { purpose: Purpose::Navigation, ..BINDING },
             Binding { challenge: "ch", redirect_uri: "ttps://a/b", ..BINDING },
         ] {
             assert!(states.redeem(&state, &other, 0).is_none());

@@ -72,9 +72,6 @@ pub struct AccountOptions {
     /// Hosted sign-in pages and browser sessions
     #[command(flatten)]
     pub browser: BrowserOptions,
-    /// `true` for a command that only runs checks. It redirects no browser, so options of the sign-in may be missing.
-    #[arg(skip)]
-    pub is_unused: bool,
 }
 
 /// Value of `--refresh-flow`.
@@ -121,12 +118,15 @@ pub struct BrowserOptions {
     /// File with a secret that all replicas share, so that each can finish a sign-in that another one began [default: the app client's secret]
     #[arg(long, value_name = "FILE", help_heading = "Account API")]
     pub oauth_state_key_file: Option<PathBuf>,
-    /// Keep browser sessions in cookies (`HttpOnly`, Secure, SameSite=Strict) instead of returning tokens in bodies
+    /// Keep browser sessions in cookies (`HttpOnly`, Secure, `SameSite`) instead of returning tokens in bodies
     #[arg(long, value_name = "BOOL", help_heading = "Account API", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true")]
     pub account_cookies: bool,
     /// Lifetime of the refresh cookie, 1m to 400d [default: until the browser is closed]
     #[arg(long, value_name = "DURATION", help_heading = "Account API", value_parser = cookie_max_age)]
     pub account_cookie_max_age: Option<Duration>,
+    /// `true` for a command that only runs checks. It redirects no browser, so options of the sign-in may be missing.
+    #[arg(skip)]
+    pub is_unused: bool,
 }
 
 /// Browsers keep no cookie for longer than 400 days (RFC 6265bis section 5.5).

@@ -1,6 +1,7 @@
 //! Options of the account API, its app client, and sessions in browsers.
 
 use super::*;
+use crate::session_cookie::SameSite;
 
 #[test]
 fn the_account_api_needs_one_app_client_and_valid_options() {
@@ -131,6 +132,26 @@ fn options_for_browsers_are_complete_or_an_error() {
 
     let (config, _) = account(&["--account-cookies", "--account-cookie-max-age=30d"]).unwrap();
     assert_eq!(config.cookies.unwrap().max_age, Some(30 * 86_400));
+
+    // Session cookies are `Lax` exactly if the routes of the sign-in by redirect exist.
+    let callback = ["--oauth-redirect-uris=https://app.test/auth/oauth/callback", "--account-cookies"];
+    let goodbye = ["--oauth-logout-uris=https://app.test/"];
+    let hosted_key = [&hosted[..], &["--oauth-state-key-file", &key]].concat();
+    for (more, same_site, is_warned) in [
+        (&["--account-cookies"][..], SameSite::Strict, false),
+        (&callback, SameSite::Lax, true),
+        (&[callback[0], callback[1], goodbye[0]], SameSite::Lax, false),
+        (&[callback[0], callback[1], "--account-prefix=/login"], SameSite::Strict, false),
+        (&[callback[0], callback[1], goodbye[0], "--account-prefix=/auth"], SameSite::Lax, false),
+    ] {
+        let (config, warnings) = account(&[&hosted_key[..], more].concat()).unwrap();
+        assert_eq!(config.cookies.unwrap().same_site, same_site, "{more:?}");
+        let is_warned_of = warnings.iter().any(|warning| warning.contains("--oauth-logout-uris is unset"));
+        assert_eq!(is_warned_of, is_warned, "{more:?}: {warnings:?}");
+    }
+    let (config, _) = account(&["--account-cookies"]).unwrap();
+    assert_eq!(config.cookies.unwrap().same_site, SameSite::Strict);
+
     let short = file("short", "kkkkkkkk");
     for (flags, expected) in [
         (

@@ -237,7 +237,7 @@ async fn a_long_token_is_split_into_several_cookies() {
 
     fake.answers(|_, _| tokens(&json!({"RefreshToken": "r".repeat(17_000)})));
     let reply = browser.post("/login", json!({"email": "a", "password": "p"})).await;
-    assert_eq!(reply.verdict(), (502, "upstream_error"));
+    assert_eq!(reply.verdict(), (502, "session_too_large"));
     assert!(!reply.headers.contains_key("set-cookie"));
 }
 

@@ -1,12 +1,13 @@
 //! The account API over HTTP, in front of the Cognito emulator. A fake server produces the faults.
 //!
 //! - [`sign_in`]: sign-up, sign-in, sign-out; [`profile`]: the account of a signed-in user, and second factors; [`refresh`]; [`oauth`]:
-//!   hosted pages; [`cookies`]: browser sessions.
+//!   hosted pages; [`cookies`]: browser sessions; [`browser`]: sign-in by redirect.
 //! - [`abuse`], [`limits`]: attacks and rate limits; [`faults`]: failures of Cognito; [`reload`]: changes of the policy
 //!   file.
 //! - [`http`]: methods, media types, sizes, CORS, ports; [`schema`]: the `OpenAPI` document.
 
 mod abuse;
+mod browser;
 mod cookies;
 mod faults;
 mod http;
