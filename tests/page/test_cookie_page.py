@@ -37,6 +37,7 @@ def member(cookie_stack: Stack) -> User:
 def test_a_session_in_cookies_survives_a_reload_until_the_user_logs_out(tab: Visit, member: User) -> None:
     page = tab.page
     expect(page.locator("#register")).to_be_visible()
+    expect(page.locator("#announcement")).to_be_empty()
     sign_in(page, member)
     is_signed_in(page, member)
     expect(page.locator("[data-token-word]")).to_have_text("Access token expires in")
@@ -52,6 +53,16 @@ def test_a_session_in_cookies_survives_a_reload_until_the_user_logs_out(tab: Vis
     assert page.context.cookies() == []
     page.reload()
     expect(page.locator("#register")).to_be_visible()
+    expect(page.locator("#signed-in")).to_be_hidden()
+
+
+def test_a_session_without_cookies_ends(tab: Visit, member: User) -> None:
+    page = tab.page
+    sign_in(page, member)
+    is_signed_in(page, member)
+    page.context.clear_cookies()
+    page.get_by_role("button", name="Refresh now").click()
+    says(page, "Your session has ended. Sign in again.")
     expect(page.locator("#signed-in")).to_be_hidden()
 
 

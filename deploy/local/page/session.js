@@ -38,7 +38,7 @@ export async function resume() {
     begin(await account('POST', 'refresh', { body: {} }), 'continued');
     return true;
   } catch (error) {
-    if (error instanceof Refused && error.status === 401) return false;
+    if (isOver(error)) return false;
     throw error;
   }
 }
@@ -94,7 +94,7 @@ async function renew(how) {
   try {
     answer = await account('POST', 'refresh', { body: { refreshToken: used.refresh } });
   } catch (error) {
-    if (error instanceof Refused && error.status === 401 && tokens === used) {
+    if (isOver(error) && tokens === used) {
       forget();
       ended('Your session has ended. Sign in again.');
     }
@@ -105,6 +105,9 @@ async function renew(how) {
   tokens = { access: answer.accessToken, refresh: answer.refreshToken ?? used.refresh };
   remember(how, answer);
 }
+
+/** `true` if a refresh failed because there is no session: the refresh token is refused, or there is none in the cookies. */
+const isOver = (error) => error instanceof Refused && (error.status === 401 || (inCookies && error.status === 400));
 
 /** Revokes the tokens and discards them. Returns the access token, which is refused from now on; `undefined` if it was in a
  *  cookie. If the session began on the hosted page, also returns the URL that ends that page's session and then redirects
