@@ -12,7 +12,7 @@ from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from conftest import ROOT, User, new_user
 from cookie_filter import CookieFilter
@@ -228,6 +228,34 @@ def test_a_browser_that_drops_the_session_is_not_sent_around_forever(browser: Br
         assert urlsplit(tab.page.url).path.startswith("/auth/oauth/"), tab.page.url
         assert tab.steps.count(CALLBACK) == 3
         expect(tab.page.get_by_role("link")).to_be_visible()
+
+
+@pytest.mark.parametrize("with_hosted", [False, True], ids=["self", "self-and-hosted"])
+def test_form_action_of_an_application_has_to_list_the_hosted_pages(browser: Browser, cookie_stack: Stack, member: User,
+                                                                    with_hosted: bool) -> None:
+    """As docs/try-it.md says: Chromium applies it to the redirects after the form, too."""
+    sources = f"'self' {cookie_stack.hosted}" if with_hosted else "'self'"
+
+    def add(route: Route) -> None:
+        answer = route.fetch(max_redirects=0)
+        policy = f"{answer.headers['content-security-policy']}; form-action {sources}"
+        route.fulfill(response=answer, headers={**answer.headers, "content-security-policy": policy})
+
+    with window(browser, java_script_enabled=False) as context:
+        tab = Tab(context.new_page(), cookie_stack)
+        tab.goes_to("/members")
+        signs_in(tab, member)
+        sees_member(tab)
+        tab.page.route(tab.url("/members"), add)
+        tab.goes_to("/members")
+        tab.page.get_by_role("button", name="Sign out").click()
+        if with_hosted:
+            tab.is_at("/welcome")
+            return
+        until(lambda: tab.session() == {}, tab.page)
+        until(lambda: any("form-action" in complaint for complaint in tab.complaints), tab.page)
+        tab.is_at("/members")
+        assert "hosted:/logout" not in tab.steps
 
 
 # -------------------------------------------------------------------------------------------- other sites
