@@ -28,7 +28,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("explain", "authz check config lifecycle metrics reload revocation"),
     ("admin", "account authz clock config files lifecycle metrics net reload revocation user_pool"),
     ("reload", "authz check config files jwks lifecycle metrics net user_pool"),
-    ("config", "account authz clock field_value files jwks logging net revocation user_pool"),
+    ("config", "account authz clock field_value files jwks logging net revocation session_cookie user_pool"),
     ("account", "authz clock cognito field_value metrics net revocation session_cookie user_pool"),
     ("ext_authz", "authz check lifecycle net"),
     ("check", "authz clock metrics"),

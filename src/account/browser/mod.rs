@@ -112,6 +112,8 @@ struct Rows {
 #[derive(Debug)]
 struct Callback {
     uri: AppUri,
+    /// Origin in the form that browsers send.
+    origin: String,
     /// Host, and the port unless it is the default one, as browsers send them.
     host: String,
     /// Default port of the scheme, with a colon.
@@ -124,7 +126,8 @@ impl Callback {
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         let host = format!("{}{port}", url.host_str()?);
         let default_port = if url.scheme() == "https" { ":443" } else { ":80" };
-        Some(Self { uri: uri.clone(), host, default_port })
+        let origin = url.origin().ascii_serialization();
+        Some(Self { uri: uri.clone(), origin, host, default_port })
     }
 
     fn is_at(&self, host: &str) -> bool {
@@ -151,14 +154,14 @@ struct Redirect {
 /// Page that ends a navigation.
 #[derive(Debug)]
 struct Refusal {
-    page: Page,
+    page: Box<Page>,
     /// Values of `Set-Cookie`.
     cookies: Vec<String>,
 }
 
 impl From<Page> for Refusal {
     fn from(page: Page) -> Self {
-        Self { page, cookies: Vec::new() }
+        Self { page: Box::new(page), cookies: Vec::new() }
     }
 }
 
@@ -204,7 +207,7 @@ impl Browser {
                 Place::Callback => self.callback(&visit).await,
                 Place::SignOut => self.sign_out(&visit).await,
             },
-            Err(page) => Err(page.into()),
+            Err(refusal) => Err(refusal),
         };
         let (mut response, outcome, cookies) = match result {
             Ok(Redirect { location, cookies }) => (redirect(&location), SUCCESS, cookies),
@@ -217,17 +220,18 @@ impl Browser {
     }
 
     /// Rejects requests that are no navigation, and addresses with too many requests.
-    fn admit(&self, place: Place, visit: &Visit<'_>, address: &Address) -> Result<(), Page> {
+    fn admit(&self, place: Place, visit: &Visit<'_>, address: &Address) -> Result<(), Refusal> {
         let page = if place == Place::SignOut { Page::sign_out } else { Page::sign_in };
         if !navigation::is_navigation(visit.headers) {
-            return Err(page(AccountError::invalid_request("A browser has to open this address as a page."), None));
+            let message = "A browser has to open this address as a page.";
+            return Err(page(AccountError::invalid_request(message), None).into());
         }
-        self.context.limits.request(address).map_err(|wait| page(AccountError::rate_limited(wait), None))
+        self.context.limits.request(address).map_err(|wait| page(AccountError::rate_limited(wait), None).into())
     }
 
-    /// Returns the redirect URI for a request: the one with the host that the browser names, else the only one. Nothing
-    /// is made from the host itself, because a client can send any.
-    fn callback_uri(&self, headers: &HeaderMap) -> Option<&str> {
+    /// Returns the redirect URI for a request: the one with the host that the browser names, else the only one, because a
+    /// proxy can rewrite the host. Nothing is made from the host itself, because a client can send any.
+    fn own_callback(&self, headers: &HeaderMap) -> Option<&Callback> {
         let host = match Sent::of(headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes)) {
             Sent::Once(host) => std::str::from_utf8(host).ok(),
             Sent::Never | Sent::Repeated => None,
@@ -237,7 +241,7 @@ impl Browser {
             [only] => Some(only),
             _ => None,
         };
-        named.or(only).map(|callback| callback.uri.as_str())
+        named.or(only)
     }
 }
 

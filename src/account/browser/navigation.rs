@@ -20,12 +20,12 @@ pub(super) fn is_navigation(headers: &HeaderMap) -> bool {
     [Sent::Never, Sent::Once(b"navigate")].contains(&mode) && !["sec-purpose", "purpose"].into_iter().any(is_guess)
 }
 
-/// `true` if a page of another origin may have caused the navigation. No other origin is listed here: a form of another
-/// origin cannot be told from a forged one.
+/// `true` if a page of another origin may have caused the navigation. `own` is the origin of the service if a proxy
+/// rewrites the host. No other origin is listed here: a form of another origin cannot be told from a forged one.
 ///
 /// A GET is certain only if the browser says that a page of the same origin or the user (`none`) caused it. For another
 /// method, the `Origin` counts as everywhere else.
-pub(super) fn is_of_other_site(method: &Method, headers: &HeaderMap) -> bool {
+pub(super) fn is_of_other_site(method: &Method, headers: &HeaderMap, own: Option<&[u8]>) -> bool {
     let fetch_site = sent(headers, "sec-fetch-site");
     if [Method::GET, Method::HEAD].contains(method) {
         return ![Sent::Once(b"same-origin"), Sent::Once(b"none")].contains(&fetch_site);
@@ -37,7 +37,7 @@ pub(super) fn is_of_other_site(method: &Method, headers: &HeaderMap) -> bool {
         origin: sent(headers, header::ORIGIN.as_str()),
         fetch_site,
     };
-    is_cross_site(&request, std::iter::empty())
+    is_cross_site(&request, own)
 }
 
 #[cfg(test)]
@@ -89,7 +89,7 @@ mod tests {
             (Method::POST, &[own[0], ("origin", "https://api.example.com"), ("sec-fetch-site", "same-site")], true),
             (Method::POST, &[own[0], ("origin", "null"), ("sec-fetch-site", "cross-site")], true),
         ] {
-            assert_eq!(is_of_other_site(&method, &headers(pairs)), expected, "{method} {pairs:?}");
+            assert_eq!(is_of_other_site(&method, &headers(pairs), None), expected, "{method} {pairs:?}");
         }
     }
 }

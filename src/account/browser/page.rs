@@ -134,7 +134,7 @@ fn escaped(text: &str) -> String {
     safe
 }
 
-/// Codes of RFC 6749 section 4.1.2.1 and of OpenID Connect Core section 3.1.2.6. A page names no other code.
+/// Codes of RFC 6749 section 4.1.2.1 and of `OpenID` Connect Core section 3.1.2.6. A page names no other code.
 const HOSTED_CODES: [&str; 16] = [
     "access_denied",
     "account_selection_required",

@@ -26,12 +26,12 @@ impl Browser {
             let step = visit.sign_in_again(&return_to, login_again, RETRY);
             let page = Page::sign_in(AccountError::new(400, Code::SignInLoop), Some(step));
             // The next round starts only if the user wants it.
-            return Err(Refusal { page, cookies: vec![rounds.forget()] });
+            return Err(Refusal { cookies: vec![rounds.forget()], ..page.into() });
         }
         if !login_again && let Some(redirect) = self.renew(visit, &return_to, &rounds).await? {
             return Ok(redirect);
         }
-        self.begin(visit, Target { return_to, login_again })
+        self.begin(visit, &Target { return_to, login_again })
     }
 
     /// Renews the session with the refresh token in the request's cookies. Returns `None` if there is none, or if Cognito
@@ -59,17 +59,17 @@ impl Browser {
     }
 
     /// Sends the browser to the hosted pages.
-    fn begin(&self, visit: &Visit<'_>, target: Target) -> Result<Redirect, Refusal> {
+    fn begin(&self, visit: &Visit<'_>, target: &Target) -> Result<Redirect, Refusal> {
         let failed = |error: AccountError| {
             let step = visit.sign_in_again(&target.return_to, target.login_again, RETRY);
             Refusal::from(Page::sign_in(error, Some(step)))
         };
-        let Some(redirect_uri) = self.callback_uri(visit.headers) else {
+        let Some(callback) = self.own_callback(visit.headers) else {
             let message = "This host is not set up for signing in.";
             return Err(Page::sign_in(AccountError::invalid_request(message), None).into());
         };
         let holder = target.bound();
-        let login_again = target.login_again;
+        let (redirect_uri, login_again) = (callback.uri.as_str(), target.login_again);
         let asked =
             Authorization { purpose: Purpose::Navigation, redirect_uri, holder: &holder, provider: None, login_again };
         let begun = self.oauth.begin(self.context.settings.client_id.as_str(), &asked);
@@ -95,11 +95,12 @@ impl Browser {
         };
         let Attempt { verifier, target } = attempt;
         let is_from_elsewhere = issuer.is_some_and(|issuer| !self.is_issuer(&issuer));
-        let Some(redirect_uri) = self.callback_uri(visit.headers).filter(|_| !is_from_elsewhere) else {
+        let Some(callback) = self.own_callback(visit.headers).filter(|_| !is_from_elsewhere) else {
             return self.stale(visit, None).await;
         };
         let gone = || Attempt::clear(&state);
         let holder = target.bound();
+        let redirect_uri = callback.uri.as_str();
         let proof = Proof { purpose: Purpose::Navigation, verifier: &verifier, redirect_uri, holder: &holder };
         let Some(used) = self.oauth.use_up(&state, &proof) else {
             return self.stale(visit, gone()).await;
@@ -112,7 +113,7 @@ impl Browser {
                 }
                 error => (error, visit.sign_in_again(&target.return_to, target.login_again, AGAIN)),
             };
-            Refusal { page: Page::sign_in(error, Some(step)), cookies: gone().into_iter().collect() }
+            Refusal { cookies: gone().into_iter().collect(), ..Page::sign_in(error, Some(step)).into() }
         };
         if let Some(error) = error {
             let mut refusal = failed(AccountError::new(400, Code::SignInFailed));
@@ -129,7 +130,7 @@ impl Browser {
             }
             // The hosted pages used an earlier sign-in of the user, which was revoked here.
             Err(Unfinished { error, .. }) if is_dead(&error) && !target.login_again => {
-                let mut again = self.begin(visit, Target { login_again: true, ..target.clone() })?;
+                let mut again = self.begin(visit, &Target { login_again: true, ..target.clone() })?;
                 again.cookies.extend(gone());
                 return Ok(again);
             }
@@ -157,7 +158,7 @@ impl Browser {
             return Ok(Redirect { location: home.as_str().to_owned(), cookies });
         }
         let step = visit.sign_in_again(&home, false, AGAIN);
-        Err(Refusal { page: Page::sign_in(invalid_state(), Some(step)), cookies })
+        Err(Refusal { cookies, ..Page::sign_in(invalid_state(), Some(step)).into() })
     }
 
     /// `true` if a response of the authorization server may name this issuer (RFC 9207).

@@ -13,7 +13,8 @@ use crate::session_cookie::ShortLived;
 impl Browser {
     /// Signs the user out, unless another site may have caused the request: then a page asks the user.
     pub(super) async fn sign_out(&self, visit: &Visit<'_>) -> Result<Redirect, Refusal> {
-        if navigation::is_of_other_site(visit.method, visit.headers) {
+        let origin = self.own_callback(visit.headers).map(|callback| callback.origin.as_bytes());
+        if navigation::is_of_other_site(visit.method, visit.headers, origin) {
             let error = AccountError {
                 message: "Another page sent you here. Nothing has changed yet.".into(),
                 ..AccountError::new(403, Code::CrossSite)

@@ -1,6 +1,7 @@
 //! Sign-in by redirect: navigations of a browser that keeps cookies and runs no script. The hosted pages are the emulator's
 //! in [`journey`]; elsewhere a fake Cognito produces the cases that the emulator cannot.
 
+mod attacks;
 mod callback;
 mod hostile;
 mod journey;
@@ -8,14 +9,17 @@ mod pages;
 mod renewal;
 mod sign_out;
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method};
-use serde_json::json;
+use serde_json::{Value, json};
 use url::Url;
 
 use super::QUICK;
 use super::sign_in::ready;
+use crate::support::client::get;
 use crate::support::fake_cognito::{FakeCognito, oauth_tokens};
 use crate::support::service::TestApp;
 
@@ -45,6 +49,11 @@ async fn with_fake_pages(more: &[&str]) -> (TestApp, Browser, FakeCognito) {
     (app, browser, fake)
 }
 
+/// Query of a callback with an invented code.
+fn with_code(state: &str) -> String {
+    format!("code=c&state={state}")
+}
+
 /// Browser without scripts. It does not follow redirects by itself.
 #[derive(Clone)]
 struct Browser {
@@ -54,6 +63,8 @@ struct Browser {
     jar: Vec<(String, String)>,
     /// Lines of `Set-Cookie` of the last response.
     set: Vec<String>,
+    /// `OpenAPI` document of the service, with which every response is compared.
+    document: Option<Arc<Value>>,
 }
 
 /// Response to a navigation.
@@ -101,7 +112,7 @@ impl Seen {
 impl Browser {
     fn new(address: &str) -> Self {
         let http = Client::builder().redirect(Policy::none()).build().unwrap();
-        Self { http, address: address.into(), jar: Vec::new(), set: Vec::new() }
+        Self { http, address: address.into(), jar: Vec::new(), set: Vec::new(), document: None }
     }
 
     /// The same browser at another replica.
@@ -172,7 +183,29 @@ impl Browser {
                 self.keep(name, value);
             }
         }
+        self.assert_documented(path, status, &headers).await;
         Seen { status, headers, html: response.text().await.unwrap() }
+    }
+
+    /// Fails if the `OpenAPI` document does not describe a response of one of the routes.
+    async fn assert_documented(&mut self, path: &str, status: u16, headers: &HeaderMap) {
+        if self.document.is_none() {
+            let (_, document) = get(&self.address, "/auth/openapi.json").await;
+            self.document = Some(Arc::new(serde_json::from_str(&document).unwrap()));
+        }
+        let path = path.split('?').next().unwrap();
+        let operations = self.document.as_ref().unwrap()["paths"][path].as_object().unwrap();
+        for operation in operations.values() {
+            let answer = &operation["responses"][status.to_string()];
+            assert!(answer.is_object(), "{path} {status} is not documented");
+            if let Some(kind) = headers.get("content-type") {
+                let kind = kind.to_str().unwrap().split(';').next().unwrap();
+                assert!(answer["content"][kind].is_object(), "{path} {status} {kind}");
+            }
+            for name in answer["headers"].as_object().into_iter().flat_map(|headers| headers.keys()) {
+                assert!(headers.contains_key(name), "{path} {status} {name}");
+            }
+        }
     }
 
     /// Starts a sign-in that returns to `return_to`, and returns its state.

@@ -139,6 +139,12 @@ async fn other_methods_are_refused_and_other_origins_get_no_cors_headers() {
 }
 
 #[tokio::test]
+async fn the_document_with_these_routes_is_valid() {
+    let (app, _, _fake) = with_fake_pages(&[]).await;
+    crate::account::schema::document(&app);
+}
+
+#[tokio::test]
 async fn the_routes_exist_only_with_cookies_the_hosted_pages_and_a_callback() {
     let fake = FakeCognito::start().await;
     let all = flags(&fake.url);

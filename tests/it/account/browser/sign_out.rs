@@ -60,6 +60,29 @@ async fn only_the_own_origin_and_the_user_sign_out_without_a_question() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_rewrites_the_host_does_not_turn_the_own_origin_into_another() {
+    let (_app, mut browser, fake) = with_fake_pages(&[]).await;
+    fake.answers(|_, _| Reply::ok("{}"));
+    for (origin, status) in
+        [("https://app.example.com", 302), ("https://evil.example", 403), ("http://app.example.com", 403)]
+    {
+        let headers = [("host", "internal:8080"), ("sec-fetch-mode", "navigate"), ("origin", origin)];
+        assert_eq!(browser.send(Method::POST, PATH, &headers).await.status, status, "{origin}");
+    }
+    // With several callbacks, the host has to be one of theirs, and each origin signs itself out only.
+    let more = ["--oauth-redirect-uris", "https://other.example.com/auth/oauth/callback"];
+    let (_app, mut browser, _fake) = with_fake_pages(&more).await;
+    for (host, origin, status) in [
+        ("app.example.com", "https://app.example.com", 302),
+        ("app.example.com", "https://other.example.com", 403),
+        ("internal:8080", "https://app.example.com", 403),
+    ] {
+        let headers = [("host", host), ("sec-fetch-mode", "navigate"), ("origin", origin)];
+        assert_eq!(browser.send(Method::POST, PATH, &headers).await.status, status, "{host} {origin}");
+    }
+}
+
+#[tokio::test]
 async fn a_sign_out_revokes_the_session_at_once() {
     let (app, mut browser, fake) = with_fake_pages(&[]).await;
     let with_scope = TokenBuilder::access().claim("scope", "openid aws.cognito.signin.user.admin");
@@ -92,7 +115,9 @@ async fn a_dead_session_is_signed_out_too() {
         (vec![(ACCESS, &scopeless)], &[]),
     ] {
         let mut browser = Browser::new(&app.admin);
-        cookies.iter().for_each(|(name, value)| browser.keep(name, value));
+        for (name, value) in &cookies {
+            browser.keep(name, value);
+        }
         fake.answers(|_, _| Reply::ok("{}"));
         let seen = browser.navigate(Method::POST, PATH, &[OWN]).await;
         assert_eq!(seen.parameter("logout_uri"), GOODBYE, "{cookies:?}");
