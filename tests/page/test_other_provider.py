@@ -31,7 +31,7 @@ HOSTED = "hosted:/oauth2/authorize"
 SILENT = [SIGN_IN, HOSTED, CALLBACK]
 
 
-def _stack(binary: Path, token_seconds: int, folder: Path) -> Stack:
+def _stack(binary: Path, token_seconds: int, folder: Path, *, ignores_prompt: bool = False) -> Stack:
     stack = Stack(ROOT, binary, port=0, token_seconds=token_seconds, cookies=True,
                   options=["--limit-address", "1000/1m"])
     policies = stack.policy.read_text()
@@ -40,7 +40,7 @@ def _stack(binary: Path, token_seconds: int, folder: Path) -> Stack:
     stack.policy.write_text(policies.replace("max_auth_age: 1m", f"max_auth_age: {_RECENT_SECONDS}s"))
     stack.hosted_pages = lambda stack: [_TOOLS / "venv" / "bin" / "node", _TOOLS / "node" / "provider.mjs", json.dumps({
         "client": stack.client, "callbacks": stack.callbacks, "logouts": stack.logouts, "tokenSeconds": token_seconds,
-        "users": {user.email: user.password for user in (_ADA, _GRACE)}})]
+        "users": {user.email: user.password for user in (_ADA, _GRACE)}, "ignoresPrompt": ignores_prompt})]
     return stack
 
 
@@ -146,6 +146,28 @@ def test_a_provider_whose_session_survives_the_sign_out_has_to_ask(tab: Tab) -> 
     assert _prompts(tab) == ["login"]
     signs_in(tab, _ADA)
     sees_member(tab)
+
+
+def test_a_provider_that_never_asks_ends_on_a_page(browser: Browser, binary: Path, tmp_path: Path) -> None:
+    """It ignores `prompt=login` and uses the revoked sign-in again. The page leads to its own sign-out."""
+    with _stack(binary, 3600, tmp_path, ignores_prompt=True) as stack, window(
+            browser, java_script_enabled=False) as context:
+        tab = Tab(context.new_page(), stack)
+        tab.goes_to("/members")
+        signs_in(tab, _ADA)
+        sees_member(tab)
+        tab.page.get_by_role("button", name="Sign out").click()
+        expect(tab.page.get_by_role("button", name="Yes, sign me out")).to_be_visible()
+        tab.goes_to("/members")
+        expect(tab.page.get_by_text("Sign out there first.")).to_be_visible()
+        assert tab.steps == ["/members", *SILENT, HOSTED, CALLBACK]
+        assert tab.session() == {}
+        tab.page.get_by_role("button", name="Sign out").click()
+        tab.page.get_by_role("button", name="Yes, sign me out").click()
+        tab.is_at("/welcome")
+        tab.goes_to("/members")
+        signs_in(tab, _GRACE)
+        sees_member(tab)
 
 
 def test_a_browser_that_drops_the_session_is_not_sent_around_forever(browser: Browser, other: Stack) -> None:

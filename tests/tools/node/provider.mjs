@@ -2,8 +2,9 @@
 // the paths and the claims of Cognito. Unlike the emulator's hosted pages it has a session of its own, so a second sign-in
 // needs no password, and signing out there is a step of its own.
 //
-// `provider.mjs CONFIG` takes JSON: `client`, `callbacks`, `logouts`, `tokenSeconds`, `users` (passwords by name). It
-// listens on a free loopback port and prints `listening on N`. The URL of that port is its issuer.
+// `provider.mjs CONFIG` takes JSON: `client`, `callbacks`, `logouts`, `tokenSeconds`, `users` (passwords by name), and
+// `ignoresPrompt` for a provider that does not know `prompt`. It listens on a free loopback port and prints
+// `listening on N`. The URL of that port is its issuer.
 
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
@@ -11,7 +12,7 @@ import { createServer } from 'node:http';
 
 import Provider, { interactionPolicy } from 'oidc-provider';
 
-const { client, callbacks, logouts, tokenSeconds, users } = JSON.parse(process.argv[2]);
+const { client, callbacks, logouts, tokenSeconds, users, ignoresPrompt } = JSON.parse(process.argv[2]);
 
 const SCOPES = ['openid', 'email', 'profile', 'aws.cognito.signin.user.admin'];
 const GROUPS = ['readers'];
@@ -109,6 +110,10 @@ provider.use(async (ctx, next) => {
   // Cognito calls it `logout_uri`.
   if (ctx.path === '/logout' && ctx.query.logout_uri) {
     ctx.query = { client_id: ctx.query.client_id, post_logout_redirect_uri: ctx.query.logout_uri };
+  }
+  if (ignoresPrompt && ctx.path === '/oauth2/authorize') {
+    const { prompt: _, ...query } = ctx.query;
+    ctx.query = query;
   }
   if (!ctx.path.startsWith('/interaction/')) return next();
   const { uid } = await provider.interactionDetails(ctx.req, ctx.res);
