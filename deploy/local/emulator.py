@@ -64,14 +64,16 @@ class Cognito:
                   SoftwareTokenMfaConfiguration={"Enabled": True})
         return pool
 
-    def create_client(self, pool: str, name: str, *, token_seconds: int, callbacks: Sequence[str] = ()) -> str:
+    def create_client(self, pool: str, name: str, *, token_seconds: int, callbacks: Sequence[str] = (),
+                      logouts: Sequence[str] = ()) -> str:
         """Creates an app client without a secret and returns its id.
 
         Access tokens last `token_seconds`; Cognito's default is an hour, its minimum five minutes. With `callbacks`,
-        users can also sign in and out on the hosted pages, which then redirect to one of these URLs.
+        users can also sign in on the hosted pages, which then redirect to one of these URLs, and sign out there, which
+        redirects to one of `logouts`.
         """
         hosted: dict[str, Any] = {} if not callbacks else {
-            "CallbackURLs": list(callbacks), "LogoutURLs": list(callbacks), "SupportedIdentityProviders": ["COGNITO"],
+            "CallbackURLs": list(callbacks), "LogoutURLs": list(logouts), "SupportedIdentityProviders": ["COGNITO"],
             "AllowedOAuthFlowsUserPoolClient": True, "AllowedOAuthFlows": ["code"],
             "AllowedOAuthScopes": list(SCOPES)}
         client: str = self.call(

@@ -1,7 +1,7 @@
 """Web server of the demo page, for the local stack only: the page, the API reference and the emulator's mailbox.
 
-`page_server.py EMULATOR_URL [--passkeys]` listens on a free loopback port and prints `listening on N`. With
-`--passkeys`, it tells the page that there are passkeys (passkeys.py).
+`page_server.py EMULATOR_URL [--cookies] [--passkeys]` listens on a free loopback port and prints `listening on N`. The
+options tell the page that sessions are in cookies, and that there are passkeys (passkeys.py).
 
 Envoy forwards to it on routes that need no token (envoy_config.PAGE_ROUTES). It serves only the files that it finds at
 startup, so no request path can leave its folders. The only secrets it handles are the codes in the mailbox, which the
@@ -48,6 +48,11 @@ _PAGE_POLICY = (_STRICT + "script-src 'self'; style-src 'self'; img-src 'self'; 
 _REFERENCE_POLICY = _STRICT + "script-src 'self'; style-src 'self'; img-src 'self' data:"
 
 
+# Where the page says how it keeps sessions; page/session.js and the style sheet read it. With cookies the page changes
+# even if no script runs.
+_MODE = b'<html lang="en" data-session="tokens">'
+
+
 def files() -> dict[str, Path]:
     """All files that are served, by request path."""
     found = {f"/page/{path.relative_to(_PAGE)}": path for path in _PAGE.rglob("*") if path.suffix in _TYPES}
@@ -72,6 +77,7 @@ class Page(BaseHTTPRequestHandler):
     files: dict[str, Path]
     cognito: Cognito
     has_passkeys: bool
+    mode = _MODE
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -88,7 +94,8 @@ class Page(BaseHTTPRequestHandler):
         elif url.path in self.files:
             path = self.files[url.path]
             policy = _REFERENCE_POLICY if url.path == "/docs/" else _PAGE_POLICY
-            self.answer(HTTPStatus.OK, _TYPES[path.suffix], path.read_bytes(), content_security_policy=policy)
+            body = path.read_bytes().replace(_MODE, self.mode)
+            self.answer(HTTPStatus.OK, _TYPES[path.suffix], body, content_security_policy=policy)
         else:
             self.answer(HTTPStatus.NOT_FOUND, "text/plain", b"Not found.\n")
 
@@ -111,11 +118,14 @@ class Page(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[2:] not in ([], ["--passkeys"]):
-        raise SystemExit("usage: page_server.py EMULATOR_URL [--passkeys]")
+    options = set(sys.argv[2:])
+    if len(sys.argv) < 2 or options - {"--cookies", "--passkeys"}:
+        raise SystemExit("usage: page_server.py EMULATOR_URL [--cookies] [--passkeys]")
+    if "--cookies" in options:
+        Page.mode = _MODE.replace(b"tokens", b"cookies")
     Page.files = files()
     Page.cognito = Cognito(sys.argv[1])
-    Page.has_passkeys = bool(sys.argv[2:])
+    Page.has_passkeys = "--passkeys" in options
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         print(f"listening on {server.server_port}", flush=True)
         server.serve_forever()

@@ -22,8 +22,7 @@ from typing import Any, final
 
 import envoy_config
 import web
-from account import Account
-from emulator import REGION, SCOPES, Cognito, Tokens
+from emulator import REGION, SCOPES, Cognito
 from processes import Child, Failed, run_in_foreground
 from scratch import Port, free_port, hold, make_directory, sweep
 
@@ -59,20 +58,26 @@ class Stack:
     """The running stack, as a context manager.
 
     On exit it stops every process and removes every file, but keeps the logs if an error ended the block. Before it
-    starts, `policy` (the policy file) and `application` (the program behind Envoy) can be replaced. If `passkeys` is
-    set, a proxy adds Cognito's calls for passkeys to the emulator (passkeys.py).
+    starts, `policy` (the policy file), `application` (the program behind Envoy) and `hosted_pages` (the command of a
+    program that signs users in) can be replaced. If `passkeys` is set, a proxy adds Cognito's calls for passkeys to the
+    emulator (passkeys.py).
+
+    With `cookies`, browsers keep their sessions in cookies, and some pages send browsers to sign in.
     """
 
-    def __init__(self, root: Path, binary: Path, *, port: int, token_seconds: int = TOKEN_SECONDS,
-                 options: Sequence[str] = ()) -> None:
+    def __init__(self, root: Path, binary: Path, *, port: int, token_seconds: int = TOKEN_SECONDS,  # noqa: PLR0913
+                 options: Sequence[str] = (), cookies: bool = False) -> None:
         self._root = root
         self._binary = binary
         self._port = port
         self._token_seconds = token_seconds
         self._options = options
-        self.policy = root / "deploy" / "local" / "policy.yaml"
+        self.cookies = cookies
+        self.policy = root / "deploy" / "local" / ("policy-cookies.yaml" if cookies else "policy.yaml")
         self.application = Path(__file__).with_name("upstream.py")
         self.passkeys = False
+        # Called when the app client exists. The program issues the tokens; its URL is their issuer.
+        self.hosted_pages: Callable[[Stack], Sequence[str | Path]] | None = None
         self._children: list[Child] = []
         self._keep_logs = False
         self._store: str | None = None
@@ -148,8 +153,11 @@ class Stack:
             # The ports are reserved before Envoy starts, because the app client needs them in its callback URLs.
             self.over_uds, self.over_tcp = (f"http://127.0.0.1:{port.number}" for port in (uds, tcp))
             self._step("user pool, app clients, groups", self._create_pool)
+            self.hosted = self.cognito.url
             if self.passkeys:
                 self._step("passkeys", self._start_passkeys)
+            if self.hosted_pages is not None:
+                self._step("other hosted pages", partial(self._start_hosted_pages, self.hosted_pages(self)))
             self._step("cognito-authz", self._start_authz)
             if self._store is not None:
                 self._step("cognito-authz, second replica", self._start_replica)
@@ -171,7 +179,7 @@ class Stack:
     def _start_emulator(self) -> str:
         def start(port: int) -> Child:
             self.cognito = Cognito(f"http://127.0.0.1:{port}")
-            return self._child("ministack", [self.tools / "ministack"], {
+            self.emulator = self._child("ministack", [self.tools / "ministack"], {
                 "GATEWAY_PORT": str(port),
                 "BIND_HOST": "127.0.0.1",
                 "MINISTACK_HOST": "127.0.0.1",
@@ -186,6 +194,7 @@ class Stack:
                 "IOT_MTLS_ENABLED": "0",
                 "SFTP_ENABLED": "0",
             })
+            return self.emulator
 
         self._on_free_port(start, lambda _: web.is_ok(f"{self.cognito.url}/_ministack/health"))
         self._endpoint = self.cognito.url
@@ -235,10 +244,15 @@ class Stack:
 
     def _create_pool(self) -> str:
         self.pool = self.cognito.create_pool("local")
-        self.callbacks = [f"{url.replace('127.0.0.1', host)}/" for url in (self.over_tcp, self.over_uds)
-                          for host in ("127.0.0.1", "localhost")]
+        hosts = ("localhost", "127.0.0.1") if self.cookies else ("127.0.0.1", "localhost")
+        origins = [url.replace("127.0.0.1", host) for url in (self.over_tcp, self.over_uds) for host in hosts]
+        self.callbacks = [f"{origin}/" for origin in origins]
+        self.logouts = list(self.callbacks)
+        if self.cookies:
+            self.callbacks += [f"{origin}/auth/oauth/callback" for origin in origins]
+            self.logouts.insert(0, f"{self.site}/welcome")
         self.client = self.cognito.create_client(
-            self.pool, "web", token_seconds=self._token_seconds, callbacks=self.callbacks)
+            self.pool, "web", token_seconds=self._token_seconds, callbacks=self.callbacks, logouts=self.logouts)
         # Issues the token that `welcome` prints, which works for a day.
         self.long_client = self.cognito.create_client(self.pool, "terminal", token_seconds=_DAY)
         # A client of the same pool that cognito-authz does not accept.
@@ -271,7 +285,8 @@ class Stack:
              "--admin-listen", "127.0.0.1:0", "--account-listen", "127.0.0.1:0", "--trusted-hops", "1",
              "--account-client-id", self.client,
              "--config", self.policy,
-             "--hosted-ui-domain", self.cognito.url, *self._hosted_ui(),
+             "--hosted-ui-domain", self.hosted, *self._hosted_ui(),
+             *(["--account-cookies"] if self.cookies else []),
              *(["--revocation-url", self._store] if self._store is not None else []),
              # One machine has one clock. Without leeway, an expired token is refused at once.
              "--leeway", "0s",
@@ -281,6 +296,15 @@ class Stack:
         self.admins.append(f"http://127.0.0.1:{bound['admin']}")
         child.wait_until("ready", lambda: web.is_ok(f"{self.admins[-1]}/readyz"), 20)
         return child, bound
+
+    @property
+    def site(self) -> str:
+        """URL of the site in a browser.
+
+        With cookies it is another host than that of the hosted pages, because browsers keep one set of cookies for all
+        ports of a host. To browsers they are two sites then, as on AWS.
+        """
+        return self.over_tcp.replace("127.0.0.1", "localhost") if self.cookies else self.over_tcp
 
     @property
     def admin(self) -> str:
@@ -293,22 +317,34 @@ class Stack:
 
     def _hosted_ui(self) -> list[str]:
         """Options for the hosted pages: redirect URIs, sign-out URIs and scopes."""
-        options = [("--oauth-redirect-uris", self.callbacks), ("--oauth-logout-uris", self.callbacks),
-                   ("--oauth-scopes", SCOPES)]
+        options: list[tuple[str, Sequence[str]]] = [
+            ("--oauth-redirect-uris", self.callbacks), ("--oauth-logout-uris", self.logouts),
+            ("--oauth-scopes", SCOPES)]
+        if self.hosted != self.cognito.url:
+            options += [("--issuer", [self.hosted]), ("--jwks-url", [f"{self.hosted}/.well-known/jwks.json"])]
         return [part for name, values in options for value in values for part in (name, value)]
 
+    def _start_hosted_pages(self, command: Sequence[str | Path]) -> str:
+        self.hosted = f"http://127.0.0.1:{self._start_listening('hosted-pages', command)}"
+        return self.hosted
+
     def _start_upstream(self) -> str:
-        child = self._child("upstream", [self.tools / "python", self.application])
-        line = child.wait_until("listening", lambda: "".join(child.lines()), 10)
-        self._upstream_port = int(line.rpartition(" ")[2])
+        self._upstream_port = self._start_listening("upstream", [self.tools / "python", self.application])
         return f"http://127.0.0.1:{self._upstream_port}"
 
     def _start_page(self) -> str:
-        child = self._child("page", [self.tools / "python", Path(__file__).with_name("page_server.py"),
-                                     self.cognito.url, *(["--passkeys"] if self.passkeys else [])])
-        line = child.wait_until("listening", lambda: "".join(child.lines()), 10)
-        self._page_port = int(line.rpartition(" ")[2])
+        options = [("--cookies", self.cookies), ("--passkeys", self.passkeys)]
+        self._page_port = self._start_listening("page", [
+            self.tools / "python", Path(__file__).with_name("page_server.py"), self.cognito.url,
+            *(name for name, is_on in options if is_on)])
         return f"http://127.0.0.1:{self._page_port}"
+
+    def _start_listening(self, name: str, command: Sequence[str | Path]) -> int:
+        """Starts a program that chooses a free port and prints `listening on N`, and returns the port."""
+        child = self._child(name, list(command))
+        line = child.wait_until("listening", lambda: next(
+            (line for line in child.lines() if line.startswith("listening on ")), None), 20)
+        return int(line.rpartition(" ")[2])
 
     def _start_envoy(self, uds_port: int, tcp_port: int, replica_port: int) -> str:
         config = self._directory / "envoy.json"
@@ -341,59 +377,6 @@ class Stack:
             for host in cluster.get("host_statuses", [])]
         expected = 2 if self.over_replica is None else 3
         return len(states) == expected and all(state == {"eds_health_status": "HEALTHY"} for state in states)
-
-    # ---------------------------------------------------------------------------- the demo user
-
-    def demo_user(self) -> Tokens:
-        """Signs the demo user up and in, with a random password that is then discarded."""
-        password = make_password()
-        account = Account(self.over_tcp)
-        account.done("register", email=DEMO_EMAIL, password=password, name=DEMO_NAME)
-        account.done("verify", email=DEMO_EMAIL, code=self.cognito.mailed_code(DEMO_EMAIL))
-        self.cognito.add_to_group(self.pool, DEMO_EMAIL, DEMO_GROUP)
-        return self.cognito.sign_in(self.long_client, DEMO_EMAIL, password)
-
-    def _passkey_line(self) -> str:
-        if not self.passkeys:
-            return ""
-        url = self.over_tcp.replace("127.0.0.1", PASSKEY_HOST)
-        return f"  {url}/       the same page with passkeys, which need a host name\n"
-
-    def welcome(self) -> None:
-        token = self.demo_user().access
-        print(f"""
-The stack is up. In a browser:
-
-  {self.over_tcp}/       demo page: create an account, sign in, call a protected route
-  {self.over_tcp}/docs/  reference of the account API
-{self._passkey_line()}
-Addresses:
-
-  Envoy -> cognito-authz over TCP            {self.over_tcp}
-  Envoy -> cognito-authz over a Unix socket  {self.over_uds}
-  Envoy -> a second replica                  {self.over_replica or "not started: no redis-server is installed"}
-  Envoy's admin port                         {self.envoy_admin}
-  cognito-authz's admin port                 {self.admin}  (/readyz /metrics /config)
-  Cognito emulator                           {self.cognito.url}
-  Logs                                       {self.logs}
-
-{DEMO_EMAIL} (group {DEMO_GROUP}) has signed up and in. Her access token is valid only for this emulator,
-and only while it runs:
-
-export TOKEN={token}
-
-Try, in another terminal:
-
-curl -i {self.over_tcp}/orders                                      # 401: no token
-curl -i -H "Authorization: Bearer $TOKEN" {self.over_tcp}/orders    # 200, and what the application received
-curl -i -H "Authorization: Bearer $TOKEN" -H 'x-auth-sub: root' {self.over_tcp}/orders  # 200, without the forged header
-curl -i -H "Authorization: Bearer ${{TOKEN}}x" {self.over_tcp}/orders  # 401: invalid token
-curl -i -X POST -H "Authorization: Bearer $TOKEN" {self.over_tcp}/auth/logout  # 200; then the token gets 401 `revoked`
-curl -s {self.admin}/metrics | grep checks_total
-curl -i {self.over_tcp}/auth/register -H 'Content-Type: application/json' \\
-  -d '{{"email": "you@example.com", "password": "Correct-horse-1-battery", "name": "You"}}'
-
-Ctrl-C stops everything.""")
 
 
 def make_password() -> str:

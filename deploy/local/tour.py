@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,7 +19,8 @@ from account import Account
 from emulator import REGION, Tokens
 from processes import describe
 from stack import DEMO_EMAIL, DEMO_GROUP, DEMO_NAME, Stack, make_password
-from tour_tools import bearer, green, red, samples, shortened, tampered, totp
+from tour_browser import sign_in_by_redirect
+from tour_tools import CannotGoOn, Steps, bearer, green, red, samples, shortened, tampered, totp
 from web import Answer, Headers
 
 # Identity headers, in any spelling that an application may read as one.
@@ -45,7 +44,7 @@ def run(stack: Stack) -> bool:
     tour = _Tour(stack)
     try:
         tour.walk()
-    except _CannotGoOn:
+    except CannotGoOn:
         print("\nThe next steps need this one's result, so the tour ends here.")
     if tour.failed:
         print(f"\n{red('FAILED')}: step {', '.join(map(str, tour.failed))} of {tour.number}.")
@@ -63,18 +62,12 @@ class Session:
     refresh: str
 
 
-class _CannotGoOn(Exception):
-    """A step failed whose result later steps need."""
-
-
-class _Tour:
+class _Tour(Steps):
     def __init__(self, stack: Stack) -> None:
+        super().__init__()
         self.stack = stack
         self.password = ""
         self.secret = ""
-        self.number = 0
-        self.failed: list[int] = []
-        self.problems: list[str] = []
         # Number of checks that Envoy should have made, by decision and reason, to be compared with the metrics.
         self.checks: Counter[tuple[str, str]] = Counter()
         self.reached = 0
@@ -115,6 +108,10 @@ class _Tour:
 
         print("\nSign-out:")
         self.signs_out(session)
+
+        if self.stack.cookies:
+            print("\nA browser without JavaScript:")
+            self.reached = sign_in_by_redirect(self, self.stack, self.password, self.checks)
 
         print("\nMetrics and shutdown:")
         self.counted()
@@ -395,34 +392,3 @@ class _Tour:
             ["x-auth-scope", claims["scope"]],
             ["x-auth-groups", DEMO_GROUP],
         ])
-
-    # -------------------------------------------------------------------------------------- output
-
-    @contextmanager
-    def step(self, title: str, *, needed: bool = False) -> Iterator[None]:
-        """Prints a numbered step and its result.
-
-        An exception fails the step. It ends the tour only if later steps need this one (`needed`).
-        """
-        self.number += 1
-        self.problems = []
-        print(f"\n{self.number:2}. {title}")
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001  (any error is reported with the step in which it occurs)
-            self.problems.append(f"{type(error).__name__}: {error}")
-        if self.problems:
-            self.failed.append(self.number)
-            for problem in self.problems:
-                print(f"    {red('FAILED')}  {problem}")
-            if needed:
-                raise _CannotGoOn
-        else:
-            print(f"    {green('OK')}")
-
-    def say(self, what: str, text: str) -> None:
-        print(f"      {what} {text}")
-
-    def expect(self, fact: bool, wanted: str) -> None:
-        if not fact:
-            self.problems.append(f"expected {wanted}")

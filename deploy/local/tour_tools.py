@@ -1,4 +1,4 @@
-"""Small tools of the tour: codes of an authenticator, tokens for display and for attacks, metrics, colours."""
+"""Small tools of the tour: steps and their output, codes of an authenticator, tokens for display, metrics, colours."""
 
 from __future__ import annotations
 
@@ -9,6 +9,49 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class CannotGoOn(Exception):
+    """A step failed whose result later steps need."""
+
+
+class Steps:
+    """Numbered steps, what they print, and which of them failed."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.failed: list[int] = []
+        self.problems: list[str] = []
+
+    @contextmanager
+    def step(self, title: str, *, needed: bool = False) -> Iterator[None]:
+        """Prints a numbered step and its result.
+
+        An exception fails the step. It ends the tour only if later steps need this one (`needed`).
+        """
+        self.number += 1
+        self.problems = []
+        print(f"\n{self.number:2}. {title}")
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  (any error is reported with the step in which it occurs)
+            self.problems.append(f"{type(error).__name__}: {error}")
+        if self.problems:
+            self.failed.append(self.number)
+            for problem in self.problems:
+                print(f"    {red('FAILED')}  {problem}")
+            if needed:
+                raise CannotGoOn
+        else:
+            print(f"    {green('OK')}")
+
+    def say(self, what: str, text: str) -> None:
+        print(f"      {what} {text}")
+
+    def expect(self, fact: bool, wanted: str) -> None:
+        if not fact:
+            self.problems.append(f"expected {wanted}")
 
 
 def totp(secret: str) -> str:

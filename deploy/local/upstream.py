@@ -1,9 +1,9 @@
-"""The application behind Envoy: echoes every request as JSON.
+"""The application behind Envoy: echoes every request as JSON, and has some pages (members.py).
 
 `upstream.py [PORT]` listens on a loopback port (default: a free one) and prints `listening on N`.
 
 `headers` is a list of pairs, so repeated headers show. `number` counts all requests received so far, so the tour
-notices a refused request that reached the application anyway.
+notices a refused request that reached the application anyway. Pages have it in the header `x-number`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import members
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -20,16 +23,27 @@ class Echo(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         length = int(self.headers.get("content-length") or 0)
+        number = next(self.numbers)
+        if members.owns(self.path):
+            if length > members.MOST_BYTES:
+                self.close_connection = True  # the body is not read
+                self.send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"x-number": str(number)}, b"")
+                return
+            page = members.answer(self.command, self.path, self.headers, self.rfile.read(length))
+            self.send(page.status, {**page.headers, "x-number": str(number)}, page.body)
+            return
         self.rfile.read(length)
-        body = json.dumps({
-            "number": next(self.numbers),
+        self.send(HTTPStatus.OK, {"content-type": "application/json"}, json.dumps({
+            "number": number,
             "method": self.command,
             "path": self.path,
             "headers": [[name.lower(), value] for name, value in self.headers.items()],
-        }, indent=2).encode() + b"\n"
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
+        }, indent=2).encode() + b"\n")
+
+    def send(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "content-length": str(len(body))}.items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)

@@ -1,7 +1,8 @@
 """Fixtures for the tests of the demo page: the local stack as `deploy/local/up` runs it, a real browser, and users.
 
-Needs `tests/tools/setup --browser --passkeys`. Options: `--bin` names the cognito-authz to test (default: build it);
-`--screenshots` takes the screenshots in docs/screenshots again.
+Needs `tests/tools/setup --browser --passkeys --node`. Options: `--bin` names the cognito-authz to test (default: build
+it); `--screenshots` takes the screenshots in docs/screenshots again; `--pictures` takes others of the sign-in by
+redirect.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ expect.set_options(timeout=TIMEOUT_MS)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bin", type=Path, help="cognito-authz program to run (default: build it)")
     parser.addoption("--screenshots", action="store_true", help="take the screenshots in docs/screenshots again")
+    parser.addoption("--pictures", type=Path, help="folder for pictures of every page of the sign-in by redirect")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -50,6 +52,14 @@ def binary(pytestconfig: pytest.Config) -> Path:
 def stack(binary: Path) -> Iterator[Stack]:
     """A stack whose tokens outlive the tests, and whose rate limit allows for all tests coming from one address."""
     with Stack(ROOT, binary, port=0, token_seconds=3600, options=["--limit-address", "1000/1m"]) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cookie_stack(binary: Path) -> Iterator[Stack]:
+    """The stack of `deploy/local/up --cookies`, with the same tokens and limits."""
+    with Stack(ROOT, binary, port=0, token_seconds=3600, cookies=True,
+               options=["--limit-address", "1000/1m"]) as running:
         yield running
 
 

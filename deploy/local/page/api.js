@@ -19,8 +19,9 @@ export function onRequest(callback) {
   listener = callback;
 }
 
-/** Sends a request and returns the response, whatever its status. Throws `Unreachable` if there is none. */
-export async function ask(method, path, { body, token, headers = {} } = {}) {
+/** Sends a request and returns the response, whatever its status. Throws `Unreachable` if there is none. The browser adds
+ *  the cookies of this origin, unless the request is `anonymous`. */
+export async function ask(method, path, { body, token, headers = {}, anonymous = false } = {}) {
   const sent = { ...headers };
   if (body) sent['content-type'] = 'application/json';
   if (token) sent.authorization = `Bearer ${token}`;
@@ -29,7 +30,7 @@ export async function ask(method, path, { body, token, headers = {} } = {}) {
   try {
     response = await fetch(path, {
       method, headers: sent, body: body && JSON.stringify(body), cache: 'no-store', redirect: 'error',
-      signal: AbortSignal.timeout(20_000),
+      credentials: anonymous ? 'omit' : 'same-origin', signal: AbortSignal.timeout(20_000),
     });
     text = await response.text();
   } catch {

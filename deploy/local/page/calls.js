@@ -5,11 +5,12 @@ import { $, element, tried } from './dom.js';
 
 const FORGED = { 'x-auth-sub': 'root', 'x-auth-groups': 'admins' };
 
-/** Calls the route with a token (or `null`) and shows the result in the card. Returns the reason of a refusal. */
-export async function call(card, token, { forged = false } = {}) {
+/** Calls the route and shows the result in the card. Returns the reason of a refusal. The request has `token`, if there
+ *  is one, or else the session in cookies, unless it is `anonymous`. */
+export async function call(card, token, { forged = false, anonymous = false } = {}) {
   let answer;
   try {
-    answer = await ask('GET', '/orders', { token, headers: forged ? FORGED : {} });
+    answer = await ask('GET', '/orders', { token, anonymous, headers: forged ? FORGED : {} });
   } catch (error) {
     show(card, 'bad', inWords(error));
     return null;

@@ -40,6 +40,19 @@ if (back?.loggedOut) {
       : inWords(error), 'bad');
     show('login');
   }
+} else if (await resumed()) {
+  tried('reload');
+  open();
 } else {
   show('register', { focus: false });
+}
+
+/** `true` if the browser has a session in cookies. */
+async function resumed() {
+  try {
+    return await session.resume();
+  } catch (error) {
+    announce(inWords(error), 'bad');
+    return false;
+  }
 }

@@ -1,9 +1,17 @@
-// The tokens of the session. They are kept only in variables of this module: not in localStorage, sessionStorage,
-// cookies or the document. Closing the tab ends the session.
+// The session of this page, in one of two modes.
+//
+// Tokens in memory: they are kept only in variables of this module, not in localStorage, sessionStorage, cookies or the
+// document. Closing the tab ends the session.
+//
+// Cookies (`deploy/local/up --cookies`): the service keeps the tokens in cookies that no script can read, and the browser
+// sends them by itself. This module knows only how long the access token lasts. The session survives a reload.
 
 import { account, Refused } from './api.js';
 
-let tokens = null; // { access, refresh }
+/** `true` if sessions are in cookies. */
+export const inCookies = document.documentElement.dataset.session === 'cookies';
+
+let tokens = null; // { access, refresh }; both are undefined if the session is in cookies
 let refreshing = null; // promise of the refresh in progress: a rotating refresh token can be used only once
 const history = []; // access tokens of this session: { how, issued, expires }, newest last
 
@@ -20,7 +28,19 @@ export function listen({ onChange, onEnd }) {
 export function begin(answer, how) {
   history.length = 0;
   tokens = { access: answer.accessToken, refresh: answer.refreshToken };
-  remember(how);
+  remember(how, answer);
+}
+
+/** Continues a session in cookies, for example after a reload. Returns `false` if there is none. */
+export async function resume() {
+  if (!inCookies) return false;
+  try {
+    begin(await account('POST', 'refresh', { body: {} }), 'continued');
+    return true;
+  } catch (error) {
+    if (isOver(error)) return false;
+    throw error;
+  }
 }
 
 /** Discards the tokens and their history. */
@@ -32,8 +52,10 @@ export function forget() {
 export const isOpen = () => tokens !== null;
 export const past = () => [...history];
 
-/** Claims of the access token. They describe the user, so the page may show them to that user. */
+/** Claims of the access token; empty if it is in a cookie. They describe the user, so the page may show them to that
+ *  user. */
 export function claims() {
+  if (inCookies) return {};
   const [, payload] = tokens.access.split('.');
   const bytes = Uint8Array.from(atob(payload.replaceAll('-', '+').replaceAll('_', '/')), (c) => c.charCodeAt(0));
   return JSON.parse(new TextDecoder().decode(bytes));
@@ -43,9 +65,10 @@ export function claims() {
 export const remaining = () => history.at(-1).expires - Date.now() / 1000;
 export const lifetime = () => history.at(-1).expires - history.at(-1).issued;
 
+/** The access token; `undefined` if it is in a cookie, which the browser sends by itself. */
 export const accessToken = () => tokens.access;
 
-/** An access token that has not expired, for a call of the account API. Refreshes it if necessary. */
+/** As `accessToken`, after a refresh if the token has expired. For a call of the account API. */
 export async function freshToken() {
   if (remaining() <= 1) await refresh();
   return tokens.access;
@@ -66,25 +89,29 @@ export function refresh(how = 'refreshed automatically') {
 }
 
 async function renew(how) {
-  const used = tokens.refresh;
+  const used = tokens;
   let answer;
   try {
-    answer = await account('POST', 'refresh', { body: { refreshToken: used } });
+    answer = await account('POST', 'refresh', { body: { refreshToken: used.refresh } });
   } catch (error) {
-    if (error instanceof Refused && error.status === 401 && tokens?.refresh === used) {
+    if (isOver(error) && tokens === used) {
       forget();
       ended('Your session has ended. Sign in again.');
     }
     throw error;
   }
-  if (tokens?.refresh !== used) return; // signed out in the meantime
+  if (tokens !== used) return; // signed out in the meantime
   // Cognito returns a new refresh token only if rotation is enabled.
-  tokens = { access: answer.accessToken, refresh: answer.refreshToken ?? used };
-  remember(how);
+  tokens = { access: answer.accessToken, refresh: answer.refreshToken ?? used.refresh };
+  remember(how, answer);
 }
 
-/** Revokes the tokens and discards them. Returns the access token, which is refused from now on. If the session began
- *  on the hosted page, also returns the URL that ends that page's session and then redirects to `logoutUri`. */
+/** `true` if a refresh failed because there is no session: the refresh token is refused, or there is none in the cookies. */
+const isOver = (error) => error instanceof Refused && (error.status === 401 || (inCookies && error.status === 400));
+
+/** Revokes the tokens and discards them. Returns the access token, which is refused from now on; `undefined` if it was in a
+ *  cookie. If the session began on the hosted page, also returns the URL that ends that page's session and then redirects
+ *  to `logoutUri`. */
 export async function signOut(logoutUri) {
   const token = await freshToken();
   const answer = await account('POST', 'logout', { token, body: { refreshToken: tokens.refresh, logoutUri } });
@@ -92,8 +119,9 @@ export async function signOut(logoutUri) {
   return { token, url: answer.hostedUiLogoutUrl };
 }
 
-function remember(how) {
-  const { iat, exp } = claims();
+function remember(how, { expiresIn }) {
+  const now = Date.now() / 1000;
+  const { iat = now, exp = now + expiresIn } = claims();
   history.push({ how, issued: iat, expires: exp });
   changed();
 }

@@ -46,7 +46,7 @@ export function wireSignedIn(signedOut) {
       return;
     }
     oldToken = token;
-    $('#ended').hidden = false;
+    $('#ended').hidden = !token; // a page never had a token that was in a cookie
     signedOut(LOGGED_OUT);
   });
   wireButton($('[data-action=old-token]'), null, async () => {
@@ -74,7 +74,7 @@ export async function open() {
   clearResult($('#call'));
   clear($('#password form'));
   $('[data-session-error]').textContent = '';
-  $('[data-who]').textContent = session.claims().username;
+  $('[data-who]').textContent = session.claims().username ?? '…';
   document.title = 'Signed in · cognito-authz';
   focusHeading($('#signed-in'));
   ticking ??= setInterval(tick, 250);
@@ -88,8 +88,9 @@ export async function open() {
 }
 
 function callAs(how) {
-  const token = how === 'none' ? null : how === 'tampered' ? session.tamperedToken() : session.accessToken();
-  return call($('#call'), token, { forged: how === 'forged' });
+  const anonymous = how === 'none';
+  const token = anonymous ? null : how === 'tampered' ? session.tamperedToken() : session.accessToken();
+  return call($('#call'), token, { forged: how === 'forged', anonymous });
 }
 
 function close() {

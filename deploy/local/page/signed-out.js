@@ -44,8 +44,8 @@ export function wireSignedOut(signIn) {
     email = values.email;
     try {
       const answer = await account('POST', 'login', { body: values });
-      if (answer.accessToken) signIn(answer, 'signed in');
-      else ask(answer);
+      if (answer.challenge) ask(answer);
+      else signIn(answer, 'signed in');
     } catch (error) {
       if (!(error instanceof Refused) || error.code !== 'user_not_confirmed') throw error;
       announce('The password is correct, but your address is not verified yet.', 'bad');
@@ -58,7 +58,7 @@ export function wireSignedOut(signIn) {
       const answer = await account('POST', 'challenge', { body: {
         challenge: 'SOFTWARE_TOKEN_MFA', session: challenge.session, username: challenge.username,
         responses: { SOFTWARE_TOKEN_MFA_CODE: code } } });
-      if (!answer.accessToken) return ask(answer);
+      if (answer.challenge) return ask(answer);
       challenge = null;
       signIn(answer, 'signed in');
     } catch (error) {

@@ -27,7 +27,8 @@ fn examples() -> Vec<Example> {
     let documented = fs::read_dir(root.join("docs/examples/policy")).unwrap().map(|entry| entry.unwrap().path());
     let mut paths: Vec<PathBuf> = documented.filter(|path| !path.to_str().unwrap().ends_with(".test.yaml")).collect();
     paths.sort();
-    let deployed = ["deploy/local/policy.yaml", "deploy/kustomize/base/policy.yaml"];
+    let deployed =
+        ["deploy/local/policy.yaml", "deploy/local/policy-cookies.yaml", "deploy/kustomize/base/policy.yaml"];
     let overlay = "deploy/kustomize/overlays/production/policy.yaml";
     paths.extend(deployed.into_iter().chain([overlay]).map(|path| root.join(path)));
     let read = |path: PathBuf| (path.display().to_string(), fs::read_to_string(path).unwrap());
@@ -41,7 +42,7 @@ fn examples() -> Vec<Example> {
     .unwrap();
     examples.push(Example { name: "the chart".into(), document: values["config"].clone() });
     examples.push(Example { name: "every member".into(), document: everything() });
-    assert_eq!(examples.len(), 16);
+    assert_eq!(examples.len(), 17);
     examples
 }
 
