@@ -68,6 +68,11 @@ class Stack:
         self._options = options
         self.policy = root / "deploy" / "local" / "policy.yaml"
         self.application = Path(__file__).with_name("upstream.py")
+        # One machine has one clock. Without leeway, an expired token is refused at once.
+        self.leeway = "0s"
+        # Called once the pool exists, before cognito-authz starts. It can add app clients to `clients`, and set
+        # `policy`.
+        self.prepare: Callable[[Stack], None] | None = None
         self._children: list[Child] = []
         self._keep_logs = False
         self._store: str | None = None
@@ -171,7 +176,7 @@ class Stack:
                 # As strict as AWS. Without this, any code confirms an account, and revoked tokens still work.
                 "AUTH": "true",
                 "MINISTACK_REGION": REGION,
-                "STATE_DIR": str(self._directory / "ministack"),
+                "STATE_DIR": str(self.state),
                 # If it is killed, it leaves a pid file in TMPDIR.
                 "TMPDIR": str(self._directory),
                 # Other services would include a listener on *every* interface (port 8883).
@@ -225,8 +230,12 @@ class Stack:
         self.long_client = self.cognito.create_client(self.pool, "terminal", token_seconds=_DAY)
         # A client of the same pool that cognito-authz does not accept.
         self.other_client = self.cognito.create_client(self.pool, "other", token_seconds=_DAY)
+        # The app clients whose tokens cognito-authz accepts.
+        self.clients = [self.client, self.long_client]
         for group in ("admins", DEMO_GROUP):
             self.cognito.create_group(self.pool, group)
+        if self.prepare is not None:
+            self.prepare(self)
         return f"{self.pool}, client {self.client}"
 
     def _start_authz(self) -> str:
@@ -255,8 +264,7 @@ class Stack:
              "--config", self.policy,
              "--hosted-ui-domain", self.cognito.url, *self._hosted_ui(),
              *(["--revocation-url", self._store] if self._store is not None else []),
-             # One machine has one clock. Without leeway, an expired token is refused at once.
-             "--leeway", "0s",
+             "--leeway", self.leeway,
              "--log-format", "json", *self._options],
             self._authz_env())
         bound = child.wait_until("listening", lambda: _bound(child, len(listeners) // 2), 10)
@@ -265,13 +273,18 @@ class Stack:
         return child, bound
 
     @property
+    def state(self) -> Path:
+        """Folder of the emulator's state, with the keys of its pools."""
+        return self._directory / "ministack"
+
+    @property
     def admin(self) -> str:
         """URL of the first replica's admin port."""
         return self.admins[0]
 
     def _authz_env(self) -> dict[str, str]:
         return {"AWS_REGION": REGION, "COGNITO_USER_POOL_ID": self.pool,
-                "COGNITO_CLIENT_ID": f"{self.client},{self.long_client}", "COGNITO_ENDPOINT": self.cognito.url}
+                "COGNITO_CLIENT_ID": ",".join(self.clients), "COGNITO_ENDPOINT": self.cognito.url}
 
     def _hosted_ui(self) -> list[str]:
         """Options for the hosted pages: redirect URIs, sign-out URIs and scopes."""
