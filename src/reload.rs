@@ -26,7 +26,7 @@ use crate::authz::token::claims::WantedClaims;
 use crate::authz::{Authorizer, Ruleset};
 use crate::check::{denial_labels, shadow_reasons};
 use crate::config::ConfigError;
-use crate::config::policy::{AccountClient, CompiledPolicy, PolicySource};
+use crate::config::policy::{AccountClient, CompiledPolicy, PolicySource, UNSERVED_RESOURCES};
 use crate::files::{FileWatch, Fingerprint, KeepsChanging};
 use crate::jwks::KeySet;
 use crate::jwks::fetch::{FetchError, JwksClient};
@@ -147,7 +147,7 @@ impl Reloader {
     /// Makes the pools of `policy` the active ones and returns the ruleset for them. The readiness is blocked until
     /// each new pool has keys.
     fn adopt(&mut self, policy: CompiledPolicy, readiness: Option<&Readiness>) -> anyhow::Result<Ruleset> {
-        let CompiledPolicy { pools, policies, headers, wanted, .. } = policy;
+        let CompiledPolicy { pools, policies, headers, wanted, resources, .. } = policy;
         let by_issuer = UserPools::new(pools.iter().map(|(pool, _)| pool.clone()).collect())?;
         let keeps_claims = wanted == self.wanted;
         let mut previous = std::mem::take(&mut self.pools);
@@ -185,6 +185,7 @@ impl Reloader {
             headers,
             wanted,
             browser_sessions: self.source.browser_sessions.clone(),
+            resources,
             counters,
         })
     }
@@ -318,6 +319,9 @@ impl Reloader {
             .map_err(|(option, why)| ConfigError::new(format!("--{}: {why}", option.replace('_', "-"))))?;
         for warning in policy.warnings.drain(..) {
             tracing::warn!("{warning}");
+        }
+        if self.account_pool.is_none() && !policy.resources.is_empty() {
+            tracing::warn!("{UNSERVED_RESOURCES}");
         }
         let shown = std::mem::take(&mut policy.shown);
         // Nothing fails after this line. The keys of new pools are fetched while the previous rules stay in effect.

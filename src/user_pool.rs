@@ -171,6 +171,15 @@ impl UserPool {
         Ok(self)
     }
 
+    /// Returns the URL of the pool's OpenID Provider configuration, below the API endpoint (OpenID Connect Discovery 1.0
+    /// section 4).
+    pub(crate) fn openid_configuration_url(&self) -> Url {
+        let mut url = self.endpoint.clone();
+        let base = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{base}/{}/.well-known/openid-configuration", self.id));
+        url
+    }
+
     /// Adds the issuer of a replica of the pool in `region`. Tokens issued by the replica have this issuer if the pool
     /// uses the original issuer format; the updated format always names the primary region.
     ///

@@ -83,7 +83,7 @@ impl Cors {
 
     /// `true` if the request is a preflight, and CORS is enabled.
     pub(super) fn is_preflight(&self, method: &Method, headers: &HeaderMap) -> bool {
-        self.is_on() && method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+        self.is_on() && is_preflight(method, headers)
     }
 
     /// Adds the headers that allow a page to read the response. `methods` is set in responses to preflights.
@@ -109,6 +109,27 @@ impl Cors {
             }
         }
     }
+}
+
+/// Adds the headers that allow every page to read the response of a public route, without credentials. `methods` is set in
+/// responses to preflights.
+pub(super) fn allow_all<B>(response: &mut Response<B>, methods: Option<HeaderValue>) {
+    let mut set = |name: HeaderName, value| drop(response.headers_mut().insert(name, value));
+    let all = || HeaderValue::from_static("*");
+    set(header::ACCESS_CONTROL_ALLOW_ORIGIN, all());
+    match methods {
+        None => set(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After")),
+        Some(methods) => {
+            set(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+            set(header::ACCESS_CONTROL_ALLOW_HEADERS, all());
+            set(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+        }
+    }
+}
+
+/// `true` if the request is a preflight (Fetch standard, CORS-preflight request).
+pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 #[cfg(test)]

@@ -15,13 +15,15 @@ use tokio::time::Instant;
 use super::Service;
 use super::answer::{CHALLENGE, Reply, SUCCESS};
 use super::context::Context;
+use super::cors;
 use super::error::{AccountError, Code};
 use super::oauth::{AUTHORIZE_NAME, AUTHORIZE_PATH, Oauth};
 use super::openapi::{self, Extent};
+use super::protected_resources::{self, Asked, ProtectedResourceRoutes};
 use super::settings::Settings;
 use super::table::{Row, rows};
 use super::token_transport::TokenTransport;
-use crate::authz::Authorizer;
+use crate::authz::{Authorizer, Ruleset};
 use crate::cognito::CognitoClient;
 use crate::metrics::account::AccountMetrics;
 use crate::net::http_server::{Answer, RequestBody};
@@ -36,7 +38,8 @@ const UNKNOWN: &str = "none";
 
 /// Values of the label `operation` of account metrics.
 pub(crate) fn route_labels() -> Vec<&'static str> {
-    rows().map(|row| row.name).chain([AUTHORIZE_NAME, OPENAPI_NAME, UNKNOWN]).collect()
+    let public = protected_resources::Route::ALL.into_iter().map(protected_resources::Route::name);
+    rows().map(|row| row.name).chain([AUTHORIZE_NAME]).chain(public).chain([OPENAPI_NAME, UNKNOWN]).collect()
 }
 
 /// Values of the label `outcome` of account metrics.
@@ -48,7 +51,11 @@ pub(crate) fn outcome_labels() -> Vec<&'static str> {
 #[derive(Debug)]
 pub struct Account {
     service: Service,
+    protected_resources: ProtectedResourceRoutes,
+    /// The `OpenAPI` document.
     openapi: Bytes,
+    /// The document if there are protected resources.
+    openapi_with_resources: Bytes,
     /// Value of `WWW-Authenticate`.
     challenge: HeaderValue,
 }
@@ -79,19 +86,26 @@ impl Account {
         revocations: Arc<Revocations>,
         metrics: AccountMetrics,
     ) -> Arc<Self> {
-        let extent = Extent { hosted_ui: settings.hosted_ui.is_some(), cookies: settings.cookies.is_some() };
-        let openapi = openapi::document(settings.prefix.as_str(), &settings.allowed, extent).to_string();
+        let openapi = |resources: bool| {
+            let (hosted_ui, cookies) = (settings.hosted_ui.is_some(), settings.cookies.is_some());
+            let extent = Extent { hosted_ui, cookies, resources };
+            Bytes::from(openapi::document(settings.prefix.as_str(), &settings.allowed, extent).to_string())
+        };
         let challenge = HeaderValue::from_str(&format!("Bearer realm=\"{}\"", settings.realm));
         Arc::new(Self {
-            openapi: openapi.into(),
+            openapi: openapi(false),
+            openapi_with_resources: openapi(true),
+            protected_resources: ProtectedResourceRoutes::default(),
             challenge: challenge.unwrap_or(HeaderValue::from_static("Bearer")),
             service: Service::new(Context::new(settings, client, authorizer, revocations, metrics)),
         })
     }
 
-    /// `true` if `path` is below the prefix of the account API.
+    /// `true` if `path` is below the prefix of the account API, or of metadata that it serves.
     pub(crate) fn covers(&self, path: &str) -> bool {
-        self.context().settings.prefix.strip(path).is_some()
+        let prefix = &self.context().settings.prefix;
+        let is_public = || protected_resources::Route::of(path, prefix).is_some();
+        prefix.strip(path).is_some() || is_public() && !self.context().authorizer.rules().resources.is_empty()
     }
 
     fn context(&self) -> &Context {
@@ -103,6 +117,13 @@ impl Account {
         let start = Instant::now();
         let (parts, body) = request.into_parts();
         let settings = &self.context().settings;
+        if let Some(route) = protected_resources::Route::of(parts.uri.path(), &settings.prefix) {
+            let rules = self.context().authorizer.rules();
+            if !rules.resources.is_empty() {
+                let asked = Asked { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body, peer };
+                return self.answer_public(route, &rules, asked, start).await;
+            }
+        }
         let path = settings.prefix.strip(parts.uri.path()).unwrap_or_default();
         let Route { endpoint, name, methods } = self.route(path, &parts.method);
         if !methods.is_empty() && settings.cors.is_preflight(&parts.method, &parts.headers) {
@@ -127,7 +148,9 @@ impl Account {
             }
             Some(Endpoint::OpenApi) => {
                 self.context().metrics.answered(name, SUCCESS, start.elapsed().as_secs_f64());
-                let mut response = response(200, self.openapi.clone());
+                let has_resources = !self.context().authorizer.rules().resources.is_empty();
+                let document = if has_resources { &self.openapi_with_resources } else { &self.openapi };
+                let mut response = response(200, document.clone());
                 settings.cors.apply(&parts.headers, &mut response, None);
                 return response;
             }
@@ -144,6 +167,30 @@ impl Account {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         settings.cors.apply(&parts.headers, &mut response, None);
+        response
+    }
+
+    /// Answers a request about protected resources. Every page may read the response: it is the same for every client.
+    async fn answer_public(
+        &self,
+        route: protected_resources::Route,
+        rules: &Ruleset,
+        asked: Asked<'_>,
+        start: Instant,
+    ) -> Answer {
+        if cors::is_preflight(asked.method, asked.headers) {
+            let mut response = Response::new(Full::default());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            cors::allow_all(&mut response, Some(HeaderValue::from_static(route.methods())));
+            return response;
+        }
+        let result = self.protected_resources.answer(&self.service.context, rules, route, asked).await;
+        self.record(route.name(), &result, start.elapsed());
+        let mut response = match result {
+            Ok(reply) => response(reply.status, reply.body.to_string()),
+            Err(error) => self.error_response(&error, route.methods()),
+        };
+        cors::allow_all(&mut response, None);
         response
     }
 

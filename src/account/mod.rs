@@ -4,7 +4,7 @@
 //! Operations are rows of one table ([`table`]). Reading order: `http.rs` routes a request and writes the response;
 //! [`Service`] runs one operation: address limit, access token, body, user limit, handler. Handlers are methods of
 //! [`context::Context`], in `refresh.rs`, `sign_out.rs`, `own_account.rs` and `oauth.rs`; most operations need none, only `call.rs`
-//! and `answer.rs`.
+//! and `answer.rs`. [`protected_resources`] serves the metadata of protected resources, which is public.
 //!
 //! Responses do not reveal who has an account: see [`error::judge`] and `--account-min-failure-time`. Nothing from a
 //! request or a response is logged except names of operations and of Cognito's errors.
@@ -21,6 +21,7 @@ mod http;
 pub(crate) mod oauth;
 mod openapi;
 mod own_account;
+mod protected_resources;
 pub(crate) mod rate_limit;
 mod refresh;
 mod settings;

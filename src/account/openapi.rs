@@ -1,5 +1,7 @@
 //! `OpenAPI` 3.1 document of the account API, made from the rows of the table.
 
+mod resources;
+
 use serde_json::{Map, Value, json};
 
 use super::call::Allowed;
@@ -15,6 +17,8 @@ pub(super) struct Extent {
     pub(super) hosted_ui: bool,
     /// `true` if browser sessions are enabled.
     pub(super) cookies: bool,
+    /// `true` if there are protected resources.
+    pub(super) resources: bool,
 }
 
 /// Makes the document for routes below `prefix`.
@@ -28,6 +32,9 @@ pub(super) fn document(prefix: &str, allowed: &Allowed, extent: Extent) -> Value
     }
     if extent.hosted_ui {
         paths.insert(format!("{prefix}{AUTHORIZE_PATH}"), json!({"get": authorize_url(extent)}));
+    }
+    if extent.resources {
+        paths.extend(resources::paths(prefix));
     }
     let mut this = responses(&[405, 429, 503]);
     this.insert(
@@ -341,6 +348,7 @@ fn responses(statuses: &[u16]) -> Map<String, Value> {
                     json!({"WWW-Authenticate": header("Authentication scheme.", "string")}),
                 ),
                 403 => ("The request has cookies and comes from a page that must not use them.", json!({})),
+                404 => ("There is nothing here.", json!({})),
                 405 => {
                     ("The path does not take this method.", json!({"Allow": header("Methods of the path.", "string")}))
                 }

@@ -168,7 +168,7 @@ pub struct AppUri(Box<str>);
 
 impl AppUri {
     /// The URI as the operator wrote it.
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -177,7 +177,12 @@ impl FromStr for AppUri {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let url = Url::parse(text).map_err(|_| "not a URI such as https://app.example.com/callback")?;
+        let wrong = "not a URI such as https://app.example.com/callback";
+        // The parser would remove white space, with which the URI equals no other.
+        if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(wrong);
+        }
+        let url = Url::parse(text).map_err(|_| wrong)?;
         if url.fragment().is_some() {
             return Err("such a URI has no fragment");
         }
@@ -280,9 +285,16 @@ mod tests {
         ] {
             assert_eq!(good.parse::<AppUri>().map(|uri| uri.as_str().to_owned()), Ok(good.to_owned()));
         }
-        for bad in
-            ["", "/callback", "app.example.com", "http://app.example.com/", "https://a/#x", "javascript:alert(1)"]
-        {
+        for bad in [
+            "",
+            "/callback",
+            " https://a/",
+            "https://a/\n",
+            "app.example.com",
+            "http://app.example.com/",
+            "https://a/#x",
+            "javascript:alert(1)",
+        ] {
             assert!(bad.parse::<AppUri>().is_err(), "{bad}");
         }
         assert!("openid".parse::<Scope>().is_ok() && "https://api.example.com/orders.read".parse::<Scope>().is_ok());

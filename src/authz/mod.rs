@@ -10,6 +10,7 @@ pub(crate) mod denial;
 pub(crate) mod headers;
 mod identity;
 pub(crate) mod policy;
+pub(crate) mod protected_resource;
 pub(crate) mod request;
 mod shadow;
 pub(crate) mod token;
@@ -30,6 +31,7 @@ pub(crate) use self::headers::OwnedHeaders;
 pub(crate) use self::identity::{Caller, Identity};
 pub(crate) use self::policy::requirement::Requirements;
 pub(crate) use self::policy::{Access, Policies, Policy};
+pub(crate) use self::protected_resource::ProtectedResources;
 pub(crate) use self::request::Header;
 pub use self::request::RequestContext;
 use self::shadow::Refused;
@@ -67,6 +69,8 @@ pub struct Ruleset {
     pub(crate) wanted: WantedClaims,
     /// Settings for session cookies; `None` if they are not accepted as a credential.
     pub(crate) browser_sessions: Option<BrowserSessions>,
+    /// Protected resources whose metadata the account API serves.
+    pub(crate) resources: ProtectedResources,
     /// Counters of checks, by pool and policy.
     pub(crate) counters: CheckCounters,
 }

@@ -1,6 +1,7 @@
 //! Client of Amazon Cognito's user-pool API: HTTP POST to one URL, with the operation in a header (AWS JSON 1.1).
 //!
-//! Every call goes through [`CognitoClient::call`], except the one to the hosted sign-in pages in [`oauth`]. The client
+//! Every call goes through [`CognitoClient::call`], except those to the hosted sign-in pages in [`oauth`] and for the
+//! pool's metadata in [`openid`]. The client
 //! authenticates the app client, keeps the deadline, retries what is safe to repeat, stops calling while Cognito is
 //! down ([`circuit`]), and counts calls. It knows nothing of the account API. Bodies and messages are never logged:
 //! they contain passwords, codes and tokens.
@@ -8,6 +9,7 @@
 mod circuit;
 pub mod error;
 pub(crate) mod oauth;
+mod openid;
 mod operation;
 mod secret_hash;
 
@@ -104,7 +106,7 @@ impl CognitoClient {
             Some(Value::from(secret_hash::secret_hash(secret, user?, &self.client_id)))
         };
         match operation.proof() {
-            Proof::Token | Proof::Basic => return members,
+            Proof::Token | Proof::Basic | Proof::Nothing => return members,
             Proof::Hash => {
                 if let Some(hash) = hash(user.as_deref()) {
                     members.insert("SecretHash".into(), hash);
@@ -137,14 +139,25 @@ impl CognitoClient {
             self.metrics.counted(operation.as_str(), error.label());
             return Dated { result: Err(error), date: None };
         };
+        let dated = self.timed(operation, send, deadline).await;
+        match &dated.result {
+            Err(CognitoError::Unavailable(_)) => pass.failed(),
+            _ => pass.answered(),
+        }
+        dated
+    }
+
+    /// Runs the request `send` within its time limit, and counts and logs the result.
+    async fn timed(
+        &self,
+        operation: Operation,
+        send: impl Future<Output = Result<Answer, Failure>>,
+        deadline: Instant,
+    ) -> Dated {
         let start = Instant::now();
         let deadline = deadline.min(start + self.timeout);
         let timeout = Failure::of(CognitoError::Unavailable(Outage::Timeout));
         let result = time::timeout_at(deadline, send).await.unwrap_or(Err(timeout));
-        match &result {
-            Err(Failure { error: CognitoError::Unavailable(_), .. }) => pass.failed(),
-            _ => pass.answered(),
-        }
         let label = result.as_ref().err().map_or("success", |failure| failure.error.label());
         self.metrics.counted(operation.as_str(), label);
         self.metrics.took(operation.as_str(), start.elapsed().as_secs_f64());
@@ -347,11 +360,12 @@ mod tests {
                 Operation::RespondToAuthChallenge => [None, None, Some(hash), None],
                 Operation::GetTokensFromRefreshToken | Operation::RevokeToken => [None, None, None, secret],
                 operation if operation.takes_access_token() => [None; 4],
-                Operation::OauthToken => [None; 4],
+                Operation::OauthToken | Operation::OpenidConfiguration => [None; 4],
                 _ => [Some(hash), None, None, None],
             };
             assert_eq!(places.map(|place| place.and_then(Value::as_str)), expected, "{operation:?}");
-            let has_id = !operation.takes_access_token() && *operation != Operation::OauthToken;
+            let is_api = ![Operation::OauthToken, Operation::OpenidConfiguration].contains(operation);
+            let has_id = !operation.takes_access_token() && is_api;
             assert_eq!(found.get("ClientId").and_then(Value::as_str), has_id.then_some(id), "{operation:?}");
             let without = body(None, *operation, &members).to_string();
             assert!(!without.contains("SECRET") && !without.contains("Secret"), "{without}");

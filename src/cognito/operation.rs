@@ -48,6 +48,8 @@ operations! {
     SetUserMFAPreference,
     /// Token endpoint of the hosted sign-in pages (see [`oauth`]). It is not part of the user-pool API.
     OauthToken,
+    /// The pool's OpenID Provider configuration (see [`openid`]). It is not part of the user-pool API.
+    OpenidConfiguration,
 }
 
 /// Form in which a call authenticates the app client.
@@ -63,6 +65,8 @@ pub(super) enum Proof {
     Token,
     /// HTTP Basic authentication (see [`oauth`]).
     Basic,
+    /// None: the operation is public.
+    Nothing,
 }
 
 impl Operation {
@@ -88,6 +92,7 @@ impl Operation {
             | Self::VerifySoftwareToken
             | Self::SetUserMFAPreference => Proof::Token,
             Self::OauthToken => Proof::Basic,
+            Self::OpenidConfiguration => Proof::Nothing,
         }
     }
 

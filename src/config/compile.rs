@@ -5,12 +5,14 @@
 
 mod pools;
 mod requirements;
+mod resources;
 mod routes;
 
 use serde_json::{Value, json};
 
 use self::pools::Pools;
 use self::requirements::{claim_path, demanding_member, requirements};
+use self::resources::resources;
 use self::routes::{routes, segments};
 use super::error::ConfigError;
 use super::file::locate::{Fault, YamlPath, locate};
@@ -84,13 +86,30 @@ pub(super) fn compile(file: PolicyFile, source: &PolicySource) -> Result<Compile
     for policy in &policies {
         compiler.credential_header(policy, &root.member("policies"))?;
     }
+    let resources = resources(
+        &file.protected_resources,
+        &mut policies,
+        &compiler.pools,
+        &mut compiler.wanted,
+        &root.member("protected_resources"),
+    )?;
     let default = default_policy(file.default.as_ref(), !file.routes.is_empty(), &policies, &root)?;
     let Compiler { pools, headers, wanted, mut warnings } = compiler;
     let routes = routes(file.routes, &policies, file.case_insensitive, &root.member("routes"), &mut warnings)?;
     let policies = Policies::new(policies, default, routes);
     warnings.extend(opened(&policies));
     let pools = pools.into_inner();
-    Ok(CompiledPolicy { pools, policies, headers, wanted, account, warnings, shown: Value::Null, seen: None })
+    Ok(CompiledPolicy {
+        pools,
+        policies,
+        headers,
+        wanted,
+        resources,
+        account,
+        warnings,
+        shown: Value::Null,
+        seen: None,
+    })
 }
 
 /// Returns the policy of requests that no route matches.

@@ -37,7 +37,7 @@ use self::options::{
     Cli, Command, ExplainOptions, InstanceOptions, OperatorOptions, Options, RevocationOptions, RevocationsAction,
     RevokeOptions, TestPolicyOptions, option_ids, variable,
 };
-use self::policy::{CompiledPolicy, PolicySource};
+use self::policy::{CompiledPolicy, PolicySource, UNSERVED_RESOURCES};
 use self::source::{Layers, Sources, usage_error};
 use crate::authz::TimeLimits;
 use crate::authz::denial::Realm;
@@ -234,6 +234,9 @@ impl Config {
         let mut warnings = Vec::new();
         let (policy_source, policy) = read_policy(&options, sources, &mut warnings)?;
         let account = AccountConfig::new(&options, &policy, sources, &mut warnings)?;
+        if account.is_none() && !policy.resources.is_empty() {
+            warnings.push(UNSERVED_RESOURCES.into());
+        }
         let certificates = tls::certificates(&options, sources)?;
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         let RevocationOptions { max_token_life, .. } = options.revocation;

@@ -9,13 +9,17 @@ use serde_json::Value;
 use crate::authz::credential::BrowserSessions;
 use crate::authz::headers::HeaderPrefix;
 use crate::authz::token::claims::WantedClaims;
-use crate::authz::{OwnedHeaders, Policies};
+use crate::authz::{OwnedHeaders, Policies, ProtectedResources};
 use crate::files::Fingerprint;
 use crate::jwks::KeySet;
 use crate::user_pool::{AcceptedUse, ClientId, Clients, UserPool};
 
 /// Name of the pool that the flags describe.
 pub(super) const FLAG_POOL: &str = "default";
+
+/// Warning about a file with protected resources if this process has no account API.
+pub(crate) const UNSERVED_RESOURCES: &str = "the file has `protected_resources`, but the account API is off: challenges \
+     name metadata that this process does not serve";
 
 /// Source of the policy: the flags, and the policy file if there is one.
 #[derive(Clone, Debug)]
@@ -43,6 +47,8 @@ pub struct CompiledPolicy {
     pub headers: OwnedHeaders,
     /// Claims that policies and headers read.
     pub wanted: WantedClaims,
+    /// Protected resources whose metadata the account API serves.
+    pub resources: ProtectedResources,
     /// Pool and app client of the account API, if the file names them.
     pub account: Option<AccountClient>,
     /// Warnings about the file.

@@ -14,7 +14,7 @@ use super::server::{Reply, serve};
 use super::token::{SigningKey, TokenBuilder, jwks};
 
 /// Call that the server received. The operation of the token endpoint is `OauthToken`; its body is the form, with the
-/// `Authorization` header as one more member.
+/// `Authorization` header as one more member. That of the pool's metadata is `OpenidConfiguration`; its body is the path.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) operation: String,
@@ -35,8 +35,18 @@ struct Shared {
     calls: Vec<Call>,
 }
 
+impl Shared {
+    /// Records a call, and returns the response to it.
+    fn record(&mut self, call: Call) -> Reply {
+        let reply = (self.reply)(&call, self.calls.len());
+        self.calls.push(call);
+        reply
+    }
+}
+
 impl FakeCognito {
-    /// Starts a server that answers every call with `{}`, and every GET with the shared key as a JWKS.
+    /// Starts a server that answers every call with `{}`, and every GET but that of the pool's
+    /// metadata with the shared key as a JWKS.
     pub(crate) async fn start() -> Self {
         let shared = Shared { reply: Box::new(|_, _| Reply::ok("{}")), calls: Vec::new() };
         let shared = Arc::new(Mutex::new(shared));
@@ -115,6 +125,10 @@ pub(crate) fn slowly(reply: Reply, delay: Duration) -> Reply {
 }
 
 async fn answer(shared: &Mutex<Shared>, request: Request<Incoming>) -> Reply {
+    if request.method() == Method::GET && request.uri().path().ends_with("/openid-configuration") {
+        let call = Call { operation: "OpenidConfiguration".into(), body: request.uri().path().into() };
+        return shared.lock().unwrap().record(call);
+    }
     if request.method() == Method::GET {
         return Reply::ok(jwks(&[SigningKey::shared()]));
     }
@@ -132,9 +146,5 @@ async fn answer(shared: &Mutex<Shared>, request: Request<Incoming>) -> Reply {
         let operation = target.strip_prefix("AWSCognitoIdentityProviderService.").unwrap().to_owned();
         (operation, serde_json::from_slice(&body).unwrap())
     };
-    let mut shared = shared.lock().unwrap();
-    let call = Call { operation, body };
-    let reply = (shared.reply)(&call, shared.calls.len());
-    shared.calls.push(call);
-    reply
+    shared.lock().unwrap().record(Call { operation, body })
 }

@@ -132,12 +132,29 @@ fn is_weaker(one: &Policy, other: &Policy) -> bool {
 
 /// `true` if `one` evidently requires everything that `other` requires. Only compares what is written in the policy file.
 fn requires_all_of(one: &Requirements, other: &Requirements) -> bool {
-    let Requirements { token_use, pools, clients, audiences, no_actor, scopes, groups, claims, max_auth_age, acr, amr } =
-        other;
+    let Requirements {
+        token_use,
+        pools,
+        clients,
+        audiences,
+        resource,
+        no_actor,
+        scopes,
+        groups,
+        claims,
+        max_auth_age,
+        acr,
+        amr,
+    } = other;
     (token_use.is_none() || *token_use == one.token_use)
         && is_narrower(&one.pools, pools)
         && is_narrower(&one.clients, clients)
         && is_narrower(values(one.audiences.as_ref()), values(audiences.as_ref()))
+        && resource.as_ref().is_none_or(|theirs| {
+            one.resource.as_ref().is_some_and(|ours| {
+                is_narrower(&ours.identifiers, &theirs.identifiers) && (theirs.if_present || !ours.if_present)
+            })
+        })
         && (no_actor.is_none() || one.no_actor.is_some())
         && implies(&one.scopes, scopes)
         && implies(&one.groups, groups)

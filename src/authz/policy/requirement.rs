@@ -23,6 +23,8 @@ pub(crate) struct Requirements {
     pub(crate) clients: Vec<ClientId>,
     /// Claim `aud`, and its accepted values, of which the token must have one (resource-bound access tokens).
     pub(crate) audiences: Option<(WantedIndex, Vec<Box<str>>)>,
+    /// Audience of a protected resource.
+    pub(crate) resource: Option<ResourceAudience>,
     /// Claim `act`, if tokens with it are denied: another party acts on behalf of the subject (RFC 8693 section 4.1).
     pub(crate) no_actor: Option<WantedIndex>,
     /// Scopes (`scope`).
@@ -37,6 +39,29 @@ pub(crate) struct Requirements {
     pub(crate) acr: Option<(WantedIndex, Vec<Box<str>>)>,
     /// Claim `amr`, and the required authentication methods.
     pub(crate) amr: Option<(WantedIndex, AnyAll)>,
+}
+
+/// Audience that a token must be issued for (RFC 8707 section 2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ResourceAudience {
+    /// Claim `aud`.
+    pub(crate) claim: WantedIndex,
+    /// Forms of the resource's identifier, of which `aud` must contain one.
+    pub(crate) identifiers: Vec<Box<str>>,
+    /// `true` if access tokens without `aud`, and ID tokens, are accepted. Cognito writes `aud` only into the access tokens
+    /// of clients that name a resource.
+    pub(crate) if_present: bool,
+}
+
+impl ResourceAudience {
+    fn is_met(&self, caller: &Verified) -> bool {
+        match caller.claims.extra().get(self.claim) {
+            // `aud` of an ID token is the app client.
+            _ if self.if_present && caller.claims.token_use() == TokenUse::Id => true,
+            None => self.if_present,
+            Some(aud) => contains_one(aud, &self.identifiers),
+        }
+    }
 }
 
 /// Names of which a token must have at least one, and names of which it must have all. An empty list requires nothing.
@@ -128,10 +153,11 @@ impl Requirements {
         let is_client = |client: &ClientId| client.as_str() == claims.client_id();
         mismatch(self.clients.is_empty() || self.clients.iter().any(is_client), "clients")?;
         if let Some((aud, accepted)) = &self.audiences {
-            let is_accepted =
-                |value: &Value| value.as_str().is_some_and(|text| accepted.iter().any(|aud| **aud == *text));
-            let is_met = extra.get(*aud).is_some_and(|aud| members(aud).iter().any(is_accepted));
+            let is_met = extra.get(*aud).is_some_and(|aud| contains_one(aud, accepted));
             mismatch(is_met, "audiences")?;
+        }
+        if let Some(resource) = &self.resource {
+            mismatch(resource.is_met(caller), "protected_resources.audience")?;
         }
         if let Some(act) = self.no_actor {
             mismatch(extra.get(act).is_none(), "allow_delegated")?;
@@ -166,6 +192,12 @@ impl Requirements {
 /// Returns the members of a list. A single value counts as a list of one (`aud`, RFC 7519 section 4.1.3).
 fn members(value: &Value) -> &[Value] {
     value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
+}
+
+/// `true` if a claim, which is a text or a list, contains one of these texts.
+fn contains_one(claim: &Value, accepted: &[Box<str>]) -> bool {
+    let is_accepted = |value: &Value| value.as_str().is_some_and(|text| accepted.iter().any(|one| **one == *text));
+    members(claim).iter().any(is_accepted)
 }
 
 /// Converts a time to whole seconds. Rounds down, as for all times in a token. `None` if it is not a number, or out of range.
@@ -292,6 +324,45 @@ mod tests {
         direct.check(&json!({}), Ok(()));
         direct.check(&json!({"act": {"sub": "agent"}}), Err((ClaimMismatch, "allow_delegated")));
         direct.check(&json!({"act": {}}), Err((ClaimMismatch, "allow_delegated")));
+    }
+
+    #[test]
+    fn the_audience_of_a_resource_is_judged() {
+        const ID: &str = "https://mcp.example/mcp";
+        let case = |if_present: bool| {
+            Case::new(|r, want| {
+                let claim = want("aud");
+                r.resource = Some(ResourceAudience { claim, identifiers: names(&[ID]), if_present });
+            })
+        };
+        let (required, if_present) = (case(false), case(true));
+        let unmet = Err((ClaimMismatch, "protected_resources.audience"));
+        for (aud, met) in [
+            (json!(ID), true),
+            (json!([ID]), true),
+            (json!(["https://other.example", ID]), true),
+            (json!("https://mcp.example/mcp/"), false),
+            (json!("https://mcp.example"), false),
+            (json!("https://MCP.example/mcp"), false),
+            (json!(""), false),
+            (json!([]), false),
+            (json!([[ID]]), false),
+            (json!({ "aud": ID }), false),
+            (json!(7), false),
+            (json!(["https://other.example"]), false),
+        ] {
+            for case in [&required, &if_present] {
+                case.check(&json!({ "aud": aud }), if met { Ok(()) } else { unmet });
+            }
+        }
+        for absent in [json!({}), json!({"aud": null})] {
+            required.check(&absent, unmet);
+            if_present.check(&absent, Ok(()));
+        }
+        // `aud` of an ID token is the app client.
+        let id = json!({"token_use": "id", "aud": "c"});
+        required.check(&id, unmet);
+        if_present.check(&id, Ok(()));
     }
 
     #[test]

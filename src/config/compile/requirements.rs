@@ -58,6 +58,8 @@ pub(super) fn requirements(
         pools,
         clients,
         audiences: (!audiences.is_empty()).then(|| (want("aud"), audiences)),
+        // Set by the resource that the policy belongs to.
+        resource: None,
         no_actor: (entry.allow_delegated == Some(false)).then(|| want("act")),
         scopes: any_all(entry.scopes.as_ref(), &at.member("scopes"))?,
         groups: any_all(entry.groups.as_ref(), &at.member("groups"))?,

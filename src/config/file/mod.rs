@@ -6,6 +6,7 @@
 
 pub(crate) mod locate;
 pub mod places;
+pub mod resources;
 pub(crate) mod schema;
 mod strict;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use serde::de::IgnoredAny;
 
 use self::locate::{YamlPath, locate};
 use self::places::PlacesEntry;
+use self::resources::ProtectedResourceEntry;
 use self::strict::Strict;
 use self::text::{Any, Challenge, FilePath, HeaderValue, Host, Kind, Method, Parsed, Path, Plain, Region, WebUrl};
 use self::values::{List, Name, Named, OneOrMany, Operand, Seconds};
@@ -42,6 +44,8 @@ pub struct PolicyFile {
     pub policies: Named<Name, PolicyEntry>,
     /// Routes, which select policies. Their order has no effect.
     pub routes: Vec<RouteEntry>,
+    /// Resources that clients such as MCP clients find the sign-in for by their metadata (RFC 9728).
+    pub protected_resources: List<ProtectedResourceEntry>,
     /// `true` if routes ignore the case of paths, for upstreams that do so.
     pub case_insensitive: bool,
     /// Claims that the upstream receives in headers, in addition to the standard ones.

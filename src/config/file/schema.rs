@@ -85,6 +85,11 @@ pub(super) fn policy(schema: &mut Schema) {
     );
 }
 
+/// A client that can register needs its redirect URIs.
+pub(super) fn protected_resource(schema: &mut Schema) {
+    schema.insert("dependentRequired".into(), json!({"client_id": ["redirect_uris"], "redirect_uris": ["client_id"]}));
+}
+
 /// At least one of `any` and `all`.
 pub(super) fn any_all(schema: &mut Schema) {
     schema.insert("minProperties".into(), json!(1));

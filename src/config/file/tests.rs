@@ -1,3 +1,4 @@
+mod resources;
 mod strictness;
 
 use serde_json::json;

@@ -4,6 +4,7 @@
 //!   hosted pages; [`cookies`]: browser sessions.
 //! - [`abuse`], [`limits`]: attacks and rate limits; [`faults`]: failures of Cognito; [`reload`]: changes of the policy
 //!   file.
+//! - [`protected_resources`]: metadata and registration for clients such as MCP clients.
 //! - [`http`]: methods, media types, sizes, CORS, ports; [`schema`]: the `OpenAPI` document.
 
 mod abuse;
@@ -13,6 +14,7 @@ mod http;
 mod limits;
 mod oauth;
 mod profile;
+mod protected_resources;
 mod refresh;
 mod reload;
 mod schema;
