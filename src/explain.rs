@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::authz::answer::Refusal;
 use crate::authz::denial::Realm;
 use crate::authz::headers::Mutation;
+use crate::authz::request::Body;
 use crate::authz::token::MAX_TOKEN_BYTES;
 use crate::authz::{
     Access, Allowed, Answer, Authorizer, Decision, Decoded, Header, RequestContext, Ruleset, Step, TokenCache,
@@ -107,16 +108,20 @@ pub async fn explain(
     Ok(Explanation { text, allowed })
 }
 
-/// Builds the context that Envoy would send for a request. `credential` is the value of `Authorization`.
+/// Builds the context that Envoy would send for a request. `credential` is the value of `Authorization`. A body without
+/// `content-type` is JSON.
 pub(crate) fn context<'r>(request: &'r Request, credential: Option<&'r str>) -> RequestContext<'r> {
     let header = |(name, value): &'r (String, String)| Header { name: name.as_bytes(), value: value.as_bytes() };
     let credential = credential.map(|value| Header { name: b"authorization", value: value.as_bytes() });
+    let is_untyped = request.body.is_some() && !request.headers.iter().any(|(name, _)| name == "content-type");
+    let content_type = is_untyped.then_some(Header { name: b"content-type", value: b"application/json" });
     RequestContext {
         policy: request.policy.as_deref().map(str::as_bytes),
         method: request.method.as_bytes(),
         path: request.path.as_bytes(),
         host: request.host.as_bytes(),
-        headers: request.headers.iter().map(header).chain(credential).collect(),
+        headers: request.headers.iter().map(header).chain(credential).chain(content_type).collect(),
+        body: request.body.as_deref().map_or(Body::Absent, Body::Bytes),
     }
 }
 
@@ -180,15 +185,19 @@ fn refused(refusal: &Refusal<'_>) -> Value {
     })
 }
 
-/// Describes what selected the policy: Envoy, a route of the file, or the default.
+/// Describes what selected the policy: Envoy, a route of the file, the default, or a call in the body.
 fn chosen_by(verdict: &Verdict<'_>, rules: &Ruleset, request: &RequestContext<'_>) -> String {
     let routes = rules.policies.routes();
     let route = verdict.trace.route.and_then(|place| Some((place, routes.iter().nth(place)?)));
-    match (request.policy, route) {
+    let by = match (request.policy, route) {
         (Some(_), _) => "the context extension policy".into(),
         (None, Some((place, route))) => format!("routes[{place}]: {route}"),
         (None, None) if routes.iter().len() == 0 => "default: there are no routes".into(),
         (None, None) => "default: no route matches".into(),
+    };
+    match verdict.trace.call.and_then(|call| Some((call.index, rules.policies.get(call.of)?))) {
+        Some((index, policy)) => format!("json_rpc.calls[{index}] of the policy {}, by {by}", policy.name),
+        None => by,
     }
 }
 

@@ -61,11 +61,30 @@ struct RequestRow {
     /// Policy that the Envoy route names (context extension `policy`).
     policy: Option<String>,
     headers: BTreeMap<String, String>,
+    /// Body: text, or a value that is sent as JSON.
+    body: Option<Value>,
 }
 
 impl Default for RequestRow {
     fn default() -> Self {
-        Self { method: "GET".into(), host: String::new(), path: "/".into(), policy: None, headers: BTreeMap::new() }
+        Self {
+            method: "GET".into(),
+            host: String::new(),
+            path: "/".into(),
+            policy: None,
+            headers: BTreeMap::new(),
+            body: None,
+        }
+    }
+}
+
+impl RequestRow {
+    /// Bytes of the body.
+    fn body(&self) -> Option<Vec<u8>> {
+        self.body.as_ref().map(|body| match body {
+            Value::String(text) => text.clone().into_bytes(),
+            value => value.to_string().into_bytes(),
+        })
     }
 }
 
@@ -240,6 +259,7 @@ async fn check(
         path: row.path.clone(),
         policy: row.policy.clone(),
         headers: row.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect(),
+        body: row.body(),
         json: false,
     };
     let token = test.token.as_ref().map(|token| signer.token(token, &rules, now)).transpose()?;

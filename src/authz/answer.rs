@@ -3,12 +3,14 @@
 //! Each protocol and the command `explain` only encode an [`Answer`]. They define no text, status or header of their
 //! own.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::Ruleset;
-use super::denial::{Denial, Fault, Realm};
+use super::denial::{ChallengeDetails, Denial, Fault, Realm};
 use super::headers::{Mutation, OwnedHeaders};
-use super::policy::Policy;
+use super::policy::{Policy, PolicyIndex};
 use super::request::RequestContext;
 use super::verdict::{Allowed, Decision, Verdict};
 
@@ -36,6 +38,8 @@ pub struct Pass<'a> {
 pub struct Refusal<'a> {
     denial: Denial,
     policy: Result<&'a Policy, &'a str>,
+    /// Policy of the request, if `policy` is the one of a call in its body.
+    chosen: Option<&'a Policy>,
     requirement: Option<&'a str>,
     realm: &'a Realm,
     /// Permission for the page that sent the request to read the response.
@@ -77,13 +81,16 @@ impl<'a> Answer<'a> {
         realm: &'a Realm,
     ) -> Self {
         let refusal = |denial: Denial| {
-            let policy = verdict.trace.policy.and_then(|policy| rules.policies.get(policy));
+            let trace = &verdict.trace;
+            let get = |policy: Option<PolicyIndex>| policy.and_then(|policy| rules.policies.get(policy));
             let given = request.and_then(|request| request.policy);
-            let policy = policy.ok_or_else(|| rules.policies.name_without_choice(given));
-            let origin = policy.ok().zip(request).and_then(|(policy, request)| policy.cors_origin(request));
+            let policy = get(trace.policy).ok_or_else(|| rules.policies.name_without_choice(given));
+            let chosen = get(trace.chosen());
+            let origin = chosen.zip(request).and_then(|(policy, request)| policy.cors_origin(request));
             let credentials = rules.browser_sessions.is_some();
             let cors = origin.map(|origin| CorsPermission { origin, credentials });
-            Refusal { cors, ..Refusal::new(denial, policy, verdict.trace.requirement.as_deref(), realm) }
+            let chosen = chosen.filter(|_| trace.call.is_some());
+            Refusal { cors, chosen, ..Refusal::new(denial, policy, trace.requirement.as_deref(), realm) }
         };
         match &verdict.decision {
             Decision::Allow(allowed) => {
@@ -189,7 +196,7 @@ impl<'a> Refusal<'a> {
         requirement: Option<&'a str>,
         realm: &'a Realm,
     ) -> Self {
-        Self { denial, policy, requirement, realm, cors: None }
+        Self { denial, policy, chosen: None, requirement, realm, cors: None }
     }
 
     /// Reason for the refusal.
@@ -204,7 +211,16 @@ impl<'a> Refusal<'a> {
 
     /// Value of `WWW-Authenticate`, if the response has one.
     pub(crate) fn www_authenticate(&self) -> Option<String> {
-        self.denial.www_authenticate(self.realm, self.policy.ok().map(|policy| &policy.challenge))
+        self.denial.www_authenticate(self.realm, self.challenge().as_deref())
+    }
+
+    /// Parameters of the challenge that depend on the policy.
+    fn challenge(&self) -> Option<Cow<'a, ChallengeDetails>> {
+        let policy = self.policy.ok()?;
+        Some(match self.chosen {
+            Some(chosen) => Cow::Owned(chosen.challenge.with_call(&policy.challenge)),
+            None => Cow::Borrowed(&policy.challenge),
+        })
     }
 
     /// Headers of the response, with lower-case names.

@@ -22,7 +22,7 @@ pub enum Challenge {
 
 /// Parameters of `WWW-Authenticate` that depend on the policy. None contains characters that need escaping in a
 /// quoted-string.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ChallengeDetails {
     /// Required scopes, separated by spaces (RFC 6750 section 3).
     pub(crate) scope: Box<str>,
@@ -32,6 +32,24 @@ pub(crate) struct ChallengeDetails {
     pub(crate) acr_values: Box<str>,
     /// URL of the protected resource metadata (RFC 9728 section 5.1).
     pub(crate) resource_metadata: Option<Box<str>>,
+}
+
+impl ChallengeDetails {
+    /// Details for a call in the body of a request, whose token has to meet the requirements of both policies: `self` is
+    /// of the request, `call` of the call. A client that obtains a token with the named scopes can make the call.
+    pub(crate) fn with_call(&self, call: &Self) -> Self {
+        let is_new = |scope: &&str| !self.scope.split(' ').any(|known| known == *scope);
+        let scopes =
+            self.scope.split(' ').chain(call.scope.split(' ').filter(is_new)).filter(|scope| !scope.is_empty());
+        let acr_values = if call.acr_values.is_empty() { &self.acr_values } else { &call.acr_values };
+        Self {
+            scope: scopes.collect::<Vec<_>>().join(" ").into(),
+            max_age: self.max_age.into_iter().chain(call.max_age).min(),
+            acr_values: acr_values.clone(),
+            // The resource is the one of the route.
+            resource_metadata: self.resource_metadata.as_ref().or(call.resource_metadata.as_ref()).cloned(),
+        }
+    }
 }
 
 /// Row of the table of denials: the properties of one denial.
@@ -70,7 +88,7 @@ impl Row {
         Self { challenge, ..self }
     }
 
-    /// Marks a denial that is decided before the request has a policy.
+    /// Marks a denial that is decided before the request has a policy, `json_rpc` aside.
     const fn before_policy(self) -> Self {
         Self { precedes_policy: true, ..self }
     }
@@ -100,10 +118,11 @@ macro_rules! denials {
 }
 
 denials! {
-    /// The check carries no HTTP request, or one whose host can be read in more than one way while a route names hosts.
+    /// The check carries no HTTP request, or one whose host can be read in more than one way while a route names hosts. Or
+    /// its policy has `json_rpc`, and the check does not carry a body that can be read in one way only.
     NoHttpRequest = Row::forbidden(
         "no_http_request",
-        "The authorization check carried no HTTP request, or one with more than one host.",
+        "The authorization check did not carry all of the request that the policy needs.",
     )
     .before_policy();
     /// The route names a policy that is not configured.
@@ -243,7 +262,8 @@ impl Denial {
         self.row().fault
     }
 
-    /// `true` if this denial is decided before the request has a policy.
+    /// `true` if this denial is decided before the request has a policy. `no_http_request` also comes later, if the policy
+    /// has `json_rpc`.
     pub(crate) fn precedes_policy(self) -> bool {
         self.row().precedes_policy
     }

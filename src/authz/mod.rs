@@ -172,9 +172,9 @@ impl Authorizer {
 
         trace.step = Step::Policy;
         if let Some(requirements) = requirements {
-            requirements.check(&verified, |name| chosen.segment(name), now).map_err(|unmet| {
-                trace.requirement = Some(unmet.requirement.into());
-                Refused::by_policy(unmet.denial, policy, &verified, &token)
+            rules.policies.check(&chosen, requirements, request, &verified, now).map_err(|insufficient| {
+                trace.refuse(insufficient.unmet.requirement, insufficient.call);
+                Refused::by_policy(insufficient.unmet.denial, policy, &verified, &token)
             })?;
         }
         trace.step = Step::Identity;

@@ -16,6 +16,20 @@ pub struct RequestContext<'r> {
     pub(crate) host: &'r [u8],
     /// Headers, in any order. Names can be in upper or lower case.
     pub(crate) headers: Vec<Header<'r>>,
+    /// Body. Only policies with `json_rpc` read it.
+    pub(crate) body: Body<'r>,
+}
+
+/// Body of a request, if the check carries it.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Body<'r> {
+    /// The request has no body, or the proxy does not send it.
+    #[default]
+    Absent,
+    /// Bytes of the body, or of its first part.
+    Bytes(&'r [u8]),
+    /// The proxy sends the body as text, in which it has replaced bytes that are not UTF-8.
+    AsText,
 }
 
 /// Header of a request. The value is bytes, because HTTP allows values that are not text (RFC 9110 section 5.5).

@@ -35,10 +35,11 @@ impl Refused {
 
     /// Decision about the request: a denial, unless its policy is in shadow mode.
     ///
-    /// A denial that precedes the policy (`unsafe_path`, `no_http_request`, `unknown_policy`) is always a denial.
+    /// A denial that precedes the policy (such as `unsafe_path` or `unknown_policy`) is always a denial. For a call in the
+    /// body, the policy of the request counts.
     pub(super) fn decision<'r>(self, rules: &'r Ruleset, trace: &Trace) -> Decision<'r> {
-        let policy = trace.policy.and_then(|policy| rules.policies.get(policy));
-        let Some(policy) = policy.filter(|policy| policy.is_shadow() && !self.denial.precedes_policy()) else {
+        let policy = trace.chosen().and_then(|policy| rules.policies.get(policy));
+        let Some(policy) = policy.filter(|policy| policy.is_shadow()) else {
             return Decision::Deny(self.denial);
         };
         let denial = self.denial;

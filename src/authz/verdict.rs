@@ -6,7 +6,7 @@ use super::cache::Verified;
 use super::denial::Denial;
 use super::headers::OwnedHeaders;
 use super::identity::Identity;
-use super::policy::{Policy, PolicyIndex};
+use super::policy::{Policy, PolicyIndex, RefusedCall};
 use crate::user_pool::PoolIndex;
 
 /// Decision about one request, and how it was reached.
@@ -52,8 +52,11 @@ impl<'r> Allowed<'r> {
 pub(crate) struct Trace {
     /// Pool that the issuer of the token belongs to; `None` before that step.
     pub(crate) pool: Option<PoolIndex>,
-    /// Policy of the request; `None` if none was chosen.
+    /// Policy that the result is reported with: the one of the request or, if a call in its body is refused, the one of
+    /// the call. `None` if none was chosen.
     pub(crate) policy: Option<PolicyIndex>,
+    /// Call in the request's body that is refused.
+    pub(crate) call: Option<RefusedCall>,
     /// Position in the file, from 0, of the route that chose the policy.
     pub(crate) route: Option<usize>,
     /// Last step that was started. If the request is denied, this step failed.
@@ -62,6 +65,20 @@ pub(crate) struct Trace {
     pub(crate) requirement: Option<Box<str>>,
     /// `kid` of a token whose key or signature failed, cut to [`LOGGED_KID_CHARS`]. Any client can choose it: escape it.
     pub(crate) kid: Option<String>,
+}
+
+impl Trace {
+    /// Returns the policy of the request, which was chosen for its route.
+    pub(crate) fn chosen(&self) -> Option<PolicyIndex> {
+        self.call.map(|call| call.of).or(self.policy)
+    }
+
+    /// Notes the requirement that the token does not meet, and the call that has it.
+    pub(super) fn refuse(&mut self, requirement: &str, call: Option<RefusedCall>) {
+        self.requirement = Some(requirement.into());
+        self.call = call;
+        self.policy = call.map(|call| call.policy).or(self.policy);
+    }
 }
 
 /// Maximum length of a logged `kid`, in characters.

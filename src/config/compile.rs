@@ -3,6 +3,7 @@
 //!
 //! Start from [`PolicySource::read`].
 
+mod json_rpc;
 mod pools;
 mod requirements;
 mod resources;
@@ -10,11 +11,13 @@ mod routes;
 
 use serde_json::{Value, json};
 
+use self::json_rpc::json_rpc;
 use self::pools::Pools;
 use self::requirements::{claim_path, demanding_member, requirements};
 use self::resources::resources;
 use self::routes::{routes, segments};
 use super::error::ConfigError;
+use super::file::json_rpc::JsonRpcEntry;
 use super::file::locate::{Fault, YamlPath, locate};
 use super::file::places::PlacesEntry;
 use super::file::text::{Parsed, WebUrl};
@@ -62,7 +65,13 @@ pub(super) fn compile(file: PolicyFile, source: &PolicySource) -> Result<Compile
     let mut warnings = Vec::new();
     let pools = Pools::build(file.pools.0, source, &root.member("pools"), &mut warnings)?;
     let account = file.account.map(|account| pools.account(account, &root.member("account"))).transpose()?;
-    let mut compiler = Compiler { pools, headers: source.owned_headers(), wanted: WantedClaims::default(), warnings };
+    let mut compiler = Compiler {
+        pools,
+        headers: source.owned_headers(),
+        wanted: WantedClaims::default(),
+        json_rpc: Vec::new(),
+        warnings,
+    };
 
     compiler.claim_headers(file.claim_headers, &root.member("claim_headers"))?;
     if let Some(header) = &file.whole_claims_header {
@@ -83,6 +92,7 @@ pub(super) fn compile(file: PolicyFile, source: &PolicySource) -> Result<Compile
         let at = root.member("policies").member(name.as_str());
         policies.push(compiler.policy(&name, entry, file.remove_authorization, from_token, &at)?);
     }
+    json_rpc(std::mem::take(&mut compiler.json_rpc), &mut policies, &root.member("policies"))?;
     for policy in &policies {
         compiler.credential_header(policy, &root.member("policies"))?;
     }
@@ -94,7 +104,7 @@ pub(super) fn compile(file: PolicyFile, source: &PolicySource) -> Result<Compile
         &root.member("protected_resources"),
     )?;
     let default = default_policy(file.default.as_ref(), !file.routes.is_empty(), &policies, &root)?;
-    let Compiler { pools, headers, wanted, mut warnings } = compiler;
+    let Compiler { pools, headers, wanted, mut warnings, .. } = compiler;
     let routes = routes(file.routes, &policies, file.case_insensitive, &root.member("routes"), &mut warnings)?;
     let policies = Policies::new(policies, default, routes);
     warnings.extend(opened(&policies));
@@ -135,7 +145,7 @@ fn default_policy(
         }
         Some(name) => position(name.as_str()).ok_or_else(|| at.fault(format!("there is no policy {name}")))?,
     };
-    match policies.get(default).and_then(|policy| segments(policy).next()) {
+    match policies.get(default).and_then(|policy| segments(policy, policies).next()) {
         Some(segment) => {
             let why = format!("this policy compares with the segment {{{segment}}}, which only a route can provide");
             Err(at.fault(why))
@@ -149,6 +159,8 @@ struct Compiler {
     pools: Pools,
     headers: OwnedHeaders,
     wanted: WantedClaims,
+    /// Members `json_rpc`, by policy. They are compiled once all policies are known.
+    json_rpc: Vec<(Name, JsonRpcEntry)>,
     warnings: Vec<String>,
 }
 
@@ -211,6 +223,7 @@ impl Compiler {
                  counted and logged"
             ));
         }
+        self.json_rpc.extend(entry.json_rpc.take().map(|json_rpc| (name.clone(), json_rpc)));
         let mut headers = Vec::new();
         for (Parsed(header), value) in std::mem::take(&mut entry.headers).0 {
             let at = at.member("headers").member(header.as_str());
@@ -260,6 +273,8 @@ impl Compiler {
             },
             cors_origins: entry.cors_origins.iter().map(|Parsed(origin)| origin.as_str().into()).collect(),
             places: entry.from.map(places).unwrap_or_default(),
+            // See `Compiler::json_rpc`.
+            json_rpc: None,
         })
     }
 

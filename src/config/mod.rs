@@ -41,6 +41,7 @@ use self::policy::{CompiledPolicy, PolicySource, UNSERVED_RESOURCES};
 use self::source::{Layers, Sources, usage_error};
 use crate::authz::TimeLimits;
 use crate::authz::denial::Realm;
+use crate::files::{self, MAX_TEXT_BYTES};
 use crate::logging::{LogFormat, LogLevel};
 use crate::net::callers::Network;
 use crate::net::listen::ListenAddress;
@@ -80,6 +81,8 @@ pub struct Request {
     pub policy: Option<String>,
     /// Headers, with lower-case names.
     pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Option<Vec<u8>>,
     /// `true` if the output is JSON.
     pub json: bool,
 }
@@ -188,13 +191,18 @@ pub fn read(
         Some(Command::ConfigSchema) => Ok(Invocation::Print(format!("{:#}\n", PolicyFile::schema().to_value()))),
         Some(Command::Healthcheck(options)) => Ok(Invocation::Healthcheck(options)),
         Some(Command::Explain(explain)) => {
-            let ExplainOptions { method, host, path, context, header, json, mut options } = explain;
+            let ExplainOptions { method, host, path, context, header, body, json, mut options } = explain;
             // Not part of a check, and their files may be missing here.
             options.account.account_api = false;
             options.tls.is_unused = true;
             options.admin_token_file = None;
             let policy = context.into_iter().next_back().map(|(_, policy)| policy);
-            let request = Request { method, host, path, policy, headers: header, json };
+            let read = |path: PathBuf| {
+                let error = |why| ConfigError::new(format!("--body: {}: {why}", path.display()));
+                files::read_version(&path, MAX_TEXT_BYTES).map(|(bytes, _)| bytes).map_err(error)
+            };
+            let body = body.map(read).transpose()?;
+            let request = Request { method, host, path, policy, headers: header, body, json };
             Ok(Invocation::Explain(config(options)?, Box::new(request)))
         }
         Some(Command::TestPolicy(TestPolicyOptions { file, mut options })) => {

@@ -92,6 +92,9 @@ pub struct ExplainOptions {
     /// Header of the request; repeatable
     #[arg(long, value_name = "NAME: VALUE", value_parser = request_header)]
     pub header: Vec<(String, String)>,
+    /// File with the body of the request; it is JSON unless --header says otherwise
+    #[arg(long, value_name = "FILE")]
+    pub body: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

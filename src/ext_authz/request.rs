@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use crate::authz::request::Body;
 use crate::authz::{Header, RequestContext};
 
 /// Error for bytes that are not a `CheckRequest`.
@@ -25,9 +26,10 @@ pub fn read(message: &[u8]) -> Result<Option<RequestContext<'_>>, Undecodable> {
             reader.attributes(attributes.message()?)?;
         }
     }
+    let body = reader.body();
     let RequestReader { has_http, policy, method, path, host, mut headers, mut raw_headers, .. } = reader;
     headers.append(&mut raw_headers);
-    Ok(has_http.then_some(RequestContext { policy, method, path, host, headers }))
+    Ok(has_http.then_some(RequestContext { policy, method, path, host, headers, body }))
 }
 
 #[derive(Default)]
@@ -37,6 +39,10 @@ struct RequestReader<'m> {
     method: &'m [u8],
     path: &'m [u8],
     host: &'m [u8],
+    /// Body as text.
+    text_body: &'m [u8],
+    /// Body as bytes.
+    raw_body: &'m [u8],
     /// Entries of the map `headers`; each name occurs once.
     headers: Vec<Header<'m>>,
     /// Members of the list `header_map`.
@@ -88,6 +94,8 @@ impl<'m> RequestReader<'m> {
                 (2, method) => self.method = method.message()?,
                 (4, path) => self.path = path.message()?,
                 (5, host) => self.host = host.message()?,
+                (11, body) => self.text_body = body.message()?,
+                (12, body) => self.raw_body = body.message()?,
                 (3, header) => {
                     let (name, value) = map_entry(header.message()?)?;
                     self.put(Header { name, value });
@@ -103,6 +111,15 @@ impl<'m> RequestReader<'m> {
             }
         }
         Ok(())
+    }
+
+    /// Returns the body. Envoy sends it as bytes with `pack_as_bytes`, otherwise as text.
+    fn body(&self) -> Body<'m> {
+        match (self.text_body, self.raw_body) {
+            ([], []) => Body::Absent,
+            ([], bytes) => Body::Bytes(bytes),
+            _ => Body::AsText,
+        }
     }
 
     /// Reads a `HeaderValue`, a member of the list that Envoy sends with `encode_raw_headers`. Envoy sets either

@@ -50,6 +50,18 @@ impl Ask {
         self.header("authorization", &format!("Bearer {token}"))
     }
 
+    /// Sets the body, as JSON in bytes.
+    pub(crate) fn body(mut self, body: &[u8]) -> Self {
+        self.http.raw_body = body.to_vec();
+        self.header("content-type", "application/json").header("x-envoy-auth-partial-body", "false")
+    }
+
+    /// Sets the body, as text.
+    pub(crate) fn text_body(mut self, body: &str) -> Self {
+        self.http.body = body.into();
+        self.header("content-type", "application/json")
+    }
+
     /// Sets the policy that Envoy's route names.
     pub(crate) fn policy(mut self, name: &str) -> Self {
         self.context.insert("policy".into(), name.into());

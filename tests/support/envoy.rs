@@ -17,7 +17,8 @@ use super::{PATIENCE, eventually};
 pub(crate) const LISTENERS: [&str; 2] = ["ingress_uds", "ingress_tcp"];
 /// Cluster of the service for each of [`LISTENERS`].
 const CLUSTERS: [&str; 2] = ["cognito_authz_uds", "cognito_authz_tcp"];
-const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
+/// Name of the filter that asks the service.
+pub(crate) const EXT_AUTHZ: &str = "envoy.filters.http.ext_authz";
 const RBAC: &str = "envoy.filters.http.rbac";
 
 /// Content of the file, with YAML aliases expanded.

@@ -8,6 +8,8 @@
 //!
 //! With more than one policy, a request whose path can be read in more than one way is denied.
 
+mod check;
+pub(crate) mod json_rpc;
 pub(crate) mod opening;
 mod path;
 pub(crate) mod pattern;
@@ -16,6 +18,8 @@ pub(crate) mod route;
 
 use std::collections::HashMap;
 
+pub(crate) use self::check::RefusedCall;
+use self::json_rpc::JsonRpc;
 use self::path::PlainPath;
 use self::requirement::Requirements;
 use self::route::{Found, Route, Routes};
@@ -50,6 +54,8 @@ pub(crate) struct Policy {
     pub(crate) cors_origins: Vec<Box<str>>,
     /// Further places of the credential.
     pub(crate) places: Places,
+    /// Requirements for the JSON-RPC messages in the body. `None`: the body is not read.
+    pub(crate) json_rpc: Option<JsonRpc>,
 }
 
 impl Policy {

@@ -118,6 +118,7 @@ pub(super) fn demanding_member(entry: &PolicyEntry) -> Option<&'static str> {
         entry.max_auth_age.is_some(),
         !entry.acr.is_empty(),
         entry.amr.is_some(),
+        entry.json_rpc.is_some(),
     ];
     DEMANDING.into_iter().zip(asks).find(|(_, asks)| *asks).map(|(member, _)| member)
 }

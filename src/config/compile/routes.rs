@@ -56,7 +56,7 @@ fn compile_route(
     let found = policies.iter().enumerate().find(|(_, policy)| *policy.name == *entry.policy.as_str());
     let (index, policy) = found.ok_or_else(|| at_policy.fault(format!("there is no policy {}", entry.policy)))?;
     let gives = |name: &str| path.as_ref().is_some_and(|path| path.variables().any(|(known, _)| known == name));
-    if let Some(segment) = segments(policy).find(|name| !gives(name)) {
+    if let Some(segment) = segments(policy, policies).find(|name| !gives(name)) {
         let why = format!(
             "the policy {} compares with the segment {{{segment}}}, which this path does not have",
             policy.name
@@ -80,13 +80,16 @@ fn compile_route(
     Ok(route)
 }
 
-/// Returns the names of the path segments that the claims of a policy are compared with.
-pub(super) fn segments(policy: &Policy) -> impl Iterator<Item = &str> {
-    let claims = match &policy.access {
+/// Returns the names of the path segments that the claims of a policy, and of the policies of its calls, are compared
+/// with.
+pub(super) fn segments<'p>(policy: &'p Policy, policies: &'p [Policy]) -> impl Iterator<Item = &'p str> {
+    let calls = policy.json_rpc.iter().flat_map(|json_rpc| &json_rpc.calls);
+    let claims = |policy: &'p Policy| match &policy.access {
         Access::Required(requirements) => requirements.claims.as_slice(),
         Access::Public | Access::Optional => &[][..],
     };
-    claims.iter().flat_map(|claim| claim.test.segments())
+    let policies = std::iter::once(policy).chain(calls.filter_map(|call| policies.get(call.policy)));
+    policies.flat_map(claims).flat_map(|claim| claim.test.segments())
 }
 
 /// Names of an optional list.

@@ -4,6 +4,7 @@
 //! Reading is strict: an unknown member, a member that is null or empty, and a value of the wrong form are errors with
 //! their place in the file. Start from [`PolicyFile::read`].
 
+pub mod json_rpc;
 pub(crate) mod locate;
 pub mod places;
 pub mod resources;
@@ -18,6 +19,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use self::json_rpc::JsonRpcEntry;
 use self::locate::{YamlPath, locate};
 use self::places::PlacesEntry;
 use self::resources::ProtectedResourceEntry;
@@ -143,6 +145,8 @@ pub struct PolicyEntry {
     pub cors_origins: List<Parsed<Origin>>,
     /// Further places of the credential.
     pub from: Option<PlacesEntry>,
+    /// Requirements for the JSON-RPC messages in the body. Envoy has to send bodies (`with_request_body`).
+    pub json_rpc: Option<JsonRpcEntry>,
 }
 
 /// Handling of requests that do not meet the policy.

@@ -55,7 +55,7 @@ pub(super) fn pool(schema: &mut Schema) {
 }
 
 /// Members of a policy that are requirements.
-pub(in crate::config) const DEMANDING: [&str; 11] = [
+pub(in crate::config) const DEMANDING: [&str; 12] = [
     "token_use",
     "pools",
     "clients",
@@ -67,6 +67,7 @@ pub(in crate::config) const DEMANDING: [&str; 11] = [
     "max_auth_age",
     "acr",
     "amr",
+    "json_rpc",
 ];
 
 /// A public or optional policy has no requirements, and is not both. A public policy reads no credential and denies
@@ -99,6 +100,11 @@ pub(super) fn any_all(schema: &mut Schema) {
 pub(super) fn claim(schema: &mut Schema) {
     let tests = ["equals", "one_of", "contains"].map(|test| json!({"required": [test]}));
     schema.insert("oneOf".into(), json!(tests));
+}
+
+/// At most one of `name` and `except`.
+pub(super) fn call(schema: &mut Schema) {
+    schema.insert("not".into(), json!({"required": ["name", "except"]}));
 }
 
 /// At least one member to match, and at most one of `path` and `path_prefix`.

@@ -14,7 +14,7 @@ use http::header::HOST;
 use http::request::Parts;
 
 use super::{ENVOY_PREFIX, Endpoint};
-use crate::authz::request::{is_host_byte, is_token};
+use crate::authz::request::{Body, is_host_byte, is_token};
 use crate::authz::{Header, RequestContext};
 
 /// Name of a policy that no policy file can have, so the check is denied with `unknown_policy`.
@@ -47,7 +47,8 @@ pub(super) fn read(endpoint: Endpoint, head: &Parts) -> Option<RequestContext<'_
     // In the other forms `Host` names this service, not the host that the client asked for.
     let headers = headers.filter(|(name, _)| endpoint == Endpoint::Envoy || **name != HOST);
     let headers = headers.map(|(name, value)| Header { name: name.as_str().as_bytes(), value }).collect();
-    is_token(method).then_some(RequestContext { policy, method, path, host, headers })
+    // The proxies do not send the body, except Envoy if it is told to.
+    is_token(method).then_some(RequestContext { policy, method, path, host, headers, body: Body::Absent })
 }
 
 /// Returns the value of a header that occurs exactly once and is not empty.

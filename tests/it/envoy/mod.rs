@@ -5,6 +5,7 @@
 //!   rotation.
 //! - [`revocation`]: sign-outs at one of two replicas; [`tls`]: mutual TLS between Envoy and the service.
 //! - [`cross_origin`]: pages of other origins; [`shadow`]: shadow mode; [`websockets`]: credentials of upgrades.
+//! - [`json_rpc`]: policies that depend on the body.
 //! - [`policy`]: policy files; [`paths`]: unsafe paths; [`grpc`]: gRPC callers; [`decisions`]: routes, counters, logs.
 
 mod account;
@@ -13,6 +14,7 @@ mod decisions;
 mod failing_open;
 mod forgeries;
 mod grpc;
+mod json_rpc;
 mod outages;
 mod paths;
 mod policy;

@@ -54,7 +54,7 @@ fn everything() -> Value {
             "jwks_url": "https://idp.example/keys", "client_secret_file": "/run/secret",
         }},
         "account": {"pool": "default", "client_id": CLIENT, "client_secret_file": "/run/secret"},
-        "policies": {"default": {
+        "policies": {"calls": {"scopes": {"any": ["c"]}}, "default": {
             "token_use": "access", "pools": ["default", "other"], "clients": [CLIENT], "audiences": ["a"],
             "allow_delegated": false, "scopes": {"any": ["s"], "all": ["t"]}, "groups": {"any": ["g"], "all": ["h"]},
             "claims": [{"claim": "x", "equals": 5}, {"claim": ["o", "p"], "one_of": ["a", true, 1.5]}, {"claim": "l", "contains": "m"}],
@@ -62,6 +62,11 @@ fn everything() -> Value {
             "headers": {"x-fixed": "1"}, "remove_authorization": true, "resource_metadata": "https://api.example/meta",
             "mode": "enforce", "cors_origins": ["https://app.example", "http://localhost:3000"],
             "from": {"header": "X-Token", "websocket_protocol": "bearer", "websocket_query": "access_token"},
+            "json_rpc": {"max_body": "1KiB", "calls": [
+                {"method": "tools/call", "name": ["a", "b"], "policy": "calls"},
+                {"method": ["prompts/get", "x"], "except": "c", "policy": "calls"},
+                {"method": "y", "policy": "calls"},
+            ]},
         }},
     })
 }

@@ -2,11 +2,13 @@
 //!
 //! - [`headers`]: headers for upstream; [`metadata`]: dynamic metadata; [`payloads`]: malformed payloads.
 //! - [`shadow`]: shadow mode; [`cross_origin`]: refusals for pages of other origins; [`places`]: places of the credential.
+//! - [`json_rpc`]: requirements for the messages in the body.
 //! - [`form`]: the form of the file, and its JSON Schema.
 
 mod cross_origin;
 mod form;
 mod headers;
+mod json_rpc;
 mod metadata;
 mod payloads;
 mod places;

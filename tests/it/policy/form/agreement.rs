@@ -58,6 +58,10 @@ fn odd_values() -> Vec<Value> {
         "members",
         "true",
         "null",
+        "1MiB",
+        "1048577",
+        "0KiB",
+        "a\u{7f}",
     ];
     let texts = names.into_iter().chain(texts).map(Value::from);
     let others = json!([
@@ -69,7 +73,7 @@ fn odd_values() -> Vec<Value> {
 }
 
 /// Names of members in all parts of a file, and one unknown name.
-const MEMBERS: [&str; 46] = [
+const MEMBERS: [&str; 51] = [
     "pools",
     "account",
     "default",
@@ -115,6 +119,11 @@ const MEMBERS: [&str; 46] = [
     "host",
     "method",
     "path",
+    "json_rpc",
+    "max_body",
+    "calls",
+    "name",
+    "except",
     "unknown",
 ];
 
@@ -135,7 +144,7 @@ fn change(document: &mut Value, values: &[Value], random: &mut fastrand::Rng) {
 
 /// Errors that a schema cannot express: names, the flags, other files, and the grammar of paths, URLs, addresses and
 /// durations. `docs/policy.md` has the same list.
-const ONLY_THE_PROGRAM_KNOWS: [&str; 28] = [
+const ONLY_THE_PROGRAM_KNOWS: [&str; 31] = [
     "paths have no wildcards",
     "there is no pool",
     "there is no policy",
@@ -164,6 +173,9 @@ const ONLY_THE_PROGRAM_KNOWS: [&str; 28] = [
     "ends with /",
     "has more than 64",
     "more than 3650 days",
+    "it has no requirements for a call",
+    "has `json_rpc` itself",
+    "but calls have the mode of",
 ];
 
 #[test]
