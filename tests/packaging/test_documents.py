@@ -22,12 +22,22 @@ from stage import CLIENT, POOL, Stage
 
 # Documents whose commands and options are checked.
 GUIDES = [
-    "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/install.md", "docs/migrate.md", "docs/operations.md",
+    "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/install.md", "docs/mcp.md", "docs/migrate.md",
+    "docs/operations.md",
 ]  # fmt: skip
 
 # Options of other programs that the guides name.
 OTHERS = {
+    # tests/agents/guide.py compares these with AWS's description of the API.
+    "aws": {
+        "access-token-validity", "allowed-o-auth-flows", "allowed-o-auth-flows-user-pool-client",
+        "allowed-o-auth-scopes", "callback-urls", "client-name", "domain", "enable-token-revocation",
+        "explicit-auth-flows", "identifier", "managed-login-version", "name", "no-generate-secret", "output",
+        "prevent-user-existence-errors", "query", "refresh-token-validity", "scopes", "supported-identity-providers",
+        "token-validity-units", "use-cognito-provided-values",
+    },
     "cargo": {"bench", "lib", "locked", "release"},
+    "claude": {"callback-port", "transport"},
     "cosign": {"certificate-identity", "certificate-oidc-issuer"},
     "deploy/local/up": {"tour"},
     "docker": {"format"},
@@ -203,8 +213,10 @@ def policy_files() -> list[str]:
 
 
 def test_policy_files_in_the_guides_are_valid(binary: Path, tmp_path: Path) -> None:
-    assert len(policy_files()) >= 3
+    assert len(policy_files()) >= 4
     for text in policy_files():
+        # App clients that the file names have to be accepted.
+        clients = [CLIENT, *re.findall(r"^ +client_id: (\w+)", text, re.MULTILINE)]
         file = tmp_path / "policy.yaml"
         file.write_text(text)
         done = run(
@@ -216,7 +228,7 @@ def test_policy_files_in_the_guides_are_valid(binary: Path, tmp_path: Path) -> N
             "--user-pool-id",
             POOL,
             "--client-id",
-            CLIENT,
+            ",".join(clients),
             cwd=tmp_path,
             env={},
         )
@@ -232,7 +244,7 @@ def envoy_fragments() -> Iterator[dict[str, Any]]:
 
 def test_fragments_of_envoys_configuration_are_valid(tmp_path: Path) -> None:
     pieces = list(envoy_fragments())
-    assert len(pieces) >= 3
+    assert len(pieces) >= 4
     types = "type.googleapis.com/envoy.extensions.filters"
     router = {"name": "router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}}
     nowhere = [{"match": {"prefix": "/"}, "direct_response": {"status": 204}}]
@@ -247,7 +259,7 @@ def test_fragments_of_envoys_configuration_are_valid(tmp_path: Path) -> None:
         }
         chain = {"filters": [{"name": "manager", "typed_config": manager}]}
         address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
-        clusters = [{"name": name, "type": "STATIC"} for name in ["app", "cognito", "shadow"]]
+        clusters = [{"name": name, "type": "STATIC"} for name in ["account", "app", "cognito", "shadow"]]
         bootstrap = {
             "static_resources": {"clusters": clusters, "listeners": [{"address": address, "filter_chains": [chain]}]}
         }
