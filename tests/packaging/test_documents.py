@@ -227,8 +227,7 @@ def test_policy_files_in_the_guides_are_valid(binary: Path, tmp_path: Path) -> N
             "--account-api=false",
             "--user-pool-id",
             POOL,
-            "--client-id",
-            ",".join(clients),
+            *(part for client in clients for part in ("--client-id", client)),
             cwd=tmp_path,
             env={},
         )
@@ -238,7 +237,7 @@ def test_policy_files_in_the_guides_are_valid(binary: Path, tmp_path: Path) -> N
 def envoy_fragments() -> Iterator[dict[str, Any]]:
     for guide in GUIDES:
         for block in blocks(guide, "yaml"):
-            if re.match(r"(http_filters|routes): ", block):
+            if re.match(r"(http_filters|routes):\s", block):
                 yield yaml.safe_load(block)
 
 
