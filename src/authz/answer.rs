@@ -90,7 +90,7 @@ impl<'a> Answer<'a> {
             let credentials = rules.browser_sessions.is_some();
             let cors = origin.map(|origin| CorsPermission { origin, credentials });
             let chosen = chosen.filter(|_| trace.call.is_some());
-            Refusal { cors, chosen, ..Refusal::new(denial, policy, trace.requirement.as_deref(), realm) }
+            Refusal { chosen, cors, ..Refusal::new(denial, policy, trace.requirement.as_deref(), realm) }
         };
         match &verdict.decision {
             Decision::Allow(allowed) => {

@@ -296,8 +296,8 @@ mod tests {
     use proptest::prelude::*;
     use prost::Message;
 
-    /// Fields of a decoded message: policy; method, path and host; headers, sorted.
-    type Reading = Option<(Option<Vec<u8>>, [Vec<u8>; 3], Vec<(Vec<u8>, Vec<u8>)>)>;
+    /// Fields of a decoded message: policy; method, path and host; headers, sorted; body as text and as bytes.
+    type Reading = Option<(Option<Vec<u8>>, [Vec<u8>; 3], Vec<(Vec<u8>, Vec<u8>)>, (bool, Vec<u8>))>;
 
     fn by_prost(message: &[u8]) -> Result<Reading, prost::DecodeError> {
         let attributes = CheckRequest::decode(message)?.attributes.unwrap_or_default();
@@ -316,7 +316,8 @@ mod tests {
             }
         }
         headers.sort();
-        Ok(Some((policy, line, headers)))
+        let body = if http.body.is_empty() { (false, http.raw_body) } else { (true, Vec::new()) };
+        Ok(Some((policy, line, headers, body)))
     }
 
     fn by_this_reader(message: &[u8]) -> Result<Reading, Undecodable> {
@@ -324,7 +325,12 @@ mod tests {
             let mut headers: Vec<_> = context.headers.iter().map(|h| (h.name.to_vec(), h.value.to_vec())).collect();
             headers.sort();
             let line = [context.method, context.path, context.host].map(<[u8]>::to_vec);
-            (context.policy.map(<[u8]>::to_vec), line, headers)
+            let body = match context.body {
+                Body::Absent => (false, Vec::new()),
+                Body::Bytes(bytes) => (false, bytes.to_vec()),
+                Body::AsText => (true, Vec::new()),
+            };
+            (context.policy.map(<[u8]>::to_vec), line, headers, body)
         }))
     }
 
@@ -340,12 +346,14 @@ mod tests {
         let map = prop::collection::hash_map(name.clone(), "[a-z]{0,3}", 0..5);
         let raw = (name.clone(), "[a-z]{0,2}", prop::collection::vec(any::<u8>(), 0..3));
         let extensions = prop::collection::hash_map(prop_oneof![Just("policy".to_owned()), name], "[a-z]{0,3}", 0..3);
-        let http = (map, prop::option::of(prop::collection::vec(raw, 0..3)), "[a-z/]{0,5}").prop_map(
-            |(headers, raw, text)| {
+        let body = ("[a-z]{0,1}", prop::collection::vec(any::<u8>(), 0..3));
+        let http = (map, prop::option::of(prop::collection::vec(raw, 0..3)), "[a-z/]{0,5}", body).prop_map(
+            |(headers, raw, text, (body, raw_body))| {
                 let value = |(key, value, raw_value)| HeaderValue { key, value, raw_value };
                 let header_map = raw.map(|raw| HeaderMap { headers: raw.into_iter().map(value).collect() });
                 let (method, path, host) = (text.clone(), text.clone() + "/", text.clone());
-                HttpRequest { method, path, host, headers, header_map, body: text, size: -1, ..Default::default() }
+                let fixed = HttpRequest { scheme: text, size: -1, ..Default::default() };
+                HttpRequest { method, path, host, headers, header_map, body, raw_body, ..fixed }
             },
         );
         (prop::option::of(prop::option::of(prop::option::of(http))), extensions).prop_map(

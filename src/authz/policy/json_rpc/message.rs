@@ -235,7 +235,9 @@ impl<'de> Visitor<'de> for Value {
                 Ok(Some(_)) if !std::mem::replace(&mut seen, true) => {
                     name = members.next_value_seed(Self { is_params: false })?;
                 }
-                Ok(None) => drop(members.next_value::<Skipped>()?),
+                Ok(None) => {
+                    members.next_value::<Skipped>()?;
+                }
                 Ok(Some(_)) | Err(()) => return Err(A::Error::custom("the name is ambiguous")),
             }
         }

@@ -18,6 +18,7 @@ enum Value {
 
 /// How a lenient parser finds a member.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 struct Lenience {
     /// Ignores the case of names (Go).
     folds: bool,
@@ -154,7 +155,7 @@ fn message() -> impl Strategy<Value = Value> {
         .prop_map(Value::Object)
 }
 
-/// What serde_json sees, as Python and JavaScript do: the last of two members.
+/// What `serde_json` sees, as Python and JavaScript do: the last of two members.
 fn by_serde(message: &Json) -> Vec<CallIndex> {
     let name = message["params"]["name"].as_str();
     message["method"].as_str().map(|method| matching(method, name)).unwrap_or_default()
