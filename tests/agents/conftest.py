@@ -8,7 +8,9 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,6 +76,25 @@ class Site:
         """Sets the lifetime of access tokens that are issued from now on."""
         self.stack.cognito.call("UpdateUserPoolClient", signed=True, **{
             **self.client, "AccessTokenValidity": seconds, "TokenValidityUnits": {"AccessToken": "seconds"}})
+
+    @contextmanager
+    def changed_policy(self, old: str, new: str, is_in_effect: Callable[[], bool]) -> Iterator[None]:
+        """Replaces a part of the policy file while the block runs. Both changes wait until the file is read again."""
+        text = self.stack.policy.read_text()
+        assert old in text
+
+        def write(text: str, *, wanted: bool) -> None:
+            self.stack.policy.write_text(text)
+            deadline = time.monotonic() + 20
+            while is_in_effect() != wanted:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+        write(text.replace(old, new), wanted=True)
+        try:
+            yield
+        finally:
+            write(text, wanted=False)
 
 
 def _set_up(site: Site, policy: Path, stack: Stack) -> None:

@@ -42,6 +42,22 @@ def responses() -> list[dict[str, Any]]:
     return [json.loads(block) for block in _blocks("json")]
 
 
+def challenge() -> str:
+    """The challenge on the page."""
+    (value,) = re.findall(r"^www-authenticate: (.*)$", PAGE.read_text(), re.MULTILINE)
+    return str(value)
+
+
+def redirect_uris() -> dict[str, list[str]]:
+    """The redirect URIs in the table of clients, by client."""
+    section = PAGE.read_text().split("\n## Connecting clients\n", 1)[1].split("\n## ", 1)[0]
+    found = {}
+    for name, uris in re.findall(r"^\| (\w[^|]*) \| ([^|]*) \|", section, re.MULTILINE):
+        if known := re.findall(r"`(\w+://[^`]+)`", uris):
+            found[name] = [uri.replace("PORT", "3118") for uri in known]
+    return found
+
+
 def envoy_routes() -> list[dict[str, Any]]:
     routes: list[dict[str, Any]] = yaml.safe_load(_block("yaml", "routes:"))["routes"]
     return routes
