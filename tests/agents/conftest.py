@@ -110,7 +110,12 @@ def _set_up(site: Site, policy: Path, stack: Stack) -> None:
             site.client = {**members, "ClientId": client_id}
             stack.clients.append(client_id)
     stack.cognito.create_group(stack.pool, "operators")
-    policy.write_text(guide.policy_file().replace(guide.ORIGIN, site.origin).replace(guide.CLIENT_ID, site.client_id))
+    text = guide.policy_file()
+    examples = {guide.ORIGIN: site.origin, guide.CLIENT_ID: site.client_id, guide.OWN_CLIENT_ID: stack.client}
+    for shown, real in examples.items():
+        assert shown in text
+        text = text.replace(shown, real)
+    policy.write_text(text)
     stack.policy = policy
 
 

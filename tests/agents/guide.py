@@ -22,6 +22,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "mcp.md"
 ORIGIN = "https://mcp.example.com"
 HOSTED_PAGE = "https://example.auth.eu-west-1.amazoncognito.com"
 CLIENT_ID = "4example5agents6client7id"
+OWN_CLIENT_ID = "7example23clientid45abcdefg"
 
 
 def _blocks(language: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import web
+from account import Account
 from conftest import Site, User
 from tokens import access_token, with_claims
 from web import Answer
@@ -86,6 +87,13 @@ def test_a_forged_host_changes_no_metadata(envoy: str, site: Site) -> None:
         assert answer.status == 200
         assert b"evil" not in answer.body
         assert answer.json() == web.get(f"{site.origin}{path}").json()
+
+
+def test_the_token_of_an_agent_opens_nothing_else(envoy: str, site: Site, user: User, token: str) -> None:
+    own = Account(site.origin).done("login", email=user.email, password=user.password)["accessToken"]
+    # The application has nothing at this path, which it says with 404.
+    for each, status in [(own, 404), (token, 403)]:
+        assert web.get(f"{envoy}/orders", [("authorization", f"Bearer {each}")]).status == status
 
 
 def test_a_token_for_another_resource_is_refused(envoy: str, site: Site, token: str) -> None:

@@ -216,7 +216,7 @@ def test_policy_files_in_the_guides_are_valid(binary: Path, tmp_path: Path) -> N
     assert len(policy_files()) >= 4
     for text in policy_files():
         # App clients that the file names have to be accepted.
-        clients = [CLIENT, *re.findall(r"^ +client_id: (\w+)", text, re.MULTILINE)]
+        clients = [CLIENT, *re.findall(r"^ +.*\b(?:client_id: |clients: \[)(\w+)", text, re.MULTILINE)]
         file = tmp_path / "policy.yaml"
         file.write_text(text)
         done = run(
