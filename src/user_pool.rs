@@ -171,7 +171,7 @@ impl UserPool {
         Ok(self)
     }
 
-    /// Returns the URL of the pool's OpenID Provider configuration, below the API endpoint (OpenID Connect Discovery 1.0
+    /// Returns the URL of the pool's `OpenID` Provider configuration, below the API endpoint (`OpenID` Connect Discovery 1.0
     /// section 4).
     pub(crate) fn openid_configuration_url(&self) -> Url {
         let mut url = self.endpoint.clone();

@@ -90,10 +90,11 @@ impl ResourceOrigin {
     pub(crate) fn described_at(&self, path: &str) -> Option<&ProtectedResource> {
         let rest = path.strip_prefix(METADATA_PATH)?;
         let exact = self.resources.iter().find(|resource| *resource.path == *rest);
-        exact.or_else(|| match self.resources.as_slice() {
+        let only = match self.resources.as_slice() {
             [only] if rest.is_empty() => Some(only),
             _ => None,
-        })
+        };
+        exact.or(only)
     }
 }
 
@@ -121,10 +122,11 @@ impl ProtectedResources {
     /// `Host`. The text selects among the origins of the file; nothing is made from it.
     pub(crate) fn of_host(&self, authority: Option<&str>) -> Option<&ResourceOrigin> {
         let named = authority.and_then(|authority| self.0.iter().find(|origin| origin.is_named_by(authority)));
-        named.or_else(|| match self.0.as_slice() {
+        let only = match self.0.as_slice() {
             [only] => Some(only),
             _ => None,
-        })
+        };
+        named.or(only)
     }
 }
 

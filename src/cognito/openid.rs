@@ -1,4 +1,4 @@
-//! OpenID Provider configuration of a user pool (OpenID Connect Discovery 1.0 section 4): where its sign-in pages and its
+//! `OpenID` Provider configuration of a user pool (`OpenID` Connect Discovery 1.0 section 4): where its sign-in pages and its
 //! token endpoint are.
 //!
 //! The document is public. The same rules apply as for the user-pool API: a deadline, no redirects, a size limit. The

@@ -48,7 +48,7 @@ operations! {
     SetUserMFAPreference,
     /// Token endpoint of the hosted sign-in pages (see [`oauth`]). It is not part of the user-pool API.
     OauthToken,
-    /// The pool's OpenID Provider configuration (see [`openid`]). It is not part of the user-pool API.
+    /// The pool's `OpenID` Provider configuration (see [`openid`]). It is not part of the user-pool API.
     OpenidConfiguration,
 }
 

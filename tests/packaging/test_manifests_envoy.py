@@ -305,6 +305,6 @@ def test_names_of_clusters_filters_and_routes() -> None:
         assert "with_request_body" not in bootstrap.ext_authz(listener)
         open_routes = {route["name"] for route in routes
                        if route.get("typed_per_filter_config", {}).get(EXT_AUTHZ, {}).get("disabled")}
-        assert open_routes == {"health", "account"}
+        assert open_routes == {"health", "account", "resource_metadata", "server_metadata"}
         assert named(routes, "application")["match"] == {"prefix": "/"}
         assert routes[-1]["name"] == "application"

@@ -10,6 +10,7 @@ use super::sign_in::sign_in;
 use crate::support::account::{AccountClient, Pool};
 use crate::support::client::get;
 use crate::support::emulator::Emulator;
+use crate::support::policy_file::PolicyFile;
 use crate::support::service::TestApp;
 use crate::support::{PATIENCE, eventually, tool};
 
@@ -26,7 +27,18 @@ const FLOWS: [&str; 5] = [
 async fn the_openapi_document_is_valid_and_matches_the_server() {
     let emulator = Emulator::start().await;
     let pool = Pool::create(&emulator, false, json!({"ExplicitAuthFlows": FLOWS})).await;
+    let policy = PolicyFile::new(
+        &json!({
+            "policies": {"mcp": {}},
+            "protected_resources": [{"resource": "https://mcp.example/mcp", "policy": "mcp", "client_id": pool.client,
+                "redirect_uris": ["http://localhost:3118/callback"]}],
+        })
+        .to_string(),
+    );
+    let path = policy.path();
     let of_the_pool = [
+        "--config",
+        &path,
         "--user-pool-id",
         &pool.id,
         "--client-id",

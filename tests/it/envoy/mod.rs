@@ -6,6 +6,7 @@
 //! - [`revocation`]: sign-outs at one of two replicas; [`tls`]: mutual TLS between Envoy and the service.
 //! - [`cross_origin`]: pages of other origins; [`shadow`]: shadow mode; [`websockets`]: credentials of upgrades.
 //! - [`json_rpc`]: policies that depend on the body.
+//! - [`protected_resources`]: from a refusal to the metadata and a token.
 //! - [`policy`]: policy files; [`paths`]: unsafe paths; [`grpc`]: gRPC callers; [`decisions`]: routes, counters, logs.
 
 mod account;
@@ -18,6 +19,7 @@ mod json_rpc;
 mod outages;
 mod paths;
 mod policy;
+mod protected_resources;
 mod revocation;
 mod sessions;
 mod shadow;

@@ -67,7 +67,11 @@ fn everything() -> Value {
                 {"method": ["prompts/get", "x"], "except": "c", "policy": "calls"},
                 {"method": "y", "policy": "calls"},
             ]},
-        }},
+        }, "mcp": {}},
+        "protected_resources": [{
+            "resource": "https://mcp.example/mcp", "name": "n", "policy": ["mcp"], "scopes_supported": ["s"], "pool": "default",
+            "client_id": CLIENT, "redirect_uris": ["https://app.example/", "x:/y"], "audience": "if_present",
+        }],
     })
 }
 
@@ -201,7 +205,7 @@ fn rows(example: &Value) -> Value {
         "custom:tenant": "acme", "custom:role": "admin", "custom:level": "1", "x": 5, "o": {"p": "a"}, "l": ["m"],
         "acr": texts(example, "acr").first(), "amr": texts(example, "amr"),
     });
-    if let Some(audience) = texts(example, "audiences").first() {
+    if let Some(audience) = texts(example, "audiences").iter().chain(&texts(example, "resource")).next() {
         claims["aud"] = json!(audience);
     }
     let pools = example["pools"].as_object();

@@ -56,6 +56,7 @@ fn odd_values() -> Vec<Value> {
         "sec-websocket-key",
         "https://x.example",
         "members",
+        "required",
         "true",
         "null",
         "1MiB",
@@ -73,7 +74,7 @@ fn odd_values() -> Vec<Value> {
 }
 
 /// Names of members in all parts of a file, and one unknown name.
-const MEMBERS: [&str; 51] = [
+const MEMBERS: [&str; 56] = [
     "pools",
     "account",
     "default",
@@ -124,6 +125,11 @@ const MEMBERS: [&str; 51] = [
     "calls",
     "name",
     "except",
+    "protected_resources",
+    "resource",
+    "scopes_supported",
+    "redirect_uris",
+    "audience",
     "unknown",
 ];
 
@@ -144,7 +150,7 @@ fn change(document: &mut Value, values: &[Value], random: &mut fastrand::Rng) {
 
 /// Errors that a schema cannot express: names, the flags, other files, and the grammar of paths, URLs, addresses and
 /// durations. `docs/policy.md` has the same list.
-const ONLY_THE_PROGRAM_KNOWS: [&str; 31] = [
+const ONLY_THE_PROGRAM_KNOWS: [&str; 43] = [
     "paths have no wildcards",
     "there is no pool",
     "there is no policy",
@@ -176,6 +182,18 @@ const ONLY_THE_PROGRAM_KNOWS: [&str; 31] = [
     "it has no requirements for a call",
     "has `json_rpc` itself",
     "but calls have the mode of",
+    "plain http is for",
+    "not the URL of a resource",
+    "not a URI such as",
+    "not the scheme of an application",
+    "not the canonical form of this URL",
+    "a protected resource requires a token",
+    "belongs to a protected resource already",
+    "which the resource sets",
+    "whose audience is the app client",
+    "a policy of this resource does not accept",
+    "several pools are possible",
+    "resources of https://",
 ];
 
 #[test]
