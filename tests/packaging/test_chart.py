@@ -352,6 +352,23 @@ def test_the_account_service_targets_only_the_account_port() -> None:
         assert rendered.one("Service", "-account")["spec"]["ports"][0]["targetPort"] == "account"
 
 
+def test_the_metadata_of_protected_resources_is_routed_with_the_account_api() -> None:
+    """It is not below the prefix. Without resources, the application may serve these paths itself."""
+    account = {"enabled": True, "httpRoute": {"enabled": True, "parentRefs": [{"name": "ingress"}]},
+               "ingress": {"enabled": True, "hosts": ["mcp.example.com"]}}
+    resources = [{"resource": "https://mcp.example.com/mcp", "policy": "mcp"}]
+    file = {"policies": {"mcp": {}}, "protected_resources": resources}
+    metadata = [("/.well-known/oauth-protected-resource", True), ("/.well-known/oauth-authorization-server", False)]
+    for config, expected in (({}, []), ({"policies": {"mcp": {}}}, []), (file, metadata)):
+        rendered = render(merged(NEEDED, {"account": account, "config": config}))
+        [rule] = rendered.one("HTTPRoute")["spec"]["rules"]
+        found = [(match["path"]["value"], match["path"]["type"] == "PathPrefix") for match in rule["matches"]]
+        assert found == [("/auth", True), *expected]
+        [host] = rendered.one("Ingress")["spec"]["rules"]
+        found = [(path["path"], path["pathType"] == "Prefix") for path in host["http"]["paths"]]
+        assert found == [("/auth", True), *expected]
+
+
 def test_the_http_form_has_a_port_a_service_and_a_rule() -> None:
     off = render(NEEDED)
     assert not [one for one in off.of("Service") if one["metadata"]["name"].endswith("-http")]
