@@ -44,6 +44,7 @@ OTHERS = {
     "envoy": {"mode"},
     "gh": {"repo"},
     "helm": {"create-namespace", "namespace", "reuse-values", "set", "version"},
+    "npm": {"ignore-scripts", "omit-lockfile-registry-resolved", "package-lock-only"},
     "oauth2-proxy": {
         "allowed-group", "client-secret", "cookie-refresh", "cookie-samesite", "cookie-secret", "email-domain",
         "oidc-issuer-url", "pass-access-token", "provider", "redirect-url", "scope", "set-xauthrequest",
