@@ -76,6 +76,11 @@ class Stack:
         self.policy = root / "deploy" / "local" / ("policy-cookies.yaml" if cookies else "policy.yaml")
         self.application = Path(__file__).with_name("upstream.py")
         self.passkeys = False
+        # One machine has one clock. Without leeway, an expired token is refused at once.
+        self.leeway = "0s"
+        # Called once the pool exists, before cognito-authz starts. It can add app clients to `clients`, and set
+        # `policy`.
+        self.prepare: Callable[[Stack], None] | None = None
         # Called when the app client exists. The program issues the tokens; its URL is their issuer.
         self.hosted_pages: Callable[[Stack], Sequence[str | Path]] | None = None
         self._children: list[Child] = []
@@ -186,7 +191,7 @@ class Stack:
                 # As strict as AWS. Without this, any code confirms an account, and revoked tokens still work.
                 "AUTH": "true",
                 "MINISTACK_REGION": REGION,
-                "STATE_DIR": str(self._directory / "ministack"),
+                "STATE_DIR": str(self.state),
                 # If it is killed, it leaves a pid file in TMPDIR.
                 "TMPDIR": str(self._directory),
                 # Other services would include a listener on *every* interface (port 8883).
@@ -205,7 +210,7 @@ class Stack:
         origins = [url.replace("127.0.0.1", PASSKEY_HOST) for url in (self.over_tcp, self.over_uds)]
         child = self._child("passkeys", [
             self.tools / "python", Path(__file__).with_name("passkeys.py"), self.cognito.url,
-            self._directory / "ministack", self.pool, PASSKEY_HOST, *origins])
+            self.state, self.pool, PASSKEY_HOST, *origins])
         line = child.wait_until("listening", lambda: "".join(child.lines()), 20)
         self._endpoint = f"http://127.0.0.1:{line.rpartition(' ')[2]}"
         return self._endpoint
@@ -257,8 +262,12 @@ class Stack:
         self.long_client = self.cognito.create_client(self.pool, "terminal", token_seconds=_DAY)
         # A client of the same pool that cognito-authz does not accept.
         self.other_client = self.cognito.create_client(self.pool, "other", token_seconds=_DAY)
+        # The app clients whose tokens cognito-authz accepts.
+        self.clients = [self.client, self.long_client]
         for group in ("admins", DEMO_GROUP):
             self.cognito.create_group(self.pool, group)
+        if self.prepare is not None:
+            self.prepare(self)
         return f"{self.pool}, client {self.client}"
 
     def _start_authz(self) -> str:
@@ -288,8 +297,7 @@ class Stack:
              "--hosted-ui-domain", self.hosted, *self._hosted_ui(),
              *(["--account-cookies"] if self.cookies else []),
              *(["--revocation-url", self._store] if self._store is not None else []),
-             # One machine has one clock. Without leeway, an expired token is refused at once.
-             "--leeway", "0s",
+             "--leeway", self.leeway,
              "--log-format", "json", *self._options],
             self._authz_env())
         bound = child.wait_until("listening", lambda: _bound(child, len(listeners) // 2), 10)
@@ -307,13 +315,18 @@ class Stack:
         return self.over_tcp.replace("127.0.0.1", "localhost") if self.cookies else self.over_tcp
 
     @property
+    def state(self) -> Path:
+        """Folder of the emulator's state, with the keys of its pools."""
+        return self._directory / "ministack"
+
+    @property
     def admin(self) -> str:
         """URL of the first replica's admin port."""
         return self.admins[0]
 
     def _authz_env(self) -> dict[str, str]:
         return {"AWS_REGION": REGION, "COGNITO_USER_POOL_ID": self.pool,
-                "COGNITO_CLIENT_ID": f"{self.client},{self.long_client}", "COGNITO_ENDPOINT": self._endpoint}
+                "COGNITO_CLIENT_ID": ",".join(self.clients), "COGNITO_ENDPOINT": self._endpoint}
 
     def _hosted_ui(self) -> list[str]:
         """Options for the hosted pages: redirect URIs, sign-out URIs and scopes."""

@@ -22,25 +22,31 @@ from stage import CLIENT, POOL, Stage
 
 # Documents whose commands and options are checked.
 GUIDES = [
-    "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/browsers.md", "docs/install.md", "docs/migrate.md",
+    "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/browsers.md", "docs/install.md", "docs/mcp.md",
+    "docs/migrate.md",
     "docs/operations.md",
 ]  # fmt: skip
 
 # Options of other programs that the guides name.
 OTHERS = {
+    # tests/agents/guide.py compares these with AWS's description of the API.
     "aws": {
         "access-token-validity", "allowed-o-auth-flows", "allowed-o-auth-flows-user-pool-client",
         "allowed-o-auth-scopes", "callback-urls", "client-name", "domain", "enable-token-revocation",
-        "explicit-auth-flows", "generate-secret", "id-token-validity", "logout-urls", "prevent-user-existence-errors",
-        "refresh-token-validity", "supported-identity-providers", "token-validity-units",
+        "explicit-auth-flows", "generate-secret", "id-token-validity", "identifier", "logout-urls",
+        "managed-login-version", "name", "no-generate-secret", "output", "prevent-user-existence-errors", "query",
+        "refresh-token-validity", "scopes", "supported-identity-providers", "token-validity-units",
+        "use-cognito-provided-values",
     },
     "cargo": {"bench", "lib", "locked", "release"},
+    "claude": {"callback-port", "transport"},
     "cosign": {"certificate-identity", "certificate-oidc-issuer"},
-    "deploy/local/up": {"cookies", "tour"},
+    "deploy/local/up": {"cookies", "passkeys", "tour"},
     "docker": {"format"},
     "envoy": {"mode"},
     "gh": {"repo"},
     "helm": {"create-namespace", "namespace", "reuse-values", "set", "version"},
+    "npm": {"ignore-scripts", "omit-lockfile-registry-resolved", "package-lock-only"},
     "oauth2-proxy": {
         "allowed-group", "api-route", "client-secret", "code-challenge-method",
         "cookie-csrf-per-request", "cookie-domain", "cookie-expire", "cookie-refresh", "cookie-samesite",
@@ -226,13 +232,16 @@ def policy_files() -> list[tuple[str, str]]:
 
 def test_policy_files_in_the_guides_are_valid(binary: Path, tmp_path: Path) -> None:
     files = policy_files()
-    assert len(files) >= 5
+    assert len(files) >= 6
     assert sum(bool(settings) for _, settings in files) >= 3
     for text, settings in files:
+        # App clients that the file names have to be accepted.
+        clients = [CLIENT, *re.findall(r"^ +.*\b(?:client_id: |clients: \[)(\w+)", text, re.MULTILINE)]
+        accepted = [part for client in clients for part in ("--client-id", client)]
         file = tmp_path / "policy.yaml"
         file.write_text(text)
         (tmp_path / ".env").write_text(settings)
-        without = [] if settings else ["--account-api=false", "--user-pool-id", POOL, "--client-id", CLIENT]
+        without = [] if settings else ["--account-api=false", "--user-pool-id", POOL, *accepted]
         done = run(binary, "check-config", "--config", file, *without, cwd=tmp_path, env={})
         assert done.returncode == 0, f"{done.stderr}\nwith:\n{settings}\nin:\n{text}"
 
@@ -246,7 +255,7 @@ def envoy_fragments() -> Iterator[dict[str, Any]]:
 
 def test_fragments_of_envoys_configuration_are_valid(tmp_path: Path) -> None:
     pieces = list(envoy_fragments())
-    assert len(pieces) >= 3
+    assert len(pieces) >= 4
     types = "type.googleapis.com/envoy.extensions.filters"
     router = {"name": "router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}}
     nowhere = [{"match": {"prefix": "/"}, "direct_response": {"status": 204}}]

@@ -102,7 +102,8 @@ impl Disk {
 
     /// Writes the file, and returns the error about it.
     fn fault(&self, document: &Value) -> Option<String> {
-        fs::write(self.path("policy.json"), document.to_string()).unwrap();
+        // JSON can have U+007F as it is, YAML only as an escape.
+        fs::write(self.path("policy.json"), document.to_string().replace('\u{7f}', "\\u007f")).unwrap();
         self.source.read().err().map(|error| error.to_string())
     }
 
