@@ -17,12 +17,28 @@ use crate::session_cookie::SessionCookie;
 pub(super) struct Extent {
     /// `true` if hosted sign-in pages are used.
     pub(super) hosted_ui: bool,
-    /// `true` if browser sessions are enabled.
-    pub(super) cookies: bool,
-    /// `true` if the routes of the sign-in by redirect exist.
-    pub(super) navigation: bool,
+    /// Use of cookies.
+    pub(super) cookies: CookieUse,
     /// `true` if there are protected resources.
     pub(super) resources: bool,
+}
+
+/// Use of cookies for browser sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum CookieUse {
+    /// None: tokens are in bodies.
+    #[default]
+    Off,
+    /// Sessions of scripts.
+    Scripts,
+    /// Sessions of scripts and of pages, with the routes of the sign-in by redirect.
+    Pages,
+}
+
+impl Extent {
+    fn has_cookies(self) -> bool {
+        self.cookies != CookieUse::Off
+    }
 }
 
 /// Makes the document for routes below `prefix`.
@@ -37,7 +53,7 @@ pub(super) fn document(prefix: &str, allowed: &Allowed, extent: Extent) -> Value
     if extent.hosted_ui {
         paths.insert(format!("{prefix}{AUTHORIZE_PATH}"), json!({"get": authorize_url(extent)}));
     }
-    if extent.navigation {
+    if extent.cookies == CookieUse::Pages {
         paths.extend(navigation::paths(prefix));
     }
     if extent.resources {
@@ -77,7 +93,7 @@ fn authorize_url(extent: Extent) -> Value {
         json!({"name": name, "in": "query", "required": required, "description": about, "schema": schema})
     };
     let text = || json!({"type": "string"});
-    let refused: &[u16] = if extent.cookies { &[400, 403, 405, 429, 503] } else { &[400, 405, 429, 503] };
+    let refused: &[u16] = if extent.has_cookies() { &[400, 403, 405, 429, 503] } else { &[400, 405, 429, 503] };
     let mut responses = responses(refused);
     let schema = json!({
         "type": "object",
@@ -105,7 +121,7 @@ fn operation(row: &Row, allowed: &Allowed, extent: Extent) -> Value {
     if row.credential != Credential::None || row.refusal == 401 {
         statuses.push(401);
     }
-    if extent.cookies {
+    if extent.has_cookies() {
         statuses.push(403);
     }
     if row.errors.names_resource {
@@ -115,7 +131,7 @@ fn operation(row: &Row, allowed: &Allowed, extent: Extent) -> Value {
     let (status, success) = success(row.success);
     responses.insert(status.into(), success);
     // A cookie can take the place of the member.
-    let by_cookie = extent.cookies && row.takes_refresh_token();
+    let by_cookie = extent.has_cookies() && row.takes_refresh_token();
     let mut operation = json!({
         "operationId": row.name,
         "summary": row.summary,
@@ -124,7 +140,7 @@ fn operation(row: &Row, allowed: &Allowed, extent: Extent) -> Value {
         "responses": responses,
     });
     let token = json!({"accessToken": []});
-    let cookie = extent.cookies.then(|| json!({"accessCookie": []}));
+    let cookie = extent.has_cookies().then(|| json!({"accessCookie": []}));
     let security = match row.credential {
         Credential::None => None,
         Credential::AnyToken | Credential::Token => Some([Some(token), cookie, None]),
@@ -318,7 +334,7 @@ fn security_schemes(extent: Extent) -> Value {
     let mut schemes = Map::new();
     let bearer = json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "An access token of the pool."});
     schemes.insert("accessToken".into(), bearer);
-    if extent.cookies {
+    if extent.has_cookies() {
         let about =
             "The access token in a cookie that a sign-in sets; only for requests from the same origin or a listed one.";
         let name = SessionCookie::Access.name();
@@ -332,7 +348,7 @@ fn security_schemes(extent: Extent) -> Value {
 
 /// With browser sessions, tokens are in cookies unless the client asks for them in the body.
 fn tokens(extent: Extent) -> Value {
-    let required: &[&str] = if extent.cookies { &["tokenType"] } else { &["accessToken", "tokenType"] };
+    let required: &[&str] = if extent.has_cookies() { &["tokenType"] } else { &["accessToken", "tokenType"] };
     let text = || json!({"type": "string"});
     let device =
         json!({"type": "object", "properties": {"deviceKey": text(), "deviceGroupKey": {"type": ["string", "null"]}}});

@@ -94,7 +94,7 @@ impl<'a> Answer<'a> {
             let cors = origin.map(|origin| CorsPermission { origin, credentials });
             let location = both.and_then(|(policy, request)| policy.sign_in_location(denial, request));
             let chosen = chosen.filter(|_| trace.call.is_some());
-            Refusal { cors, location, chosen, ..Refusal::new(denial, policy, trace.requirement.as_deref(), realm) }
+            Refusal { chosen, cors, location, ..Refusal::new(denial, policy, trace.requirement.as_deref(), realm) }
         };
         match &verdict.decision {
             Decision::Allow(allowed) => {

@@ -113,7 +113,7 @@ impl Disk {
         fs::write(&table, json!({ "tests": rows }).to_string()).unwrap();
         let config = config(self.directory.path(), &self.flags);
         // The table may name a pool that the file does not have. Then there are no tokens, and no row is allowed.
-        let Ok(outcome) = test_policy::run(*config, &table, unix_now()).await else {
+        let Ok(outcome) = Box::pin(test_policy::run(*config, &table, unix_now())).await else {
             return vec![false; rows.as_array().unwrap().len()];
         };
         let word = |line: &str| match line.get(..5) {
@@ -265,7 +265,7 @@ async fn an_emptied_member_allows_no_further_request() {
     for Example { name, document } in examples() {
         let disk = Disk::new(&document);
         let rows = rows(&document);
-        let before = disk.allowed(&rows).await;
+        let before = Box::pin(disk.allowed(&rows)).await;
         assert_eq!(before.len(), rows.as_array().unwrap().len());
         assert!(before.contains(&true) && before.contains(&false), "{name}");
         let ways = all_ways(&document);
@@ -278,7 +278,7 @@ async fn an_emptied_member_allows_no_further_request() {
             if disk.fault(&changed).is_some() {
                 continue;
             }
-            let after = disk.allowed(&rows).await;
+            let after = Box::pin(disk.allowed(&rows)).await;
             let opened = before.iter().zip(&after).position(|(before, after)| !before && *after);
             weaker.extend(opened.map(|row| format!("{name}: {} = {value}: {}", json!(way), rows[row])));
         }
