@@ -8,7 +8,7 @@ texts come from the crates' own sources. A static program also contains code tha
 would look: Rust's standard library, AWS-LC (inside aws-lc-sys), glibc and libgcc. A part without a licence text is an
 error, so that nothing ships without one.
 
-The same sources and tools give the same bytes. Needs Python 3.10, cargo, and dpkg for the C libraries.
+The same sources and tools give the same bytes. Needs Python 3.11, cargo, and dpkg for the C libraries.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -170,15 +171,9 @@ def licence_files(package: dict[str, Any]) -> list[str]:
 
 
 def lock_checksums() -> dict[tuple[str, str], str | None]:
-    """SHA-256 of each crate's archive, by name and version; `None` for a crate without one.
-
-    Parsed with regular expressions: Cargo generates the file in a fixed form, and Python 3.10 has no TOML parser.
-    """
-    checksums: dict[tuple[str, str], str | None] = {}
-    for block in (ROOT / "Cargo.lock").read_text().split("[[package]]")[1:]:
-        fields = dict(re.findall(r'^(name|version|checksum) = "([^"]+)"$', block, re.MULTILINE))
-        checksums[fields["name"], fields["version"]] = fields.get("checksum")
-    return checksums
+    """SHA-256 of each crate's archive, by name and version; `None` for a crate without one."""
+    lock = tomllib.loads((ROOT / "Cargo.lock").read_text())
+    return {(package["name"], package["version"]): package.get("checksum") for package in lock["package"]}
 
 
 def aws_lc(package: dict[str, Any]) -> Part:
@@ -253,7 +248,7 @@ def bill_of_materials(version: str, own: list[str], parts: list[Part], program: 
         "lifecycles": [{"phase": "build"}], "component": application,
         "supplier": {"name": "cognito-authz", "url": [HOME]}}
     if os.environ.get("SOURCE_DATE_EPOCH"):
-        when = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), timezone.utc)
+        when = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), UTC)
         metadata["timestamp"] = when.isoformat().replace("+00:00", "Z")
     content: dict[str, Any] = {
         "metadata": metadata,

@@ -189,7 +189,7 @@ class Authority:
 
     def _sign(self, subject: x509.Name, key: ec.EllipticCurvePublicKey,
               extensions: list[tuple[x509.ExtensionType, bool]]) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.UTC)
         builder = (x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key)
                    .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(hours=1))
                    .not_valid_after(now + datetime.timedelta(days=1)))
