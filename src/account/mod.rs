@@ -125,7 +125,7 @@ impl Service {
             (Flow::Logout | Flow::EndSessions, _) => {
                 // Checked first, so that a bad request has no effect.
                 let hosted = self.hosted_sign_out(row, bearer.as_ref(), &members)?;
-                context.end_sessions(Ending { row, bearer, members, hosted }, deadline).await
+                context.end_sessions(Ending { row, bearer, members, hosted, is_final: false }, deadline).await
             }
             (Flow::Oauth, _) => match &self.oauth {
                 Some(oauth) => oauth.exchange(context, row, &members, transport, deadline).await,

@@ -40,6 +40,9 @@ pub(super) struct Ending {
     pub(super) members: Members,
     /// Sign-out of the hosted pages, which only the browser can do.
     pub(super) hosted: Option<Url>,
+    /// `true` if the caller's session ends here even if Cognito has nothing to end: it does not know the refresh token any
+    /// more, or the access token lacks the scope. A copy of the access token would otherwise work until it expires.
+    pub(super) is_final: bool,
 }
 
 impl Context {
@@ -53,12 +56,28 @@ impl Context {
         deadline: Instant,
     ) -> Result<Reply, AccountError> {
         let context = Arc::clone(self);
-        let task = tokio::spawn(async move { context.end_sessions_now(&ending, deadline).await });
+        let task = tokio::spawn(async move {
+            let result = context.end_sessions_now(&ending, deadline).await;
+            context.end_here(&ending, result).await
+        });
         task.await.unwrap_or_else(|_| Err(AccountError::upstream()))
     }
 
+    /// Ends the caller's session here if the result is that Cognito has nothing to end, and the request asks for that.
+    async fn end_here(&self, ending: &Ending, result: Result<Reply, AccountError>) -> Result<Reply, AccountError> {
+        let Ending { row, bearer, is_final, .. } = ending;
+        let has_nothing_to_end = |error: &AccountError| matches!(error.code, Code::InvalidToken | Code::ScopeMissing);
+        if let (true, Some(bearer), Err(error)) = (is_final, bearer, &result)
+            && has_nothing_to_end(error)
+            && let Some(cause) = row.revokes.cause()
+        {
+            self.revoke(row.name, Revokes::Session(cause), bearer, None).await?;
+        }
+        result
+    }
+
     async fn end_sessions_now(&self, ending: &Ending, deadline: Instant) -> Result<Reply, AccountError> {
-        let Ending { row, bearer, members, hosted } = ending;
+        let Ending { row, bearer, members, hosted, .. } = ending;
         let Dated { result, date } = match (row.flow, bearer) {
             (Flow::Logout, bearer) => self.sign_out(row, bearer.as_ref(), members, deadline).await?,
             (_, bearer) => {
@@ -71,7 +90,7 @@ impl Context {
             return self.settle(row, &error, false);
         }
         if let Some(bearer) = bearer {
-            self.revoke(row, bearer, date).await?;
+            self.revoke(row.name, row.revokes, bearer, date).await?;
         }
         let mut reply = self.done(row, &serde_json::Map::new(), false)?;
         if let (Some(url), Some(body)) = (hosted, reply.body.as_object_mut()) {
@@ -107,13 +126,19 @@ impl Context {
         Ok(signed_out)
     }
 
-    /// Records the revocation that the row stands for. `date` is the time of Cognito's answer, if it named one.
-    async fn revoke(&self, row: &'static Row, bearer: &Bearer, date: Option<UnixTime>) -> Result<(), AccountError> {
+    /// Records what `by` revokes. `date` is the time of Cognito's answer, if it named one.
+    async fn revoke(
+        &self,
+        by: &'static str,
+        revokes: Revokes,
+        bearer: &Bearer,
+        date: Option<UnixTime>,
+    ) -> Result<(), AccountError> {
         let (answered, now) = (Instant::now(), unix_now());
         let marks = &bearer.marks;
         // Whatever the clocks say, the caller's own token counts as older.
         let before = date.unwrap_or(now).max(marks.since());
-        let ((kind, key), except, cause) = match row.revokes {
+        let ((kind, key), except, cause) = match revokes {
             Revokes::Nothing => return Ok(()),
             Revokes::AllSessions(cause) => (marks.subject(), None, cause),
             Revokes::OtherSessions(cause) => (marks.subject(), Some(marks.session().1), cause),
@@ -127,7 +152,7 @@ impl Context {
             action = "revoke",
             kind = kind.as_str(),
             id = %key,
-            by = row.name,
+            by,
             result,
             "revocation"
         );

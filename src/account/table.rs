@@ -267,6 +267,16 @@ pub(super) enum Revokes {
     Session(Causes),
 }
 
+impl Revokes {
+    /// Cause to record; `None` if nothing is revoked.
+    pub(super) fn cause(self) -> Option<Causes> {
+        match self {
+            Self::Nothing => None,
+            Self::AllSessions(cause) | Self::OtherSessions(cause) | Self::Session(cause) => Some(cause),
+        }
+    }
+}
+
 /// Outcomes that end the browser's session, so that its cookies are deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EndsSession {

@@ -23,12 +23,13 @@ pub(super) fn is_navigation(headers: &HeaderMap) -> bool {
 /// `true` if a page of another origin may have caused the navigation. `own` is the origin of the service if a proxy
 /// rewrites the host. No other origin is listed here: a form of another origin cannot be told from a forged one.
 ///
-/// A GET is certain only if the browser says that a page of the same origin or the user (`none`) caused it. For another
-/// method, the `Origin` counts as everywhere else.
+/// For a GET, the browser says who caused it (`Sec-Fetch-Site`): a page of the same origin, or the user (`none`). Old
+/// browsers and other clients say nothing, and count as the user. For another method, the `Origin` counts as everywhere
+/// else.
 pub(super) fn is_of_other_site(method: &Method, headers: &HeaderMap, own: Option<&[u8]>) -> bool {
     let fetch_site = sent(headers, "sec-fetch-site");
     if [Method::GET, Method::HEAD].contains(method) {
-        return ![Sent::Once(b"same-origin"), Sent::Once(b"none")].contains(&fetch_site);
+        return ![Sent::Never, Sent::Once(b"same-origin"), Sent::Once(b"none")].contains(&fetch_site);
     }
     let request = Provenance {
         method: method.as_str().as_bytes(),
@@ -80,7 +81,7 @@ mod tests {
         for (method, pairs, expected) in [
             (Method::GET, &[("sec-fetch-site", "same-origin")][..], false),
             (Method::GET, &[("sec-fetch-site", "none")], false),
-            (Method::GET, &[], true),
+            (Method::GET, &[], false),
             (Method::GET, &[("sec-fetch-site", "same-site")], true),
             (Method::GET, &[("sec-fetch-site", "cross-site")], true),
             (Method::GET, &[("sec-fetch-site", "none"), ("sec-fetch-site", "none")], true),

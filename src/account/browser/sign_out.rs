@@ -31,8 +31,8 @@ impl Browser {
         Ok(Redirect { location: hosted.map_or_else(|| "/".to_owned(), Into::into), cookies })
     }
 
-    /// Ends the session of the cookies at Cognito, and revokes it here. Tokens that Cognito does not accept any more
-    /// have no session to end.
+    /// Ends the session of the cookies at Cognito, and revokes it here. Of tokens that Cognito does not accept any more,
+    /// it ends only here.
     ///
     /// # Errors
     /// [`AccountError`] if Cognito has not confirmed the end. The cookies have to stay, so that the user can try again.
@@ -48,7 +48,7 @@ impl Browser {
             return Ok(());
         }
         let members = Members::read(row, b"", refresh.as_deref())?;
-        let ending = Ending { row, bearer, members, hosted: None };
+        let ending = Ending { row, bearer, members, hosted: None, is_final: true };
         match context.end_sessions(ending, Instant::now() + CLIENT_PATIENCE).await {
             Err(error) if !matches!(error.code, Code::InvalidToken | Code::ScopeMissing) => Err(error),
             Ok(_) | Err(_) => Ok(()),

@@ -65,7 +65,9 @@ async fn pages_are_valid_and_guarded_and_repeat_nothing_of_the_request() {
     let mut pages = vec![
         browser.navigate(Method::GET, &hosted, &[]).await,
         browser.open(&format!("/auth/oauth/callback?state={evil}&code={evil}&iss={evil}")).await,
-        browser.navigate(Method::GET, &format!("/auth/oauth/sign-out?x={evil}"), &[]).await,
+        browser
+            .navigate(Method::GET, &format!("/auth/oauth/sign-out?x={evil}"), &[("sec-fetch-site", "cross-site")])
+            .await,
         with_refresh.open(&format!("/auth/oauth/sign-in?return_to=/a{evil}&prompt={evil}")).await,
         with_refresh.navigate(Method::POST, "/auth/oauth/sign-out", &[("origin", "https://app.example.com")]).await,
     ];
