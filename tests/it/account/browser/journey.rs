@@ -1,55 +1,21 @@
 //! The whole way at the emulator's hosted pages.
 
-use reqwest::redirect::Policy;
-use reqwest::{Client, Method};
-use serde_json::json;
-use url::{Url, form_urlencoded};
+use reqwest::Method;
+use url::Url;
 
 use super::{ACCESS, Browser, CALLBACK, GOODBYE, REFRESH, flags};
+use crate::account::oauth::{at_the_hosted_pages, hosted_client};
 use crate::account::sign_in::{self, claims_by_pyjwt, ready};
-use crate::support::account::{PASSWORD, Pool};
+use crate::support::account::Pool;
 use crate::support::client::{Ask, connect, metric};
 use crate::support::emulator::Emulator;
 use crate::support::service::TestApp;
 
 const EMAIL: &str = "ada@example.com";
 
-/// Fills in the form of the hosted pages, and returns the path and query at which the browser comes back.
-async fn at_the_hosted_pages(emulator: &Emulator, url: &str) -> String {
-    let http = Client::builder().redirect(Policy::none()).build().unwrap();
-    let mut response = http.get(url).send().await.unwrap();
-    for _ in 0..8 {
-        if let Some(location) = response.headers().get("location") {
-            let location = location.to_str().unwrap().to_owned();
-            if !location.starts_with(&emulator.url) {
-                assert!(location.starts_with(CALLBACK), "{location}");
-                return location.strip_prefix("https://app.example.com").unwrap().to_owned();
-            }
-            response = http.get(location).send().await.unwrap();
-            continue;
-        }
-        let page = response.text().await.unwrap();
-        let attribute = |tag: &str, name: &str| {
-            let value = tag.split_once(&format!("{name}=\""))?.1.split_once('"')?.0;
-            Some(value.replace("&amp;", "&").replace("&#x27;", "'"))
-        };
-        let hidden = page.split("<input").skip(1).filter(|tag| tag.contains("hidden"));
-        let fields = hidden.filter_map(|tag| Some((attribute(tag, "name")?, attribute(tag, "value")?)));
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.extend_pairs(fields).append_pair("username", EMAIL).append_pair("password", PASSWORD);
-        let form = form.finish();
-        let request = http.post(format!("{}/login", emulator.url)).body(form);
-        response = request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
-    }
-    panic!("too many redirects");
-}
-
 /// Creates a pool with one user, and starts a service with the hosted pages.
 async fn with_hosted_pages(emulator: &Emulator, with_secret: bool) -> (TestApp, Pool, tempfile::TempDir) {
-    let scopes = ["openid", "email", "profile"];
-    let client = json!({"AllowedOAuthFlowsUserPoolClient": true, "AllowedOAuthFlows": ["code"],
-        "AllowedOAuthScopes": scopes, "CallbackURLs": [CALLBACK], "LogoutURLs": [GOODBYE],
-        "SupportedIdentityProviders": ["COGNITO"]});
+    let client = hosted_client(&["openid", "email", "profile"], &[CALLBACK]);
     let pool = Pool::create(emulator, with_secret, client).await;
     let (own, directory) = sign_in::flags(emulator, &pool);
     let flags = [own, flags(&emulator.url)].concat();
@@ -80,7 +46,9 @@ async fn a_user_signs_in_is_renewed_and_signs_out_without_a_script() {
         );
         assert_eq!((&*seen.parameter("code_challenge_method"), &*seen.parameter("prompt")), ("S256", ""));
         assert_eq!(browser.names("").len(), 1, "only the attempt: {:?}", browser.jar);
-        let back = at_the_hosted_pages(&emulator, seen.location()).await;
+        let back = at_the_hosted_pages(&emulator, seen.location(), EMAIL).await;
+        let back = back.strip_prefix("https://app.example.com").unwrap();
+        assert!(back.starts_with("/auth/oauth/callback?"), "{back}");
         let seen = browser.navigate(Method::GET, &back, &[("sec-fetch-site", "cross-site")]).await;
         assert_eq!(seen.location(), "/orders?page=2");
         assert!(browser.names("__Host-sign_in.").is_empty(), "the attempt is over: {:?}", browser.jar);

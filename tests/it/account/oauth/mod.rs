@@ -1,4 +1,4 @@
-//! Sign-in at the hosted pages. The helpers in this file are also used by [`super::cookies`].
+//! Sign-in at the hosted pages. The helpers in this file are also used by [`super::cookies`] and [`super::browser`].
 
 mod sign_in;
 mod token_endpoint;
@@ -40,17 +40,23 @@ pub(super) async fn authorize_url(client: &AccountClient, headers: &[(&str, &str
     client.raw(Method::GET, &format!("/oauth/authorize-url?{query}"), headers, "").await
 }
 
-/// Signs a user in as a browser does: fills in the form, and follows redirects until they leave the emulator. Returns
-/// the query parameters of the redirect URI.
+/// Signs a user in as a browser does. Returns the query parameters of the redirect URI.
 pub(super) async fn in_a_browser(emulator: &Emulator, url: &str, email: &str) -> Vec<(String, String)> {
+    let location = at_the_hosted_pages(emulator, url, email).await;
+    assert!(location.starts_with(REDIRECT), "{location}");
+    Url::parse(&location).unwrap().query_pairs().into_owned().collect()
+}
+
+/// Fills in the form of the hosted pages, and follows redirects until they leave the emulator. Returns the URL where the
+/// browser comes back.
+pub(super) async fn at_the_hosted_pages(emulator: &Emulator, url: &str, email: &str) -> String {
     let http = reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
     let mut response = http.get(url).send().await.unwrap();
     for _ in 0..8 {
         if let Some(location) = response.headers().get("location") {
             let location = location.to_str().unwrap().to_owned();
             if !location.starts_with(&emulator.url) {
-                assert!(location.starts_with(REDIRECT), "{location}");
-                return Url::parse(&location).unwrap().query_pairs().into_owned().collect();
+                return location;
             }
             response = http.get(location).send().await.unwrap();
             continue;
