@@ -49,7 +49,7 @@ async fn a_user_signs_in_is_renewed_and_signs_out_without_a_script() {
         let back = at_the_hosted_pages(&emulator, seen.location(), EMAIL).await;
         let back = back.strip_prefix("https://app.example.com").unwrap();
         assert!(back.starts_with("/auth/oauth/callback?"), "{back}");
-        let seen = browser.navigate(Method::GET, &back, &[("sec-fetch-site", "cross-site")]).await;
+        let seen = browser.navigate(Method::GET, back, &[("sec-fetch-site", "cross-site")]).await;
         assert_eq!(seen.location(), "/orders?page=2");
         assert!(browser.names("__Host-sign_in.").is_empty(), "the attempt is over: {:?}", browser.jar);
         assert_eq!(check(&app, &browser, "/orders?page=2").await, 200);
@@ -67,7 +67,7 @@ async fn a_user_signs_in_is_renewed_and_signs_out_without_a_script() {
         assert_eq!(seen.location(), "/other");
 
         // The back button shows the hosted pages again, and they use the same state.
-        let seen = browser.navigate(Method::GET, &back, &[("sec-fetch-site", "cross-site")]).await;
+        let seen = browser.navigate(Method::GET, back, &[("sec-fetch-site", "cross-site")]).await;
         assert_eq!(seen.location(), "/");
 
         let session = browser.clone();
