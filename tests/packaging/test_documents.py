@@ -41,7 +41,7 @@ OTHERS = {
     "cargo": {"bench", "lib", "locked", "release"},
     "claude": {"callback-port", "transport"},
     "cosign": {"certificate-identity", "certificate-oidc-issuer"},
-    "deploy/local/up": {"cookies", "tour"},
+    "deploy/local/up": {"cookies", "passkeys", "tour"},
     "docker": {"format"},
     "envoy": {"mode"},
     "gh": {"repo"},
