@@ -150,7 +150,7 @@ def _notes_of(sub: str) -> str:
 def _welcome(headers: Headers) -> str:
     if _user(headers):
         return f'<p>You are signed in as <strong id="user">{html.escape(_user(headers))}</strong>.</p>'
-    return """<p>Nobody is signed in. Everyone may see this page.</p>
+    return """<p>You are not signed in. This page is public.</p>
 <p><a href="/members">Open the pages for members</a>: the browser is sent to sign in, and comes back.</p>"""
 
 

@@ -123,7 +123,7 @@ class _Redirects:
         answer = browser.go(url)
         self.say(url, answer)
         answer = self.sees(target(url, answer), "/welcome")
-        self.tour.expect(b"Nobody is signed in" in answer.body, "nobody is signed in")
+        self.tour.expect(b"You are not signed in" in answer.body, "the user is not signed in")
 
     def visit(self, path: str) -> Answer:
         answer = self.browser.go(f"{self.site}{path}")

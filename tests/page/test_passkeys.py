@@ -381,7 +381,7 @@ def test_a_deleted_passkey_signs_nobody_in(person: Person) -> None:
 
 def test_an_unknown_user_looks_like_one_without_a_passkey(person: Person) -> None:
     answers = []
-    for email in (person.user.email, "nobody@example.com"):
+    for email in (person.user.email, "unknown@example.com"):
         body = person.api.done("login", email=email, authFlow="USER_AUTH",
                                authParameters={"PREFERRED_CHALLENGE": "WEB_AUTHN"})
         answers.append({**body, "session": len(body["session"])})

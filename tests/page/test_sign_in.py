@@ -151,7 +151,7 @@ def test_after_a_sign_out_the_next_visit_asks_again(tab: Tab, member: User) -> N
     session = tab.page.context.cookies(tab.stack.site)
     tab.steps.clear()
     tab.page.get_by_role("button", name="Sign out").click()
-    expect(tab.page.locator("main")).to_contain_text("Nobody is signed in.")
+    expect(tab.page.locator("main")).to_contain_text("You are not signed in.")
     tab.is_at("/welcome")
     assert tab.steps == [SIGN_OUT, "hosted:/logout", "/welcome"]
     assert tab.cookies() == {}
@@ -179,7 +179,7 @@ def test_the_back_button_after_a_sign_in_does_no_harm(tab: Tab, member: User) ->
     is_asked(tab)
     tab.page.go_forward()
     sees_member(tab, "Report")
-    # Whoever fills in the form once more gets a callback that has been used.
+    # A second submission of the form leads to a callback with a used state.
     tab.page.go_back()
     tab.steps.clear()
     signs_in(tab, member)
@@ -330,7 +330,7 @@ def test_a_link_to_sign_out_of_another_site_asks_first(tab: Tab, member: User, o
     expect(button).to_be_visible()
     assert tab.session() == session, "the link alone has signed the user out"
     button.click()
-    expect(tab.page.locator("main")).to_contain_text("Nobody is signed in.")
+    expect(tab.page.locator("main")).to_contain_text("You are not signed in.")
     tab.is_at("/welcome")
     assert tab.cookies() == {}
 
