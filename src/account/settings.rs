@@ -3,13 +3,15 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use url::{Host, Url};
 
+use super::browser::Place;
 use super::call::Allowed;
 use super::cors::Cors;
 use super::oauth::state::StateKey;
 use super::rate_limit::Rates;
+use crate::authz::sign_in::ENCODED;
 use crate::session_cookie::SameSite;
 use crate::user_pool::ClientId;
 
@@ -92,9 +94,6 @@ impl FromStr for Prefix {
         }
     }
 }
-
-/// Characters that are percent-encoded: all but the unreserved ones (RFC 3986 section 2.3).
-pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Issuer name that authenticator apps show next to the account: 1 to 64 characters, without a colon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,7 +187,7 @@ impl AppUri {
     pub(crate) fn is_callback(&self, prefix: &Prefix) -> bool {
         Url::parse(&self.0).is_ok_and(|url| {
             let path = url.path().strip_prefix(prefix.as_str());
-            matches!(url.scheme(), "https" | "http") && path == Some("/oauth/callback")
+            matches!(url.scheme(), "https" | "http") && path == Some(Place::Callback.path())
         })
     }
 }

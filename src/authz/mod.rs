@@ -13,7 +13,7 @@ pub(crate) mod policy;
 pub(crate) mod protected_resource;
 pub(crate) mod request;
 mod shadow;
-mod sign_in;
+pub(crate) mod sign_in;
 pub(crate) mod token;
 mod verdict;
 

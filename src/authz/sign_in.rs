@@ -12,10 +12,10 @@ use super::denial::Denial;
 use super::request::RequestContext;
 
 /// Longest path and query that is sent along, in bytes. Proxies and browsers refuse addresses that are much longer.
-const MAX_RETURN_TO_BYTES: usize = 2_048;
+pub(crate) const MAX_RETURN_TO_BYTES: usize = 2_048;
 
-/// Characters of `return_to` that are percent-encoded: all but the unreserved ones.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// Characters of a parameter that are percent-encoded: all but the unreserved ones (RFC 3986 section 2.3).
+pub(crate) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Sign-in of the account API.
 #[derive(Clone, Debug, PartialEq, Eq)]

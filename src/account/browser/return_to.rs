@@ -4,10 +4,8 @@
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use url::Url;
 
-use crate::account::settings::{ENCODED, Prefix};
-
-/// Largest path and query in bytes.
-const MAX_BYTES: usize = 2_048;
+use crate::account::settings::Prefix;
+use crate::authz::sign_in::{ENCODED, MAX_RETURN_TO_BYTES};
 
 /// Path and query of this origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +33,7 @@ impl ReturnTo {
 /// backslash as a slash, and drop tabs and line breaks (WHATWG URL standard).
 fn is_own_path(text: &str) -> bool {
     let path = text.split('?').next().unwrap_or_default();
-    text.len() <= MAX_BYTES
+    text.len() <= MAX_RETURN_TO_BYTES
         && text.starts_with('/')
         && !path.contains("//")
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\\#".contains(&byte))
@@ -91,7 +89,7 @@ mod tests {
         ] {
             assert_eq!(parsed(path), path);
         }
-        let longest = format!("/{}", "a".repeat(MAX_BYTES - 1));
+        let longest = format!("/{}", "a".repeat(MAX_RETURN_TO_BYTES - 1));
         assert_eq!(parsed(&longest), longest);
         assert_eq!(parsed(&format!("{longest}a")), "/");
         assert_eq!(ReturnTo::parse("/a?b=c d", &"/auth".parse().unwrap()).encoded(), "%2F");

@@ -117,7 +117,9 @@ impl Browser {
         };
         if let Some(error) = error {
             let mut refusal = failed(AccountError::new(400, Code::SignInFailed));
-            refusal.page.hosted_code = Some(hosted_code(&error));
+            let code = hosted_code(&error);
+            tracing::info!(code, "the hosted pages ended a sign-in");
+            refusal.page.hosted_code = Some(code);
             return Err(refusal);
         }
         let code = code.ok_or_else(|| failed(AccountError::new(400, Code::InvalidRequest)))?;
