@@ -315,6 +315,11 @@ impl Account {
     }
 }
 
+/// `true` if a list of methods for `Allow` has this one.
+pub(super) fn lists(methods: &str, method: &Method) -> bool {
+    methods.split(", ").any(|listed| method == listed)
+}
+
 /// Joins methods for `Allow`. GET implies HEAD.
 fn join<'m>(methods: impl Iterator<Item = &'m Method>) -> String {
     let methods: Vec<_> =

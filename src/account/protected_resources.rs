@@ -21,6 +21,7 @@ use super::answer::Reply;
 use super::body;
 use super::context::Context;
 use super::error::{AccountError, Code};
+use super::http::lists;
 use super::settings::Prefix;
 use crate::authz::Ruleset;
 use crate::authz::protected_resource::{METADATA_PATH, ResourceOrigin};
@@ -77,7 +78,7 @@ impl Route {
     }
 
     fn takes(self, method: &Method) -> bool {
-        self.methods().split(", ").any(|taken| method == taken)
+        lists(self.methods(), method)
     }
 }
 

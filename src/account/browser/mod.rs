@@ -33,6 +33,7 @@ use super::answer::SUCCESS;
 use super::caller::Address;
 use super::context::Context;
 use super::error::{AccountError, Code};
+use super::http::lists;
 use super::oauth::{Oauth, parameter};
 use super::refresh::Refreshes;
 use super::settings::{AppUri, Cookies, Prefix};
@@ -84,7 +85,7 @@ impl Place {
 
     /// `true` if the route takes the method.
     pub(super) fn takes(self, method: &Method) -> bool {
-        self.methods().split(", ").any(|own| own == method.as_str())
+        lists(self.methods(), method)
     }
 }
 
