@@ -172,6 +172,26 @@ async fn while_cognito_is_down_the_user_stays_signed_in_and_can_try_again() {
 }
 
 #[tokio::test]
+async fn a_store_that_does_not_answer_is_said_and_the_session_is_over_at_this_replica() {
+    // Discard (RFC 863): nothing listens there.
+    let (app, mut browser, fake) = with_fake_pages(&["--revocation-url", "redis://127.0.0.1:9"]).await;
+    browser.sign_in().await;
+    let jar = browser.jar.clone();
+    let channel = connect(&app.grpc[0]).await;
+    let cookie = browser.header();
+    let ask = async || Ask::get("/orders").header("cookie", &cookie).of(&channel).await;
+    assert_eq!(ask().await.verdict(), (200, ""));
+    fake.answers(|_, _| Reply::ok("{}"));
+    let seen = browser.navigate(Method::POST, PATH, &[OWN]).await;
+    assert_eq!((seen.verdict(), &browser.jar), ((503, "upstream_unavailable"), &jar));
+    assert_eq!(ask().await.verdict(), (401, "revoked"));
+    // The second try ends the refresh token again, and the browser's session.
+    assert_eq!(browser.navigate(Method::POST, PATH, &[OWN]).await.parameter("logout_uri"), GOODBYE);
+    assert_eq!(fake.operations(), ["RevokeToken"; 2]);
+    assert!(browser.jar.is_empty());
+}
+
+#[tokio::test]
 async fn without_a_logout_uri_the_browser_returns_to_the_start_page() {
     let fake = crate::support::fake_cognito::FakeCognito::start().await;
     let flags = super::flags(&fake.url);
