@@ -262,7 +262,8 @@ class Passkeys:
         return pending
 
     def _tokens(self, pending: Pending) -> Json:
-        now = int(time.time())
+        # A second ago, because the emulator's `GlobalSignOut` ends the refresh tokens of earlier seconds.
+        now = int(time.time()) - 1
         refresh = self._sign({
             "sub": pending.user.sub, "iss": f"https://cognito-idp.{REGION}.amazonaws.com/{self._pool}",
             "token_use": "refresh", "client_id": pending.client, "origin_jti": str(uuid.uuid4()),
