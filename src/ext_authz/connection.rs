@@ -154,15 +154,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Prefaced<T> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
+    /// `false`, so that the HTTP/2 library collects small frames instead of writing each one on its own: it copies frames
+    /// of up to 1 KiB, and with vectored writes only those of up to 256 bytes. An answer has more.
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        false
     }
 }
