@@ -265,6 +265,17 @@ impl<'m> Fields<'m> {
     }
 
     fn varint(&mut self) -> Result<u64, Undecodable> {
+        // Keys and most lengths are below 128: one byte.
+        match self.0.split_first() {
+            Some((byte @ ..0x80, rest)) => {
+                self.0 = rest;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Undecodable> {
         let mut value = 0_u64;
         for (position, byte) in self.0.iter().take(10).enumerate() {
             let bits = u64::from(byte & 0x7f);
