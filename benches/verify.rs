@@ -88,7 +88,7 @@ fn main() {
                 let context = request::read(message).ok().unwrap().unwrap();
                 let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
                 let rules = authorizer.rules();
-                let verdict = authorizer.authorize(&rules, Some(&context), now, deadline).await;
+                let verdict = authorizer.authorize(&rules, Some(&context), None, now, deadline).await;
                 let answer = Answer::new(&verdict, &rules, Some(&context), &realm);
                 assert!(matches!(answer, Answer::Pass(_)), "a good token");
                 black_box(response::write(&answer));

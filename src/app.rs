@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::account::rate_limit;
 use crate::account::{self, Account};
 use crate::admin::{self, Admin};
-use crate::authz::{Authorizer, TokenCache};
+use crate::authz::{Authorizer, Recent, TokenCache};
 use crate::check::Checks;
 use crate::cognito::error::CognitoError;
 use crate::cognito::{CognitoClient, Operation};
@@ -136,7 +136,11 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         account: account.is_some(),
         http: http_listener.is_some(),
     });
-    let limits = Limits { connections: ports.grpc, streams: config.grpc.max_streams };
+    let limits = Limits {
+        connections: ports.grpc,
+        streams: config.grpc.max_streams,
+        recent_bytes: Recent::budget(config.token_cache_max_bytes),
+    };
     let (workers, threads) = Workers::start(threads, limits, &services, &shutdown).context("worker threads")?;
 
     let http = http_listener.zip(config.http).map(|(listener, http)| HttpForm {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::authz::denial::Realm;
-use crate::authz::{Answer, Authorizer, Decision, Denial, Fault, RequestContext, Ruleset, Trace};
+use crate::authz::{Answer, Authorizer, Decision, Denial, Fault, Recent, RequestContext, Ruleset, Trace};
 use crate::clock::unix_now;
 use crate::metrics::{CheckLabels, CheckOutcome, Metrics};
 
@@ -31,17 +31,19 @@ impl Checks {
     }
 
     /// Decides about one request before `deadline`, counts and logs the verdict, and returns the answer as encoded by
-    /// `write`. A `request` of `None` stands for a check without an HTTP request.
+    /// `write`. A `request` of `None` stands for a check without an HTTP request. `recent` is the memory of the worker that
+    /// asks, if it has one; all workers with a memory must have the same `write`.
     pub(crate) async fn check<T>(
         &self,
         request: Option<&RequestContext<'_>>,
+        recent: Option<&Recent>,
         deadline: Instant,
         write: impl FnOnce(&Answer<'_>) -> T,
     ) -> T {
         let start = Instant::now();
         let _in_flight = InFlight::new(&self.metrics);
         let rules = self.authorizer.rules();
-        let verdict = self.authorizer.authorize(&rules, request, unix_now(), deadline).await;
+        let verdict = self.authorizer.authorize(&rules, request, recent, unix_now(), deadline).await;
         let written = write(&Answer::new(&verdict, &rules, request, &self.realm));
         let (outcome, reason, shadow) = match &verdict.decision {
             Decision::Allow(allowed) => (CheckOutcome::Allow, "", allowed.shadow),

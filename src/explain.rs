@@ -101,7 +101,7 @@ pub async fn explain(
     {
         reloader.fetch_keys_of(pool).await;
     }
-    let verdict = authorizer.authorize(&rules, Some(&context), now, Instant::now() + TIME_LIMIT).await;
+    let verdict = authorizer.authorize(&rules, Some(&context), None, now, Instant::now() + TIME_LIMIT).await;
     let report = report(&verdict, &rules, &context, &realm, &revocations);
     let allowed = matches!(verdict.decision, Decision::Allow(_));
     let text = if request.json { format!("{report:#}\n") } else { as_text(&report) };

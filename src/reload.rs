@@ -146,7 +146,7 @@ impl Reloader {
 
     /// Makes the pools of `policy` the active ones and returns the ruleset for them. The readiness is blocked until
     /// each new pool has keys.
-    fn adopt(&mut self, policy: CompiledPolicy, readiness: Option<&Readiness>) -> anyhow::Result<Ruleset> {
+    pub(crate) fn adopt(&mut self, policy: CompiledPolicy, readiness: Option<&Readiness>) -> anyhow::Result<Ruleset> {
         let CompiledPolicy { pools, policies, headers, wanted, resources, .. } = policy;
         let by_issuer = UserPools::new(pools.iter().map(|(pool, _)| pool.clone()).collect())?;
         let keeps_claims = wanted == self.wanted;
@@ -178,6 +178,7 @@ impl Reloader {
         counters.prepare_shadow_denials(&in_shadow, &shadow_reasons());
         self.wanted = wanted.clone();
         Ok(Ruleset {
+            version: self.next_stamp(),
             pools: by_issuer,
             keys: KeyStore::new(self.pools.iter().map(|active| Arc::clone(&active.keys)).collect()),
             stamps: self.pools.iter().map(|active| active.stamp).collect(),

@@ -268,7 +268,7 @@ async fn check(
     let credential = token.map(|token| format!("Bearer {token}"));
     let context = explain::context(&request, credential.as_deref());
     let deadline = Instant::now() + TIME_LIMIT;
-    let verdict = authorizer.authorize(&rules, Some(&context), now, deadline).await;
+    let verdict = authorizer.authorize(&rules, Some(&context), None, now, deadline).await;
     let answer = Answer::new(&verdict, &rules, Some(&context), realm);
 
     let expected = &test.expect;

@@ -13,7 +13,7 @@ use super::counted::Attempt;
 use super::error::{AccountError, Code, ErrorContext, Judgement, advice, judge};
 use super::passkeys::{creation_options, passkeys};
 use super::table::{Hides, Row, Success};
-use crate::authz::{Decoded, Denial, Expected, Purpose, Trace, Verified};
+use crate::authz::{Decoded, Denial, Expected, Presented, Purpose, Trace, Verified};
 use crate::cognito::error::CognitoError;
 use crate::user_pool::AcceptedUse;
 
@@ -193,7 +193,11 @@ impl Context {
     ) -> Result<Option<Arc<Verified>>, AccountError> {
         let expected = Expected { pool: &self.settings.pool, token_use: kind, clients: &self.own_client };
         let (rules, purpose) = (self.authorizer.rules(), Purpose::Account(expected));
-        match self.authorizer.verify(&rules, token, purpose, unix_now(), deadline, &mut Trace::default()).await {
+        match self
+            .authorizer
+            .verify(&rules, &Presented::new(token), purpose, unix_now(), deadline, &mut Trace::default())
+            .await
+        {
             Ok(verified) => Ok(Some(verified)),
             Err(Denial::KeysUnavailable | Denial::UnknownKid | Denial::RevocationUnavailable) => Ok(None),
             Err(Denial::Revoked) => Err(AccountError::new(401, Code::InvalidToken)),

@@ -13,7 +13,7 @@ use super::context::{CLIENT_PATIENCE, Context, unix_now};
 use super::error::{AccountError, Code};
 use super::table::{Credential, Row};
 use super::token_transport::TokenTransport;
-use crate::authz::{Denial, Expected, Fault, Purpose, Trace, credential};
+use crate::authz::{Denial, Expected, Fault, Presented, Purpose, Trace, credential};
 use crate::field_value::trim_text;
 use crate::revocation::Marks;
 use crate::user_pool::AcceptedUse;
@@ -73,7 +73,8 @@ impl Context {
         let expected = Expected { pool: &pool.name, token_use: AcceptedUse::Access, clients: &pool.clients };
         let deadline = Instant::now() + CLIENT_PATIENCE;
         let (purpose, mut trace) = (Purpose::Account(expected), Trace::default());
-        let verified = self.authorizer.verify(&rules, &token, purpose, unix_now(), deadline, &mut trace).await;
+        let verified =
+            self.authorizer.verify(&rules, &Presented::new(&token), purpose, unix_now(), deadline, &mut trace).await;
         let verified = verified.map_err(refused)?;
         let claims = &verified.claims;
         self.signed_in(None, claims);

@@ -8,9 +8,11 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::Ruleset;
+use super::credential::places::Places;
 use super::denial::{ChallengeDetails, Denial, Fault, Realm};
 use super::headers::{Mutation, OwnedHeaders};
 use super::policy::{Policy, PolicyIndex};
+use super::recent::Prepared;
 use super::request::RequestContext;
 use super::verdict::{Allowed, Decision, Verdict};
 
@@ -151,10 +153,23 @@ impl<'a> Pass<'a> {
     pub(crate) fn mutations(&self, write: &mut impl FnMut(Mutation<'_>)) {
         let Allowed { policy, identity, .. } = self.allowed;
         let headers = self.request.map_or(&[][..], |request| &request.headers);
-        self.owned.mutate(identity.values(), policy.removes_authorization, headers, write);
+        self.owned.mutate(identity.identity.values(), policy.removes_authorization, headers, write);
         if let Some(request) = self.request {
             policy.places.hide(policy.removes_authorization, request, write);
         }
+    }
+
+    /// Place for the encoded answer, if the answer depends on nothing but the rules, the policy and the token.
+    ///
+    /// It depends on the request if a header has to be removed that looks like an owned one, if there are session cookies to
+    /// remove, and if the policy accepts further places of a credential, which are removed as well.
+    pub(crate) fn prepared(&self) -> Option<&Prepared> {
+        let Allowed { policy, identity, .. } = self.allowed;
+        let request = self.request?;
+        let depends_on_request = self.shadow.is_some()
+            || policy.places != Places::default()
+            || request.headers.iter().any(|header| self.owned.may_change(header.name));
+        (!depends_on_request).then_some(&**identity)
     }
 
     /// Names of the query parameters to remove, because they can carry a credential. They are written as in the request's

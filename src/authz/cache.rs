@@ -5,6 +5,7 @@
 //! token has a valid signature, but nothing more: the caller has to check `exp` and the policy again for each request.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::digest;
 use moka::notification::RemovalCause;
@@ -27,6 +28,25 @@ pub(crate) struct Verified {
     pub(crate) stamp: PoolStamp,
     /// Key that verified the signature.
     pub(crate) key: Arc<VerifyingKey>,
+    /// `true` once the token was taken from the cache.
+    is_used_again: AtomicBool,
+}
+
+impl Verified {
+    pub(crate) fn new(claims: Claims, pool: PoolIndex, stamp: PoolStamp, key: Arc<VerifyingKey>) -> Self {
+        Self { claims, pool, stamp, key, is_used_again: AtomicBool::new(false) }
+    }
+
+    /// `true` if the token was used more than once.
+    pub(super) fn is_used_again(&self) -> bool {
+        self.is_used_again.load(Ordering::Relaxed)
+    }
+
+    /// `true` if the key is still in the pool's key set, and the pool's rules have not changed. `stamps` are the versions in
+    /// effect, by [`PoolIndex`].
+    fn is_current(&self, stamps: &[PoolStamp]) -> bool {
+        self.key.is_current() && stamps.get(self.pool) == Some(&self.stamp)
+    }
 }
 
 /// Version of a pool's rules. It changes when issuers, clients, token use or kept claims change. No two pools of a
@@ -82,23 +102,29 @@ impl TokenCache {
         bytes
     }
 
-    /// Returns the token if it is cached, its key is still in the pool's key set, and the pool's rules have not
-    /// changed. `stamps` are the versions in effect, by [`PoolIndex`].
+    /// Returns a token that a worker remembers, if it [is current](Verified::is_current). It counts as a hit.
+    pub(super) fn recall(&self, known: &Arc<Verified>, stamps: &[PoolStamp]) -> Option<Arc<Verified>> {
+        known.is_current(stamps).then(|| {
+            self.metrics.hits.inc();
+            Arc::clone(known)
+        })
+    }
+
+    /// Returns the token if it is cached and [is current](Verified::is_current).
     pub(crate) fn get(&self, digest: &TokenDigest, stamps: &[PoolStamp]) -> Option<Arc<Verified>> {
         let entries = self.entries.as_ref()?;
         let found = entries.get(digest);
-        let is_valid =
-            |verified: &Verified| verified.key.is_current() && stamps.get(verified.pool) == Some(&verified.stamp);
-        if found.as_ref().is_some_and(|verified| !is_valid(verified)) {
-            entries.invalidate(digest);
-            self.metrics.misses.inc();
-            return None;
+        match &found {
+            Some(verified) if verified.is_current(stamps) => {
+                verified.is_used_again.store(true, Ordering::Relaxed);
+                self.metrics.hits.inc();
+                return found;
+            }
+            Some(_) => entries.invalidate(digest),
+            None => {}
         }
-        match found {
-            Some(_) => self.metrics.hits.inc(),
-            None => self.metrics.misses.inc(),
-        }
-        found
+        self.metrics.misses.inc();
+        None
     }
 
     /// Adds a verified token.
@@ -139,7 +165,7 @@ mod tests {
     }
 
     fn verified(sub: &str) -> Arc<Verified> {
-        Arc::new(Verified { claims: claims(&json!({ "sub": sub })), pool: 0, stamp: 7, key: shared_key() })
+        Arc::new(Verified::new(claims(&json!({ "sub": sub })), 0, 7, shared_key()))
     }
 
     fn digest(number: u32) -> TokenDigest {

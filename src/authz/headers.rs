@@ -256,6 +256,11 @@ impl OwnedHeaders {
         !self.without_prefix.is_empty() && self.without_prefix.contains_key(&normalized(name)) && !is_owned()
     }
 
+    /// `true` if [`mutate`](Self::mutate) may do more than usual because of a request header with this name.
+    pub(super) fn may_change(&self, name: &[u8]) -> bool {
+        self.is_lookalike(name) || (self.hides_sessions && name.eq_ignore_ascii_case(b"cookie"))
+    }
+
     fn has_prefix(&self, name: &[u8]) -> bool {
         let prefix = self.prefix.0.as_bytes();
         name.len() >= prefix.len()

@@ -117,6 +117,16 @@ impl Identity {
         }
     }
 
+    /// Length of all values together, in bytes.
+    pub(super) fn text_bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Size of all heap allocations, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.text.capacity() + self.values.capacity() * size_of::<(HeaderIndex, Range<usize>)>()
+    }
+
     /// Values, in the order of [`HeaderIndex`]. A header can have several values, or none.
     pub(crate) fn values(&self) -> impl Iterator<Item = (HeaderIndex, &str)> {
         self.values.iter().filter_map(|(index, range)| Some((*index, self.text.get(range.clone())?)))

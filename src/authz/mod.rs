@@ -11,6 +11,7 @@ pub(crate) mod headers;
 mod identity;
 pub(crate) mod policy;
 pub(crate) mod protected_resource;
+pub(crate) mod recent;
 pub(crate) mod request;
 mod shadow;
 pub(crate) mod sign_in;
@@ -33,6 +34,9 @@ pub(crate) use self::identity::{Caller, Identity};
 pub(crate) use self::policy::requirement::Requirements;
 pub(crate) use self::policy::{Access, Policies, Policy};
 pub(crate) use self::protected_resource::ProtectedResources;
+pub(crate) use self::recent::Presented;
+pub use self::recent::Recent;
+use self::recent::RulesVersion;
 pub(crate) use self::request::Header;
 pub use self::request::RequestContext;
 use self::shadow::Refused;
@@ -57,6 +61,8 @@ use crate::user_pool::UserPools;
 /// pool.
 #[derive(Debug)]
 pub struct Ruleset {
+    /// Version of these rules.
+    pub(crate) version: RulesVersion,
     /// User pools whose tokens are accepted.
     pub(crate) pools: UserPools,
     /// Keys of the pools, in the same order.
@@ -124,17 +130,18 @@ impl Authorizer {
     }
 
     /// Decides about one request according to `rules`, at the Unix time `now` and before `deadline`. A `request` of `None`
-    /// stands for a check without an HTTP request.
+    /// stands for a check without an HTTP request. `recent` is the memory of the worker that asks, if it has one.
     pub async fn authorize<'r>(
         &self,
         rules: &'r Ruleset,
         request: Option<&RequestContext<'_>>,
+        recent: Option<&Recent>,
         now: UnixTime,
         deadline: Instant,
     ) -> Verdict<'r> {
         let mut trace = Trace::default();
         let decided = match request {
-            Some(request) => self.decide(rules, request, now, deadline, &mut trace).await,
+            Some(request) => self.decide(rules, request, recent, now, deadline, &mut trace).await,
             None => Err(Denial::NoHttpRequest.into()),
         };
         let decision = decided.map_or_else(|refused| refused.decision(rules, &trace), Decision::Allow);
@@ -146,6 +153,7 @@ impl Authorizer {
         &self,
         rules: &'r Ruleset,
         request: &RequestContext<'_>,
+        recent: Option<&Recent>,
         now: UnixTime,
         deadline: Instant,
         trace: &mut Trace,
@@ -170,7 +178,8 @@ impl Authorizer {
             None => return Err(Denial::MissingCredential.into()),
         };
         let purpose = if is_session { Purpose::Session } else { Purpose::Check };
-        let verified = self.verify(rules, &token, purpose, now, deadline, trace).await?;
+        let presented = Presented::recalled(&token, recent, now);
+        let verified = self.verify(rules, &presented, purpose, now, deadline, trace).await?;
 
         trace.step = Step::Policy;
         if let Some(requirements) = requirements {
@@ -180,13 +189,15 @@ impl Authorizer {
             })?;
         }
         trace.step = Step::Identity;
-        let caller = Caller { claims: &verified.claims, token: &token };
-        let identity = Identity::new(&rules.headers, Some(caller), &policy.headers)?;
+        let identity = presented.identity((rules, chosen.index), &verified, now, || {
+            let caller = Caller { claims: &verified.claims, token: &token };
+            Identity::new(&rules.headers, Some(caller), &policy.headers)
+        })?;
         Ok(Allowed { policy, token: Some(verified), identity, shadow: None })
     }
 
-    /// Verifies a token for `purpose`, or takes it from the cache. A cached token is checked again for its key, its pool,
-    /// `token_use` and `exp`. Every token is checked for its revocation, at every use.
+    /// Verifies a token for `purpose`, or takes it from the worker's memory or the cache. Such a token is checked again for its
+    /// key, its pool, `token_use` and `exp`. Every token is checked for its revocation, at every use.
     ///
     /// Only tokens of checks are cached: an ID token of the account API would otherwise pass a check that requires access
     /// tokens.
@@ -196,30 +207,37 @@ impl Authorizer {
     pub(crate) async fn verify(
         &self,
         rules: &Ruleset,
-        token: &str,
+        presented: &Presented<'_>,
         purpose: Purpose<'_>,
         now: UnixTime,
         deadline: Instant,
         trace: &mut Trace,
     ) -> Result<Arc<Verified>, Denial> {
+        let token = presented.token;
         trace.step = Step::Size;
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Denial::TokenTooLarge);
         }
-        let digest = match purpose {
-            Purpose::Check | Purpose::Session => Some(TokenCache::digest(token)),
+        let cache = match purpose {
+            Purpose::Check | Purpose::Session => Some(&self.cache),
             Purpose::Account(_) => None,
         };
-        let cached = digest.as_ref().and_then(|digest| self.cache.get(digest, &rules.stamps));
-        let verified = if let Some(cached) = cached {
-            cached
+        let recalled = cache.zip(presented.verified()).and_then(|(cache, known)| cache.recall(known, &rules.stamps));
+        let verified = if let Some(recalled) = recalled {
+            recalled
         } else {
-            // Boxed, so that the future of a check that hits the cache stays small.
-            let verified = Arc::new(Box::pin(self.verify_uncached(rules, token, purpose, now, deadline, trace)).await?);
-            if let Some(digest) = digest {
-                self.cache.insert(digest, Arc::clone(&verified));
+            let digest = cache.map(|cache| (cache, TokenCache::digest(token)));
+            if let Some(cached) = digest.and_then(|(cache, digest)| cache.get(&digest, &rules.stamps)) {
+                cached
+            } else {
+                // Boxed, so that the future of a check that hits the cache stays small.
+                let new = Box::pin(self.verify_uncached(rules, token, purpose, now, deadline, trace));
+                let verified = Arc::new(new.await?);
+                if let Some((cache, digest)) = digest {
+                    cache.insert(digest, Arc::clone(&verified));
+                }
+                verified
             }
-            verified
         };
         trace.pool = Some(verified.pool);
         // An ID token that a check accepted as a Bearer token is cached as well; a session must be an access token.
@@ -229,8 +247,8 @@ impl Authorizer {
         }
         if !token::claims::is_alive(verified.claims.expires(), now, self.limits.leeway) {
             trace.step = Step::Expiry;
-            if let Some(digest) = &digest {
-                self.cache.remove(digest);
+            if let Some(cache) = cache {
+                cache.remove(&TokenCache::digest(token));
             }
             return Err(Denial::Expired);
         }
@@ -267,7 +285,7 @@ impl Authorizer {
         let verified = match rules.keys.key(pool, candidate.kid(), deadline).await {
             Ok(key) => {
                 trace.step = Step::Signature;
-                candidate.verify(&key, &rules.wanted).map(|claims| Verified { claims, pool, stamp, key })
+                candidate.verify(&key, &rules.wanted).map(|claims| Verified::new(claims, pool, stamp, key))
             }
             Err(KeyMiss::Unknown) => Err(Denial::UnknownKid),
             Err(KeyMiss::Unavailable) => Err(Denial::KeysUnavailable),

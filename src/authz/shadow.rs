@@ -55,6 +55,7 @@ impl Refused {
         if let Some((verified, token)) = self.caller {
             let caller = Caller { claims: &verified.claims, token: &token };
             if let Ok(identity) = Identity::new(&rules.headers, Some(caller), &policy.headers) {
+                let identity = Arc::new(identity.into());
                 return Ok(Allowed { policy, token: Some(verified), identity, shadow: None });
             }
         }

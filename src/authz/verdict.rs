@@ -7,6 +7,7 @@ use super::denial::Denial;
 use super::headers::OwnedHeaders;
 use super::identity::Identity;
 use super::policy::{Policy, PolicyIndex, RefusedCall};
+use super::recent::Prepared;
 use crate::user_pool::PoolIndex;
 
 /// Decision about one request, and how it was reached.
@@ -32,7 +33,7 @@ pub(crate) struct Allowed<'r> {
     /// Verified token; `None` if the policy allows the request without one.
     pub(crate) token: Option<Arc<Verified>>,
     /// Values of the identity headers.
-    pub(crate) identity: Identity,
+    pub(crate) identity: Arc<Prepared>,
     /// Denial that the policy only reports, because it is in shadow mode.
     pub(crate) shadow: Option<Denial>,
 }
@@ -43,7 +44,8 @@ impl<'r> Allowed<'r> {
     /// # Errors
     /// Those of [`Identity::new`].
     pub(super) fn anonymous(headers: &OwnedHeaders, policy: &'r Policy) -> Result<Self, Denial> {
-        Ok(Self { policy, token: None, identity: Identity::new(headers, None, &policy.headers)?, shadow: None })
+        let identity = Arc::new(Identity::new(headers, None, &policy.headers)?.into());
+        Ok(Self { policy, token: None, identity, shadow: None })
     }
 }
 

@@ -4,8 +4,9 @@
 //! directly. A cached check therefore neither decodes nor builds a message.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -18,6 +19,7 @@ use super::message_memory::ConnectionMemory;
 use super::request;
 use super::response;
 use super::unary::{self, AnswerBody};
+use crate::authz::Recent;
 use crate::check::{Checks, TIME_LIMIT};
 
 /// Full name of the service.
@@ -30,12 +32,19 @@ pub(super) const CHECK_PATH: &str = "/envoy.service.auth.v3.Authorization/Check"
 pub(crate) struct CheckService {
     checks: Arc<Checks>,
     max_message_bytes: usize,
+    /// Memory of the worker that this clone of the service belongs to.
+    recent: Option<Arc<Recent>>,
 }
 
 impl CheckService {
     /// Creates a service that accepts messages of at most `max_message_bytes`.
     pub(crate) fn new(checks: Arc<Checks>, max_message_bytes: usize) -> Self {
-        Self { checks, max_message_bytes }
+        Self { checks, max_message_bytes, recent: None }
+    }
+
+    /// The service for one worker, with a memory of at most `recent_bytes`.
+    pub(super) fn for_worker(&self, recent_bytes: u64) -> Self {
+        Self { recent: Some(Arc::new(Recent::new(recent_bytes))), ..self.clone() }
     }
 
     /// Maximum size of a message.
@@ -53,7 +62,7 @@ impl CheckService {
         B: HttpBody<Data = Bytes> + Unpin + Send,
         B::Error: std::fmt::Display + Send,
     {
-        let (checks, max_message_bytes) = (Arc::clone(&self.checks), self.max_message_bytes);
+        let Self { checks, max_message_bytes, recent } = self.clone();
         let deadline = deadline(http.headers());
         let encoding = unary::check_encoding(http.headers());
         // The request head is dropped here, because it can be larger than the message.
@@ -64,9 +73,14 @@ impl CheckService {
                 encoding?;
                 let message = unary::read(body, max_message_bytes, &memory).await?;
                 let context = request::read(&message).map_err(|error| Status::invalid_argument(error.to_string()))?;
-                Ok(checks.check(context.as_ref(), deadline, response::write).await)
+                Ok(checks.check(context.as_ref(), recent.as_deref(), deadline, response::write).await)
             };
-            let result = timeout_at(deadline, call).await;
+            let mut call = std::pin::pin!(call);
+            // Almost every call ends at once. A timer is made only for one that does not.
+            let result = match poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
+                Poll::Ready(result) => Ok(result),
+                Poll::Pending => timeout_at(deadline, call).await,
+            };
             Ok(unary::answer(result.unwrap_or_else(|_| Err(Status::deadline_exceeded("the call took too long")))))
         }
     }

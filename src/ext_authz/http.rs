@@ -16,6 +16,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, timeout_at};
 
+use crate::authz;
 use crate::check::{Checks, TIME_LIMIT};
 use crate::net::http_server::{Answer, RequestBody};
 
@@ -67,7 +68,8 @@ impl CheckEndpoints {
             return plain(StatusCode::NOT_FOUND, "not found\n");
         };
         let context = source::read(endpoint, &head);
-        self.checks.check(context.as_ref(), deadline, |answer| answer::write(endpoint, answer, context.as_ref())).await
+        let write = |answer: &authz::Answer<'_>| answer::write(endpoint, answer, context.as_ref());
+        self.checks.check(context.as_ref(), None, deadline, write).await
     }
 }
 

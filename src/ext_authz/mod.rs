@@ -12,6 +12,8 @@ mod connection;
 pub(crate) mod grpc;
 pub(crate) mod health;
 pub(crate) mod http;
+#[cfg(test)]
+mod memory_tests;
 mod message_memory;
 pub mod request;
 pub mod response;

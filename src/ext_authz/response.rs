@@ -22,7 +22,10 @@ use crate::authz::headers::Mutation;
 /// Encodes an answer as a `CheckResponse` with the gRPC prefix.
 pub fn write(answer: &Answer<'_>) -> Bytes {
     match answer {
-        Answer::Pass(pass) => write_pass(answer, pass),
+        Answer::Pass(pass) => match pass.prepared() {
+            Some(prepared) => prepared.answer(|| write_pass(answer, pass)),
+            None => write_pass(answer, pass),
+        },
         Answer::Refusal(refusal) => write_refusal(answer, refusal),
     }
 }
@@ -186,8 +189,9 @@ mod tests {
         policy: &Policy,
         headers: &[Header<'_>],
     ) -> CheckResponse {
-        let verified = |claims| Arc::new(Verified { claims, pool: 0, stamp: 0, key: shared_key() });
-        let allowed = Allowed { policy, token: claims.map(verified), identity, shadow: None };
+        let verified = |claims| Arc::new(Verified::new(claims, 0, 0, shared_key()));
+        let allowed =
+            Allowed { policy, token: claims.map(verified), identity: Arc::new(identity.into()), shadow: None };
         let request = RequestContext { headers: headers.to_vec(), ..RequestContext::default() };
         let bytes = write(&Answer::Pass(Pass::new(&allowed, owned, Some(&request))));
         let response = CheckResponse::decode(&bytes[5..]).unwrap();

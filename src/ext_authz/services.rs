@@ -76,6 +76,11 @@ impl Services {
         Ok(Self { check, health, reflection: Arc::new(reflection), memory, closing })
     }
 
+    /// The services for one worker, with a memory of at most `recent_bytes` for checks.
+    pub(super) fn for_worker(&self, recent_bytes: u64) -> Self {
+        Self { check: self.check.for_worker(recent_bytes), ..self.clone() }
+    }
+
     /// Memory budget of the process.
     pub(super) fn memory(&self) -> &Arc<ProcessMemory> {
         &self.memory

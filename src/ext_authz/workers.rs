@@ -29,6 +29,8 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// Maximum number of simultaneous streams of one connection.
     pub(crate) streams: u32,
+    /// Bytes for the memories of all workers together.
+    pub(crate) recent_bytes: u64,
 }
 
 /// Senders of connections to the worker threads. After this is dropped, each worker ends once it is idle.
@@ -87,7 +89,8 @@ impl Workers {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (sender, receiver) = mpsc::unbounded_channel();
             let (finished, done) = oneshot::channel();
-            let (services, shutdown) = (services.clone(), shutdown.clone());
+            let (services, shutdown) =
+                (services.for_worker(limits.recent_bytes / threads.max(1) as u64), shutdown.clone());
             thread::Builder::new().name(format!("check-{index}")).spawn(move || {
                 runtime.block_on(work(receiver, limits, services, shutdown));
                 // A panic drops the sender instead, so the receiver can tell the two apart. Sending fails if the

@@ -290,7 +290,7 @@ mod tests {
         fn check(&self, changes: &Value, expected: Result<(), (Denial, &str)>) {
             assert_ne!(self.requirements, Requirements::default());
             let claims = claims_with(changes, &self.wanted);
-            let caller = Verified { claims, pool: 1, stamp: 0, key: Arc::clone(&shared_key()) };
+            let caller = Verified::new(claims, 1, 0, Arc::clone(&shared_key()));
             let segment = |name: &str| (name == "tenant").then_some("acme");
             let result = self.requirements.check(&caller, segment, NOW);
             assert_eq!(result.map_err(|unmet| (unmet.denial, unmet.requirement)), expected, "{changes}");
