@@ -25,13 +25,15 @@ use cognito_authz::metrics::Metrics;
 use cognito_authz::reload::Reloader;
 use cognito_authz::revocation::{Keep, LastJudged, MarkedClaims, Marks, Revocations, Settings, Standing};
 use cognito_authz::user_pool::{AcceptedUse, Clients, UserPool, UserPools};
-use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
-use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use prost::Message;
 use tokio::runtime::Builder;
 
+use crate::browser_request::check_request;
 use crate::token::{CLIENT, POOL, SigningKey, TokenBuilder, jwks, unix_now};
 
+#[path = "support/request.rs"]
+mod browser_request;
 #[path = "../tests/support/token.rs"]
 #[expect(dead_code, reason = "the integration tests use the rest")]
 mod token;
@@ -208,41 +210,4 @@ fn parsed_key(key: &SigningKey) -> ParsedPublicKey {
     let jwk = key.jwk();
     let part = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
     RsaPublicKeyComponents { n: part("n"), e: part("e") }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).unwrap()
-}
-
-/// Returns a check of a typical browser request.
-fn check_request(token: &str) -> CheckRequest {
-    let headers = [
-        (":authority", "api.example.test"),
-        (":method", "GET"),
-        (":path", "/v1/orders/7f3c?expand=items&limit=50"),
-        (":scheme", "https"),
-        ("accept", "application/json, text/plain, */*"),
-        ("accept-encoding", "gzip, deflate, br, zstd"),
-        ("accept-language", "en-GB,en;q=0.9,de;q=0.8"),
-        ("origin", "https://app.example.test"),
-        ("referer", "https://app.example.test/orders"),
-        ("sec-fetch-mode", "cors"),
-        ("sec-fetch-site", "same-site"),
-        (
-            "user-agent",
-            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36",
-        ),
-        ("x-forwarded-for", "203.0.113.7"),
-        ("x-forwarded-proto", "https"),
-        ("x-request-id", "4a8f0f61-2f5b-4c0e-9d53-0d3f6f5b7c11"),
-        ("authorization", &format!("Bearer {token}")),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
-    let http = HttpRequest {
-        method: "GET".into(),
-        path: "/v1/orders/7f3c".into(),
-        host: "api.example.test".into(),
-        headers,
-        size: -1,
-        ..Default::default()
-    };
-    let request = Request { http: Some(http), ..Default::default() };
-    CheckRequest { attributes: Some(AttributeContext { request: Some(request), ..Default::default() }) }
 }
