@@ -1,4 +1,4 @@
-"""Checks whose cost is counted under valgrind. Start from `CASES` and `cost`.
+"""Checks whose cost is counted under valgrind. Start from `CASES` and `runs`.
 
 A check costs what two runs of the program differ by, divided by the number of checks that one of them answers more. So
 neither the start nor the end of the program counts. One check is sent at a time, so that nothing is batched.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -96,11 +96,17 @@ CASES = [
 ]
 
 
-def cost(stage: Stage, case: Case, valgrind: list[str], result: Callable[[Path], int]) -> int:
-    """What one check of this case costs: `result` reads the cost of a run from the log of this valgrind command."""
-    options = case.options(stage)
-    short, long = (result(_run(stage, case, valgrind, options, _BEFORE + more)) for more in (0, case.count))
+def cost(stage: Stage, case: Case, valgrind: list[str], pattern: str) -> int:
+    """What one check of this case costs: a pattern finds the cost of a run in the log of this valgrind command."""
+    short, long = (number(pattern, log) for log in runs(stage, case, valgrind))
     return round((long - short) / case.count)
+
+
+def runs(stage: Stage, case: Case, valgrind: list[str]) -> Iterator[Path]:
+    """Runs the program twice under valgrind, the second time with `case.count` more checks; yields valgrind's logs."""
+    options = case.options(stage)
+    for more in (0, case.count):
+        yield _run(stage, case, valgrind, options, _BEFORE + more)
 
 
 def _run(stage: Stage, case: Case, valgrind: list[str], options: list[str | Path], count: int) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from check_cases import CASES, Case, cost, number
+from check_cases import CASES, Case, cost
 from paths import ROOT, TOOLS
 from stage import Stage
 
@@ -50,7 +50,7 @@ def test_a_check_needs_as_many_instructions_as_recorded(
         directory = tmp_path / str(CASES.index(case))
         directory.mkdir()
         with Stage(binary, directory) as stage:
-            return cost(stage, case, command, lambda log: number(r"I +refs: +([\d,]+)", log))
+            return cost(stage, case, command, r"I +refs: +([\d,]+)")
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         counts = dict(zip((case.name for case in CASES), pool.map(count, CASES), strict=True))
