@@ -9,6 +9,7 @@ use crate::authorizer::{authorizer, checks, revocations, runtime, tokens};
 use crate::browser_request::check_request;
 
 #[path = "../benches/support/authorizer.rs"]
+#[expect(dead_code, reason = "the benchmarks use the rest")]
 mod authorizer;
 #[path = "../benches/support/request.rs"]
 mod browser_request;

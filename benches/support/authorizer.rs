@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use cognito_authz::authz::{Answer, Authorizer, SignIn, TimeLimits, TokenCache};
 use cognito_authz::config::policy::{PolicySource, SignInSource};
@@ -45,6 +48,13 @@ pub(crate) fn pool() -> UserPool {
 /// Returns the keys of the pool.
 pub(crate) fn keys() -> KeySet {
     KeySet::parse(jwks(&[SigningKey::shared()]).as_bytes(), &KeySet::default()).unwrap()
+}
+
+/// Returns the public key without anything around it, for the bare RSA operation.
+pub(crate) fn parsed_key(key: &SigningKey) -> ParsedPublicKey {
+    let jwk = key.jwk();
+    let part = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
+    RsaPublicKeyComponents { n: part("n"), e: part("e") }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).unwrap()
 }
 
 /// Returns a table in memory, with this number of revoked users who have no token in the benchmarks.
