@@ -9,55 +9,35 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a benchmark")]
 
 use std::hint::black_box;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cognito_authz::authz::{Answer, Authorizer, Decoded, Purpose, SignIn, Step, TimeLimits, TokenCache, WantedClaims};
-use cognito_authz::config::policy::{PolicySource, SignInSource};
-use cognito_authz::ext_authz::{request, response};
-use cognito_authz::jwks::KeySet;
-use cognito_authz::lifecycle::Readiness;
-use cognito_authz::metrics::Metrics;
-use cognito_authz::reload::Reloader;
-use cognito_authz::revocation::{Keep, LastJudged, MarkedClaims, Marks, Revocations, Settings, Standing};
-use cognito_authz::user_pool::{AcceptedUse, Clients, UserPool, UserPools};
-use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
-use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use cognito_authz::authz::{Authorizer, Decoded, Purpose, Step, WantedClaims};
+use cognito_authz::revocation::{LastJudged, MarkedClaims, Marks, Standing};
+use cognito_authz::user_pool::UserPools;
+use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use prost::Message;
-use tokio::runtime::Builder;
 
-use crate::token::{CLIENT, POOL, SigningKey, TokenBuilder, jwks, unix_now};
+use crate::authorizer::{LIMITS, authorizer, checks, keys, parsed_key, pool, revocations, runtime, tokens};
+use crate::browser_request::check_request;
+use crate::token::{POOL, SigningKey, unix_now};
 
+#[path = "support/authorizer.rs"]
+mod authorizer;
+#[path = "support/request.rs"]
+mod browser_request;
 #[path = "../tests/support/token.rs"]
 #[expect(dead_code, reason = "the integration tests use the rest")]
 mod token;
 
-const LIMITS: TimeLimits = TimeLimits { leeway: 0, max_life: 24 * 3600 };
 const ROUNDS: usize = 11;
 const TOKENS: u32 = 500;
 
 fn main() {
-    let key = SigningKey::shared();
-    let tokens: Vec<String> = (0..TOKENS)
-        .map(|number| {
-            TokenBuilder::access().claim("jti", number).claim("cognito:groups", vec!["admins", "editors"]).sign(key)
-        })
-        .collect();
-    let pool = UserPool::new(
-        "default",
-        POOL.parse().unwrap(),
-        Clients::Only(vec![CLIENT.parse().unwrap()]),
-        AcceptedUse::Access,
-    )
-    .unwrap();
-    let pools = || UserPools::new(vec![pool.clone()]).unwrap();
-    let keys = KeySet::parse(jwks(&[key]).as_bytes(), &KeySet::default()).unwrap();
-
-    let bare_key = parsed_key(key);
+    let tokens = tokens(TOKENS);
+    let bare_key = parsed_key(SigningKey::shared());
     let parts: Vec<(&[u8], Vec<u8>)> = tokens
         .iter()
         .map(|token| {
@@ -66,13 +46,13 @@ fn main() {
         })
         .collect();
     let bare = || parts.iter().for_each(|(input, signature)| bare_key.verify_sig(input, signature).unwrap());
-    let (pools_for_verify, wanted, now) = (pools(), WantedClaims::default(), unix_now());
+    let (pools, keys) = (UserPools::new(vec![pool()]).unwrap(), keys());
+    let (wanted, now) = (WantedClaims::default(), unix_now());
     let verify = || {
         for token in &tokens {
             let decoded = Decoded::new(token).ok().unwrap();
             let unverified = decoded.read().ok().unwrap();
-            let candidate =
-                unverified.check(&pools_for_verify, Purpose::Check, now, LIMITS, &mut Step::Form).ok().unwrap();
+            let candidate = unverified.check(&pools, Purpose::Check, now, LIMITS, &mut Step::Form).ok().unwrap();
             let key = keys.get(candidate.kid()).unwrap();
             black_box(candidate.verify(key, &wanted).unwrap());
         }
@@ -80,42 +60,31 @@ fn main() {
     compare("verification of one token", &verify, "bare RSA verification", &bare);
 
     let messages: Vec<Vec<u8>> = tokens.iter().map(|token| check_request(token).encode_to_vec()).collect();
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let realm = "api".parse().unwrap();
-    let cached = |authorizer: &Authorizer| {
-        runtime.block_on(async {
-            for message in &messages {
-                let context = request::read(message).ok().unwrap().unwrap();
-                let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-                let rules = authorizer.rules();
-                let verdict = authorizer.authorize(&rules, Some(&context), None, now, deadline).await;
-                let answer = Answer::new(&verdict, &rules, Some(&context), &realm);
-                assert!(matches!(answer, Answer::Pass(_)), "a good token");
-                black_box(response::write(&answer));
-            }
-        });
+    let runtime = runtime();
+    let cached = |authorizer: Authorizer| {
+        let (check, messages, runtime) = (checks(authorizer), &messages, &runtime);
+        move || {
+            runtime.block_on(async {
+                for message in messages {
+                    black_box(check(message).await);
+                }
+            });
+        }
     };
-    let plain = authorizer(&pool, &jwks(&[key]), None, revocations());
+    let plain = cached(authorizer(None, revocations(0)));
     let decode = || messages.iter().for_each(|message| drop(black_box(CheckRequest::decode(&**message).unwrap())));
-    compare("cached check, bytes to bytes", &|| cached(&plain), "decoding the request with prost", &decode);
+    compare("cached check, bytes to bytes", &plain, "decoding the request with prost", &decode);
 
     let pool_id = POOL.parse().unwrap();
     for count in [1_000, 1_000_000] {
-        let revocations = revocations();
         let before = resident_bytes();
-        runtime.block_on(async {
-            for number in 0..count {
-                let sub = format!("{number:08}-0000-4000-8000-000000000000");
-                revocations.revoke_user(&pool_id, &sub, now).await.unwrap();
-            }
-        });
+        let table = revocations(count);
         let each = (resident_bytes() - before) / f64::from(count);
         println!("{count} revocations: {each:.0} bytes of resident memory each");
         // Both are made now: what was allocated before the table was filled lies closer together, and so is faster to read.
-        let empty = authorizer(&pool, &jwks(&[key]), None, self::revocations());
-        let full = authorizer(&pool, &jwks(&[key]), None, Arc::clone(&revocations));
-        let name = format!("cached check, {count} revocations");
-        compare(&name, &|| cached(&full), "the same without revocations", &|| cached(&empty));
+        let empty = cached(authorizer(None, revocations(0)));
+        let full = cached(authorizer(None, Arc::clone(&table)));
+        compare(&format!("cached check, {count} revocations"), &full, "the same without revocations", &empty);
         let marks: Vec<Marks> = (0..TOKENS)
             .map(|number| {
                 let (sub, jti) = (format!("sub-{number}"), format!("jti-{number}"));
@@ -125,42 +94,14 @@ fn main() {
             .collect();
         let ask = || {
             for marks in &marks {
-                assert_eq!(black_box(revocations.judge(marks, &LastJudged::default())), Standing::Valid);
+                assert_eq!(black_box(table.judge(marks, &LastJudged::default())), Standing::Valid);
             }
         };
-        compare("searching the table for it", &ask, "a cached check", &|| cached(&full));
+        compare("searching the table for it", &ask, "a cached check", &full);
     }
 
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("policy.yaml");
-    std::fs::write(&file, large_file()).unwrap();
-    let large = authorizer(&pool, &jwks(&[key]), Some(file), revocations());
-    compare("cached check, large policy file", &|| cached(&large), "the same without a file", &|| cached(&plain));
-}
-
-/// Creates an authorizer with this pool and those of the policy file, if there is one.
-fn authorizer(pool: &UserPool, jwks: &str, file: Option<PathBuf>, revocations: Arc<Revocations>) -> Authorizer {
-    let source = PolicySource {
-        pool: Some(pool.clone()),
-        header_prefix: "x-auth-".parse().unwrap(),
-        allow_insecure_endpoints: false,
-        browser_sessions: None,
-        sign_in: SignInSource { routes: SignIn::below("/auth"), missing: Vec::new() },
-        file,
-    };
-    let mut rules = source.read().unwrap();
-    rules.pools[0].1 = KeySet::parse(jwks.as_bytes(), &KeySet::default()).unwrap();
-    let metrics = Arc::new(Metrics::new().unwrap());
-    let (_, rules) =
-        Reloader::open(rules, source, Duration::from_secs(900), Arc::clone(&metrics), &Readiness::default()).unwrap();
-    let cache = TokenCache::new(50_000, 64 << 20, metrics.token_cache.clone());
-    Authorizer::new(rules, cache, revocations, LIMITS)
-}
-
-/// Returns an empty table of revocations, in memory.
-fn revocations() -> Arc<Revocations> {
-    let settings = Settings { keep: Keep::Memory, capacity: 1_000_000, life: 24 * 3600 };
-    Arc::new(Revocations::open(settings, Metrics::new().unwrap().revocation().unwrap()).unwrap())
+    let large = cached(authorizer(Some(&large_file()), revocations(0)));
+    compare("cached check, large policy file", &large, "the same without a file", &plain);
 }
 
 /// Resident memory of this process.
@@ -202,47 +143,4 @@ fn compare(name: &str, work: &dyn Fn(), against: &str, base: &dyn Fn()) {
     let (ours, theirs) = (median(rounds.iter().map(|r| r.0).collect()), median(rounds.iter().map(|r| r.1).collect()));
     let ratio = median(rounds.iter().map(|(ours, theirs)| ours / theirs).collect());
     println!("{name}: {ours:.2} us; {against}: {theirs:.2} us; ratio {ratio:.2}");
-}
-
-fn parsed_key(key: &SigningKey) -> ParsedPublicKey {
-    let jwk = key.jwk();
-    let part = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
-    RsaPublicKeyComponents { n: part("n"), e: part("e") }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).unwrap()
-}
-
-/// Returns a check of a typical browser request.
-fn check_request(token: &str) -> CheckRequest {
-    let headers = [
-        (":authority", "api.example.test"),
-        (":method", "GET"),
-        (":path", "/v1/orders/7f3c?expand=items&limit=50"),
-        (":scheme", "https"),
-        ("accept", "application/json, text/plain, */*"),
-        ("accept-encoding", "gzip, deflate, br, zstd"),
-        ("accept-language", "en-GB,en;q=0.9,de;q=0.8"),
-        ("origin", "https://app.example.test"),
-        ("referer", "https://app.example.test/orders"),
-        ("sec-fetch-mode", "cors"),
-        ("sec-fetch-site", "same-site"),
-        (
-            "user-agent",
-            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36",
-        ),
-        ("x-forwarded-for", "203.0.113.7"),
-        ("x-forwarded-proto", "https"),
-        ("x-request-id", "4a8f0f61-2f5b-4c0e-9d53-0d3f6f5b7c11"),
-        ("authorization", &format!("Bearer {token}")),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
-    let http = HttpRequest {
-        method: "GET".into(),
-        path: "/v1/orders/7f3c".into(),
-        host: "api.example.test".into(),
-        headers,
-        size: -1,
-        ..Default::default()
-    };
-    let request = Request { http: Some(http), ..Default::default() };
-    CheckRequest { attributes: Some(AttributeContext { request: Some(request), ..Default::default() }) }
 }
