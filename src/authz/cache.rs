@@ -64,7 +64,7 @@ pub struct TokenCache {
 }
 
 /// Bytes of an entry in addition to its claims: the entry itself, its key, and the cache's own data. Measured with
-/// `cargo bench --bench footprint`, which fills the cache.
+/// `cargo bench --bench load -- memory`, which fills the cache.
 const ENTRY_BYTES: usize = 512;
 
 impl TokenCache {

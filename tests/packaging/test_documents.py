@@ -24,7 +24,7 @@ from stage import CLIENT, POOL, Stage
 GUIDES = [
     "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/browsers.md", "docs/install.md", "docs/mcp.md",
     "docs/migrate.md",
-    "docs/operations.md",
+    "docs/operations.md", "docs/performance.md",
 ]  # fmt: skip
 
 # Options of other programs that the guides name.
@@ -38,7 +38,9 @@ OTHERS = {
         "refresh-token-validity", "scopes", "supported-identity-providers", "token-validity-units",
         "use-cognito-provided-values",
     },
-    "cargo": {"bench", "lib", "locked", "release"},
+    "cargo": {"bench", "lib", "locked", "release", "target-dir"},
+    # benches/load/main.rs has a text about its options.
+    "cargo bench --bench load": {"program", "rounds", "seconds", "tokens"},
     "claude": {"callback-port", "transport"},
     "cosign": {"certificate-identity", "certificate-oidc-issuer"},
     "deploy/local/up": {"cookies", "passkeys", "tour"},
@@ -47,6 +49,7 @@ OTHERS = {
     "gh": {"repo"},
     "helm": {"create-namespace", "namespace", "reuse-values", "set", "version"},
     "npm": {"ignore-scripts", "omit-lockfile-registry-resolved", "package-lock-only"},
+    "tests/tools/setup": {"redis"},
     "oauth2-proxy": {
         "allowed-group", "api-route", "client-secret", "code-challenge-method",
         "cookie-csrf-per-request", "cookie-domain", "cookie-expire", "cookie-refresh", "cookie-samesite",
@@ -184,10 +187,16 @@ def test_paths_in_commands_exist() -> None:
                 seen.add(word)
                 assert (ROOT / word).exists(), f"{guide}: {word} does not exist"
             for name in re.findall(r"cargo bench --bench (\w+)", block):
-                assert (ROOT / "benches" / f"{name}.rs").is_file(), f"{guide}: there is no benchmark {name}"
+                assert is_benchmark(name), f"{guide}: there is no benchmark {name}"
     assert {"deploy/local/up", "tests/run", "deploy/envoy/envoy.yaml"} <= seen
-    for name in re.findall(r"cargo bench --bench (\w+)", (ROOT / "docs/operations.md").read_text()):
-        assert (ROOT / "benches" / f"{name}.rs").is_file()
+    for guide in ["README.md", "docs/operations.md", "docs/performance.md", "docs/revocation.md"]:
+        names = re.findall(r"cargo bench --bench (\w+)", (ROOT / guide).read_text())
+        assert names, f"{guide} names no benchmark"
+        assert all(map(is_benchmark, names)), f"{guide}: {names}"
+
+
+def is_benchmark(name: str) -> bool:
+    return any((ROOT / "benches" / path).is_file() for path in (f"{name}.rs", f"{name}/main.rs"))
 
 
 def test_helm_values_in_commands_exist() -> None:
