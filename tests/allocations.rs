@@ -21,7 +21,7 @@ mod token;
 static ALLOCATOR: Alloc = Alloc;
 
 /// Maximum number of blocks for a check. Lower it when a change needs fewer.
-const MAX_BLOCKS: u64 = 7;
+const MAX_BLOCKS: u64 = 1;
 /// Number of checks that are counted. The cache allocates something once in many of them, which the average leaves out.
 const CHECKS: u64 = 200;
 
