@@ -153,7 +153,7 @@ impl<'a> Pass<'a> {
     pub(crate) fn mutations(&self, write: &mut impl FnMut(Mutation<'_>)) {
         let Allowed { policy, identity, .. } = self.allowed;
         let headers = self.request.map_or(&[][..], |request| &request.headers);
-        self.owned.mutate(identity.identity.values(), policy.removes_authorization, headers, write);
+        self.owned.mutate(identity.values(), policy.removes_authorization, headers, write);
         if let Some(request) = self.request {
             policy.places.hide(policy.removes_authorization, request, write);
         }

@@ -14,6 +14,7 @@ use quick_cache::{Equivalent, Weighter};
 use super::Ruleset;
 use super::cache::{PoolStamp, Verified};
 use super::denial::Denial;
+use super::headers::HeaderIndex;
 use super::identity::Identity;
 use super::policy::PolicyIndex;
 use crate::clock::UnixTime;
@@ -52,7 +53,7 @@ pub(crate) struct Presented<'t> {
 /// Identity headers of a request, and a place for the answer that contains them.
 #[derive(Default)]
 pub(crate) struct Prepared {
-    pub(crate) identity: Identity,
+    identity: Identity,
     answer: OnceLock<Bytes>,
     /// Maximum size of an answer that is kept.
     max_answer_bytes: usize,
@@ -143,6 +144,11 @@ impl From<Identity> for Prepared {
 }
 
 impl Prepared {
+    /// Values of the headers, in the order of [`HeaderIndex`].
+    pub(super) fn values(&self) -> impl Iterator<Item = (HeaderIndex, &str)> {
+        self.identity.values()
+    }
+
     /// Returns the answer that was encoded before, or what `encode` returns, which is kept for the next time. The answer must
     /// depend on nothing but the rules, the policy and the token, and all callers must encode in the same format.
     pub(crate) fn answer(&self, encode: impl FnOnce() -> Bytes) -> Bytes {
