@@ -12,9 +12,9 @@ mod connection;
 pub(crate) mod grpc;
 pub(crate) mod health;
 pub(crate) mod http;
-#[cfg(test)]
-mod memory_tests;
 mod message_memory;
+#[cfg(test)]
+mod recent_tests;
 pub mod request;
 pub mod response;
 pub(crate) mod services;

@@ -62,8 +62,8 @@ const HEADERS: [(&str, &str); 12] = [
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// A check: policy, token, headers.
-    Check(Option<&'static str>, Option<usize>, Vec<usize>),
+    /// A check: policy, token with its place, headers.
+    Check(Option<&'static str>, Option<(usize, Place)>, Vec<usize>),
     /// The time passes, in seconds.
     Later(i64),
     /// The other file is read.
@@ -72,11 +72,32 @@ enum Event {
     SignOut(usize),
 }
 
+/// Place of a token in a request.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Bearer,
+    /// Session cookie.
+    Cookie,
+    /// The header of the policy `sockets`.
+    Header,
+}
+
+impl Place {
+    fn header(self, token: &str) -> (&'static str, String) {
+        match self {
+            Self::Bearer => ("authorization", format!("Bearer {token}")),
+            Self::Cookie => ("cookie", format!("theme=dark; __Host-access_token={token}")),
+            Self::Header => ("x-token", token.to_owned()),
+        }
+    }
+}
+
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let policy = prop::option::of(prop::sample::select(
         &["members", "admins", "lenient", "open", "optional", "sockets", "unknown"][..],
     ));
-    let token = prop::option::weighted(0.95, 0..TOKENS);
+    let place = prop_oneof![8 => Just(Place::Bearer), 1 => Just(Place::Cookie), 1 => Just(Place::Header)];
+    let token = prop::option::weighted(0.95, (0..TOKENS, place));
     // Most requests of a browser or a program have none of these headers, and only those reach the memory.
     let headers = prop_oneof![3 => Just(vec![]), 1 => prop::collection::vec(0..HEADERS.len(), 0..3)];
     let check = (policy, token, headers).prop_map(|(policy, token, headers)| Event::Check(policy, token, headers));
@@ -89,10 +110,10 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 20..150)
 }
 
-const TOKENS: usize = 4;
+const TOKENS: usize = 5;
 
-/// Tokens of different users: the first has it all, the second no group, the third ends soon, and the fourth has a wrong
-/// signature.
+/// Tokens of different users: the first has it all, the second no group, the third ends soon, the fourth has a wrong
+/// signature, and the fifth is an ID token.
 fn tokens() -> [String; TOKENS] {
     let of = |number: usize| TokenBuilder::access().claim("sub", sub(number)).claim("custom:tenant", "acme, inc");
     let key = SigningKey::shared();
@@ -106,6 +127,7 @@ fn tokens() -> [String; TOKENS] {
         of(1).claim("username", "zoë").sign(key),
         of(2).claim("cognito:groups", vec!["editors"]).claim("scope", "read").expires_in(40).sign(key),
         of(3).header("kid", kid).sign(SigningKey::other()),
+        TokenBuilder::id().claim("sub", sub(4)).claim("cognito:groups", vec!["admins"]).sign(key),
     ]
 }
 
@@ -129,7 +151,7 @@ impl Setup {
         let file = directory.join("policy.yaml");
         std::fs::write(&file, FILES[0]).unwrap();
         let clients = Clients::Only(vec![CLIENT.parse().unwrap()]);
-        let pool = UserPool::new("default", POOL.parse().unwrap(), clients, AcceptedUse::Access).unwrap();
+        let pool = UserPool::new("default", POOL.parse().unwrap(), clients, AcceptedUse::Any).unwrap();
         let source = PolicySource {
             pool: Some(pool),
             header_prefix: "x-auth-".parse().unwrap(),
@@ -185,9 +207,9 @@ async fn play(events: Vec<Event>, tokens: &[String; TOKENS]) -> Result<(), TestC
                 setup.rules = setup.reloader.adopt(setup.source.read().unwrap(), None).unwrap();
             }
             Event::Check(policy, token, headers) => {
-                let bearer = token.map(|token| format!("Bearer {}", tokens[token]));
+                let credential = token.map(|(token, place)| place.header(&tokens[token]));
                 let given = headers.iter().map(|index| HEADERS[*index]);
-                let all = given.chain(bearer.as_deref().map(|bearer| ("authorization", bearer)));
+                let all = given.chain(credential.as_ref().map(|(name, value)| (*name, &**value)));
                 let header = |(name, value): (&'static str, _)| Header { name: name.as_bytes(), value };
                 let request = RequestContext {
                     policy: policy.map(str::as_bytes),
@@ -212,7 +234,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_memory_changes_no_answer(events in events()) {
+    fn the_memory_of_a_worker_changes_no_answer(events in events()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(play(events, &tokens()))?;
     }
