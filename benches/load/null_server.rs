@@ -17,7 +17,7 @@ use envoy_types::pb::google::rpc::Status as RpcStatus;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio::runtime::Builder;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::StreamExt;
@@ -112,13 +112,13 @@ pub(crate) fn main(settings: &str) -> Result<()> {
     };
     runtime.block_on(async {
         let unix = UnixListenerStream::new(UnixListener::bind(&settings.unix)?);
-        let tcp = TcpListenerStream::new(TcpListener::bind(&settings.tcp).await?).map(|stream| {
+        let tcp = TcpListenerStream::new(listen(&settings.tcp)?).map(|stream| {
             let stream: TcpStream = stream?;
             stream.set_nodelay(true)?;
             std::io::Result::Ok(stream)
         });
         if let Some(tls) = settings.tls {
-            let listener = TcpListener::bind(&tls.address).await?;
+            let listener = listen(&tls.address)?;
             tokio::spawn(router().serve_with_incoming(encrypted(listener, acceptor(&tls)?)));
         }
         // Tasks, because the thread of `block_on` is not one of the runtime's workers.
@@ -144,6 +144,14 @@ fn acceptor(settings: &TlsSettings) -> Result<TlsAcceptor> {
     let mut config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(certificates, key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Listens with the backlog of the program. With the library's, which is shorter, the kernel resets some of the connections
+/// of a storm, and delays others by a second.
+fn listen(address: &str) -> Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(address.parse()?)?;
+    Ok(socket.listen(4096)?)
 }
 
 /// Accepts connections, and yields them after the handshake.

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use super::{Kind, Target};
+use crate::request::BROWSER_HEADERS;
 
 /// Connects to servers.
 pub(crate) struct Connector {
@@ -88,23 +89,7 @@ impl Form {
                     ("x-envoy-expected-rq-timeout-ms", "5000"),
                 ],
             ),
-            Kind::Get => (
-                "http://api.example.test/v1/orders/7f3c?expand=items&limit=50",
-                &[
-                    ("accept", "application/json, text/plain, */*"),
-                    ("accept-encoding", "gzip, deflate, br, zstd"),
-                    ("accept-language", "en-GB,en;q=0.9,de;q=0.8"),
-                    ("origin", "https://app.example.test"),
-                    ("referer", "https://app.example.test/orders"),
-                    ("sec-fetch-dest", "empty"),
-                    ("sec-fetch-mode", "cors"),
-                    ("sec-fetch-site", "same-site"),
-                    (
-                        "user-agent",
-                        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36",
-                    ),
-                ],
-            ),
+            Kind::Get => ("http://api.example.test/v1/orders/7f3c?expand=items&limit=50", &BROWSER_HEADERS),
         };
         let pairs =
             headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));

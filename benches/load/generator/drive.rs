@@ -228,8 +228,7 @@ async fn storm(run: &Rc<Run>, load: &Load, count: u32) -> Result<Report> {
         seconds += begin.elapsed().as_secs_f64();
         for (sender, connection) in connections {
             drop(sender);
-            // Everything is answered. How the connection ends depends on which side closes it first.
-            drop(connection.await);
+            connection.await?;
         }
     }
     meter.report(&load.pids, Some(seconds), run.times.take())

@@ -22,6 +22,7 @@ const ROUTES: [&str; 5] =
     ["plain", "jwt_authn", "jwt_authn, its cache on", "ext_authz, null server", "ext_authz, program"];
 const PLAIN: usize = 0;
 const NULL: usize = 3;
+const OURS: usize = 4;
 
 /// Measures and prints.
 pub(crate) fn measure(bench: &Bench) -> Result<()> {
@@ -45,7 +46,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<()> {
             schedule: Schedule::Saturate(bench.options.seconds),
             pids: match route {
                 NULL => vec![envoy.process.pid(), null.pid()],
-                4 => vec![envoy.process.pid(), ours.pid()],
+                OURS => vec![envoy.process.pid(), ours.pid()],
                 _ => vec![envoy.process.pid()],
             },
         };
