@@ -17,7 +17,7 @@ use crate::metrics::{CheckLabels, CheckOutcome, Metrics};
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs checks: decides, counts and logs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Checks {
     authorizer: Arc<Authorizer>,
     metrics: Arc<Metrics>,
@@ -42,7 +42,7 @@ impl Checks {
     ) -> T {
         let start = Instant::now();
         let _in_flight = InFlight::new(&self.metrics);
-        let rules = self.authorizer.rules();
+        let rules = self.authorizer.rules_now();
         let verdict = self.authorizer.authorize(&rules, request, recent, unix_now(), deadline).await;
         let written = write(&Answer::new(&verdict, &rules, request, &self.realm));
         let (outcome, reason, shadow) = match &verdict.decision {

@@ -119,6 +119,11 @@ impl Authorizer {
         self.rules.load_full()
     }
 
+    /// Rules in effect, for one check. Unlike [`Authorizer::rules`] it counts no reference, which all workers would share.
+    pub(crate) fn rules_now(&self) -> arc_swap::Guard<Arc<Ruleset>> {
+        self.rules.load()
+    }
+
     /// Replaces the rules. Checks that are running finish with the rules they started with.
     pub(crate) fn replace_rules(&self, rules: Ruleset) {
         self.rules.store(Arc::new(rules));

@@ -44,7 +44,9 @@ impl CheckService {
 
     /// The service for one worker, with a memory of at most `recent_bytes`.
     pub(super) fn for_worker(&self, recent_bytes: u64) -> Self {
-        Self { recent: Some(Arc::new(Recent::new(recent_bytes))), ..self.clone() }
+        // A copy of its own, so that workers do not count references to the same one.
+        let checks = Arc::new(Checks::clone(&self.checks));
+        Self { checks, max_message_bytes: self.max_message_bytes, recent: Some(Arc::new(Recent::new(recent_bytes))) }
     }
 
     /// Maximum size of a message.
