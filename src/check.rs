@@ -55,7 +55,7 @@ impl Checks {
         if let Some(denial) = shadow {
             rules.counters.count_shadow_denial(denial.reason(), trace.pool, trace.policy);
         }
-        self.metrics.took(outcome, took.as_secs_f64());
+        self.metrics.took(outcome, took);
         log((outcome, reason, shadow), trace, &rules, request, took);
         written
     }

@@ -5,13 +5,15 @@
 
 pub(crate) mod account;
 pub(crate) mod revocation;
+pub(crate) mod sharded;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// Content type of [`Metrics::render`].
@@ -19,7 +21,7 @@ pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// Upper bounds in seconds. A cached check takes microseconds; Envoy waits for 200 ms by default, and for 250 ms as
 /// configured in `deploy/`.
-const CHECK_BUCKETS: [f64; 15] =
+const CHECK_BUCKETS: [f64; sharded::BUCKETS] =
     [25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0];
 /// Upper bounds in seconds, up to the time limit of a fetch.
 const FETCH_BUCKETS: [f64; 9] = [5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 5.0];
@@ -51,11 +53,11 @@ impl CheckOutcome {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    checks: IntCounterVec,
+    checks: sharded::CounterVec,
     shadow_denials: IntCounterVec,
-    durations: [Histogram; 3],
+    durations: sharded::Durations<3>,
     /// Number of checks that are running.
-    pub(crate) checks_in_flight: IntGauge,
+    pub(crate) checks_in_flight: sharded::Gauge,
     jwks: JwksFamilies,
     /// Metrics of the verified-token cache.
     pub token_cache: TokenCacheMetrics,
@@ -72,22 +74,22 @@ pub struct Metrics {
 /// Counters of checks for one set of pools and policies.
 #[derive(Debug)]
 pub(crate) struct CheckCounters {
-    checks: IntCounterVec,
+    checks: sharded::CounterVec,
     shadow_denials: IntCounterVec,
     pools: Vec<Box<str>>,
     policies: Vec<Box<str>>,
     /// Counters of allowed checks by policy and pool; the last counter of each policy counts requests without a pool.
     /// They save the hot path the lookup of labels, except the first time.
-    allowed: Vec<Vec<OnceLock<IntCounter>>>,
+    allowed: Vec<Vec<OnceLock<sharded::Counter>>>,
 }
 
 /// Counters of the verified-token cache.
 #[derive(Clone, Debug)]
 pub struct TokenCacheMetrics {
     /// Number of lookups that found the token.
-    pub(crate) hits: IntCounter,
+    pub(crate) hits: sharded::Counter,
     /// Number of lookups that did not find the token, or found it outdated.
-    pub(crate) misses: IntCounter,
+    pub(crate) misses: sharded::Counter,
     /// Number of tokens removed because the cache was full.
     pub(crate) evictions: IntCounter,
 }
@@ -220,7 +222,7 @@ impl Metrics {
         let registry = Registry::new();
         let checks = register(
             &registry,
-            IntCounterVec::new(
+            sharded::CounterVec::new(
                 opts("checks_total", "Authorization checks by decision, reason, user pool and policy."),
                 &["decision", "reason", "pool", "policy"],
             )?,
@@ -234,17 +236,20 @@ impl Metrics {
         )?;
         let durations = register(
             &registry,
-            HistogramVec::new(
-                histogram("check_duration_seconds", "Time to decide a check.", &CHECK_BUCKETS),
-                &["decision"],
+            sharded::Durations::new(
+                &opts("check_duration_seconds", "Time to decide a check."),
+                "decision",
+                CheckOutcome::ALL.map(CheckOutcome::as_str),
+                CHECK_BUCKETS,
             )?,
         )?;
-        let in_flight = IntGauge::with_opts(opts("checks_in_flight", "Authorization checks being decided."))?;
+        let in_flight = sharded::Gauge::with_opts(opts("checks_in_flight", "Authorization checks being decided."))?;
         let jwks = JwksFamilies::new(&registry)?;
         let counter = |name, help| register(&registry, IntCounter::with_opts(opts(name, help))?);
+        let sharded = |name, help| register(&registry, sharded::Counter::with_opts(opts(name, help))?);
         let token_cache = TokenCacheMetrics {
-            hits: counter("token_cache_hits_total", "Tokens found in the cache of verified tokens.")?,
-            misses: counter("token_cache_misses_total", "Tokens not found in the cache of verified tokens.")?,
+            hits: sharded("token_cache_hits_total", "Tokens found in the cache of verified tokens.")?,
+            misses: sharded("token_cache_misses_total", "Tokens not found in the cache of verified tokens.")?,
             evictions: counter("token_cache_evictions_total", "Tokens removed from the cache because it was full.")?,
         };
         let entries = IntGauge::with_opts(opts("token_cache_entries", "Tokens in the cache of verified tokens."))?;
@@ -278,7 +283,7 @@ impl Metrics {
         Ok(Self {
             checks,
             shadow_denials,
-            durations: CheckOutcome::ALL.map(|outcome| durations.with_label_values(&[outcome.as_str()])),
+            durations,
             checks_in_flight: register(&registry, in_flight)?,
             jwks,
             token_cache,
@@ -328,15 +333,9 @@ impl Metrics {
         CheckCounters { checks, shadow_denials, pools, policies, allowed }
     }
 
-    /// Records the duration of a check in seconds.
-    pub(crate) fn took(&self, outcome: CheckOutcome, seconds: f64) {
-        let [allow, deny, error] = &self.durations;
-        let duration = match outcome {
-            CheckOutcome::Allow => allow,
-            CheckOutcome::Deny => deny,
-            CheckOutcome::Error => error,
-        };
-        duration.observe(seconds);
+    /// Records the duration of a check.
+    pub(crate) fn took(&self, outcome: CheckOutcome, duration: Duration) {
+        self.durations.observe(outcome as usize, duration);
     }
 
     /// Counts a reload of one part of the configuration.
