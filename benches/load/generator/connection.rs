@@ -1,5 +1,6 @@
 //! One HTTP/2 connection of the generator, and one request on it.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ use crate::request::BROWSER_HEADERS;
 pub(crate) struct Connector {
     target: Target,
     tls: Option<TlsConnector>,
+    /// Number of connections so far.
+    connected: Cell<usize>,
 }
 
 /// Open connection: the handle that sends, and the task that moves its bytes, which ends once all handles are dropped.
@@ -39,14 +42,16 @@ impl Connector {
                 config.alpn_protocols = vec![b"h2".to_vec()];
                 Some(TlsConnector::from(Arc::new(config)))
             }
-            Target::Unix(_) | Target::Tcp(_) => None,
+            Target::Unix(_) | Target::UnixPair(_) | Target::Tcp(_) => None,
         };
-        Ok(Self { target, tls })
+        Ok(Self { target, tls, connected: Cell::new(0) })
     }
 
     /// Opens a connection.
     pub(crate) async fn connect(&self) -> Result<Connection> {
+        let connected = self.connected.replace(self.connected.get() + 1);
         match &self.target {
+            Target::UnixPair(paths) => handshake(UnixStream::connect(&paths[connected % 2]).await?).await,
             Target::Unix(path) => handshake(UnixStream::connect(path).await?).await,
             Target::Tcp(address) | Target::Tls(address, _) => {
                 let stream = TcpStream::connect(address).await?;

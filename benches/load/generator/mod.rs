@@ -46,6 +46,8 @@ pub(crate) struct Load {
 pub(crate) enum Target {
     /// Path of a Unix socket.
     Unix(PathBuf),
+    /// Paths of Unix sockets, each with as many connections as the other.
+    UnixPair([PathBuf; 2]),
     /// Host and port.
     Tcp(String),
     /// Host and port, and the file with the CA of the server's certificate.

@@ -78,7 +78,9 @@ fn variants(bench: &Bench) -> Result<()> {
     let targets = [(&null.unix, null.pid()), (&ours.unix, ours.pid())].map(|(path, pid)| (Target::unix(path), pid));
     let [null_target, our_target] = targets;
     row("two threads, Unix socket", None, null_target, our_target)?;
-    drop((null, ours));
+    drop(null);
+    let threads = two_threads(bench, &ours)?;
+    drop(ours);
 
     let cores = bench.cores.first(1);
     let directory = bench.new_directory()?;
@@ -110,5 +112,24 @@ fn variants(bench: &Bench) -> Result<()> {
     ensure!(hits == 0.0, "{hits} tokens were found in a cache that should have evicted them");
     println!("\nA check of a new token costs {cpu:.0} µs of CPU, with the gRPC call.");
     println!("With two threads, only CPU per request counts if the generator shares a core with one of them.");
+    println!("CPU of two threads, relative to two processes with one thread each on the same cores: {threads}.");
     Ok(())
+}
+
+/// Compares the program's two threads with two processes, which share nothing. Unlike a comparison with one thread, this
+/// does not depend on what else runs on the second core.
+fn two_threads(bench: &Bench, threads: &Program) -> Result<Ratio> {
+    let settings = Settings::on(bench.cores.first(2));
+    let processes = [Program::start(bench, &settings)?, Program::start(bench, &settings)?];
+    for process in &processes {
+        Load::checks(bench, Target::unix(&process.unix), process.pid(), 1, 1).fill(bench)?;
+    }
+    let [one, other] = &processes;
+    let pair = Target::UnixPair([one.unix.clone(), other.unix.clone()]);
+    let columns = [
+        Load { pids: vec![one.pid(), other.pid()], ..Load::checks(bench, pair, 0, 4, 8) },
+        Load::checks(bench, Target::unix(&threads.unix), threads.pid(), 4, 8),
+    ];
+    let reports = interleaved(bench.options.rounds, &columns, |load| load.run(bench))?;
+    Ok(Ratio::of(&reports[1], &reports[0], |report| report.cpu.iter().sum()))
 }
