@@ -91,7 +91,7 @@ pub struct TokenCacheMetrics {
     /// Number of lookups that did not find the token, or found it outdated.
     pub(crate) misses: sharded::Counter,
     /// Number of tokens removed because the cache was full.
-    pub(crate) evictions: IntCounter,
+    pub(crate) evictions: sharded::Counter,
 }
 
 #[derive(Debug)]
@@ -245,12 +245,11 @@ impl Metrics {
         )?;
         let in_flight = sharded::Gauge::with_opts(opts("checks_in_flight", "Authorization checks being decided."))?;
         let jwks = JwksFamilies::new(&registry)?;
-        let counter = |name, help| register(&registry, IntCounter::with_opts(opts(name, help))?);
         let sharded = |name, help| register(&registry, sharded::Counter::with_opts(opts(name, help))?);
         let token_cache = TokenCacheMetrics {
             hits: sharded("token_cache_hits_total", "Tokens found in the cache of verified tokens.")?,
             misses: sharded("token_cache_misses_total", "Tokens not found in the cache of verified tokens.")?,
-            evictions: counter("token_cache_evictions_total", "Tokens removed from the cache because it was full.")?,
+            evictions: sharded("token_cache_evictions_total", "Tokens removed from the cache because it was full.")?,
         };
         let entries = IntGauge::with_opts(opts("token_cache_entries", "Tokens in the cache of verified tokens."))?;
         let build = register(

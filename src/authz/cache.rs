@@ -4,13 +4,11 @@
 //! Entries are keyed by the SHA-256 of the whole token, so two tokens that differ anywhere are two entries. A cached
 //! token has a valid signature, but nothing more: the caller has to check `exp` and the policy again for each request.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest;
-use moka::notification::RemovalCause;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
+use lru::LruCache;
 
 use super::token::claims::Claims;
 use crate::jwks::VerifyingKey;
@@ -56,43 +54,63 @@ pub(crate) type PoolStamp = u64;
 /// SHA-256 of a complete token, signature included.
 pub(crate) type TokenDigest = [u8; 32];
 
-/// Cache of verified tokens. If one of its limits is 0, it stores nothing.
+/// Cache of verified tokens. The least recently used ones are evicted.
+///
+/// It consists of parts, each with a lock of its own, so that workers seldom wait for each other.
 #[derive(Debug)]
 pub struct TokenCache {
-    entries: Option<Cache<TokenDigest, Arc<Verified>>>,
+    parts: Box<[Mutex<Part>]>,
+    /// Limits of each part.
+    capacity: usize,
+    max_bytes: usize,
     metrics: TokenCacheMetrics,
 }
+
+/// Tokens whose digests belong to one part of the cache.
+#[derive(Debug)]
+struct Part {
+    tokens: LruCache<TokenDigest, Arc<Verified>>,
+    /// Bytes of all tokens.
+    bytes: usize,
+}
+
+/// Number of parts of a cache that is not small.
+const PARTS: u64 = 16;
+/// Capacities below which a cache has a single part. Tokens spread over the parts at random, so a part that could hold only a
+/// few would be full long before the others.
+const SMALL: u64 = 64 * PARTS;
+const SMALL_BYTES: u64 = SMALL * 4096;
 
 /// Bytes of an entry in addition to its claims: the entry itself, its key, and the cache's own data. Measured with
 /// `cargo bench --bench load -- memory`, which fills the cache.
 const ENTRY_BYTES: usize = 512;
 
+impl Part {
+    fn remove(&mut self, digest: &TokenDigest) {
+        let removed = self.tokens.pop(digest);
+        self.bytes -= removed.map_or(0, |verified| bytes(&verified));
+    }
+}
+
+/// Bytes of a token in the cache, about.
+fn bytes(verified: &Verified) -> usize {
+    ENTRY_BYTES + verified.claims.heap_bytes()
+}
+
 impl TokenCache {
-    /// Creates a cache of at most `capacity` tokens and about `max_bytes` bytes.
-    ///
-    /// One weigher enforces both limits: the weight of an entry is its size in bytes, but at least
-    /// `max_bytes / capacity`.
+    /// Creates a cache of at most `capacity` tokens and about `max_bytes` bytes. If one of them is 0, it stores nothing.
     pub fn new(capacity: u64, max_bytes: u64, metrics: TokenCacheMetrics) -> Self {
-        let least_weight = max_bytes.checked_div(capacity).filter(|_| max_bytes > 0);
-        let entries = least_weight.map(|weight| {
-            let least_weight = u32::try_from(weight.max(1)).unwrap_or(u32::MAX);
-            let evictions = metrics.evictions.clone();
-            Cache::builder()
-                .max_capacity(max_bytes)
-                .weigher(move |_: &TokenDigest, verified: &Arc<Verified>| {
-                    u32::try_from(ENTRY_BYTES + verified.claims.heap_bytes()).unwrap_or(u32::MAX).max(least_weight)
-                })
-                // The default policy (TinyLFU) prefers entries that were read often: it would keep expired tokens and
-                // not admit new ones.
-                .eviction_policy(EvictionPolicy::lru())
-                .eviction_listener(move |_, _, cause| {
-                    if cause == RemovalCause::Size {
-                        evictions.inc();
-                    }
-                })
-                .build()
-        });
-        Self { entries, metrics }
+        let parts = if capacity < SMALL || max_bytes < SMALL_BYTES { 1 } else { PARTS };
+        let limit = |limit: u64| usize::try_from(limit / parts).unwrap_or(usize::MAX);
+        let part = |_| Mutex::new(Part { tokens: LruCache::unbounded(), bytes: 0 });
+        Self { parts: (0..parts).map(part).collect(), capacity: limit(capacity), max_bytes: limit(max_bytes), metrics }
+    }
+
+    /// The part that this digest belongs to. `None` is impossible: there is at least one.
+    fn part(&self, digest: &TokenDigest) -> Option<MutexGuard<'_, Part>> {
+        let [first, ..] = digest;
+        let index = usize::from(*first) % self.parts.len().max(1);
+        Some(self.parts.get(index)?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Computes the digest of `token`.
@@ -110,43 +128,48 @@ impl TokenCache {
         })
     }
 
-    /// Returns the token if it is cached and [is current](Verified::is_current).
+    /// Returns the token if it is cached and [is current](Verified::is_current). One that is not is removed.
     pub(crate) fn get(&self, digest: &TokenDigest, stamps: &[PoolStamp]) -> Option<Arc<Verified>> {
-        let entries = self.entries.as_ref()?;
-        let found = entries.get(digest);
-        match &found {
-            Some(verified) if verified.is_current(stamps) => {
-                verified.is_used_again.store(true, Ordering::Relaxed);
-                self.metrics.hits.inc();
-                return found;
-            }
-            Some(_) => entries.invalidate(digest),
-            None => {}
+        let mut part = self.part(digest)?;
+        let found = part.tokens.get(digest).cloned();
+        let current = found.filter(|verified| verified.is_current(stamps));
+        if let Some(verified) = &current {
+            verified.is_used_again.store(true, Ordering::Relaxed);
+            self.metrics.hits.inc();
+        } else {
+            part.remove(digest);
+            self.metrics.misses.inc();
         }
-        self.metrics.misses.inc();
-        None
+        current
     }
 
-    /// Adds a verified token.
+    /// Adds a verified token, unless it is larger than a part of the cache.
     pub(crate) fn insert(&self, digest: TokenDigest, verified: Arc<Verified>) {
-        if let Some(entries) = &self.entries {
-            entries.insert(digest, verified);
+        let added = bytes(&verified);
+        let Some(mut part) = self.part(&digest).filter(|_| self.capacity > 0 && added <= self.max_bytes) else {
+            return;
+        };
+        part.remove(&digest); // another check may have verified the same token at the same time
+        part.tokens.put(digest, verified);
+        part.bytes += added;
+        while part.tokens.len() > self.capacity || part.bytes > self.max_bytes {
+            let Some((_, evicted)) = part.tokens.pop_lru() else { break };
+            part.bytes -= bytes(&evicted);
+            self.metrics.evictions.inc();
         }
     }
 
     /// Removes a token, for example because it has expired.
     pub(crate) fn remove(&self, digest: &TokenDigest) {
-        if let Some(entries) = &self.entries {
-            entries.invalidate(digest);
+        if let Some(mut part) = self.part(digest) {
+            part.remove(digest);
         }
     }
 
-    /// Number of cached tokens. Runs the cache's pending tasks first, so that the number is exact.
+    /// Number of cached tokens.
     pub(crate) fn entry_count(&self) -> u64 {
-        self.entries.as_ref().map_or(0, |entries| {
-            entries.run_pending_tasks();
-            entries.entry_count()
-        })
+        let count = |part: &Mutex<Part>| part.lock().unwrap_or_else(PoisonError::into_inner).tokens.len() as u64;
+        self.parts.iter().map(count).sum()
     }
 }
 
@@ -187,23 +210,42 @@ mod tests {
     fn both_bounds_hold() {
         assert_eq!(kept(1000, 64 << 20, "s"), 1000);
         assert_eq!(kept(30_000, 64 << 20, "s"), 20_000);
+        let in_parts = kept(10_000, 64 << 20, "s");
+        assert!((9_900..=10_000).contains(&in_parts), "{in_parts} of 10,000 tokens");
         let bytes = kept(30_000, 1 << 20, "s");
         assert!((1000..=2048).contains(&bytes), "{bytes} tokens in 1 MiB");
         let long = kept(30_000, 1 << 20, &"s".repeat(4000));
         assert!((200..=262).contains(&long), "{long} long tokens in 1 MiB");
-        assert_eq!((kept(0, 1 << 20, "s"), kept(1000, 0, "s")), (0, 0));
+        assert_eq!((kept(0, 1 << 20, "s"), kept(1000, 0, "s"), kept(1000, 300, "s")), (0, 0, 0));
+        assert_eq!(kept(1, 1 << 20, "s"), 1);
     }
 
     #[test]
     fn the_least_recently_used_tokens_are_evicted() {
-        let (cache, verified) = (cache(100, 1 << 20), verified("s"));
+        let cache = cache(100, 1 << 20);
         for number in 0..1000 {
-            cache.insert(digest(number), Arc::clone(&verified));
-            cache.entry_count(); // runs pending tasks, so that the order is exact
+            cache.insert(digest(number), verified("s"));
+            assert!(cache.get(&digest(0), &[7]).is_some(), "a token in use");
         }
-        assert!(cache.get(&digest(999), &[7]).is_some());
-        assert!(cache.get(&digest(0), &[7]).is_none());
-        assert_eq!((cache.metrics.hits.get(), cache.metrics.misses.get()), (1, 1));
+        assert!(cache.get(&digest(901), &[7]).is_some());
+        assert!(cache.get(&digest(900), &[7]).is_none());
+        assert_eq!((cache.metrics.hits.get(), cache.metrics.misses.get()), (1001, 1));
+        assert_eq!(cache.metrics.evictions.get(), 900);
+    }
+
+    #[test]
+    fn bytes_of_removed_and_replaced_tokens_are_free_again() {
+        let cache = cache(100, 1 << 20);
+        for _ in 0..3 {
+            cache.insert(digest(1), verified("s"));
+            cache.insert(digest(2), verified(&"s".repeat(1000)));
+        }
+        let bytes = || cache.parts[0].lock().unwrap().bytes;
+        assert_eq!(bytes(), super::bytes(&verified("s")) + super::bytes(&verified(&"s".repeat(1000))));
+        cache.remove(&digest(1));
+        cache.remove(&digest(1));
+        assert!(cache.get(&digest(2), &[8]).is_none(), "outdated");
+        assert_eq!((bytes(), cache.entry_count(), cache.metrics.evictions.get()), (0, 0, 0));
     }
 
     #[test]
