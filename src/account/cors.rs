@@ -46,6 +46,9 @@ impl Origin {
 /// Headers that pages may send with browser sessions. The last one asks for tokens in the body.
 const WITH_COOKIES: &str = "Authorization, Content-Type, X-Account-Tokens";
 
+/// Headers of a response that pages may read.
+const EXPOSED: HeaderValue = HeaderValue::from_static("Retry-After, X-Request-Id");
+
 /// Other origins whose pages may use the account API.
 #[derive(Clone, Debug, Default)]
 pub struct Cors {
@@ -100,7 +103,7 @@ impl Cors {
             set(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
         match methods {
-            None => set(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After")),
+            None => set(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED),
             Some(methods) => {
                 set(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
                 let names = if self.credentials { WITH_COOKIES } else { "Authorization, Content-Type" };
@@ -118,7 +121,7 @@ pub(super) fn allow_all<B>(response: &mut Response<B>, methods: Option<HeaderVal
     let all = || HeaderValue::from_static("*");
     set(header::ACCESS_CONTROL_ALLOW_ORIGIN, all());
     match methods {
-        None => set(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After")),
+        None => set(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED),
         Some(methods) => {
             set(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
             set(header::ACCESS_CONTROL_ALLOW_HEADERS, all());
