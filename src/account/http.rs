@@ -2,9 +2,9 @@
 //! no operation: [`Service`] runs them.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -28,6 +28,7 @@ use crate::authz::{Authorizer, Ruleset};
 use crate::cognito::CognitoClient;
 use crate::metrics::account::AccountMetrics;
 use crate::net::http_server::{Answer, RequestBody};
+use crate::net::occasional::Occasional;
 use crate::request_id::{self, RequestId};
 use crate::revocation::Revocations;
 
@@ -62,6 +63,8 @@ pub struct Account {
     openapi_with_resources: Bytes,
     /// Value of `WWW-Authenticate`.
     challenge: HeaderValue,
+    /// Requests that CORS refused.
+    refused_origins: Mutex<Occasional>,
 }
 
 /// Id of a request, and the time at which it arrived.
@@ -123,6 +126,7 @@ impl Account {
             openapi_with_resources: openapi(true),
             protected_resources: ProtectedResourceRoutes::default(),
             challenge: challenge.unwrap_or(HeaderValue::from_static("Bearer")),
+            refused_origins: Mutex::default(),
             service,
         })
     }
@@ -186,6 +190,12 @@ impl Account {
         let settings = &self.context().settings;
         let path = settings.prefix.strip(parts.uri.path()).unwrap_or_default();
         let Route { endpoint, name, methods } = self.route(path, &parts.method);
+        if !methods.is_empty()
+            && cors::is_preflight(&parts.method, &parts.headers)
+            && !settings.cors.allows(&parts.headers)
+        {
+            self.log_refused_origin(&parts.headers, &arrival.id);
+        }
         if !methods.is_empty() && settings.cors.is_preflight(&parts.method, &parts.headers) {
             let mut response = Response::new(Full::default());
             *response.status_mut() = StatusCode::NO_CONTENT;
@@ -221,6 +231,9 @@ impl Account {
             None => Err(AccountError::new(405, Code::MethodNotAllowed)),
         };
         let cookies = transport.pack(row, &mut result);
+        if result.as_ref().is_err_and(|error| error.code == Code::CrossSite) {
+            self.log_refused_origin(&parts.headers, &arrival.id);
+        }
         let mut response = self.response(name, result, &methods, arrival);
         for cookie in cookies.into_iter().filter_map(|cookie| HeaderValue::try_from(cookie).ok()) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -325,6 +338,15 @@ impl Account {
             ..400 => tracing::debug!(operation, outcome, status, request_id, duration_ms, "account request"),
             400..500 => tracing::info!(operation, outcome, status, request_id, duration_ms, "account request"),
             _ => tracing::warn!(operation, outcome, status, request_id, duration_ms, "account request"),
+        }
+    }
+
+    /// Logs that a page of another origin was refused, at most once per minute: any client can send such requests.
+    fn log_refused_origin(&self, headers: &HeaderMap, id: &RequestId) {
+        let count = self.refused_origins.lock().unwrap_or_else(PoisonError::into_inner).count();
+        if let Some(refused) = count {
+            let (origin, request_id) = (cors::shown_origin(headers), id.as_str());
+            tracing::info!(origin, refused, request_id, "the origin of a page is not listed in --cors-origins");
         }
     }
 

@@ -1,5 +1,7 @@
 //! Request ids: the id in a response is the one in the log. Behind Envoy: [`crate::envoy::request_ids`].
 
+use std::time::Instant;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -149,4 +151,57 @@ async fn every_line_about_an_account_request_has_its_id() {
     }
     let without = log.iter().filter(|line| line.get("outcome").is_some() && line.get("request_id").is_none());
     assert_eq!(without.count(), 0, "{log:#?}");
+}
+
+/// A client cannot write log lines at will: of many refused origins, one line a minute names one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_origin_is_one_line() {
+    const MESSAGE: &str = "the origin of a page is not listed in --cors-origins";
+    let fake = FakeCognito::start().await;
+    let preflight =
+        |origin: &str| [("origin", origin.to_owned()), ("access-control-request-method", "POST".to_owned())];
+    let ask = async |client: &AccountClient, method: Method, path: &str, headers: &[(&str, String)]| {
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, &**value)).collect();
+        client.raw(method, path, &headers, "{}").await
+    };
+    let listed = ["--cors-origins", "https://app.example.com", "--account-cookies"];
+    for (flags, origin, status) in
+        [(&listed[..], "https://app.example.com:8443", 204), (&[], "http://localhost:3000", 405)]
+    {
+        let program = start(&fake, flags).await;
+        let client = AccountClient::new(&program.admin);
+        if !flags.is_empty() {
+            let reply = ask(&client, Method::OPTIONS, "/login", &preflight("https://app.example.com")).await;
+            assert_eq!(reply.headers["access-control-allow-origin"], "https://app.example.com");
+        }
+        // Neither a page of the same origin, nor an unknown path, nor a client that is no browser.
+        let json = ("content-type", "application/json".to_owned());
+        let same = [("origin", format!("http://{}", program.admin)), ("sec-fetch-site", "same-origin".into()), json];
+        ask(&client, Method::POST, "/login", &same).await;
+        ask(&client, Method::OPTIONS, "/nothing", &preflight("https://a.example")).await;
+        ask(&client, Method::OPTIONS, "/login", &[]).await;
+
+        let first = Instant::now();
+        let reply = ask(&client, Method::OPTIONS, "/login", &preflight(origin)).await;
+        assert_eq!(reply.status, status);
+        let id = reply.headers["x-request-id"].to_str().unwrap().to_owned();
+        for number in 0..100 {
+            ask(&client, Method::OPTIONS, "/login", &preflight(&format!("https://{number}.evil.example"))).await;
+        }
+        let minutes = 1 + first.elapsed().as_secs() / 60;
+        let log = log(program);
+        let lines: Vec<&Value> = log.iter().filter(|line| line.to_string().contains("\"origin\"")).collect();
+        assert_eq!(*lines[0], json!({"message": MESSAGE, "origin": origin, "refused": 1, "request_id": id}));
+        assert!(u64::try_from(lines.len()).unwrap() <= minutes, "{minutes} minutes: {lines:#?}");
+    }
+    // A request with cookies from another site, for which browsers send no preflight, and an origin that is none.
+    for (origin, shown) in [("https://other.example", "https://other.example"), ("https://a b", "(not an origin)")] {
+        let program = start(&fake, &listed).await;
+        let client = AccountClient::new(&program.admin);
+        let headers = [("origin", origin.to_owned()), ("cookie", "__Host-access=x".to_owned())];
+        let reply = ask(&client, Method::POST, "/refresh", &headers).await;
+        assert_eq!(reply.verdict(), (403, "cross_site"));
+        let line = log(program).into_iter().find(|line| line["message"] == MESSAGE);
+        assert_eq!(line.unwrap()["origin"], shown);
+    }
 }
