@@ -17,6 +17,7 @@
 //! - [`config`]: options and their sources; [`config::file`] is the format of the policy file.
 //! - [`net`]: sockets, TLS, the HTTP/1.1 server and its limits, file descriptors.
 //! - `files`: bounded reads of files, and detection of changes.
+//! - `request_id`: the id of a request in log lines and responses.
 //! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`], [`clock`]: shared parts without dependencies on the rest.
 //! - [`app`]: builds, connects and runs all parts of the service.
 //! - [`explain`], [`test_policy`], [`healthcheck`], [`revoke`]: the other commands; `admin_client` is the client of the
@@ -57,6 +58,7 @@ pub mod logging;
 pub mod metrics;
 pub mod net;
 pub mod reload;
+mod request_id;
 pub mod revocation;
 pub mod revoke;
 pub mod session_cookie;

@@ -15,6 +15,7 @@ use super::passkeys::{creation_options, passkeys};
 use super::table::{Hides, Row, Success};
 use crate::authz::{Decoded, Denial, Expected, Presented, Purpose, Trace, Verified};
 use crate::cognito::error::CognitoError;
+use crate::request_id;
 use crate::user_pool::AcceptedUse;
 
 /// Value of the label `outcome` for a success.
@@ -108,12 +109,14 @@ impl Context {
         by_session: bool,
     ) -> Result<Reply, AccountError> {
         if let Some(advice) = advice(row, error) {
-            tracing::error!(operation = row.name, error = %error, advice, "the account API needs its operator");
+            let (request_id, operation) = (request_id::current(), row.name);
+            tracing::error!(request_id, operation, error = %error, advice, "the account API needs its operator");
         }
         match judge(row, error, ErrorContext { hide_users: self.settings.hide_users, by_session }) {
             Judgement::AsIfDone => {
                 if row.hides != Hides::All {
-                    tracing::info!(operation = row.name, error = %error, "answered as a success (--account-hide-users)");
+                    let (request_id, operation) = (request_id::current(), row.name);
+                    tracing::info!(request_id, operation, error = %error, "answered as a success (--account-hide-users)");
                 }
                 self.done(row, &Map::new(), by_session)
             }
@@ -135,7 +138,8 @@ impl Context {
             return self.tokens(result, attempt, deadline).await;
         }
         let reply = challenge(answer).ok_or_else(|| {
-            tracing::warn!("Cognito's answer has neither tokens nor a challenge");
+            let request_id = request_id::current();
+            tracing::warn!(request_id, "Cognito's answer has neither tokens nor a challenge");
             AccountError::upstream()
         })?;
         if let (Some(attempt), Some(parameters)) = (attempt, reply.body.get("parameters")) {
@@ -152,7 +156,7 @@ impl Context {
     ) -> Result<Reply, AccountError> {
         let text = |name: &str| text(result, name);
         let access = text("AccessToken").ok_or_else(|| {
-            tracing::warn!("Cognito's answer has no access token");
+            tracing::warn!(request_id = request_id::current(), "Cognito's answer has no access token");
             AccountError::upstream()
         })?;
         let verified = self.verify_issued(access, AcceptedUse::Access, deadline).await?;
@@ -202,7 +206,8 @@ impl Context {
             Err(Denial::KeysUnavailable | Denial::UnknownKid | Denial::RevocationUnavailable) => Ok(None),
             Err(Denial::Revoked) => Err(AccountError::new(401, Code::InvalidToken)),
             Err(denial) => {
-                tracing::error!(token_use = ?kind, reason = denial.reason(), "Cognito issued a token that does not verify");
+                let (request_id, reason) = (request_id::current(), denial.reason());
+                tracing::error!(request_id, token_use = ?kind, reason, "Cognito issued a token that does not verify");
                 Err(match denial {
                     Denial::TokenTooLarge => AccountError::new(502, Code::SessionTooLarge),
                     _ => AccountError::upstream(),
@@ -249,7 +254,7 @@ pub(super) fn profile(answer: &Map<String, Value>) -> Result<Map<String, Value>,
     let text = |name: &str| text(answer, name);
     let mut attributes = attributes(answer);
     let (Some(sub), Some(username)) = (attributes.remove("sub"), text("Username")) else {
-        tracing::warn!("Cognito's answer does not say who the user is");
+        tracing::warn!(request_id = request_id::current(), "Cognito's answer does not say who the user is");
         return Err(AccountError::upstream());
     };
     let factors = answer.get("UserMFASettingList").and_then(Value::as_array);

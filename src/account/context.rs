@@ -11,6 +11,7 @@ use crate::authz::Authorizer;
 pub(super) use crate::clock::unix_now;
 use crate::cognito::CognitoClient;
 use crate::metrics::account::AccountMetrics;
+use crate::request_id;
 use crate::revocation::Revocations;
 use crate::user_pool::Clients;
 
@@ -54,7 +55,7 @@ impl Context {
     /// Logs a warning about client addresses, at most once per process: a header of the client causes it.
     pub(super) fn warn_once(&self, message: &str) {
         if !self.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!("{message}");
+            tracing::warn!(request_id = request_id::current(), "{message}");
         }
     }
 }

@@ -46,6 +46,12 @@ impl Origin {
 /// Headers that pages may send with browser sessions. The last one asks for tokens in the body.
 const WITH_COOKIES: &str = "Authorization, Content-Type, X-Account-Tokens";
 
+/// Headers of a response that pages may read.
+const EXPOSED: HeaderValue = HeaderValue::from_static("Retry-After, X-Request-Id");
+
+/// Maximum number of characters of an origin in the log: a scheme, a host name of 253 characters, and a port.
+const MAX_SHOWN: usize = 280;
+
 /// Other origins whose pages may use the account API.
 #[derive(Clone, Debug, Default)]
 pub struct Cors {
@@ -81,6 +87,11 @@ impl Cors {
         self.origins.iter().map(|Origin(listed)| listed).find(|listed| *listed == origin)
     }
 
+    /// `true` if the request comes from a page of a listed origin.
+    pub(super) fn allows(&self, headers: &HeaderMap) -> bool {
+        self.allowed(headers).is_some()
+    }
+
     /// `true` if the request is a preflight, and CORS is enabled.
     pub(super) fn is_preflight(&self, method: &Method, headers: &HeaderMap) -> bool {
         self.is_on() && is_preflight(method, headers)
@@ -100,7 +111,7 @@ impl Cors {
             set(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
         match methods {
-            None => set(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After")),
+            None => set(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED),
             Some(methods) => {
                 set(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
                 let names = if self.credentials { WITH_COOKIES } else { "Authorization, Content-Type" };
@@ -118,13 +129,24 @@ pub(super) fn allow_all<B>(response: &mut Response<B>, methods: Option<HeaderVal
     let all = || HeaderValue::from_static("*");
     set(header::ACCESS_CONTROL_ALLOW_ORIGIN, all());
     match methods {
-        None => set(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Retry-After")),
+        None => set(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED),
         Some(methods) => {
             set(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
             set(header::ACCESS_CONTROL_ALLOW_HEADERS, all());
             set(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
         }
     }
+}
+
+/// Returns the origin of a request for the log: as it was sent if it has the characters of an origin, such as
+/// `http://localhost:3000`, `capacitor://localhost` or `null`.
+pub(super) fn shown_origin(headers: &HeaderMap) -> &str {
+    let mut sent = headers.get_all(header::ORIGIN).iter();
+    let Some(origin) = sent.next() else { return "(none)" };
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:/[]+".contains(byte);
+    let is_shown = |text: &&str| (1..=MAX_SHOWN).contains(&text.len()) && text.bytes().all(|byte| is_plain(&byte));
+    let shown = origin.to_str().ok().filter(is_shown);
+    shown.filter(|_| sent.next().is_none()).unwrap_or("(not an origin)")
 }
 
 /// `true` if the request is a preflight (Fetch standard, CORS-preflight request).
@@ -156,6 +178,32 @@ mod tests {
             "https://u@a.b",
         ] {
             assert!(bad.parse::<Origin>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_what_looks_like_an_origin_is_shown() {
+        let long = format!("https://{}", "a".repeat(273));
+        let (none, wrong) = ("(none)", "(not an origin)");
+        for (values, expected) in [
+            (&[][..], none),
+            (&["https://app.example.com:8443"], "https://app.example.com:8443"),
+            (&["http://[::1]:3000"], "http://[::1]:3000"),
+            (&["capacitor://localhost"], "capacitor://localhost"),
+            (&["null"], "null"),
+            (&[&long[..280]], &long[..280]),
+            (&[&*long], wrong),
+            (&[""], wrong),
+            (&["https://a, https://b"], wrong),
+            (&["https://a\" level=ERROR"], wrong),
+            (&["https://user@a"], wrong),
+            (&["https://a?token=x"], wrong),
+            (&["https://\u{e4}"], wrong),
+            (&["https://a", "https://b"], wrong),
+        ] {
+            let values =
+                values.iter().map(|value| (header::ORIGIN, HeaderValue::from_bytes(value.as_bytes()).unwrap()));
+            assert_eq!(shown_origin(&values.collect()), expected);
         }
     }
 }

@@ -2,10 +2,9 @@
 //! no operation: [`Service`] runs them.
 
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -29,6 +28,8 @@ use crate::authz::{Authorizer, Ruleset};
 use crate::cognito::CognitoClient;
 use crate::metrics::account::AccountMetrics;
 use crate::net::http_server::{Answer, RequestBody};
+use crate::net::occasional::Occasional;
+use crate::request_id::{self, RequestId};
 use crate::revocation::Revocations;
 
 /// Path of the `OpenAPI` document below the prefix.
@@ -62,6 +63,14 @@ pub struct Account {
     openapi_with_resources: Bytes,
     /// Value of `WWW-Authenticate`.
     challenge: HeaderValue,
+    /// Requests that CORS refused.
+    refused_origins: Mutex<Occasional>,
+}
+
+/// Id of a request, and the time at which it arrived.
+struct Arrival {
+    id: RequestId,
+    time: Instant,
 }
 
 /// Part of the API. The parts differ in who may use them from a browser, and in the form of their responses.
@@ -117,6 +126,7 @@ impl Account {
             openapi_with_resources: openapi(true),
             protected_resources: ProtectedResourceRoutes::default(),
             challenge: challenge.unwrap_or(HeaderValue::from_static("Bearer")),
+            refused_origins: Mutex::default(),
             service,
         })
     }
@@ -132,17 +142,23 @@ impl Account {
         &self.service.context
     }
 
-    /// Handles a request from `peer` (`None` for a Unix socket).
+    /// Handles a request from `peer` (`None` for a Unix socket). The response has the request's id.
     pub(crate) async fn answer(&self, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
-        let start = Instant::now();
+        let arrival = Arrival { id: RequestId::of(request.headers()), time: Instant::now() };
+        let mut response = arrival.id.clone().scope(self.answer_arrival(request, peer, &arrival)).await;
+        response.headers_mut().insert(request_id::NAME, arrival.id.header_value());
+        response
+    }
+
+    async fn answer_arrival(&self, request: Request<RequestBody>, peer: Option<IpAddr>, arrival: &Arrival) -> Answer {
         let (parts, body) = request.into_parts();
         match self.area(parts.uri.path()) {
             Area::Resources(route, rules) => {
                 let asked = Asked { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body, peer };
-                self.answer_public(route, &rules, asked, start).await
+                self.answer_public(route, &rules, asked, arrival).await
             }
-            Area::Navigation(browser, place) => self.answer_navigation(browser, place, &parts, peer, start).await,
-            Area::Operations => self.answer_operation(&parts, body, peer, start).await,
+            Area::Navigation(browser, place) => self.answer_navigation(browser, place, &parts, peer, arrival).await,
+            Area::Operations => self.answer_operation(&parts, body, peer, arrival).await,
         }
     }
 
@@ -164,10 +180,22 @@ impl Account {
     }
 
     /// Answers a call of a script or an application, with JSON.
-    async fn answer_operation(&self, parts: &Parts, body: RequestBody, peer: Option<IpAddr>, start: Instant) -> Answer {
+    async fn answer_operation(
+        &self,
+        parts: &Parts,
+        body: RequestBody,
+        peer: Option<IpAddr>,
+        arrival: &Arrival,
+    ) -> Answer {
         let settings = &self.context().settings;
         let path = settings.prefix.strip(parts.uri.path()).unwrap_or_default();
         let Route { endpoint, name, methods } = self.route(path, &parts.method);
+        if !methods.is_empty()
+            && cors::is_preflight(&parts.method, &parts.headers)
+            && !settings.cors.allows(&parts.headers)
+        {
+            self.log_refused_origin(&parts.headers, &arrival.id);
+        }
         if !methods.is_empty() && settings.cors.is_preflight(&parts.method, &parts.headers) {
             let mut response = Response::new(Full::default());
             *response.status_mut() = StatusCode::NO_CONTENT;
@@ -192,7 +220,7 @@ impl Account {
                 oauth.authorize_url(self.context(), parts.uri.query().unwrap_or_default(), &address, &transport)
             }
             Some(Endpoint::OpenApi) => {
-                self.context().metrics.answered(name, SUCCESS, start.elapsed().as_secs_f64());
+                self.context().metrics.answered(name, SUCCESS, arrival.time.elapsed().as_secs_f64());
                 let has_resources = !self.context().authorizer.rules().resources.is_empty();
                 let document = if has_resources { &self.openapi_with_resources } else { &self.openapi };
                 let mut response = response(200, document.clone());
@@ -203,11 +231,10 @@ impl Account {
             None => Err(AccountError::new(405, Code::MethodNotAllowed)),
         };
         let cookies = transport.pack(row, &mut result);
-        self.record_result(name, &result, start.elapsed());
-        let mut response = match result {
-            Ok(reply) => response(reply.status, reply.body.to_string()),
-            Err(error) => self.error_response(&error, &methods),
-        };
+        if result.as_ref().is_err_and(|error| error.code == Code::CrossSite) {
+            self.log_refused_origin(&parts.headers, &arrival.id);
+        }
+        let mut response = self.response(name, result, &methods, arrival);
         for cookie in cookies.into_iter().filter_map(|cookie| HeaderValue::try_from(cookie).ok()) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -221,7 +248,7 @@ impl Account {
         route: protected_resources::Route,
         rules: &Ruleset,
         asked: Asked<'_>,
-        start: Instant,
+        arrival: &Arrival,
     ) -> Answer {
         if cors::is_preflight(asked.method, asked.headers) {
             let mut response = Response::new(Full::default());
@@ -230,11 +257,7 @@ impl Account {
             return response;
         }
         let result = self.protected_resources.answer(&self.service.context, rules, route, asked).await;
-        self.record_result(route.name(), &result, start.elapsed());
-        let mut response = match result {
-            Ok(reply) => response(reply.status, reply.body.to_string()),
-            Err(error) => self.error_response(&error, route.methods()),
-        };
+        let mut response = self.response(route.name(), result, route.methods(), arrival);
         cors::allow_all(&mut response, None);
         response
     }
@@ -246,15 +269,16 @@ impl Account {
         place: Place,
         request: &Parts,
         peer: Option<IpAddr>,
-        start: Instant,
+        arrival: &Arrival,
     ) -> Answer {
         let Shown { response, outcome } = if place.takes(&request.method) {
-            browser.answer(place, request, &self.context().address(&request.headers, peer)).await
+            browser.answer(place, request, &self.context().address(&request.headers, peer), &arrival.id).await
         } else {
             let error = AccountError::new(405, Code::MethodNotAllowed);
-            Shown { response: self.error_response(&error, place.methods()), outcome: error.code.as_str() }
+            let response = self.error_response(&error, place.methods(), &arrival.id);
+            Shown { response, outcome: error.code.as_str() }
         };
-        self.record(place.name(), response.status().as_u16(), outcome, start.elapsed());
+        self.record(place.name(), response.status().as_u16(), outcome, arrival);
         response
     }
 
@@ -279,28 +303,56 @@ impl Account {
         }
     }
 
-    /// Counts and logs a request with this result.
-    fn record_result(&self, operation: &'static str, result: &Result<Reply, AccountError>, took: Duration) {
-        let (status, outcome) = match result {
-            Ok(reply) => (reply.status, reply.outcome),
-            Err(error) => (error.status, error.code.as_str()),
-        };
-        self.record(operation, status, outcome, took);
-    }
-
-    /// Counts and logs a request.
-    fn record(&self, operation: &'static str, status: u16, outcome: &'static str, took: Duration) {
-        self.context().metrics.answered(operation, outcome, took.as_secs_f64());
-        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        match status {
-            ..400 => tracing::debug!(operation, outcome, status, duration_ms, "account request"),
-            400..500 => tracing::info!(operation, outcome, status, duration_ms, "account request"),
-            _ => tracing::warn!(operation, outcome, status, duration_ms, "account request"),
+    /// Counts and logs a request with this result, and makes the response. `methods` are those of the path.
+    fn response(
+        &self,
+        operation: &'static str,
+        result: Result<Reply, AccountError>,
+        methods: &str,
+        arrival: &Arrival,
+    ) -> Answer {
+        match result {
+            Ok(mut reply) => {
+                self.record(operation, reply.status, reply.outcome, arrival);
+                if reply.status >= 400
+                    && let Some(body) = reply.body.as_object_mut()
+                {
+                    body.insert("request_id".into(), arrival.id.as_str().into());
+                }
+                response(reply.status, reply.body.to_string())
+            }
+            Err(error) => {
+                self.record(operation, error.status, error.code.as_str(), arrival);
+                self.error_response(&error, methods, &arrival.id)
+            }
         }
     }
 
-    fn error_response(&self, error: &AccountError, methods: &str) -> Answer {
-        let body = json!({"message": error.message, "code": error.code.as_str()}).to_string();
+    /// Counts and logs a request.
+    fn record(&self, operation: &'static str, status: u16, outcome: &'static str, arrival: &Arrival) {
+        let took = arrival.time.elapsed();
+        self.context().metrics.answered(operation, outcome, took.as_secs_f64());
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let request_id = arrival.id.as_str();
+        match status {
+            ..400 => tracing::debug!(operation, outcome, status, request_id, duration_ms, "account request"),
+            400..500 => tracing::info!(operation, outcome, status, request_id, duration_ms, "account request"),
+            _ => tracing::warn!(operation, outcome, status, request_id, duration_ms, "account request"),
+        }
+    }
+
+    /// Logs that a page of another origin was refused, at most once per minute: any client can send such requests.
+    fn log_refused_origin(&self, headers: &HeaderMap, id: &RequestId) {
+        let count = self.refused_origins.lock().unwrap_or_else(PoisonError::into_inner).count();
+        if let Some(refused) = count {
+            let (origin, request_id) = (cors::shown_origin(headers), id.as_str());
+            tracing::info!(origin, refused, request_id, "the origin of a page is not listed in --cors-origins");
+        }
+    }
+
+    fn error_response(&self, error: &AccountError, methods: &str, id: &RequestId) -> Answer {
+        let (message, code) = (&error.message, error.code.as_str());
+        let body = json!({"message": message, "code": code, "request_id": id.as_str()}).to_string();
         let mut response = response(error.status, body);
         let headers = response.headers_mut();
         if let Some(seconds) = error.retry_after {

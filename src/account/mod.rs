@@ -9,7 +9,7 @@
 //! [`browser`] is the part for navigations: sign-in and sign-out by redirect, with pages in place of JSON.
 //!
 //! Responses do not reveal who has an account: see [`error::judge`] and `--account-min-failure-time`. Nothing from a
-//! request or a response is logged except names of operations and of Cognito's errors.
+//! request or a response is logged except its id, a refused origin, and names of operations and of Cognito's errors.
 
 mod answer;
 mod body;

@@ -10,6 +10,7 @@ use super::error::Code;
 use super::oauth::{AUTHORIZE_NAME, AUTHORIZE_PATH};
 use super::passkeys::{creation_options_schema, passkeys_schema};
 use super::table::{AUTH_FLOWS, Credential, Field, MAX_ID, Need, Place, Row, Shape, Success, Target, rows};
+use crate::request_id::MAX_LENGTH;
 use crate::session_cookie::SessionCookie;
 
 /// Optional parts of the account API.
@@ -68,6 +69,7 @@ pub(super) fn document(prefix: &str, allowed: &Allowed, extent: Extent) -> Value
         format!("{prefix}/openapi.json"),
         json!({"get": {"operationId": "openapi", "summary": "This document.", "tags": ["account"], "responses": this}}),
     );
+    add_request_id(&mut paths);
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -81,9 +83,44 @@ pub(super) fn document(prefix: &str, allowed: &Allowed, extent: Extent) -> Value
         "paths": paths,
         "components": {
             "securitySchemes": security_schemes(extent),
+            "headers": {"RequestId": request_id_header()},
             "schemas": {"Error": error(), "Tokens": tokens(extent), "Challenge": challenge(), "Profile": profile()},
         },
     })
+}
+
+/// Adds the header `X-Request-Id`, which every response has.
+fn add_request_id(paths: &mut Map<String, Value>) {
+    let operations = paths.values_mut().filter_map(Value::as_object_mut).flat_map(Map::values_mut);
+    let responses = operations.filter_map(|operation| operation.get_mut("responses")?.as_object_mut());
+    for response in responses.flat_map(Map::values_mut).filter_map(Value::as_object_mut) {
+        let headers = response.entry("headers").or_insert_with(|| Map::new().into());
+        if let Some(headers) = headers.as_object_mut() {
+            headers.insert("X-Request-Id".into(), json!({"$ref": "#/components/headers/RequestId"}));
+        }
+    }
+}
+
+fn request_id_header() -> Value {
+    let about = "Id of the request: the one that it had, if well-formed, or a new one. The service logs it.";
+    json!({"description": about, "required": true, "schema": request_id()})
+}
+
+/// Schema of a well-formed id of a request.
+fn request_id() -> Value {
+    json!({"type": "string", "pattern": "^[A-Za-z0-9-]+$", "minLength": 1, "maxLength": MAX_LENGTH})
+}
+
+/// Schema of the member of an error that repeats the id.
+fn quoted_request_id() -> Value {
+    let mut schema = request_id();
+    if let Some(schema) = schema.as_object_mut() {
+        schema.insert(
+            "description".into(),
+            "Id of the request, to quote to the operator; the same as `X-Request-Id`.".into(),
+        );
+    }
+    schema
 }
 
 /// Describes the start of a sign-in by scripts. It is not a row: it takes a query and does not call Cognito.
@@ -379,8 +416,12 @@ fn error() -> Value {
     let codes: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
     json!({
         "type": "object",
-        "required": ["message", "code"],
-        "properties": {"message": {"type": "string"}, "code": {"type": "string", "enum": codes}},
+        "required": ["message", "code", "request_id"],
+        "properties": {
+            "message": {"type": "string"},
+            "code": {"type": "string", "enum": codes},
+            "request_id": quoted_request_id(),
+        },
     })
 }
 

@@ -14,6 +14,7 @@ use super::context::Context;
 use super::error::AccountError;
 use super::table::Row;
 use crate::cognito::Call;
+use crate::request_id;
 
 impl Context {
     /// Changes attributes, and returns the changed profile.
@@ -63,7 +64,7 @@ impl Context {
             Err(error) => return self.settle(row, &error, bearer.is_none()),
         };
         let Some(secret) = text(&answer, "SecretCode") else {
-            tracing::warn!("Cognito's answer has no secret for an authenticator");
+            tracing::warn!(request_id = request_id::current(), "Cognito's answer has no secret for an authenticator");
             return Err(AccountError::upstream());
         };
         let account = match (members.text("username").or(members.text("email")), bearer) {

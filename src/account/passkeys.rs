@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::answer::text;
 use super::error::AccountError;
 use crate::clock::{UnixTime, format_rfc3339};
+use crate::request_id;
 
 /// Returns the options for a new passkey exactly as Cognito sends them.
 ///
@@ -32,7 +33,7 @@ pub(super) fn passkeys(answer: &Map<String, Value>) -> Result<Map<String, Value>
 }
 
 fn incomplete() -> AccountError {
-    tracing::warn!("Cognito's answer about passkeys is incomplete");
+    tracing::warn!(request_id = request_id::current(), "Cognito's answer about passkeys is incomplete");
     AccountError::upstream()
 }
 

@@ -27,6 +27,7 @@ use super::table::{Flow, Revokes, Row};
 use crate::clock::UnixTime;
 use crate::cognito::error::{CognitoError, ErrorName};
 use crate::cognito::{Call, Dated};
+use crate::request_id;
 use crate::revocation::{Kind, Revocation};
 
 /// `Date` counts whole seconds, so a second after a response Cognito's clock has passed the second that it names.
@@ -56,10 +57,10 @@ impl Context {
         deadline: Instant,
     ) -> Result<Reply, AccountError> {
         let context = Arc::clone(self);
-        let task = tokio::spawn(async move {
+        let task = tokio::spawn(request_id::keep(async move {
             let result = context.end_sessions_now(&ending, deadline).await;
             context.end_here(&ending, result).await
-        });
+        }));
         task.await.unwrap_or_else(|_| Err(AccountError::upstream()))
     }
 
@@ -154,6 +155,7 @@ impl Context {
             id = %key,
             by,
             result,
+            request_id = request_id::current(),
             "revocation"
         );
         recorded.map_err(|_| AccountError::unavailable())?;

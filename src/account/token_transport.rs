@@ -21,6 +21,7 @@ use super::oauth::state::{LIFETIME, random};
 use super::settings::Cookies;
 use super::table::{EndsSession, Flow, Row};
 use crate::authz::{Denial, credential};
+use crate::request_id;
 use crate::session_cookie::{self as session, CookieError, Provenance, SameSite, Sent, SessionCookie};
 
 /// Header with which a client asks for tokens in the body: `X-Account-Tokens: body`.
@@ -143,7 +144,8 @@ impl<'h> TokenTransport<'h> {
             let token = token.as_str().unwrap_or_default();
             let set = session::set(cookie, token, max_age, settings.same_site, self.cookies());
             reply.cookies.extend(set.map_err(|error| {
-                tracing::error!(cookie = cookie.name(), %error, "a token of Cognito's does not fit into cookies");
+                let (request_id, cookie) = (request_id::current(), cookie.name());
+                tracing::error!(request_id, cookie, %error, "a token of Cognito's does not fit into cookies");
                 match error {
                     CookieError::TooLarge => AccountError::new(502, Code::SessionTooLarge),
                     CookieError::Repeated | CookieError::Malformed => AccountError::upstream(),

@@ -48,6 +48,8 @@ pub struct Refusal<'a> {
     cors: Option<CorsPermission<'a>>,
     /// Address of the sign-in to which the browser is redirected.
     location: Option<String>,
+    /// Id of the request, which the caller can quote.
+    request_id: Option<&'a str>,
 }
 
 /// Permission for pages of one other origin to read a response (Fetch standard section 3.2, CORS protocol).
@@ -70,10 +72,12 @@ pub(crate) enum MetadataValue<'v, 'i> {
 
 /// JSON body of a refusal.
 #[derive(Serialize)]
-struct Body {
+struct Body<'a> {
     error: &'static str,
     reason: &'static str,
     message: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
 }
 
 impl<'a> Answer<'a> {
@@ -105,6 +109,15 @@ impl<'a> Answer<'a> {
             }
             Decision::Deny(denial) => Self::Refusal(refusal(*denial)),
         }
+    }
+
+    /// Adds the id of the request, which the body of a refusal contains. It has to be well-formed.
+    #[must_use]
+    pub fn with_request_id(mut self, request_id: Option<&'a str>) -> Self {
+        if let Self::Refusal(refusal) = &mut self {
+            refusal.request_id = request_id;
+        }
+        self
     }
 
     /// Decision in words: `allow` or `deny`.
@@ -215,7 +228,7 @@ impl<'a> Refusal<'a> {
         requirement: Option<&'a str>,
         realm: &'a Realm,
     ) -> Self {
-        Self { denial, policy, chosen: None, requirement, realm, cors: None, location: None }
+        Self { denial, policy, chosen: None, requirement, realm, cors: None, location: None, request_id: None }
     }
 
     /// Reason for the refusal.
@@ -278,8 +291,9 @@ impl<'a> Refusal<'a> {
     /// Body of the response, as JSON.
     pub(crate) fn body(&self) -> String {
         let (error, reason, message) = (self.denial.error(), self.denial.reason(), self.denial.message());
-        // Serializing three strings cannot fail.
-        serde_json::to_string(&Body { error, reason, message }).unwrap_or_default()
+        // Serializing strings cannot fail.
+        let body = Body { error, reason, message, request_id: self.request_id };
+        serde_json::to_string(&body).unwrap_or_default()
     }
 
     fn metadata(&self, write: &mut impl FnMut(&'static str, MetadataValue<'_, '_>)) {

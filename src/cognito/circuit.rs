@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::request_id;
+
 /// Number of consecutive failures that open the circuit.
 const FAILURES: u32 = 10;
 /// Time for which the circuit stays open before a probe is let through.
@@ -61,7 +63,7 @@ impl Pass<'_> {
             state.opened.take()
         });
         if closed.is_some() {
-            tracing::info!("Cognito answers again");
+            tracing::info!(request_id = request_id::current(), "Cognito answers again");
         }
     }
 
@@ -76,7 +78,8 @@ impl Pass<'_> {
             opens && !self.probe
         });
         if opened {
-            tracing::warn!(failures = FAILURES, pause = ?PAUSE, "Cognito fails: it is left alone for a while");
+            let request_id = request_id::current();
+            tracing::warn!(request_id, failures = FAILURES, pause = ?PAUSE, "Cognito fails: it is left alone for a while");
         }
     }
 }

@@ -29,6 +29,7 @@ use self::operation::Proof;
 pub use self::operation::{Call, Operation};
 use crate::clock::UnixTime;
 use crate::metrics::account::CognitoMetrics;
+use crate::request_id;
 use crate::user_pool::ClientId;
 
 /// Largest response in bytes: three tokens of 16 KiB each, and ample room for the rest.
@@ -207,7 +208,8 @@ impl CognitoClient {
                 match tokio::task::spawn_blocking(build).await {
                     Ok(Ok(client)) => Ok(client),
                     Ok(Err(error)) => {
-                        tracing::error!(%error, "cannot create the TLS client for calls to Cognito");
+                        let request_id = request_id::current();
+                        tracing::error!(request_id, %error, "cannot create the TLS client for calls to Cognito");
                         Err(unavailable())
                     }
                     Err(_) => Err(unavailable()),
@@ -241,8 +243,8 @@ struct Fetched {
 
 impl Fetched {
     fn failure(&self, error: CognitoError, name: &str) -> Failure {
-        let id = word(&self.headers, "x-amzn-requestid");
-        Failure { error, name: name.into(), status: self.status.as_u16(), id, date: self.date() }
+        let id = self.headers.get("x-amzn-requestid").and_then(|id| request_id::well_formed(id.as_bytes()));
+        Failure { error, name: name.into(), status: self.status.as_u16(), id: id.map(Into::into), date: self.date() }
     }
 
     /// `Date`, in seconds.
@@ -287,6 +289,7 @@ struct Failure {
     error: CognitoError,
     name: String,
     status: u16,
+    /// Id that AWS gave the call.
     id: Option<String>,
     date: Option<UnixTime>,
 }
@@ -296,25 +299,19 @@ impl Failure {
         Self { error, name: String::new(), status: 0, id: None, date: None }
     }
 
-    /// Logs the error's name and the AWS request id, but never its message: that can contain personal data.
+    /// Logs the error's name, the id of the account request, and AWS's id of the call, but never its message: that can
+    /// contain personal data.
     fn log(&self, operation: Operation) {
         let (operation, outcome) = (operation.as_str(), self.error.label());
         let name = Some(&*self.name).filter(|name| !name.is_empty());
         let status = Some(self.status).filter(|status| *status != 0);
-        let request_id = self.id.as_deref();
+        let (request_id, aws_request_id) = (request_id::current(), self.id.as_deref());
         if matches!(self.error, CognitoError::Refused(_)) {
-            tracing::info!(operation, outcome, name, status, request_id, "Cognito refused a call");
+            tracing::info!(operation, outcome, name, status, request_id, aws_request_id, "Cognito refused a call");
         } else {
-            tracing::warn!(operation, outcome, name, status, request_id, "a call to Cognito failed");
+            tracing::warn!(operation, outcome, name, status, request_id, aws_request_id, "a call to Cognito failed");
         }
     }
-}
-
-/// Returns a header's value if it is safe to log: 1 to 64 letters, digits and hyphens.
-fn word(headers: &HeaderMap, name: &str) -> Option<String> {
-    let value = headers.get(name)?.to_str().ok()?;
-    let is_plain = (1..=64).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    is_plain.then(|| value.to_owned())
 }
 
 #[cfg(test)]

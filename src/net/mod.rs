@@ -8,7 +8,7 @@ pub mod descriptors;
 pub(crate) mod http_server;
 pub(crate) mod json_body;
 pub(crate) mod listen;
-mod occasional;
+pub(crate) mod occasional;
 pub(crate) mod peers;
 pub(crate) mod progress;
 pub mod tls;

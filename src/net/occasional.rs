@@ -9,7 +9,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Events that are logged at most once per minute.
 #[derive(Debug, Default)]
-pub(super) struct Occasional {
+pub(crate) struct Occasional {
     /// Number of events since the last log line.
     count: u64,
     logged: Option<Instant>,
@@ -17,7 +17,7 @@ pub(super) struct Occasional {
 
 impl Occasional {
     /// Counts an event. Returns the number of events since the last log line if it is time for another one.
-    pub(super) fn count(&mut self) -> Option<u64> {
+    pub(crate) fn count(&mut self) -> Option<u64> {
         self.count += 1;
         if self.logged.is_some_and(|at| at.elapsed() < INTERVAL) {
             return None;

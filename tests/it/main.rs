@@ -14,6 +14,7 @@
 //! | The service behind Envoy | [`envoy`] |
 //! | The HTTP form of the check, behind nginx, Traefik, Caddy and Envoy | [`doors`] |
 //! | Startup, shutdown, health, logs, the admin port | [`lifecycle`] |
+//! | Ids of requests in responses and in the log | [`request_ids`]; behind Envoy, [`envoy::request_ids`] |
 //! | Revocations and where they are kept | [`revocation`] |
 //! | Commands: `explain`, `test-policy`, `check-config`, `config-schema` | [`commands`] |
 //! | Files that the configuration names | [`files`] |
@@ -50,6 +51,7 @@ mod limits;
 mod message_memory;
 mod policy;
 mod reload;
+mod request_ids;
 mod revocation;
 mod slow_clients;
 mod tidy;

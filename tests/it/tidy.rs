@@ -29,13 +29,14 @@ const IMPORTS: &[(&str, &str)] = &[
     ("admin", "account authz clock config files lifecycle metrics net reload revocation user_pool"),
     ("reload", "authz check config files jwks lifecycle metrics net user_pool"),
     ("config", "account authz clock field_value files jwks logging net revocation session_cookie user_pool"),
-    ("account", "authz clock cognito field_value metrics net revocation session_cookie user_pool"),
+    ("account", "authz clock cognito field_value metrics net request_id revocation session_cookie user_pool"),
     ("ext_authz", "authz check lifecycle net"),
-    ("check", "authz clock metrics"),
+    ("check", "authz clock metrics request_id"),
     ("authz", "clock field_value jwks metrics revocation session_cookie user_pool"),
     ("revocation", "clock files lifecycle metrics user_pool"),
     ("jwks", "lifecycle metrics user_pool"),
-    ("cognito", "clock metrics user_pool"),
+    ("cognito", "clock metrics request_id user_pool"),
+    ("request_id", ""),
     ("user_pool", ""),
     ("session_cookie", "field_value"),
     ("field_value", ""),
@@ -71,6 +72,9 @@ const PURE: &str = "authz/ field_value.rs session_cookie.rs session_cookie/";
 const NOT_PURE: &str = "authz/mod.rs authz/cache.rs";
 /// Texts that do not occur in pure code.
 const IMPURE_WORDS: &str = "async .await tokio tracing:: SystemTime Instant std::time";
+
+/// Folders whose log lines are about one request, and have its id.
+const LOGS_REQUESTS: [&str; 2] = ["account/", "cognito/"];
 
 /// Largest number of lines in a file of `src/`, not counting empty lines and tests.
 const LONGEST_FILE: usize = 460;
@@ -212,6 +216,22 @@ fn the_decision_is_pure() {
             assert_eq!(word, None, "src/{file}: {line}");
         }
     }
+}
+
+#[test]
+fn log_lines_about_a_request_have_its_id() {
+    let mut lines = 0;
+    for (file, code) in sources().iter().filter(|(file, _)| LOGS_REQUESTS.iter().any(|folder| file.starts_with(folder)))
+    {
+        for level in ["error", "warn", "info", "debug", "trace", "event"] {
+            for event in code.split(&format!("tracing::{level}!(")).skip(1) {
+                let fields = event.split(");").next().unwrap();
+                assert!(fields.contains("request_id"), "src/{file}: tracing::{level}!({fields})");
+                lines += 1;
+            }
+        }
+    }
+    assert!(lines > 15, "{lines}");
 }
 
 #[test]

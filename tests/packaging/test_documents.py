@@ -48,6 +48,7 @@ OTHERS = {
     "envoy": {"mode"},
     "gh": {"repo"},
     "helm": {"create-namespace", "namespace", "reuse-values", "set", "version"},
+    "kubectl": {"tail"},
     "npm": {"ignore-scripts", "omit-lockfile-registry-resolved", "package-lock-only"},
     "tests/tools/setup": {"redis"},
     "oauth2-proxy": {

@@ -90,7 +90,7 @@ class TestListener:
         refused = web.get(url, [("origin", ORIGIN), ("sec-fetch-mode", "cors"), ("sec-fetch-site", "cross-site")])
         assert (refused.status, refused.json()["reason"]) == (401, "missing_credential")
         assert refused.header("access-control-allow-origin") == ORIGIN
-        assert refused.header("access-control-expose-headers") == "www-authenticate, retry-after"
+        assert refused.header("access-control-expose-headers") == "www-authenticate, retry-after, x-request-id"
         assert refused.header("www-authenticate") == 'Bearer realm="api"'
         assert web.get(url, [*stage.keys.bearer(), ("origin", ORIGIN)]).header("access-control-allow-origin") == ORIGIN
         # A preflight carries no token; Envoy answers it.

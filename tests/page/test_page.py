@@ -136,6 +136,9 @@ def test_the_protected_route_is_reached_with_the_token_only(tab: Visit, user: Us
     page.get_by_role("button", name="Without a token").click()
     expect(verdict).to_have_text("401: refused. The application never saw the request.")
     expect(refusal).to_contain_text("missing_credential")
+    request_id = refusal.locator("dt:text('request id') + dd").inner_text()
+    lines = (tab.stack.logs / "cognito-authz.log").read_text().splitlines()
+    assert [line for line in lines if request_id in line and "missing_credential" in line], "the log has the id"
     expect(headers).to_have_count(0)
     page.get_by_role("button", name="With a tampered token").click()
     expect(refusal).to_contain_text("bad_signature")

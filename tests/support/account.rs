@@ -72,8 +72,9 @@ impl AccountClient {
         self.raw(Method::POST, path, &headers, body.to_string()).await
     }
 
-    /// Sends a request with any body. Checks that the response is JSON that no cache may store, and that an error has
-    /// exactly the members `message` and `code`.
+    /// Sends a request with any body. Checks that the response is JSON that no cache may store, that it has an id, and that
+    /// an error has exactly the members `message`, `code` and `request_id`. The last one, which differs between requests,
+    /// is not part of the returned body.
     pub(crate) async fn raw(
         &self,
         method: Method,
@@ -92,8 +93,10 @@ impl AccountClient {
             assert_eq!(headers["content-type"], "application/json", "{path}: {text}");
             assert_eq!(headers["cache-control"], "no-store");
         }
-        let body: Value = serde_json::from_str(&text).unwrap_or_default();
+        let mut body: Value = serde_json::from_str(&text).unwrap_or_default();
+        let id = headers["x-request-id"].to_str().unwrap();
         if status >= 400 && method != Method::HEAD {
+            assert_eq!(body.as_object_mut().unwrap().remove("request_id"), Some(json!(id)), "{path}: {text}");
             assert!(body["message"].is_string() && body["code"].is_string(), "{path}: {text}");
             assert_eq!(body.as_object().unwrap().len(), 2, "{text}");
             assert_eq!(headers.contains_key("retry-after"), matches!(status, 429 | 503), "{path}: {text}");

@@ -112,6 +112,8 @@ pub(crate) struct Answer {
     /// Query parameters that Envoy removes.
     pub(crate) removed_parameters: Vec<String>,
     pub(crate) metadata: BTreeMap<String, Option<Kind>>,
+    /// Body of the denial; empty if the request is allowed.
+    pub(crate) body: String,
 }
 
 impl From<CheckResponse> for Answer {
@@ -123,10 +125,13 @@ impl From<CheckResponse> for Answer {
             _ => String::new(),
         };
         let code = response.status.unwrap().code;
-        let (status, options, removed, removed_parameters) = match response.http_response.unwrap() {
-            HttpResponse::OkResponse(ok) => (200, ok.headers, ok.headers_to_remove, ok.query_parameters_to_remove),
+        let (status, options, removed, removed_parameters, body) = match response.http_response.unwrap() {
+            HttpResponse::OkResponse(ok) => {
+                (200, ok.headers, ok.headers_to_remove, ok.query_parameters_to_remove, String::new())
+            }
             HttpResponse::DeniedResponse(denied) => {
-                (u16::try_from(denied.status.unwrap().code).unwrap(), denied.headers, Vec::new(), Vec::new())
+                let status = u16::try_from(denied.status.unwrap().code).unwrap();
+                (status, denied.headers, Vec::new(), Vec::new(), denied.body)
             }
             HttpResponse::ErrorResponse(_) => panic!("an error response"),
         };
@@ -140,7 +145,7 @@ impl From<CheckResponse> for Answer {
         let headers = options.into_iter().filter_map(|option| option.header).map(|h| (h.key, h.value));
         let all_headers: Vec<_> = headers.collect();
         let headers = all_headers.iter().cloned().collect();
-        Self { status, reason, headers, all_headers, removed, removed_parameters, metadata }
+        Self { status, reason, headers, all_headers, removed, removed_parameters, metadata, body }
     }
 }
 

@@ -1,12 +1,14 @@
 // Requests to the account API and to the application. All go to the origin of this page, which is Envoy. The listener
 // set with `onRequest` is called for each of them, with secrets removed.
 
-/** An error response of the account API. `code` is its error code, if it has one. */
+/** An error response of the account API. `code` is its error code and `requestId` the id of the request in the logs, if it
+ *  has them. */
 export class Refused extends Error {
   constructor({ status, body, retryAfter }) {
     super(body?.message ?? `Status ${status}`);
     this.status = status;
     this.code = body?.code;
+    this.requestId = body?.request_id;
     this.retryAfter = retryAfter;
   }
 }
@@ -62,7 +64,9 @@ export function inWords(error) {
     const seconds = error.retryAfter ?? 60;
     return `Too many attempts. Try again in ${seconds} second${seconds === 1 ? '' : 's'}.`;
   }
-  return WORDS[error.code] ?? `${error.message.replace(/\.?$/, '.')}`;
+  const words = WORDS[error.code] ?? `${error.message.replace(/\.?$/, '.')}`;
+  // Only the log says more.
+  return error.status === 502 && error.requestId ? `${words} Request: ${error.requestId}` : words;
 }
 
 // Messages by error code; the codes are stable. For other codes the service's own message is shown. That matters most

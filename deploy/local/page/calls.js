@@ -27,7 +27,7 @@ export async function call(card, token, { forged = false, anonymous = false } = 
   tried('refused');
   show(card, 'bad', `${answer.status}: refused. The application never saw the request.`, { refusal: [
     ['reason', answer.body?.reason], ['message', answer.body?.message],
-    ['WWW-Authenticate', answer.headers.get('www-authenticate')]] });
+    ['WWW-Authenticate', answer.headers.get('www-authenticate')], ['request id', answer.body?.request_id]] });
   return answer.body?.reason ?? null;
 }
 

@@ -40,6 +40,7 @@ use super::settings::{AppUri, Cookies, Prefix};
 use super::table::{Flow, Row, row_of};
 use super::token_transport::TokenTransport;
 use crate::net::http_server::Answer;
+use crate::request_id::RequestId;
 use crate::session_cookie::Sent;
 
 /// Route of the sign-in by redirect.
@@ -193,7 +194,7 @@ impl Browser {
     }
 
     /// Answers a navigation. The route takes its method.
-    pub(super) async fn answer(&self, place: Place, request: &Parts, address: &Address) -> Shown {
+    pub(super) async fn answer(&self, place: Place, request: &Parts, address: &Address, id: &RequestId) -> Shown {
         let visit = Visit {
             method: &request.method,
             query: request.uri.query().unwrap_or_default(),
@@ -213,7 +214,7 @@ impl Browser {
         };
         let (mut response, outcome, cookies) = match result {
             Ok(Redirect { location, cookies }) => (redirect(&location), SUCCESS, cookies),
-            Err(Refusal { page, cookies }) => (self.pages.response(&page), page.error.code.as_str(), cookies),
+            Err(Refusal { page, cookies }) => (self.pages.response(&page, id), page.error.code.as_str(), cookies),
         };
         for cookie in cookies.into_iter().filter_map(|cookie| HeaderValue::try_from(cookie).ok()) {
             response.headers_mut().append(header::SET_COOKIE, cookie);

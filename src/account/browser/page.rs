@@ -1,5 +1,5 @@
 //! The HTML pages of the sign-in by redirect: for errors, and to confirm a sign-out. They contain no text of a request
-//! and no script, and load nothing.
+//! but its id, and no script, and load nothing.
 
 use std::fmt::Write;
 
@@ -12,6 +12,7 @@ use http_body_util::Full;
 
 use crate::account::error::{AccountError, Code};
 use crate::net::http_server::Answer;
+use crate::request_id::RequestId;
 
 /// Colours and type are those of the demo page.
 const STYLE: &str = "
@@ -69,9 +70,9 @@ impl Pages {
         Self { policy: policy("form-action 'none'; "), policy_with_form: policy("") }
     }
 
-    /// Makes the response with a page.
-    pub(super) fn response(&self, page: &Page) -> Answer {
-        let mut response = Response::new(Full::from(html(page)));
+    /// Makes the response with a page, which shows the id of the request.
+    pub(super) fn response(&self, page: &Page, id: &RequestId) -> Answer {
+        let mut response = Response::new(Full::from(html(page, id)));
         *response.status_mut() = StatusCode::from_u16(page.error.status).unwrap_or(StatusCode::BAD_GATEWAY);
         let has_form = matches!(page.step, Some(Step::SignOut { .. }));
         let headers = response.headers_mut();
@@ -101,10 +102,11 @@ pub(super) fn guard(response: &mut Answer, has_form: bool) {
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static(referrer));
 }
 
-fn html(page: &Page) -> String {
+fn html(page: &Page, id: &RequestId) -> String {
     let title = escaped(page.title);
     let text = escaped(&page.error.message);
     let code = escaped(page.hosted_code.unwrap_or(page.error.code.as_str()));
+    let id = escaped(id.as_str());
     let step = match &page.step {
         None => String::new(),
         Some(Step::Link { href, text }) => format!("<p><a href=\"{}\">{}</a></p>\n", escaped(href), escaped(text)),
@@ -119,7 +121,7 @@ fn html(page: &Page) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"robots\" content=\"noindex\">\n<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n\
-         <body>\n<main>\n<h1>{title}</h1>\n<p>{text}</p>\n{step}<p><small>Code: {code}</small></p>\n</main>\n</body>\n</html>\n"
+         <body>\n<main>\n<h1>{title}</h1>\n<p>{text}</p>\n{step}<p><small>Code: {code}<br>Request: {id}</small></p>\n</main>\n</body>\n</html>\n"
     )
 }
 
@@ -199,7 +201,8 @@ mod tests {
             Step::Link { href: evil.into(), text: "Sign in again" },
             Step::SignOut { action: evil.into(), text: "Sign out" },
         ] {
-            let html = text(Pages::new().response(&Page::sign_in(error.clone(), Some(step)))).await;
+            let page = Page::sign_in(error.clone(), Some(step));
+            let html = text(Pages::new().response(&page, &RequestId::random())).await;
             assert!(!html.contains("<script") && !html.contains("'1'"), "{html}");
             assert_eq!(html.matches("&#34;&#62;&#60;script&#62;alert(&#39;1&#39;)&#60;/script&#62;&#38;").count(), 2);
         }
@@ -208,7 +211,7 @@ mod tests {
     #[tokio::test]
     async fn the_policy_allows_exactly_the_style_of_the_page() {
         let page = Page::sign_in(AccountError::unavailable(), Some(Step::Repeat));
-        let response = Pages::new().response(&page);
+        let response = Pages::new().response(&page, &RequestId::random());
         let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
         let html = text(response).await;
         let style = html.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0;

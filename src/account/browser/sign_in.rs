@@ -12,6 +12,7 @@ use crate::account::context::{CLIENT_PATIENCE, unix_now};
 use crate::account::error::{AccountError, Code};
 use crate::account::oauth::state::Purpose;
 use crate::account::oauth::{Authorization, Begun, Proof, Unfinished, parameter};
+use crate::request_id;
 
 const AGAIN: &str = "Sign in again";
 const RETRY: &str = "Try again";
@@ -118,7 +119,7 @@ impl Browser {
         if let Some(error) = error {
             let mut refusal = failed(AccountError::new(400, Code::SignInFailed));
             let code = hosted_code(&error);
-            tracing::info!(code, "the hosted pages ended a sign-in");
+            tracing::info!(request_id = request_id::current(), code, "the hosted pages ended a sign-in");
             refusal.page.hosted_code = Some(code);
             return Err(refusal);
         }

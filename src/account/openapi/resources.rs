@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::responses;
+use super::{quoted_request_id, responses};
 use crate::account::protected_resources::{REGISTRATION_PATH, Route, SERVER_PATH};
 use crate::authz::protected_resource::METADATA_PATH;
 
@@ -92,10 +92,11 @@ fn registration() -> Value {
     });
     let error = json!({
         "type": "object",
-        "required": ["error", "error_description"],
+        "required": ["error", "error_description", "request_id"],
         "properties": {
             "error": {"type": "string", "enum": ["invalid_redirect_uri", "invalid_client_metadata"]},
             "error_description": {"type": "string"},
+            "request_id": quoted_request_id(),
         },
     });
     let account_error = json!({"$ref": "#/components/schemas/Error"});

@@ -15,6 +15,7 @@ use url::Url;
 use super::documents::Endpoints;
 use crate::account::context::Context;
 use crate::authz::Ruleset;
+use crate::request_id;
 use crate::user_pool::PoolIndex;
 
 /// Time after which the document is fetched again.
@@ -38,6 +39,7 @@ impl PoolDocuments {
                 let endpoints = Endpoints::of(context.client.openid_configuration(url).await.ok()?);
                 if endpoints.is_none() {
                     tracing::error!(
+                        request_id = request_id::current(),
                         pool = &*name,
                         "the metadata of the pool has no sign-in pages, which clients of protected resources need; give the \
                          pool a domain"
@@ -109,12 +111,12 @@ impl Document {
         state.asked = Some(now);
         state.running = Some(end.clone());
         let (document, fetch) = (Arc::clone(self), fetch());
-        tokio::spawn(async move {
+        tokio::spawn(request_id::keep(async move {
             if let Some(endpoints) = fetch.await {
                 document.state().kept = Some((Arc::new(endpoints), now));
             }
             drop(ends);
-        });
+        }));
         Some(end)
     }
 

@@ -143,6 +143,9 @@ async fn only_listed_origins_get_cors_headers() {
         ] {
             assert_eq!(reply.headers.contains_key("access-control-allow-origin"), may, "{origin}");
             assert_eq!(reply.headers["vary"], "Origin");
+            let exposed = reply.headers.get("access-control-expose-headers").map(|names| names.to_str().unwrap());
+            let is_read = may && reply.status != 204;
+            assert_eq!(exposed, is_read.then_some("Retry-After, X-Request-Id"), "{origin}");
             assert!(!reply.headers.contains_key("access-control-allow-credentials"));
         }
     }

@@ -98,7 +98,7 @@ fn assert_refused(response: &Response, status: u16, reason: &str, challenge: Opt
     assert_eq!(response.verdict(), (status, reason.to_owned()), "{what}: {response:?}");
     let body = response.json();
     let members: Vec<&String> = body.as_object().unwrap().keys().collect();
-    assert_eq!(members, ["error", "message", "reason"], "{what}");
+    assert_eq!(members, ["error", "message", "reason", "request_id"], "{what}");
     assert_eq!(response.header("content-type"), Some("application/json"), "{what}");
     assert_eq!(response.header("cache-control"), Some("no-store"), "{what}");
     assert_eq!(response.header("www-authenticate"), challenge, "{what}");

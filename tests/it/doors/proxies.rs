@@ -49,6 +49,7 @@ with_each_proxy! {
     a_websocket_opens_only_with_a_token
     connections_are_reused
     one_of_two_replicas_can_die
+    a_refusal_has_the_id_that_the_proxy_sends
 }
 
 async fn requests_are_allowed_and_refused_with_challenge_and_body(kind: Kind) {
@@ -153,6 +154,33 @@ async fn no_spelling_of_a_forged_header_reaches_the_application(kind: Kind) {
         let seen = fetch(proxy, "/", &lines).await.seen();
         assert!(identity(&seen).iter().all(|pair| IDENTITY.contains(pair)), "{kind:?} {connection} {seen:?}");
     }
+}
+
+async fn a_refusal_has_the_id_that_the_proxy_sends(kind: Kind) {
+    let stage = Stage::start(kind, |file| {
+        // The id that nginx would write to its log.
+        let challenge = "add_header WWW-Authenticate $authz_challenge always;";
+        file.replace(challenge, &format!("{challenge} add_header X-Own-Id $request_id always;"))
+    })
+    .await;
+    let (proxy, good) = (&stage.proxy.address, bearer(&good_token()));
+    let chosen = "x-request-id: chosen-by-the-client";
+    let refused = fetch(proxy, "/admin", &[chosen, &good]).await;
+    let body = refused.json();
+    let id = body["request_id"].as_str().unwrap();
+    let received = fetch(proxy, "/", &[chosen, &good]).await.seen();
+    let received = received.header("x-request-id")[0];
+    match kind {
+        Kind::Nginx => {
+            assert_eq!(Some(id), refused.header("x-own-id"));
+            assert_eq!((id.len(), received.len()), (32, 32), "{id} {received}");
+            assert_ne!(id, received);
+        }
+        Kind::Traefik | Kind::Caddy => assert_eq!([id, received], ["chosen-by-the-client"; 2]),
+        Kind::Envoy => assert_eq!((id.len(), received.len()), (36, 36), "{id} {received}"),
+    }
+    let without = fetch(proxy, "/admin", &[&good]).await.json();
+    assert_eq!(without["request_id"].as_str().unwrap().len(), if kind == Kind::Nginx { 32 } else { 36 });
 }
 
 async fn requests_get_503_until_a_killed_service_is_back(kind: Kind) {

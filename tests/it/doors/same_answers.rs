@@ -11,6 +11,9 @@ use crate::support::policy_file::PolicyFile;
 use crate::support::service::{TestApp, run_with_input};
 use crate::support::token::{CLIENT, POOL, SigningKey, TokenBuilder};
 
+/// Id of every request.
+const ID: &str = "4a8f0f61-2f5b-4c0e-9d53-0d3f6f5b7c11";
+
 /// One request: token, method, host, path, policy that the proxy names, and the expected status and reason.
 type Row = (String, &'static str, &'static str, &'static str, Option<&'static str>, (u16, &'static str));
 
@@ -109,7 +112,7 @@ async fn forty_requests_get_the_same_answers_over_grpc_over_http_and_in_explain(
         let what = format!("{method} {host}{target} {policy:?} {reason} {}", &token[..token.len().min(60)]);
         let credential = (!token.is_empty()).then(|| format!("Bearer {token}"));
 
-        let ask = Ask::new(method, target).host(host);
+        let ask = Ask::new(method, target).host(host).header("x-request-id", ID);
         let ask = credential.iter().fold(ask, |ask, value| ask.header("authorization", value));
         let grpc = policy.into_iter().fold(ask, Ask::policy).of(&channel).await;
         assert_eq!(grpc.verdict(), (status, reason), "gRPC {what}");
@@ -117,8 +120,9 @@ async fn forty_requests_get_the_same_answers_over_grpc_over_http_and_in_explain(
         let expected: Headers =
             (ours.map(|(name, value)| (name.clone(), value.clone())).collect(), grpc.removed.iter().cloned().collect());
 
-        let credential: Vec<String> = credential.map(|value| format!("authorization: {value}")).into_iter().collect();
-        let lines = |more: &[String]| [&credential[..], more].concat();
+        let credential = credential.map(|value| format!("authorization: {value}"));
+        let ours: Vec<String> = credential.into_iter().chain([format!("x-request-id: {ID}")]).collect();
+        let lines = |more: &[String]| [&ours[..], more].concat();
         let query = policy.map(|name| format!("?policy={name}")).unwrap_or_default();
         let original = [format!("X-Original-Method: {method}"), format!("X-Original-URL: https://{host}{target}")];
         let nginx = send(&service.http, "GET", &format!("/auth-request{query}"), &lines(&original)).await;
@@ -152,7 +156,8 @@ async fn forty_requests_get_the_same_answers_over_grpc_over_http_and_in_explain(
                     let over_grpc = grpc.headers.get(name).map(String::as_str);
                     assert_eq!(answer.header(name), over_grpc, "{name} {endpoint} {what}");
                 }
-                assert_eq!(answer.body, answers[0].1.body, "{endpoint} {what}");
+                assert_eq!(answer.body, grpc.body, "{endpoint} {what}");
+                assert_eq!(answer.json()["request_id"], ID, "{endpoint} {what}");
                 let header = endpoint.starts_with("nginx").then_some(&*answer.body);
                 assert_eq!(answer.header("x-authz-body"), header, "{endpoint} {what}");
             }

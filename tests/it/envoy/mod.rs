@@ -7,7 +7,8 @@
 //! - [`cross_origin`]: pages of other origins; [`shadow`]: shadow mode; [`websockets`]: credentials of upgrades;
 //!   [`sign_in`]: redirects to the sign-in; [`json_rpc`]: policies that depend on the body;
 //!   [`protected_resources`]: from a refusal to the metadata and a token.
-//! - [`policy`]: policy files; [`paths`]: unsafe paths; [`grpc`]: gRPC callers; [`decisions`]: routes, counters, logs.
+//! - [`policy`]: policy files; [`paths`]: unsafe paths; [`grpc`]: gRPC callers; [`decisions`]: routes, counters, logs;
+//!   [`request_ids`]: the id in a response, in Envoy's access log and in ours.
 
 mod account;
 mod cross_origin;
@@ -20,6 +21,7 @@ mod outages;
 mod paths;
 mod policy;
 mod protected_resources;
+mod request_ids;
 mod revocation;
 mod sessions;
 mod shadow;

@@ -81,9 +81,10 @@ async fn only_unchanged_tokens_of_signed_in_users_pass() {
             );
         }
         let response = fetch(envoy, "/orders", &[""; 0]).await;
-        let body =
-            json!({"error": "missing_token", "reason": "missing_credential", "message": "A Bearer token is required."});
-        assert_eq!(response.json(), body);
+        let body = response.json();
+        let expected = json!({"error": "missing_token", "reason": "missing_credential",
+            "message": "A Bearer token is required.", "request_id": body["request_id"]});
+        assert_eq!(body, expected);
         assert_eq!(stage.upstream.seen().len(), before, "a denied request has reached the application");
     }
 

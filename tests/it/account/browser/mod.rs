@@ -184,7 +184,11 @@ impl Browser {
             }
         }
         self.assert_documented(path, status, &headers).await;
-        Seen { status, headers, html: response.text().await.unwrap() }
+        let html = response.text().await.unwrap();
+        let id = headers["x-request-id"].to_str().unwrap();
+        let is_page = headers.get("content-type").is_some_and(|kind| kind == "text/html; charset=utf-8");
+        assert_eq!(html.contains(&format!("Request: {id}<")), is_page && !html.is_empty(), "{path}: {html}");
+        Seen { status, headers, html }
     }
 
     /// Fails if the `OpenAPI` document does not describe a response of one of the routes.

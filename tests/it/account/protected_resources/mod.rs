@@ -120,7 +120,8 @@ impl Answer {
     }
 }
 
-/// Sends a request. Checks that every page may read the response, and that it is JSON that no cache may store.
+/// Sends a request. Checks that every page may read the response, that it is JSON that no cache may store, and that it has
+/// an id, which an error repeats.
 async fn send(address: &str, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let url = Url::parse(&format!("http://{address}{path}")).unwrap();
     let mut request = reqwest::Client::new().request(method.clone(), url).body(body.to_owned());
@@ -136,7 +137,10 @@ async fn send(address: &str, method: Method, path: &str, headers: &[(&str, &str)
         assert_eq!(headers.contains_key("retry-after"), matches!(status, 429 | 503), "{path}: {text}");
     }
     assert!(!headers.contains_key("set-cookie") && !headers.contains_key("access-control-allow-credentials"));
-    let body = serde_json::from_str(&text).unwrap_or_default();
+    let body: Value = serde_json::from_str(&text).unwrap_or_default();
+    let id = headers["x-request-id"].to_str().unwrap();
+    let quoted = (status >= 400 && method != Method::HEAD).then_some(id);
+    assert_eq!(body.get("request_id").and_then(Value::as_str), quoted, "{path}: {text}");
     Answer { status, headers, text, body }
 }
 
