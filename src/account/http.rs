@@ -25,16 +25,18 @@ use super::protected_resources::{self, Asked, ProtectedResourceRoutes};
 use super::settings::Settings;
 use super::table::{Row, rows};
 use super::token_transport::TokenTransport;
+use super::traced;
 use crate::authz::{Authorizer, Ruleset};
 use crate::cognito::CognitoClient;
 use crate::metrics::account::AccountMetrics;
 use crate::net::http_server::{Answer, RequestBody};
 use crate::revocation::Revocations;
+use crate::telemetry::{Tracer, current};
 
 /// Path of the `OpenAPI` document below the prefix.
-const OPENAPI_PATH: &str = "/openapi.json";
+pub(super) const OPENAPI_PATH: &str = "/openapi.json";
 /// Value of the label `operation` for the `OpenAPI` document.
-const OPENAPI_NAME: &str = "openapi";
+pub(super) const OPENAPI_NAME: &str = "openapi";
 /// Value of the label `operation` for unknown paths.
 const UNKNOWN: &str = "none";
 
@@ -62,6 +64,8 @@ pub struct Account {
     openapi_with_resources: Bytes,
     /// Value of `WWW-Authenticate`.
     challenge: HeaderValue,
+    /// `None` if traces are off.
+    tracer: Option<Arc<Tracer>>,
 }
 
 /// Part of the API. The parts differ in who may use them from a browser, and in the form of their responses.
@@ -99,6 +103,7 @@ impl Account {
         authorizer: Arc<Authorizer>,
         revocations: Arc<Revocations>,
         metrics: AccountMetrics,
+        tracer: Option<Arc<Tracer>>,
     ) -> Arc<Self> {
         let challenge = HeaderValue::from_str(&format!("Bearer realm=\"{}\"", settings.realm));
         let service = Service::new(Context::new(settings, client, authorizer, revocations, metrics));
@@ -118,6 +123,7 @@ impl Account {
             protected_resources: ProtectedResourceRoutes::default(),
             challenge: challenge.unwrap_or(HeaderValue::from_static("Bearer")),
             service,
+            tracer,
         })
     }
 
@@ -134,8 +140,18 @@ impl Account {
 
     /// Handles a request from `peer` (`None` for a Unix socket).
     pub(crate) async fn answer(&self, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
-        let start = Instant::now();
         let (parts, body) = request.into_parts();
+        let span = self.tracer.as_ref().and_then(|tracer| tracer.begin_request(&parts.method, &parts.headers));
+        let work = async {
+            let response = self.answer_traced(parts, body, peer).await;
+            traced::answered(response.status().as_u16());
+            response
+        };
+        current::within(span, work).await
+    }
+
+    async fn answer_traced(&self, parts: Parts, body: RequestBody, peer: Option<IpAddr>) -> Answer {
+        let start = Instant::now();
         match self.area(parts.uri.path()) {
             Area::Resources(route, rules) => {
                 let asked = Asked { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body, peer };
@@ -193,6 +209,7 @@ impl Account {
             }
             Some(Endpoint::OpenApi) => {
                 self.context().metrics.answered(name, SUCCESS, start.elapsed().as_secs_f64());
+                traced::record(&settings.prefix, name, SUCCESS);
                 let has_resources = !self.context().authorizer.rules().resources.is_empty();
                 let document = if has_resources { &self.openapi_with_resources } else { &self.openapi };
                 let mut response = response(200, document.clone());
@@ -291,6 +308,7 @@ impl Account {
     /// Counts and logs a request.
     fn record(&self, operation: &'static str, status: u16, outcome: &'static str, took: Duration) {
         self.context().metrics.answered(operation, outcome, took.as_secs_f64());
+        traced::record(&self.context().settings.prefix, operation, outcome);
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         match status {
             ..400 => tracing::debug!(operation, outcome, status, duration_ms, "account request"),

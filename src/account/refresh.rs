@@ -22,6 +22,7 @@ use super::settings::RefreshFlow;
 use super::table::Row;
 use crate::authz::cache::{TokenCache, TokenDigest};
 use crate::cognito::{Call, Operation};
+use crate::telemetry::current;
 
 type Outcome = Result<Reply, AccountError>;
 type Flights = HashMap<TokenDigest, watch::Receiver<Option<Outcome>>>;
@@ -64,7 +65,8 @@ impl Refreshes {
                 None => {
                     let (sender, receiver) = watch::channel(None);
                     flights.insert(digest, receiver.clone());
-                    tokio::spawn(Arc::clone(self).fly(Arc::clone(context), row, call, digest, sender));
+                    let flight = Arc::clone(self).fly(Arc::clone(context), row, call, digest, sender);
+                    tokio::spawn(current::carried(flight));
                     receiver
                 }
             }

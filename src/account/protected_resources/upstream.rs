@@ -15,6 +15,7 @@ use url::Url;
 use super::documents::Endpoints;
 use crate::account::context::Context;
 use crate::authz::Ruleset;
+use crate::telemetry::current;
 use crate::user_pool::PoolIndex;
 
 /// Time after which the document is fetched again.
@@ -108,7 +109,7 @@ impl Document {
         let (ends, end) = watch::channel(());
         state.asked = Some(now);
         state.running = Some(end.clone());
-        let (document, fetch) = (Arc::clone(self), fetch());
+        let (document, fetch) = (Arc::clone(self), current::carried(fetch()));
         tokio::spawn(async move {
             if let Some(endpoints) = fetch.await {
                 document.state().kept = Some((Arc::new(endpoints), now));
