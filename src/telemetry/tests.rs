@@ -215,7 +215,9 @@ fn rejected_spans_are_read_from_the_response() {
     let partial = |rejected_spans| ExportTraceServiceResponse {
         partial_success: Some(ExportTracePartialSuccess { rejected_spans, error_message: "no".into() }),
     };
-    for (response, rejected) in [(partial(3), 3), (partial(0), 0), (partial(-1), 0), (Default::default(), 0)] {
+    for (response, rejected) in
+        [(partial(3), 3), (partial(0), 0), (partial(-1), 0), (ExportTraceServiceResponse::default(), 0)]
+    {
         assert_eq!(otlp::rejected(&response.encode_to_vec()), rejected);
     }
     assert_eq!(otlp::rejected(b"\xff\xff"), 0);

@@ -118,7 +118,11 @@ impl Collector {
             }
             Protocol::Http => {
                 let inbox = inbox.clone();
-                serve_at(port, move |request| over_http(inbox.clone(), request)).await
+                serve_at(port, move |request| {
+                    let inbox = inbox.clone();
+                    async move { over_http(&inbox, request).await }
+                })
+                .await
             }
         };
         Self { address, protocol, inbox }
@@ -167,7 +171,7 @@ pub(crate) fn variables(address: &str, protocol: Protocol) -> Vec<(String, Strin
     variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
-async fn over_http(inbox: Inbox, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn over_http(inbox: &Inbox, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let is_known = head.method == "POST" && head.uri.path() == "/v1/traces";
     let body = body.collect().await.unwrap().to_bytes();
@@ -196,7 +200,7 @@ impl Collected {
         attributes
     }
 
-    /// `traceparent` of a span below this one.
+    /// Id of the trace.
     pub(crate) fn trace(&self) -> String {
         hex(&self.span.trace_id)
     }
@@ -250,7 +254,7 @@ impl Fault {
     pub(crate) const ALL: [Self; 4] = [Self::Refuses, Self::Hangs, Self::Slow, Self::Closes];
 
     /// Starts a collector that fails in this way, and returns its address.
-    pub(crate) async fn start(self) -> String {
+    pub(crate) fn start(self) -> String {
         if matches!(self, Self::Refuses) {
             return format!("127.0.0.1:{}", free_port());
         }

@@ -105,9 +105,10 @@ impl Bootstrap {
         // Envoy collects five spans, or waits for five seconds.
         let layer = json!({"name": "tracing", "static_layer": {"tracing.opentelemetry.flush_interval_ms": 50}});
         let layers = &mut self.0["layered_runtime"]["layers"];
-        match layers {
-            Value::Array(layers) => layers.push(layer),
-            _ => *layers = json!([layer]),
+        if let Value::Array(layers) = layers {
+            layers.push(layer);
+        } else {
+            *layers = json!([layer]);
         }
     }
 

@@ -37,7 +37,7 @@ async fn a_collector_that_fails_costs_spans_and_nothing_else() {
     for protocol in [Protocol::Grpc, Protocol::Http] {
         for fault in Fault::ALL {
             let what = format!("{fault:?} {protocol:?}");
-            let address = fault.start().await;
+            let address = fault.start();
             let (app, _keys) = start(&patient(&address, protocol), &["--trace-ratio=1"]).await;
             let channel = connect(&app.grpc[0]).await;
             let begin = Instant::now();
@@ -63,7 +63,7 @@ async fn a_batch_that_is_not_taken_in_time_is_dropped_and_counted() {
     for (fault, protocol) in
         [(Fault::Hangs, Protocol::Grpc), (Fault::Slow, Protocol::Http), (Fault::Refuses, Protocol::Grpc)]
     {
-        let address = fault.start().await;
+        let address = fault.start();
         let timeout = ("OTEL_EXPORTER_OTLP_TIMEOUT".to_owned(), "200".to_owned());
         let (app, _keys) = start(&[variables(&address, protocol), vec![timeout]].concat(), &["--trace-ratio=1"]).await;
         let channel = connect(&app.grpc[0]).await;
