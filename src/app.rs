@@ -36,6 +36,7 @@ use crate::net::listen::{BindError, ListenAddress, Listener};
 use crate::net::tls::Protocol;
 use crate::reload::Reloader;
 use crate::revocation::{OpenError, Revocations};
+use crate::telemetry::{Exporter, Tracer};
 
 /// Service whose sockets are bound, and that accepts no connections yet.
 pub struct BoundService {
@@ -51,6 +52,7 @@ pub struct BoundService {
     reloader: Reloader,
     authorizer: Arc<Authorizer>,
     revocations: Arc<Revocations>,
+    exporter: Option<Exporter>,
     shutdown: Shutdown,
     shutdown_delay: Duration,
     shutdown_deadline: Duration,
@@ -96,10 +98,13 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
     let readiness = Readiness::default();
     let shutdown = Shutdown::default();
     let metrics = Arc::new(Metrics::new().context("metrics")?);
+    let started = config.telemetry.map(|settings| Tracer::start(settings, metrics.telemetry.clone())).transpose();
+    let (tracer, exporter) = started.context("the thread that exports traces")?.unzip();
     let interval = config.jwks_refresh_interval;
     let pools = config.policy.pools.len();
     let (mut reloader, rules) =
         Reloader::open(config.policy, config.policy_source, interval, Arc::clone(&metrics), &readiness)?;
+    reloader.trace(tracer.clone());
     if let Some(certificates) = config.certificates {
         let listeners = [
             ("grpc", grpc.as_slice()),
@@ -119,11 +124,11 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
     let account = match config.account {
         Some(config) => {
             reloader.keep_pool(&config.settings.pool, &config.settings.client_id);
-            Some(account(config, Arc::clone(&authorizer), Arc::clone(&revocations), &metrics)?)
+            Some(account(config, Arc::clone(&authorizer), Arc::clone(&revocations), &metrics, tracer.clone())?)
         }
         None => None,
     };
-    let checks = Arc::new(Checks::new(Arc::clone(&authorizer), Arc::clone(&metrics), config.realm));
+    let checks = Arc::new(Checks::new(Arc::clone(&authorizer), Arc::clone(&metrics), config.realm, tracer));
     let check = CheckService::new(Arc::clone(&checks), config.grpc.max_message_bytes);
     let (health, health_service) = Health::new().await;
     let services = Services::new(check, health_service, shutdown.closing.clone()).context("gRPC reflection")?;
@@ -183,6 +188,7 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         reloader,
         authorizer,
         revocations,
+        exporter,
         shutdown,
         shutdown_delay: config.shutdown_delay,
         shutdown_deadline: config.shutdown_deadline,
@@ -195,6 +201,7 @@ fn account(
     authorizer: Arc<Authorizer>,
     revocations: Arc<Revocations>,
     metrics: &Metrics,
+    tracer: Option<Arc<Tracer>>,
 ) -> anyhow::Result<Arc<Account>> {
     let operations: Vec<_> = Operation::ALL.iter().map(|operation| operation.as_str()).collect();
     let labels = Labels {
@@ -208,7 +215,7 @@ fn account(
     let AccountConfig { settings, pool, client_secret, cognito_timeout, .. } = config;
     let client_id = settings.client_id.clone();
     let client = CognitoClient::new(pool.endpoint, client_id, client_secret, cognito_timeout, metrics.cognito.clone());
-    Ok(Account::new(settings, client, authorizer, revocations, metrics))
+    Ok(Account::new(settings, client, authorizer, revocations, metrics, tracer))
 }
 
 /// Divides the available file descriptors between the ports, and logs the result.
@@ -342,7 +349,13 @@ impl BoundService {
         }
         // In-flight requests for metrics can finish.
         drop(tokio::time::timeout(ADMIN_GRACE, admin).await);
-        self.revocations.finish().await;
+        let exporter = self.exporter;
+        let export = async {
+            if let Some(exporter) = exporter {
+                exporter.finish().await;
+            }
+        };
+        tokio::join!(self.revocations.finish(), export);
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::authz::denial::Realm;
@@ -13,6 +14,7 @@ use crate::authz::{Answer, Authorizer, Decision, Denial, Fault, Recent, RequestC
 use crate::clock::unix_now;
 use crate::metrics::{CheckLabels, CheckOutcome, Metrics};
 use crate::request_id::{self, RequestId};
+use crate::telemetry::{CheckSpan, Door, Parent, Span, SpanIds, Tracer};
 
 /// Maximum time for one check, including reading the request.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -23,25 +25,41 @@ pub(crate) struct Checks {
     authorizer: Arc<Authorizer>,
     metrics: Arc<Metrics>,
     realm: Realm,
+    /// `None` if traces are off.
+    tracer: Option<Arc<Tracer>>,
 }
 
 impl Checks {
-    /// Creates a runner. `authorizer` decides; `realm` is the realm of challenges.
-    pub(crate) fn new(authorizer: Arc<Authorizer>, metrics: Arc<Metrics>, realm: Realm) -> Self {
-        Self { authorizer, metrics, realm }
+    /// Creates a runner. `authorizer` decides; `realm` is the realm of challenges; `tracer` traces checks, if it is set.
+    pub(crate) fn new(
+        authorizer: Arc<Authorizer>,
+        metrics: Arc<Metrics>,
+        realm: Realm,
+        tracer: Option<Arc<Tracer>>,
+    ) -> Self {
+        Self { authorizer, metrics, realm, tracer }
+    }
+
+    /// Begins the span of a check that came through `door`, if traces are on. `metadata` is that of a gRPC call.
+    pub(crate) fn begin(&self, door: &'static Door, metadata: Option<&HeaderMap>) -> CheckSpan {
+        self.tracer.as_ref().map_or(CheckSpan::No, |tracer| tracer.begin_check(door, metadata))
     }
 
     /// Decides about one request before `deadline`, counts and logs the verdict, and returns the answer as encoded by
     /// `write`. A `request` of `None` stands for a check without an HTTP request. `recent` is the memory of the worker that
-    /// asks, if it has one; all workers with a memory must have the same `write`.
+    /// asks, if it has one; all workers with a memory must have the same `write`. `span` is that of [`Self::begin`].
     pub(crate) async fn check<T>(
         &self,
         request: Option<&RequestContext<'_>>,
         recent: Option<&Recent>,
         deadline: Instant,
+        span: &mut CheckSpan,
         write: impl FnOnce(&Answer<'_>) -> T,
     ) -> T {
         let start = Instant::now();
+        if let Some(tracer) = &self.tracer {
+            tracer.decide(span, || request.and_then(trace_context));
+        }
         let _in_flight = InFlight::new(&self.metrics);
         let rules = self.authorizer.rules_now();
         let verdict = self.authorizer.authorize(&rules, request, recent, unix_now(), deadline).await;
@@ -62,7 +80,12 @@ impl Checks {
             rules.counters.count_shadow_denial(denial.reason(), trace.pool, trace.policy);
         }
         self.metrics.took(outcome, took);
-        log((outcome, reason, shadow), trace, &rules, (request, id), took);
+        let span = span.span();
+        let ids = span.as_ref().map(|span| span.ids());
+        log((outcome, reason, shadow), trace, &rules, (request, id), took, ids);
+        if let Some(span) = span {
+            describe(span, (outcome, reason, shadow), trace, &rules, (request, id));
+        }
         written
     }
 }
@@ -94,6 +117,7 @@ fn log(
     rules: &Ruleset,
     (request, id): (Option<&RequestContext<'_>>, Option<&str>),
     took: Duration,
+    span: Option<SpanIds>,
 ) {
     macro_rules! event {
         ($level:ident) => {{
@@ -106,6 +130,8 @@ fn log(
             let shadow_reason = shadow.map(Denial::reason);
             let kid = trace.kid.as_deref();
             let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            let trace_id = span.map(|span| tracing::field::display(span.trace_id()));
+            let span_id = span.map(|span| tracing::field::display(span.span_id()));
             tracing::$level!(
                 decision,
                 reason,
@@ -115,6 +141,8 @@ fn log(
                 policy,
                 kid,
                 request_id,
+                trace_id,
+                span_id,
                 duration_us,
                 "check"
             );
@@ -130,6 +158,40 @@ fn log(
         CheckOutcome::Deny => event!(info),
         CheckOutcome::Error => event!(warn),
     }
+}
+
+/// Describes a check in its span, with what its log line has except the `kid`. A check that waited for keys has a span
+/// below it, which points to that of the fetch.
+fn describe(
+    span: &mut Span,
+    (outcome, reason, shadow): (CheckOutcome, &'static str, Option<Denial>),
+    trace: &Trace,
+    rules: &Ruleset,
+    (request, id): (Option<&RequestContext<'_>>, Option<&str>),
+) {
+    let pool = trace.pool.and_then(|pool| rules.pools.get(pool)).map(|pool| pool.name.to_string());
+    let policy = trace.policy.and_then(|policy| rules.policies.get(policy)).map(|policy| policy.name.to_string());
+    span.set("cognito_authz.decision", outcome.as_str());
+    span.set_some("cognito_authz.reason", Some(reason).filter(|reason| !reason.is_empty()));
+    span.set_some("cognito_authz.shadow_reason", shadow.map(Denial::reason));
+    span.set_some("cognito_authz.requirement", trace.requirement.as_deref().map(str::to_owned));
+    span.set_some("cognito_authz.pool", pool.clone());
+    span.set_some("cognito_authz.policy", policy);
+    let request_id = id.or_else(|| request.and_then(request_id));
+    span.set_some("cognito_authz.request_id", request_id.map(str::to_owned));
+    if outcome == CheckOutcome::Error {
+        span.fail(reason);
+    }
+    if let (Some(wait), Some(index)) = (trace.key_wait, trace.pool) {
+        let mut child = span.past_child("wait for keys", wait.times());
+        child.set_some("cognito_authz.pool", pool);
+        child.link(rules.keys.last_fetch(index));
+    }
+}
+
+/// Returns the context in the headers of a request, which a client can send as well.
+fn trace_context(request: &RequestContext<'_>) -> Option<Parent> {
+    Parent::read(request.header_values("traceparent"), request.header_values("tracestate"))
 }
 
 /// Returns the id that the proxy sent, if it is well-formed.

@@ -18,6 +18,7 @@
 //! - [`net`]: sockets, TLS, the HTTP/1.1 server and its limits, file descriptors.
 //! - `files`: bounded reads of files, and detection of changes.
 //! - `request_id`: the id of a request in log lines and responses.
+//! - `telemetry`: traces. The other rooms make spans with it; a thread of its own exports them.
 //! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`], [`clock`]: shared parts without dependencies on the rest.
 //! - [`app`]: builds, connects and runs all parts of the service.
 //! - [`explain`], [`test_policy`], [`healthcheck`], [`revoke`]: the other commands; `admin_client` is the client of the
@@ -26,7 +27,7 @@
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
 //! - Only `ext_authz/` and `app` use tonic and Envoy's types. Only `admin`, `account`, `net/http_server`,
 //!   `net/json_body`, `ext_authz/http`, `ext_authz/services`, `ext_authz/connection` and `admin_client` use HTTP. Only
-//!   `jwks/fetch` and `cognito` make calls, and `admin_client`, which is part of commands.
+//!   `jwks/fetch`, `cognito` and `telemetry/client` make calls, and `admin_client`, which is part of commands.
 //! - Only `main` handles signals. `authz`, `check` and `reload` use no signal and no listening socket, so they can run
 //!   inside another process.
 //! - Except for its `mod.rs` and the cache, `authz/` has no `async`, no clock and no logging, and neither
@@ -62,6 +63,7 @@ mod request_id;
 pub mod revocation;
 pub mod revoke;
 pub mod session_cookie;
+pub mod telemetry;
 pub mod test_policy;
 pub mod user_pool;
 

@@ -6,6 +6,7 @@
 pub(crate) mod account;
 pub(crate) mod revocation;
 pub(crate) mod sharded;
+pub(crate) mod telemetry;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -63,6 +64,8 @@ pub struct Metrics {
     pub token_cache: TokenCacheMetrics,
     /// Number of tokens in the cache. It is set when metrics are read.
     pub(crate) token_cache_entries: IntGauge,
+    /// Metrics of the export of traces.
+    pub(crate) telemetry: telemetry::TelemetryMetrics,
     reloads: IntCounterVec,
     /// 1 if the last reload of each part of the configuration succeeded, or nothing was reloaded yet; else 0.
     config_last_reload_successful: IntGauge,
@@ -287,6 +290,7 @@ impl Metrics {
             jwks,
             token_cache,
             token_cache_entries: register(&registry, entries)?,
+            telemetry: telemetry::TelemetryMetrics::new(&registry)?,
             reloads,
             config_last_reload_successful: register(&registry, reloaded)?,
             failed_reloads: Mutex::default(),

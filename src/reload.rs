@@ -34,6 +34,7 @@ use crate::jwks::store::{KeyStore, PoolKeys, Refresher};
 use crate::lifecycle::Readiness;
 use crate::metrics::{Metrics, Reload, Reloaded};
 use crate::net::tls::Certificates;
+use crate::telemetry::Tracer;
 use crate::user_pool::{ClientId, PoolIndex, UserPool, UserPools};
 
 /// Maximum time that a reload waits for the keys of new pools.
@@ -61,6 +62,8 @@ pub struct Reloader {
     last_stamp: PoolStamp,
     tasks: JoinSet<()>,
     certificates: Option<CertificateReload>,
+    /// Traces fetches of keys, if traces are on.
+    tracer: Option<Arc<Tracer>>,
 }
 
 /// A pool of the ruleset in effect.
@@ -117,6 +120,7 @@ impl Reloader {
             last_stamp: 0,
             tasks: JoinSet::new(),
             certificates: None,
+            tracer: None,
         };
         let ruleset = reloader.adopt(policy, Some(readiness))?;
         Ok((reloader, ruleset))
@@ -132,6 +136,11 @@ impl Reloader {
     pub(crate) fn watch_certificates(&mut self, certificates: Arc<Certificates>, listeners: Vec<&'static str>) {
         let (metrics, status) = (Arc::clone(&self.metrics), self.status());
         self.certificates = Some(CertificateReload::new(certificates, listeners, metrics, status));
+    }
+
+    /// Traces fetches that begin from now on.
+    pub(crate) fn trace(&mut self, tracer: Option<Arc<Tracer>>) {
+        self.tracer = tracer;
     }
 
     /// Rejects files from now on that change the pool `name` or the app client, which the account API uses.
@@ -221,6 +230,8 @@ impl Reloader {
                 let (client, urls) = (Arc::clone(&client), Arc::clone(&urls));
                 async move { client.fetch(&urls).await }
             };
+            let host = active.pool.jwks_urls.first().and_then(|url| url.host_str()).unwrap_or_default();
+            let refresher = refresher.traced(self.tracer.as_ref(), host);
             active.task = Some(self.tasks.spawn(refresher.run(fetch)));
         }
     }

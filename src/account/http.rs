@@ -24,6 +24,7 @@ use super::protected_resources::{self, Asked, ProtectedResourceRoutes};
 use super::settings::Settings;
 use super::table::{Row, rows};
 use super::token_transport::TokenTransport;
+use super::traced;
 use crate::authz::{Authorizer, Ruleset};
 use crate::cognito::CognitoClient;
 use crate::metrics::account::AccountMetrics;
@@ -31,11 +32,12 @@ use crate::net::http_server::{Answer, RequestBody};
 use crate::net::occasional::Occasional;
 use crate::request_id::{self, RequestId};
 use crate::revocation::Revocations;
+use crate::telemetry::{Tracer, current};
 
 /// Path of the `OpenAPI` document below the prefix.
-const OPENAPI_PATH: &str = "/openapi.json";
+pub(super) const OPENAPI_PATH: &str = "/openapi.json";
 /// Value of the label `operation` for the `OpenAPI` document.
-const OPENAPI_NAME: &str = "openapi";
+pub(super) const OPENAPI_NAME: &str = "openapi";
 /// Value of the label `operation` for unknown paths.
 const UNKNOWN: &str = "none";
 
@@ -65,6 +67,8 @@ pub struct Account {
     challenge: HeaderValue,
     /// Requests that CORS refused.
     refused_origins: Mutex<Occasional>,
+    /// `None` if traces are off.
+    tracer: Option<Arc<Tracer>>,
 }
 
 /// Id of a request, and the time at which it arrived.
@@ -108,6 +112,7 @@ impl Account {
         authorizer: Arc<Authorizer>,
         revocations: Arc<Revocations>,
         metrics: AccountMetrics,
+        tracer: Option<Arc<Tracer>>,
     ) -> Arc<Self> {
         let challenge = HeaderValue::from_str(&format!("Bearer realm=\"{}\"", settings.realm));
         let service = Service::new(Context::new(settings, client, authorizer, revocations, metrics));
@@ -128,6 +133,7 @@ impl Account {
             challenge: challenge.unwrap_or(HeaderValue::from_static("Bearer")),
             refused_origins: Mutex::default(),
             service,
+            tracer,
         })
     }
 
@@ -145,13 +151,18 @@ impl Account {
     /// Handles a request from `peer` (`None` for a Unix socket). The response has the request's id.
     pub(crate) async fn answer(&self, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
         let arrival = Arrival { id: RequestId::of(request.headers()), time: Instant::now() };
-        let mut response = arrival.id.clone().scope(self.answer_arrival(request, peer, &arrival)).await;
-        response.headers_mut().insert(request_id::NAME, arrival.id.header_value());
-        response
+        let (parts, body) = request.into_parts();
+        let span = self.tracer.as_ref().and_then(|tracer| tracer.begin_request(&parts.method, &parts.headers));
+        let work = async {
+            let mut response = self.answer_arrival(parts, body, peer, &arrival).await;
+            response.headers_mut().insert(request_id::NAME, arrival.id.header_value());
+            traced::answered(response.status().as_u16());
+            response
+        };
+        current::within(span, arrival.id.clone().scope(work)).await
     }
 
-    async fn answer_arrival(&self, request: Request<RequestBody>, peer: Option<IpAddr>, arrival: &Arrival) -> Answer {
-        let (parts, body) = request.into_parts();
+    async fn answer_arrival(&self, parts: Parts, body: RequestBody, peer: Option<IpAddr>, arrival: &Arrival) -> Answer {
         match self.area(parts.uri.path()) {
             Area::Resources(route, rules) => {
                 let asked = Asked { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body, peer };
@@ -221,6 +232,7 @@ impl Account {
             }
             Some(Endpoint::OpenApi) => {
                 self.context().metrics.answered(name, SUCCESS, arrival.time.elapsed().as_secs_f64());
+                traced::record(&settings.prefix, name, SUCCESS);
                 let has_resources = !self.context().authorizer.rules().resources.is_empty();
                 let document = if has_resources { &self.openapi_with_resources } else { &self.openapi };
                 let mut response = response(200, document.clone());
@@ -332,6 +344,7 @@ impl Account {
     fn record(&self, operation: &'static str, status: u16, outcome: &'static str, arrival: &Arrival) {
         let took = arrival.time.elapsed();
         self.context().metrics.answered(operation, outcome, took.as_secs_f64());
+        traced::record(&self.context().settings.prefix, operation, outcome);
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let request_id = arrival.id.as_str();
         match status {

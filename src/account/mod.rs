@@ -32,6 +32,7 @@ mod settings;
 mod sign_out;
 mod table;
 mod token_transport;
+mod traced;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -23,6 +23,7 @@ use super::table::Row;
 use crate::authz::cache::{TokenCache, TokenDigest};
 use crate::cognito::{Call, Operation};
 use crate::request_id;
+use crate::telemetry::current;
 
 type Outcome = Result<Reply, AccountError>;
 type Flights = HashMap<TokenDigest, watch::Receiver<Option<Outcome>>>;
@@ -66,7 +67,7 @@ impl Refreshes {
                     let (sender, receiver) = watch::channel(None);
                     flights.insert(digest, receiver.clone());
                     let flight = Arc::clone(self).fly(Arc::clone(context), row, call, digest, sender);
-                    tokio::spawn(request_id::keep(flight));
+                    tokio::spawn(request_id::keep(current::carried(flight)));
                     receiver
                 }
             }

@@ -29,6 +29,7 @@ use crate::cognito::error::{CognitoError, ErrorName};
 use crate::cognito::{Call, Dated};
 use crate::request_id;
 use crate::revocation::{Kind, Revocation};
+use crate::telemetry::{Kind as SpanKind, current};
 
 /// `Date` counts whole seconds, so a second after a response Cognito's clock has passed the second that it names.
 const PRECISION_OF_DATE: Duration = Duration::from_secs(1);
@@ -57,10 +58,10 @@ impl Context {
         deadline: Instant,
     ) -> Result<Reply, AccountError> {
         let context = Arc::clone(self);
-        let task = tokio::spawn(request_id::keep(async move {
+        let task = tokio::spawn(request_id::keep(current::carried(async move {
             let result = context.end_sessions_now(&ending, deadline).await;
             context.end_here(&ending, result).await
-        }));
+        })));
         task.await.unwrap_or_else(|_| Err(AccountError::upstream()))
     }
 
@@ -146,8 +147,16 @@ impl Context {
             Revokes::Session(cause) => (marks.session(), None, cause),
         };
         let revocation = Revocation { kind, key, before, except, cause };
+        let span = current::child("record revocation", SpanKind::Internal);
         let recorded = self.revocations.revoke(revocation, now).await;
         let result = if recorded.is_ok() { "success" } else { "failure" };
+        if let Some(mut span) = span {
+            span.set("cognito_authz.revocation.kind", kind.as_str());
+            span.set("cognito_authz.revocation.scope", self.revocations.scope().as_str());
+            if recorded.is_err() {
+                span.fail(result);
+            }
+        }
         tracing::info!(
             event = "revocation",
             action = "revoke",

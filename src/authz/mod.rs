@@ -287,7 +287,7 @@ impl Authorizer {
         let pool = candidate.pool();
         trace.step = Step::Key;
         let stamp = rules.stamps.get(pool).copied().unwrap_or_default();
-        let verified = match rules.keys.key(pool, candidate.kid(), deadline).await {
+        let verified = match rules.keys.key(pool, candidate.kid(), deadline, &mut trace.key_wait).await {
             Ok(key) => {
                 trace.step = Step::Signature;
                 candidate.verify(&key, &rules.wanted).map(|claims| Verified::new(claims, pool, stamp, key))

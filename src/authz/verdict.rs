@@ -8,6 +8,7 @@ use super::headers::OwnedHeaders;
 use super::identity::Identity;
 use super::policy::{Policy, PolicyIndex, RefusedCall};
 use super::recent::Prepared;
+use crate::jwks::store::Waited;
 use crate::user_pool::PoolIndex;
 
 /// Decision about one request, and how it was reached.
@@ -67,6 +68,8 @@ pub(crate) struct Trace {
     pub(crate) requirement: Option<Box<str>>,
     /// `kid` of a token whose key or signature failed, cut to [`LOGGED_KID_CHARS`]. Any client can choose it: escape it.
     pub(crate) kid: Option<String>,
+    /// Time for which the check waited for the keys of its pool; `None` if the pool had the key.
+    pub(crate) key_wait: Option<Waited>,
 }
 
 impl Trace {

@@ -30,6 +30,7 @@ pub use self::operation::{Call, Operation};
 use crate::clock::UnixTime;
 use crate::metrics::account::CognitoMetrics;
 use crate::request_id;
+use crate::telemetry::{Kind, Span, current};
 use crate::user_pool::ClientId;
 
 /// Largest response in bytes: three tokens of 16 KiB each, and ample room for the rest.
@@ -39,6 +40,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Shortest delay before a retry. A random part of [`RETRY_JITTER`] is added, so that calls do not retry all at once.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const RETRY_JITTER: Duration = Duration::from_millis(200);
+
+/// Name of the API in traces.
+const SERVICE: &str = "CognitoIdentityProvider";
 
 /// HTTP client for the API of one pool, on behalf of one app client.
 #[derive(Debug)]
@@ -156,12 +160,16 @@ impl CognitoClient {
         deadline: Instant,
     ) -> Dated {
         let start = Instant::now();
+        let span = self.span(operation);
         let deadline = deadline.min(start + self.timeout);
         let timeout = Failure::of(CognitoError::Unavailable(Outage::Timeout));
         let result = time::timeout_at(deadline, send).await.unwrap_or(Err(timeout));
         let label = result.as_ref().err().map_or("success", |failure| failure.error.label());
         self.metrics.counted(operation.as_str(), label);
         self.metrics.took(operation.as_str(), start.elapsed().as_secs_f64());
+        if let Some(span) = span {
+            describe(span, result.as_ref().err());
+        }
         match result {
             Ok(Answer { members, date }) => Dated { result: Ok(members), date },
             Err(failure) => {
@@ -169,6 +177,21 @@ impl CognitoClient {
                 Dated { result: Err(failure.error), date: failure.date }
             }
         }
+    }
+
+    /// Begins the span of an attempt, as the semantic conventions for AWS want it, if its request is traced. It has the
+    /// name of the operation, but not the host of the hosted pages or of a document: they are not the API.
+    fn span(&self, operation: Operation) -> Option<Span> {
+        let name = operation.as_str();
+        if !operation.is_api() {
+            return current::child(name, Kind::Client);
+        }
+        let mut span = current::child(format!("{SERVICE}.{name}"), Kind::Client)?;
+        span.set("rpc.system", "aws-api");
+        span.set("rpc.service", SERVICE);
+        span.set("rpc.method", name);
+        span.set_some("server.address", self.endpoint.host_str().map(str::to_owned));
+        Some(span)
     }
 
     async fn send(&self, operation: Operation, body: String) -> Result<Answer, Failure> {
@@ -311,6 +334,17 @@ impl Failure {
         } else {
             tracing::warn!(operation, outcome, name, status, request_id, aws_request_id, "a call to Cognito failed");
         }
+    }
+}
+
+/// Describes the result of an attempt in its span, and ends it. Of an error it has the name, as the log.
+fn describe(mut span: Span, failure: Option<&Failure>) {
+    let status = failure.map_or(200, |failure| failure.status);
+    span.set_some("http.response.status_code", Some(i64::from(status)).filter(|status| *status != 0));
+    if let Some(failure) = failure {
+        span.set_some("aws.request_id", failure.id.clone());
+        span.set_some("cognito_authz.error", Some(failure.name.clone()).filter(|name| !name.is_empty()));
+        span.fail(failure.error.label());
     }
 }
 

@@ -74,6 +74,11 @@ pub(super) enum Proof {
 }
 
 impl Operation {
+    /// `true` for an operation of the user-pool API.
+    pub(super) fn is_api(self) -> bool {
+        !matches!(self, Self::OauthToken | Self::OpenidConfiguration)
+    }
+
     pub(super) fn proof(self) -> Proof {
         match self {
             Self::SignUp

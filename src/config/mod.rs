@@ -18,6 +18,7 @@ pub mod policy;
 mod pool;
 mod revocation;
 mod source;
+mod telemetry;
 mod tls;
 
 use std::ffi::OsString;
@@ -122,6 +123,8 @@ pub struct Config {
     pub shutdown_delay: Duration,
     /// Time for in-flight requests after that.
     pub shutdown_deadline: Duration,
+    /// Traces; `None` if they are off.
+    pub telemetry: Option<crate::telemetry::Settings>,
     /// Format of the log. Unset: text on a terminal, JSON otherwise.
     pub log_format: Option<LogFormat>,
     /// Least severe level that is logged.
@@ -168,7 +171,8 @@ pub fn read(
     directory: &Path,
 ) -> Result<Invocation, ConfigError> {
     let names = option_ids().into_iter().map(|id| variable(&id));
-    let wanted: Vec<String> = names.chain([CLIENT_SECRET.to_owned()]).collect();
+    let others = [CLIENT_SECRET].into_iter().chain(telemetry::VARIABLES).map(str::to_owned);
+    let wanted: Vec<String> = names.chain(others).collect();
     let layers = Layers::read(environment, directory, &wanted)?;
     let command = layers.under(Cli::command());
     let args: Vec<OsString> = std::iter::once("cognito-authz".into()).chain(args).collect();
@@ -229,6 +233,7 @@ fn only_check(options: &mut Options) {
     options.account.account_api = false;
     options.account.browser.is_unused = true;
     options.tls.is_unused = true;
+    options.trace.is_unused = true;
     options.admin_token_file = None;
 }
 
@@ -255,7 +260,11 @@ impl Config {
         let revocation = revocation::settings(&options.revocation, limits, sources)?;
         let admin_token = options.admin_token_file.as_deref().map(AdminToken::read).transpose();
         let admin_token = admin_token.map_err(|why| sources.error("admin_token_file", why))?;
-        let effective = sources.effective(CLIENT_SECRET);
+        let telemetry = telemetry::settings(&options, sources, &mut warnings)?;
+        let mut effective = sources.effective(CLIENT_SECRET);
+        if let Value::Object(members) = &mut effective {
+            members.extend(telemetry::effective(sources));
+        }
         Ok(Self {
             policy,
             policy_source,
@@ -273,6 +282,7 @@ impl Config {
             admin_token,
             shutdown_delay: options.shutdown_delay,
             shutdown_deadline: options.shutdown_deadline,
+            telemetry,
             log_format: options.log_format,
             log_level: options.log_level,
             warnings,

@@ -8,6 +8,7 @@ mod instance;
 mod operator;
 mod revocation;
 mod tls;
+mod trace;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +22,8 @@ pub use self::operator::{
 };
 pub use self::revocation::RevocationOptions;
 pub use self::tls::TlsOptions;
+pub use self::trace::TraceOptions;
+pub(super) use self::trace::share;
 use super::file::text::{Any, Plain, WebUrl};
 use super::parse::{AcceptedClient, ByteSize, TokenUseOption, duration, duration_between};
 use crate::authz::denial::Realm;
@@ -225,6 +228,10 @@ pub struct Options {
     /// Revocation
     #[command(flatten)]
     pub revocation: RevocationOptions,
+
+    /// Traces
+    #[command(flatten)]
+    pub trace: TraceOptions,
 
     /// Address of the admin port, for operators: /livez, /readyz, /metrics, /config, /revocations
     #[arg(long, value_name = "ADDRESS", help_heading = "Operations", default_value = "127.0.0.1:9190")]

@@ -186,6 +186,11 @@ impl<'a> Sources<'a> {
         self.layers.secret(variable)
     }
 
+    /// Returns the value of a variable without an option, and its source.
+    pub(super) fn variable(&self, variable: &str) -> Option<(&'a str, Source)> {
+        self.layers.value(variable)
+    }
+
     /// Returns the error for the option `id`. It names the flag, and the source of the value if it is set.
     pub(super) fn error(&self, id: &str, why: impl fmt::Display) -> ConfigError {
         let source = match self.of(id) {

@@ -4,6 +4,7 @@ use super::*;
 use crate::user_pool::{Clients, UserPool};
 
 mod account_tests;
+mod telemetry_tests;
 
 /// Reads a configuration from flags, environment variables and the text of `.env`.
 fn read_from(flags: &[&str], environment: &[(&str, &str)], dot_env: &str) -> Result<Config, String> {

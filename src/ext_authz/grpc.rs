@@ -13,7 +13,7 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use prost::bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::message_memory::ConnectionMemory;
 use super::request;
@@ -21,11 +21,18 @@ use super::response;
 use super::unary::{self, AnswerBody};
 use crate::authz::Recent;
 use crate::check::{Checks, TIME_LIMIT};
+use crate::telemetry::Door;
 
 /// Full name of the service.
 pub(super) const SERVICE_NAME: &str = "envoy.service.auth.v3.Authorization";
 /// Path of its only method.
 pub(super) const CHECK_PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
+
+/// Span of a check, as the semantic conventions for gRPC want it.
+const DOOR: Door = Door {
+    name: "envoy.service.auth.v3.Authorization/Check",
+    attributes: &[("rpc.system", "grpc"), ("rpc.service", SERVICE_NAME), ("rpc.method", "Check")],
+};
 
 /// The authorization service.
 #[derive(Clone, Debug)]
@@ -67,23 +74,36 @@ impl CheckService {
         let Self { checks, max_message_bytes, recent } = self.clone();
         let deadline = deadline(http.headers());
         let encoding = unary::check_encoding(http.headers());
+        let mut span = checks.begin(&DOOR, Some(http.headers()));
         // The request head is dropped here, because it can be larger than the message.
         let body = http.into_body();
         async move {
-            // The deadline includes reading the body, so that a slow one does not keep the stream open.
-            let call = async {
-                encoding?;
-                let message = unary::read(body, max_message_bytes, &memory).await?;
-                let context = request::read(&message).map_err(|error| Status::invalid_argument(error.to_string()))?;
-                Ok(checks.check(context.as_ref(), recent.as_deref(), deadline, response::write).await)
+            let result = {
+                // The deadline includes reading the body, so that a slow one does not keep the stream open.
+                let call = async {
+                    encoding?;
+                    let message = unary::read(body, max_message_bytes, &memory).await?;
+                    let context =
+                        request::read(&message).map_err(|error| Status::invalid_argument(error.to_string()))?;
+                    let recent = recent.as_deref();
+                    Ok(checks.check(context.as_ref(), recent, deadline, &mut span, response::write).await)
+                };
+                let mut call = std::pin::pin!(call);
+                // Almost every call ends at once. A timer is made only for one that does not.
+                match poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
+                    Poll::Ready(result) => Ok(result),
+                    Poll::Pending => timeout_at(deadline, call).await,
+                }
             };
-            let mut call = std::pin::pin!(call);
-            // Almost every call ends at once. A timer is made only for one that does not.
-            let result = match poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
-                Poll::Ready(result) => Ok(result),
-                Poll::Pending => timeout_at(deadline, call).await,
-            };
-            Ok(unary::answer(result.unwrap_or_else(|_| Err(Status::deadline_exceeded("the call took too long")))))
+            let result = result.unwrap_or_else(|_| Err(Status::deadline_exceeded("the call took too long")));
+            if let Some(span) = span.span() {
+                let code = result.as_ref().err().map_or(Code::Ok, Status::code);
+                span.set("rpc.grpc.status_code", i64::from(i32::from(code)));
+                if code != Code::Ok {
+                    span.fail(i32::from(code).to_string());
+                }
+            }
+            Ok(unary::answer(result))
         }
     }
 }

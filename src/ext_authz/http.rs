@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::authz;
 use crate::check::{Checks, TIME_LIMIT};
 use crate::net::http_server::{Answer, RequestBody};
+use crate::telemetry::Door;
 
 /// Prefix of the paths of [`Endpoint::Envoy`].
 const ENVOY_PREFIX: &str = "/ext-authz";
@@ -35,6 +36,15 @@ enum Endpoint {
 }
 
 impl Endpoint {
+    /// Span of a check, as the semantic conventions for HTTP want it.
+    fn door(self) -> &'static Door {
+        match self {
+            Self::Envoy => &Door { name: "/ext-authz/{path}", attributes: &[("http.route", "/ext-authz/{path}")] },
+            Self::Nginx => &Door { name: "/auth-request", attributes: &[("http.route", "/auth-request")] },
+            Self::Forward => &Door { name: "/forward-auth", attributes: &[("http.route", "/forward-auth")] },
+        }
+    }
+
     fn of(path: &str) -> Option<Self> {
         match path {
             "/auth-request" => Some(Self::Nginx),
@@ -68,8 +78,13 @@ impl CheckEndpoints {
             return plain(StatusCode::NOT_FOUND, "not found\n");
         };
         let context = source::read(endpoint, &head);
+        let mut span = self.checks.begin(endpoint.door(), None);
         let write = |answer: &authz::Answer<'_>| answer::write(endpoint, answer, context.as_ref());
-        self.checks.check(context.as_ref(), None, deadline, write).await
+        let response = self.checks.check(context.as_ref(), None, deadline, &mut span, write).await;
+        if let Some(span) = span.span() {
+            span.set("http.response.status_code", i64::from(response.status().as_u16()));
+        }
+        response
     }
 }
 

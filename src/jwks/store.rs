@@ -16,6 +16,7 @@ use super::fetch::FetchError;
 use super::{KeySet, VerifyingKey};
 use crate::lifecycle::BlockReady;
 use crate::metrics::JwksMetrics;
+use crate::telemetry::{Kind, Span, SpanIds, Tracer};
 use crate::user_pool::PoolIndex;
 
 /// Longest time that a check waits for a fetch that may return its key.
@@ -51,6 +52,20 @@ pub(crate) enum KeyMiss {
     Unavailable,
 }
 
+/// Time for which a check waited for keys.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waited {
+    from: Instant,
+    to: Instant,
+}
+
+impl Waited {
+    /// Start and end.
+    pub(crate) fn times(self) -> (Instant, Instant) {
+        (self.from, self.to)
+    }
+}
+
 impl KeyStore {
     /// Creates a store. `pools` are in the order of their [`PoolIndex`].
     pub(crate) fn new(pools: Vec<Arc<PoolKeys>>) -> Self {
@@ -58,7 +73,7 @@ impl KeyStore {
     }
 
     /// Returns the key `kid` of a pool. If the current set lacks it, waits for the running fetch or requests one, for
-    /// at most [`MAX_WAIT`] and not past `deadline`.
+    /// at most [`MAX_WAIT`] and not past `deadline`, and sets `waited`.
     ///
     /// # Errors
     /// [`KeyMiss`] if there is no such key, or none could be fetched in time.
@@ -67,12 +82,21 @@ impl KeyStore {
         pool: PoolIndex,
         kid: &str,
         deadline: Instant,
+        waited: &mut Option<Waited>,
     ) -> Result<Arc<VerifyingKey>, KeyMiss> {
         let pool = self.pools.get(pool).ok_or(KeyMiss::Unavailable)?;
-        match pool.get(kid) {
-            Some(key) => Ok(key),
-            None => pool.wait_for(kid, deadline.min(Instant::now() + MAX_WAIT)).await,
+        if let Some(key) = pool.get(kid) {
+            return Ok(key);
         }
+        let from = Instant::now();
+        let result = pool.wait_for(kid, deadline.min(from + MAX_WAIT)).await;
+        *waited = Some(Waited { from, to: Instant::now() });
+        result
+    }
+
+    /// Span of the last fetch of a pool's keys that has begun, if fetches are traced.
+    pub(crate) fn last_fetch(&self, pool: PoolIndex) -> Option<SpanIds> {
+        self.pools.get(pool)?.state.borrow().fetch
     }
 }
 
@@ -92,6 +116,8 @@ struct State {
     fetching: bool,
     last_success: Option<Instant>,
     last_requested: Option<Instant>,
+    /// Span of the last fetch that has begun.
+    fetch: Option<SpanIds>,
 }
 
 impl PoolKeys {
@@ -163,13 +189,20 @@ pub(crate) struct Refresher {
     interval: Duration,
     ready: Option<BlockReady>,
     last_document: Option<Vec<u8>>,
+    /// Tracer for the fetches, and the host that they ask.
+    traced: Option<(Arc<Tracer>, String)>,
 }
 
 impl Refresher {
     /// Creates a task that fetches `keys` every `interval` (±10 %) and drops `ready` once there are keys.
     pub(crate) fn new(keys: Arc<PoolKeys>, interval: Duration, ready: Option<BlockReady>) -> Self {
         let ready = ready.filter(|_| !keys.has_keys());
-        Self { keys, interval, ready, last_document: None }
+        Self { keys, interval, ready, last_document: None, traced: None }
+    }
+
+    /// Traces the fetches, which ask `host`.
+    pub(crate) fn traced(self, tracer: Option<&Arc<Tracer>>, host: &str) -> Self {
+        Self { traced: tracer.map(|tracer| (Arc::clone(tracer), host.to_owned())), ..self }
     }
 
     /// Fetches at once, then after each interval or retry delay and when a check requests it. Never returns.
@@ -180,8 +213,13 @@ impl Refresher {
     {
         let mut failures = 0;
         loop {
-            self.keys.state.send_modify(|state| state.fetching = true);
+            let span = self.span();
+            let ids = span.as_ref().map(Span::ids);
+            self.keys.state.send_modify(|state| (state.fetching, state.fetch) = (true, ids));
             let result = self.fetch(&fetch).await;
+            if let Some(span) = span {
+                describe(span, result.as_ref().err());
+            }
             failures = if result.is_ok() { 0 } else { failures + 1 };
             self.keys.state.send_modify(|state| {
                 state.fetching = false;
@@ -195,6 +233,16 @@ impl Refresher {
                 () = self.keys.requested.notified() => {}
             }
         }
+    }
+
+    /// Begins the span of a fetch.
+    fn span(&self) -> Option<Span> {
+        let (tracer, host) = self.traced.as_ref()?;
+        let mut span = tracer.begin_own("fetch keys", Kind::Client);
+        span.set("http.request.method", "GET");
+        span.set("server.address", host.clone());
+        span.set("cognito_authz.pool", self.keys.metrics.pool().to_owned());
+        Some(span)
     }
 
     async fn fetch<F, R>(&mut self, fetch: &F) -> Result<(), FetchError>
@@ -259,6 +307,19 @@ impl Refresher {
     }
 }
 
+/// Describes the result of a fetch in its span, and ends it.
+fn describe(mut span: Span, error: Option<&FetchError>) {
+    let status = match error {
+        Some(FetchError::Status(status)) => Some(*status),
+        None | Some(FetchError::Document(_)) => Some(200),
+        Some(_) => None,
+    };
+    span.set_some("http.response.status_code", status.map(i64::from));
+    if let Some(error) = error {
+        span.fail(error.label());
+    }
+}
+
 /// Varies `pause` by up to 10 % so that replicas do not fetch at the same moment.
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.9 + 0.2 * fastrand::f64())
@@ -318,7 +379,7 @@ mod tests {
         }
 
         async fn ask_before(&self, kid: &str, deadline: Instant) -> Result<(), KeyMiss> {
-            self.store.key(0, kid, deadline).await.map(drop)
+            self.store.key(0, kid, deadline, &mut None).await.map(drop)
         }
 
         fn fetches(&self) -> usize {
@@ -419,7 +480,7 @@ mod tests {
         let rotate = |number| Ok(document(if number < 2 { SigningKey::shared() } else { SigningKey::other() }));
         let pool = start(KeySet::default(), QUICK, Box::new(rotate));
         assert_eq!(pool.ask(SHARED).await, Ok(()));
-        let old = pool.store.key(0, SHARED, Instant::now()).await.unwrap();
+        let old = pool.store.key(0, SHARED, Instant::now(), &mut None).await.unwrap();
         assert_eq!(pool.ask(OTHER).await, Err(KeyMiss::Unknown), "fetched a moment ago");
         pass(11).await;
         assert_eq!(pool.ask(OTHER).await, Ok(()));

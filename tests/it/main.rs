@@ -20,6 +20,7 @@
 //! | Files that the configuration names | [`files`] |
 //! | Limits of the gRPC port and its memory | [`limits`], [`message_memory`] |
 //! | Clients that do not read or that stall | [`slow_clients`] |
+//! | Traces, in a collector | [`telemetry`]; behind Envoy, [`envoy::tracing`] |
 //! | TLS and mutual TLS of the listeners | [`tls`]; behind Envoy, [`envoy::tls`] |
 //! | gRPC reflection | [`lifecycle`]; its descriptors, [`descriptors`] |
 //! | Rules of the repository: imports, file sizes, tables in the README | [`tidy`] |
@@ -54,5 +55,6 @@ mod reload;
 mod request_ids;
 mod revocation;
 mod slow_clients;
+mod telemetry;
 mod tidy;
 mod tls;

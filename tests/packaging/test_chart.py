@@ -216,6 +216,26 @@ def test_egress_to_the_store_uses_its_ports(url: str, own: list[int], ports: lis
     assert len(render(NEEDED).one("NetworkPolicy")["spec"]["egress"]) == 2
 
 
+def test_traces_are_exported_to_the_collector() -> None:
+    rendered = rendered_ci(CHART / "ci" / "tracing-values.yaml")
+    container = rendered.container()
+    assert {"--trace-ratio=0.01", "--trace-trust-headers=true"} <= set(container["args"])
+    assert container["env"] == [
+        {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector.tracing:4317"},
+        {"name": "OTEL_EXPORTER_OTLP_PROTOCOL", "value": "grpc"},
+        {"name": "OTEL_SERVICE_NAME", "value": "rel"},
+    ]
+    values = yaml.safe_load((CHART / "ci" / "tracing-values.yaml").read_text())
+    [rule] = [one for one in rendered.one("NetworkPolicy")["spec"]["egress"] if "to" in one]
+    assert rule == {"ports": [{"protocol": "TCP", "port": 4317}], "to": values["networkPolicy"]["tracingTo"]}
+    for endpoint, port in [("http://c", 80), ("https://c/base", 443), ("https://[fd00::1]:4318", 4318)]:
+        policy = render(merged(NEEDED, {"tracing": {"endpoint": endpoint}})).one("NetworkPolicy")
+        assert policy["spec"]["egress"][2:] == [{"ports": [{"protocol": "TCP", "port": port}]}]
+    off = render(NEEDED)
+    assert "env" not in off.container()
+    assert not any(argument.startswith("--trace") for argument in off.container()["args"])
+
+
 def test_the_example_with_valkey_gives_its_user_the_stream_only(tmp_path: Path) -> None:
     """The example as it is. Its dependency on Valkey's chart is a comment, because that chart is not ours."""
     shutil.copytree(CHART, tmp_path / "cognito-authz")

@@ -88,6 +88,38 @@ impl Bootstrap {
         bootstrap
     }
 
+    /// Traces the requests of a listener with the first two examples in `docs/tracing.md`, and exports them to this address.
+    pub(crate) fn trace(&mut self, listener: &str, collector: &str) {
+        let document = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tracing.md")).unwrap();
+        let (_, section) = document.split_once("\n## Envoy\n").unwrap();
+        let mut examples = section.split("```yaml\n").skip(1).map(|rest| yaml(rest.split("```").next().unwrap()));
+        let (manager, mut cluster) = (examples.next().unwrap(), examples.next().unwrap());
+        self.manager(listener)["tracing"] = manager["tracing"].clone();
+        cluster["connect_timeout"] = json!("5s");
+        cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"] = tcp(collector);
+        let clusters = self.0["static_resources"]["clusters"].as_array_mut().unwrap();
+        if clusters.iter().any(|known| known["name"] == cluster["name"]) {
+            return;
+        }
+        clusters.push(cluster);
+        // Envoy collects five spans, or waits for five seconds.
+        let layer = json!({"name": "tracing", "static_layer": {"tracing.opentelemetry.flush_interval_ms": 50}});
+        let layers = &mut self.0["layered_runtime"]["layers"];
+        if let Value::Array(layers) = layers {
+            layers.push(layer);
+        } else {
+            *layers = json!([layer]);
+        }
+    }
+
+    /// Removes the trace context that clients send, as the third example in `docs/tracing.md` does.
+    pub(crate) fn remove_contexts_of_clients(&mut self, listener: &str) {
+        let document = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tracing.md")).unwrap();
+        let example = yaml(document.split("```yaml\n").nth(3).unwrap().split("```").next().unwrap());
+        let mutations = &mut self.manager(listener)["early_header_mutation_extensions"][0]["typed_config"]["mutations"];
+        mutations.as_array_mut().unwrap().extend(example.as_array().unwrap().clone());
+    }
+
     /// The account API is served at this address.
     pub(crate) fn serve_account(&mut self, address: &str) {
         let endpoints = &mut self.cluster("account")["load_assignment"]["endpoints"][0];

@@ -1,7 +1,7 @@
 //! Parts that the integration tests share.
 //!
 //! - The service: [`service`], in this process or as a process of its own; [`policy_file`], its policy file.
-//! - What it calls: [`emulator`], a real Cognito emulator; [`redis`], a real store and a network that fails;
+//! - What it calls: [`collector`], which takes its traces; [`emulator`], a real Cognito emulator; [`redis`], a real store and a network that fails;
 //!   [`jwks_server`] and [`fake_cognito`], for faults that the emulator cannot produce; [`token`], keys and tokens.
 //! - What calls it: [`client`] for gRPC checks and the admin port, [`account`] for the account API, [`http1`] for raw
 //!   HTTP requests.
@@ -13,6 +13,7 @@
 pub(crate) mod account;
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod collector;
 pub(crate) mod emulator;
 pub(crate) mod envoy;
 pub(crate) mod fake_cognito;

@@ -54,7 +54,17 @@ where
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Error + Send + Sync> + Send + 'static,
 {
-    accept(move |stream| {
+    serve_at(0, answer).await
+}
+
+/// As [`serve`], on this port.
+pub(crate) async fn serve_at<A, F, B>(port: u16, answer: A) -> String
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Error + Send + Sync> + Send + 'static,
+{
+    accept(port, move |stream| {
         let answer = answer.clone();
         let service = service_fn(move |request| infallible(answer(request)));
         http1::Builder::new().auto_date_header(false).serve_connection(stream, service).with_upgrades()
@@ -69,7 +79,17 @@ where
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Error + Send + Sync> + Send + 'static,
 {
-    accept(move |stream| {
+    serve_http2_at(0, answer).await
+}
+
+/// As [`serve_http2`], on this port.
+pub(crate) async fn serve_http2_at<A, F, B>(port: u16, answer: A) -> String
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Error + Send + Sync> + Send + 'static,
+{
+    accept(port, move |stream| {
         let answer = answer.clone();
         let service = service_fn(move |request| infallible(answer(request)));
         http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service)
@@ -81,12 +101,12 @@ async fn infallible<B>(response: impl Future<Output = Response<B>>) -> Result<Re
     Ok(response.await)
 }
 
-/// Accepts connections on a free port, and serves each in a task of its own.
-async fn accept<F>(connection: impl Fn(TokioIo<TcpStream>) -> F + Send + 'static) -> String
+/// Accepts connections on this port, or on a free one if it is 0, and serves each in a task of its own.
+async fn accept<F>(port: u16, connection: impl Fn(TokioIo<TcpStream>) -> F + Send + 'static) -> String
 where
     F: Future<Output: Send> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {

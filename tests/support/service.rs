@@ -59,7 +59,13 @@ impl TestApp {
     /// Starts the service with these flags in addition to the default ones. A flag given here replaces its default;
     /// `--grpc-listen` adds an address.
     pub(crate) fn start(more: &[&str]) -> Self {
-        let invocation = config::read(flags(more).into_iter(), std::iter::empty(), Path::new("/nonexistent")).unwrap();
+        Self::start_with(&[], more)
+    }
+
+    /// As [`TestApp::start`], with these environment variables.
+    pub(crate) fn start_with(environment: &[(String, String)], more: &[&str]) -> Self {
+        let variables = environment.iter().map(|(name, value)| (name.into(), value.into()));
+        let invocation = config::read(flags(more).into_iter(), variables, Path::new("/nonexistent")).unwrap();
         let Invocation::Serve(config) = invocation else { panic!("not serve") };
         let (bound, addresses) = mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -118,7 +124,14 @@ pub(crate) struct Program {
 impl Program {
     /// Starts the program with these flags in addition to the default ones, and waits until it listens.
     pub(crate) fn start(more: &[&str]) -> Self {
-        Self::listening(Self::command(&flags(more)))
+        Self::start_with(&[], more)
+    }
+
+    /// As [`Program::start`], with these environment variables.
+    pub(crate) fn start_with(environment: &[(String, String)], more: &[&str]) -> Self {
+        let mut command = Self::command(&flags(more));
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::listening(command)
     }
 
     /// As [`Program::start`], with a limit for the number of open files and sockets.

@@ -63,9 +63,14 @@ The sidecar, for templates of other charts. Each takes (dict "root" $), and "val
     {{- range $v.extraArgs }}
     - {{ tpl . $root | quote }}
     {{- end }}
-  {{- with $v.extraEnv }}
+  {{- if or $v.tracing.endpoint $v.extraEnv }}
   env:
+    {{- range include "cognito-authz-sidecar.environment" (dict "values" $v) | fromYamlArray }}
+    - { name: {{ .name }}, value: {{ .value | quote }} }
+    {{- end }}
+    {{- with $v.extraEnv }}
     {{- tpl (toYaml .) $root | nindent 4 }}
+    {{- end }}
   {{- end }}
   {{- range $probe := list "startupProbe" "readinessProbe" "livenessProbe" }}
   {{- with index $v $probe }}

@@ -31,6 +31,8 @@ charts/sync writes the sidecar chart's copy of this file.
     (list "max-token-life" $v.revocation.maxTokenLife)
     (list "shutdown-delay" $v.shutdown.delay)
     (list "shutdown-deadline" $v.shutdown.deadline)
+    (list "trace-ratio" $v.tracing.ratio)
+    (list "trace-trust-headers" $v.tracing.trustHeaders)
     (list "log-level" $v.log.level)
     (list "log-format" $v.log.format)
 -}}
@@ -73,7 +75,8 @@ charts/sync writes the sidecar chart's copy of this file.
 {{- else if kindIs "string" $value -}}
 {{- if $value }}{{ $args = append $args (printf "--%s=%s" $option $value) }}{{ end -}}
 {{- else if not (kindIs "invalid" $value) -}}
-{{- $args = append $args (printf "--%s=%d" $option (int64 $value)) -}}
+{{- $whole := eq (float64 (int64 $value)) (float64 $value) -}}
+{{- $args = append $args (printf "--%s=%s" $option ($whole | ternary (printf "%d" (int64 $value)) (toString $value))) -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml $args -}}
@@ -178,5 +181,17 @@ charts/sync writes the sidecar chart's copy of this file.
 {{- end -}}
 {{- else if or $r.existingSecret.name $ca $r.required -}}
 {{- fail "revocation.existingSecret, caSecret, caConfigMap, required: have no effect without revocation.url" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Environment variables of traces, from values. Takes (dict "values" …); returns a YAML list. */}}
+{{- define "cognito-authz.environment" -}}
+{{- with .values.tracing -}}
+{{- if .endpoint }}
+- { name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }} }
+{{- if .protocol }}
+- { name: OTEL_EXPORTER_OTLP_PROTOCOL, value: {{ .protocol | quote }} }
+{{- end }}
+{{- end }}
 {{- end -}}
 {{- end -}}

@@ -16,6 +16,7 @@ use super::documents::Endpoints;
 use crate::account::context::Context;
 use crate::authz::Ruleset;
 use crate::request_id;
+use crate::telemetry::current;
 use crate::user_pool::PoolIndex;
 
 /// Time after which the document is fetched again.
@@ -110,7 +111,7 @@ impl Document {
         let (ends, end) = watch::channel(());
         state.asked = Some(now);
         state.running = Some(end.clone());
-        let (document, fetch) = (Arc::clone(self), fetch());
+        let (document, fetch) = (Arc::clone(self), current::carried(fetch()));
         tokio::spawn(request_id::keep(async move {
             if let Some(endpoints) = fetch.await {
                 document.state().kept = Some((Arc::new(endpoints), now));

@@ -7,6 +7,7 @@
 //! - [`cross_origin`]: pages of other origins; [`shadow`]: shadow mode; [`websockets`]: credentials of upgrades;
 //!   [`sign_in`]: redirects to the sign-in; [`json_rpc`]: policies that depend on the body;
 //!   [`protected_resources`]: from a refusal to the metadata and a token.
+//! - [`tracing`]: one trace from the client to the check.
 //! - [`policy`]: policy files; [`paths`]: unsafe paths; [`grpc`]: gRPC callers; [`decisions`]: routes, counters, logs;
 //!   [`request_ids`]: the id in a response, in Envoy's access log and in ours.
 
@@ -27,6 +28,7 @@ mod sessions;
 mod shadow;
 mod sign_in;
 mod tls;
+mod tracing;
 mod users;
 mod websockets;
 
@@ -59,9 +61,14 @@ impl Stage {
 
     /// As [`Stage::start`], but does not wait.
     async fn start_unready(flags: &[&str], change: impl FnOnce(&mut Bootstrap)) -> Self {
+        Self::start_with(&[], flags, change).await
+    }
+
+    /// As [`Stage::start_unready`], with these environment variables of the service.
+    async fn start_with(environment: &[(String, String)], flags: &[&str], change: impl FnOnce(&mut Bootstrap)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = format!("unix:{}", directory.path().join("authz.sock").display());
-        let service = TestApp::start(&[flags, &["--grpc-listen", &socket]].concat());
+        let service = TestApp::start_with(environment, &[flags, &["--grpc-listen", &socket]].concat());
         let upstream = Upstream::start().await;
         let mut bootstrap = Bootstrap::new(&service.grpc, &upstream.address);
         bootstrap.serve_account(&service.admin);
