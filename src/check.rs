@@ -3,6 +3,8 @@
 //! A protocol module such as `ext_authz/grpc.rs` decodes a [`RequestContext`], calls [`Checks::check`], and encodes the
 //! [`Answer`]. It contains no rule, text, metric or log line.
 
+pub(crate) mod series;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +57,7 @@ impl Checks {
         if let Some(denial) = shadow {
             rules.counters.count_shadow_denial(denial.reason(), trace.pool, trace.policy);
         }
-        self.metrics.took(outcome, took);
+        self.metrics.took(outcome, took, None);
         log((outcome, reason, shadow), trace, &rules, request, took);
         written
     }
@@ -67,17 +69,6 @@ fn outcome(denial: Denial) -> CheckOutcome {
         Fault::Caller => CheckOutcome::Deny,
         Fault::Service => CheckOutcome::Error,
     }
-}
-
-/// Metric labels of every denial: outcome, reason, and `true` if the denial precedes the policy.
-pub(crate) fn denial_labels() -> Vec<(CheckOutcome, &'static str, bool)> {
-    Denial::ALL.iter().map(|denial| (outcome(*denial), denial.reason(), denial.precedes_policy())).collect()
-}
-
-/// Reasons of the denials that a policy in shadow mode only reports.
-pub(crate) fn shadow_reasons() -> Vec<&'static str> {
-    let reported = Denial::ALL.iter().filter(|denial| !denial.precedes_policy());
-    reported.map(|denial| denial.reason()).collect()
 }
 
 /// Logs one event per check. Of the request it contains only a well-formed request id and, if the key or the signature
@@ -138,14 +129,14 @@ struct InFlight<'m>(&'m Metrics);
 
 impl<'m> InFlight<'m> {
     fn new(metrics: &'m Metrics) -> Self {
-        metrics.checks_in_flight.inc();
+        metrics.checks_in_flight().inc();
         Self(metrics)
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.checks_in_flight.dec();
+        self.0.checks_in_flight().dec();
     }
 }
 

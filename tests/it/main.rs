@@ -15,9 +15,10 @@
 //! | The HTTP form of the check, behind nginx, Traefik, Caddy and Envoy | [`doors`] |
 //! | Startup, shutdown, health, logs, the admin port | [`lifecycle`] |
 //! | Revocations and where they are kept | [`revocation`] |
-//! | Commands: `explain`, `test-policy`, `check-config`, `config-schema` | [`commands`] |
+//! | Commands: `explain`, `test-policy`, `check-config`, `config-schema`, `metrics-reference` | [`commands`] |
 //! | Files that the configuration names | [`files`] |
 //! | Limits of the gRPC port and its memory | [`limits`], [`message_memory`] |
+//! | Metrics of limits: connections, threads, messages; versions of files | [`saturation`] |
 //! | Clients that do not read or that stall | [`slow_clients`] |
 //! | TLS and mutual TLS of the listeners | [`tls`]; behind Envoy, [`envoy::tls`] |
 //! | gRPC reflection | [`lifecycle`]; its descriptors, [`descriptors`] |
@@ -51,6 +52,7 @@ mod message_memory;
 mod policy;
 mod reload;
 mod revocation;
+mod saturation;
 mod slow_clients;
 mod tidy;
 mod tls;
