@@ -12,13 +12,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::account::rate_limit;
-use crate::account::{self, Account};
+use crate::account::{Account, outcomes, rate_limit};
 use crate::admin::{self, Admin};
 use crate::authz::{Authorizer, Recent, TokenCache};
 use crate::check::Checks;
-use crate::cognito::error::CognitoError;
-use crate::cognito::{CognitoClient, Operation};
+use crate::cognito::CognitoClient;
 use crate::config::Config;
 use crate::config::account::AccountConfig;
 use crate::ext_authz::grpc::CheckService;
@@ -27,8 +25,8 @@ use crate::ext_authz::http::CheckEndpoints;
 use crate::ext_authz::services::Services;
 use crate::ext_authz::workers::{Limits, WorkerThreads, Workers};
 use crate::lifecycle::{Readiness, Shutdown};
-use crate::metrics::Metrics;
 use crate::metrics::account::Labels;
+use crate::metrics::{Metrics, PortMetrics, RefusedConnection};
 use crate::net::callers::Callers;
 use crate::net::descriptors::{self, Shares, Wanted};
 use crate::net::http_server;
@@ -43,7 +41,7 @@ pub struct BoundService {
     grpc: Vec<Listener>,
     admin_listener: Listener,
     admin: Arc<Admin>,
-    account: Option<(Listener, Arc<Account>)>,
+    account: Option<(Listener, Arc<Account>, PortMetrics)>,
     account_limits: http_server::Limits,
     http: Option<HttpForm>,
     workers: Workers,
@@ -63,6 +61,7 @@ struct HttpForm {
     listener: Listener,
     limits: http_server::Limits,
     callers: Callers,
+    metrics: PortMetrics,
     endpoints: CheckEndpoints,
 }
 
@@ -146,9 +145,23 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         streams: config.grpc.max_streams,
         recent_bytes: Recent::budget(config.token_cache_max_bytes),
     };
-    let (workers, threads) = Workers::start(threads, limits, &services, &shutdown).context("worker threads")?;
+    let port = metrics.port("grpc", ports.grpc, &[RefusedConnection::Limit], has_tls(&grpc));
+    let (workers, threads, numbers) =
+        Workers::start(threads, limits, &services, port, &shutdown).context("worker threads")?;
+    metrics.observe_threads(tokio::runtime::Handle::current().metrics(), numbers).context("metrics")?;
+    metrics.observe_messages(services.message_numbers()).context("metrics")?;
+    let (state, draining, cached) = (readiness.clone(), shutdown.draining.clone(), Arc::clone(&authorizer));
+    let is_ready = move || state.pending().is_empty() && !draining.is_cancelled();
+    metrics.observe_state(is_ready, move || cached.cache().used_ratio()).context("metrics")?;
 
+    let of_clients = [RefusedConnection::Limit, RefusedConnection::PeerLimit];
     let http = http_listener.zip(config.http).map(|(listener, http)| HttpForm {
+        metrics: metrics.port(
+            "http",
+            ports.http,
+            &[RefusedConnection::Limit, RefusedConnection::PeerLimit, RefusedConnection::Caller],
+            has_tls(std::slice::from_ref(&listener)),
+        ),
         listener,
         // The callers are proxies, often a single one, so one peer may have all connections.
         limits: http_server::Limits { connections: ports.http, peer: ports.http, head: CHECK_HEAD_TIMEOUT },
@@ -162,6 +175,12 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         (_, shared) => (None, shared),
     };
     let admin_connections = ports.admin + if shared.is_some() { ports.account } else { 0 };
+    let admin_port =
+        metrics.port("admin", admin_connections, &of_clients, has_tls(std::slice::from_ref(&admin_listener)));
+    let account = account.map(|(listener, account)| {
+        let port = metrics.port("account", ports.account, &of_clients, has_tls(std::slice::from_ref(&listener)));
+        (listener, account, port)
+    });
     let admin = Admin::new(admin::Parts {
         readiness,
         shutdown: shutdown.clone(),
@@ -173,6 +192,7 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         account_target,
         account: shared,
         token: config.admin_token,
+        port: admin_port,
         limits: http_server::Limits::of(admin_connections, ADMIN_HEAD_TIMEOUT),
     });
     Ok(BoundService {
@@ -195,6 +215,11 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
     })
 }
 
+/// `true` if one of the listeners has TLS.
+fn has_tls(listeners: &[Listener]) -> bool {
+    listeners.iter().any(|listener| listener.tls().is_some())
+}
+
 /// Builds the account API over its own client of Cognito.
 fn account(
     config: AccountConfig,
@@ -203,13 +228,10 @@ fn account(
     metrics: &Metrics,
     tracer: Option<Arc<Tracer>>,
 ) -> anyhow::Result<Arc<Account>> {
-    let operations: Vec<_> = Operation::ALL.iter().map(|operation| operation.as_str()).collect();
     let labels = Labels {
-        routes: &account::route_labels(),
-        outcomes: &account::outcome_labels(),
+        requests: outcomes::of_requests(&config.settings),
         limits: &rate_limit::LABELS,
-        operations: &operations,
-        results: &CognitoError::LABELS,
+        calls: outcomes::of_calls(&config.settings),
     };
     let metrics = metrics.account(&labels).context("metrics")?;
     let AccountConfig { settings, pool, client_secret, cognito_timeout, .. } = config;
@@ -260,7 +282,7 @@ impl BoundService {
 
     /// Address of the account API's own port, if it has one.
     pub fn account_address(&self) -> Option<String> {
-        self.account.as_ref().map(|(listener, _)| listener.address())
+        self.account.as_ref().map(|(listener, ..)| listener.address())
     }
 
     /// Address of the HTTP form of the check, if it is served.
@@ -281,7 +303,7 @@ impl BoundService {
             tracing::info!(listener = "grpc", address = listener.address(), "listening");
         }
         tracing::info!(listener = "admin", address = self.admin_listener.address(), "listening");
-        if let Some((listener, _)) = &self.account {
+        if let Some((listener, ..)) = &self.account {
             tracing::info!(listener = "account", address = listener.address(), "listening");
         }
         if let Some(http) = &self.http {
@@ -298,19 +320,26 @@ impl BoundService {
             accepting.spawn(async move { workers.accept(&listener, &closing).await });
         }
         drop(workers);
-        if let Some((listener, account)) = self.account {
+        if let Some((listener, account, port)) = self.account {
             let closing = self.shutdown.closing.clone();
-            accepting.spawn(http_server::serve(listener, self.account_limits, closing, move |request, peer| {
+            accepting.spawn(http_server::serve(listener, self.account_limits, port, closing, move |request, peer| {
                 let account = Arc::clone(&account);
                 async move { account.answer(request, peer.address).await }
             }));
         }
-        if let Some(HttpForm { listener, limits, callers, endpoints }) = self.http {
+        if let Some(HttpForm { listener, limits, callers, metrics, endpoints }) = self.http {
             let closing = self.shutdown.closing.clone();
-            accepting.spawn(http_server::serve_callers(listener, limits, callers, closing, move |request, _| {
-                let endpoints = endpoints.clone();
-                async move { endpoints.answer(request).await }
-            }));
+            accepting.spawn(http_server::serve_callers(
+                listener,
+                limits,
+                callers,
+                metrics,
+                closing,
+                move |request, _| {
+                    let endpoints = endpoints.clone();
+                    async move { endpoints.answer(request).await }
+                },
+            ));
         }
         let readiness = self.admin.readiness().clone();
         let admin_closing = CancellationToken::new();

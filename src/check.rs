@@ -3,6 +3,8 @@
 //! A protocol module such as `ext_authz/grpc.rs` decodes a [`RequestContext`], calls [`Checks::check`], and encodes the
 //! [`Answer`]. It contains no rule, text, metric or log line.
 
+pub(crate) mod series;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,9 +81,9 @@ impl Checks {
         if let Some(denial) = shadow {
             rules.counters.count_shadow_denial(denial.reason(), trace.pool, trace.policy);
         }
-        self.metrics.took(outcome, took);
         let span = span.span();
         let ids = span.as_ref().map(|span| span.ids());
+        self.metrics.took(outcome, took, ids.map(|ids| ids.trace.to_be_bytes()));
         log((outcome, reason, shadow), trace, &rules, (request, id), took, ids);
         if let Some(span) = span {
             describe(span, (outcome, reason, shadow), trace, &rules, (request, id));
@@ -96,17 +98,6 @@ fn outcome(denial: Denial) -> CheckOutcome {
         Fault::Caller => CheckOutcome::Deny,
         Fault::Service => CheckOutcome::Error,
     }
-}
-
-/// Metric labels of every denial: outcome, reason, and `true` if the denial precedes the policy.
-pub(crate) fn denial_labels() -> Vec<(CheckOutcome, &'static str, bool)> {
-    Denial::ALL.iter().map(|denial| (outcome(*denial), denial.reason(), denial.precedes_policy())).collect()
-}
-
-/// Reasons of the denials that a policy in shadow mode only reports.
-pub(crate) fn shadow_reasons() -> Vec<&'static str> {
-    let reported = Denial::ALL.iter().filter(|denial| !denial.precedes_policy());
-    reported.map(|denial| denial.reason()).collect()
 }
 
 /// Logs one event per check. Of the request it contains only a well-formed request id and, if the key or the signature
@@ -204,13 +195,13 @@ struct InFlight<'m>(&'m Metrics);
 
 impl<'m> InFlight<'m> {
     fn new(metrics: &'m Metrics) -> Self {
-        metrics.checks_in_flight.inc();
+        metrics.checks_in_flight().inc();
         Self(metrics)
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.checks_in_flight.dec();
+        self.0.checks_in_flight().dec();
     }
 }

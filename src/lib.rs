@@ -21,7 +21,7 @@
 //! - `telemetry`: traces. The other rooms make spans with it; a thread of its own exports them.
 //! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`], [`clock`]: shared parts without dependencies on the rest.
 //! - [`app`]: builds, connects and runs all parts of the service.
-//! - [`explain`], [`test_policy`], [`healthcheck`], [`revoke`]: the other commands; `admin_client` is the client of the
+//! - [`explain`], [`test_policy`], [`metrics_reference`], [`healthcheck`], [`revoke`]: the other commands; `admin_client` is the client of the
 //!   admin port that the last two use, over HTTP or HTTPS.
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
@@ -57,6 +57,7 @@ pub mod jwks;
 pub mod lifecycle;
 pub mod logging;
 pub mod metrics;
+pub mod metrics_reference;
 pub mod net;
 pub mod reload;
 mod request_id;

@@ -24,7 +24,7 @@ use self::certificates::CertificateReload;
 use crate::authz::cache::PoolStamp;
 use crate::authz::token::claims::WantedClaims;
 use crate::authz::{Authorizer, Ruleset};
-use crate::check::{denial_labels, shadow_reasons};
+use crate::check::series::series;
 use crate::config::ConfigError;
 use crate::config::policy::{AccountClient, CompiledPolicy, PolicySource, UNSERVED_RESOURCES};
 use crate::files::{FileWatch, Fingerprint, KeepsChanging};
@@ -123,6 +123,8 @@ impl Reloader {
             tracer: None,
         };
         let ruleset = reloader.adopt(policy, Some(readiness))?;
+        reloader.show_version(&reloader.status.file.load());
+        reloader.metrics.took_effect(Reloaded::Policy);
         Ok((reloader, ruleset))
     }
 
@@ -181,10 +183,8 @@ impl Reloader {
         }
         let names = self.pools.iter().map(|active| active.pool.name.clone()).collect();
         let policy_names = policies.iter().map(|policy| policy.name.clone()).collect();
-        let counters = self.metrics.checks(names, policy_names, &denial_labels());
-        let in_shadow: Vec<&str> =
-            policies.iter().filter(|policy| policy.is_shadow()).map(|policy| &*policy.name).collect();
-        counters.prepare_shadow_denials(&in_shadow, &shadow_reasons());
+        let possible = series(&policies, self.source.browser_sessions.is_some());
+        let counters = self.metrics.checks(names, policy_names, &possible);
         self.wanted = wanted.clone();
         Ok(Ruleset {
             version: self.next_stamp(),
@@ -353,7 +353,13 @@ impl Reloader {
             );
         }
         authorizer.replace_rules(ruleset);
+        self.show_version(&shown);
         self.status.file.store(Arc::new(shown));
         Ok(())
+    }
+
+    /// Shows the version of the policy file in effect in the metrics.
+    fn show_version(&self, shown: &Value) {
+        self.metrics.policy_file_is(shown.get("sha256").and_then(Value::as_str).unwrap_or_default());
     }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::Service;
-use super::answer::{CHALLENGE, Reply, SUCCESS};
+use super::answer::{Reply, SUCCESS};
 use super::browser::{Browser, Place, Shown};
 use super::context::Context;
 use super::cors;
@@ -39,20 +39,7 @@ pub(super) const OPENAPI_PATH: &str = "/openapi.json";
 /// Value of the label `operation` for the `OpenAPI` document.
 pub(super) const OPENAPI_NAME: &str = "openapi";
 /// Value of the label `operation` for unknown paths.
-const UNKNOWN: &str = "none";
-
-/// Values of the label `operation` of account metrics.
-pub(crate) fn route_labels() -> Vec<&'static str> {
-    let navigations = Place::ALL.into_iter().map(Place::name);
-    let public = protected_resources::Route::ALL.into_iter().map(protected_resources::Route::name);
-    let others = navigations.chain(public).chain([AUTHORIZE_NAME, OPENAPI_NAME, UNKNOWN]);
-    rows().map(|row| row.name).chain(others).collect()
-}
-
-/// Values of the label `outcome` of account metrics.
-pub(crate) fn outcome_labels() -> Vec<&'static str> {
-    [SUCCESS, CHALLENGE].into_iter().chain(Code::ALL.iter().map(|code| code.as_str())).collect()
-}
+pub(super) const UNKNOWN: &str = "none";
 
 /// The account API as an HTTP service.
 #[derive(Debug)]
@@ -151,6 +138,7 @@ impl Account {
     /// Handles a request from `peer` (`None` for a Unix socket). The response has the request's id.
     pub(crate) async fn answer(&self, request: Request<RequestBody>, peer: Option<IpAddr>) -> Answer {
         let arrival = Arrival { id: RequestId::of(request.headers()), time: Instant::now() };
+        let _running = self.context().metrics.begun();
         let (parts, body) = request.into_parts();
         let span = self.tracer.as_ref().and_then(|tracer| tracer.begin_request(&parts.method, &parts.headers));
         let work = async {

@@ -77,6 +77,23 @@ impl Route {
         }
     }
 
+    /// Codes of the route's errors.
+    pub(super) fn codes(self) -> &'static [Code] {
+        match self {
+            Self::Resource => &[Code::NotFound, Code::MethodNotAllowed],
+            Self::Server => &[Code::NotFound, Code::MethodNotAllowed, Code::UpstreamUnavailable],
+            Self::Registration => &[
+                Code::InvalidRequest,
+                Code::Rejected,
+                Code::NotFound,
+                Code::MethodNotAllowed,
+                Code::TooLarge,
+                Code::UnsupportedMediaType,
+                Code::RateLimited,
+            ],
+        }
+    }
+
     fn takes(self, method: &Method) -> bool {
         lists(self.methods(), method)
     }

@@ -48,6 +48,14 @@ pub struct Settings {
     pub cookies: Option<Cookies>,
 }
 
+impl Settings {
+    /// `true` if the routes of the sign-in by redirect exist.
+    pub(super) fn signs_in_by_redirect(&self) -> bool {
+        let has_callback = |hosted: &HostedUi| hosted.callbacks(&self.prefix).next().is_some();
+        self.cookies.is_some() && self.hosted_ui.as_ref().is_some_and(has_callback)
+    }
+}
+
 /// Operation of Cognito that refreshes tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefreshFlow {

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `/livez` | 200 as long as the process responds; independent of anything outside the process |
 //! | `/readyz` | 200 if the service is ready, else 503; JSON with the pending parts |
-//! | `/metrics` | metrics in the Prometheus text format |
+//! | `/metrics` | metrics in Prometheus' text format, or in `OpenMetrics` if the scraper asks for it |
 //! | `/config` | configuration in effect and the source of each value, with secrets redacted |
 //! | `/revocations` | revocations in effect; operators list, make and lift them ([`revocations`]) |
 
@@ -14,7 +14,8 @@ mod token;
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode, header};
+use http::header::{self, HeaderMap};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use prost::bytes::Bytes;
 use serde_json::{Value, json};
@@ -26,7 +27,7 @@ use crate::account::Account;
 use crate::authz::Authorizer;
 use crate::config::admin::AdminToken;
 use crate::lifecycle::{Readiness, Shutdown};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{Format, Metrics, PortMetrics};
 use crate::net::http_server::{self, Answer, Limits, Peer, RequestBody};
 use crate::net::listen::Listener;
 use crate::reload::Status;
@@ -60,6 +61,8 @@ pub(crate) struct Parts {
     pub(crate) account: Option<Arc<Account>>,
     /// Token that operators show.
     pub(crate) token: Option<AdminToken>,
+    /// Metrics of the port's own connections.
+    pub(crate) port: PortMetrics,
     pub(crate) limits: Limits,
 }
 
@@ -79,10 +82,11 @@ impl Admin {
     /// Serves the port until `closing` is cancelled, and then finishes running requests.
     pub(crate) async fn serve(self: Arc<Self>, listener: Listener, closing: CancellationToken) {
         let admin = Arc::clone(&self);
-        let serve = http_server::serve(listener, self.parts.limits, closing, move |request, peer| {
-            let admin = Arc::clone(&admin);
-            async move { admin.answer(request, peer).await }
-        });
+        let serve =
+            http_server::serve(listener, self.parts.limits, self.parts.port.clone(), closing, move |request, peer| {
+                let admin = Arc::clone(&admin);
+                async move { admin.answer(request, peer).await }
+            });
         tokio::select! {
             () = serve => {}
             () = self.revocations.follow_token() => {} // never completes
@@ -106,7 +110,7 @@ impl Parts {
         let answer = match request.uri().path() {
             "/livez" => text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
             "/readyz" => self.readyz(),
-            "/metrics" => self.metrics(),
+            "/metrics" => self.metrics(request.headers()),
             "/config" => json_answer(StatusCode::OK, &self.config()),
             _ => return text(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "not found\n"),
         };
@@ -154,12 +158,18 @@ impl Parts {
         json!({"options": self.options, "pools": pools, "account": self.account_target, "policy_file": &**file})
     }
 
-    fn metrics(&self) -> Answer {
+    fn metrics(&self, headers: &HeaderMap) -> Answer {
         let entries = i64::try_from(self.authorizer.cache().entry_count()).unwrap_or(i64::MAX);
         self.metrics.token_cache_entries.set(entries);
         self.revocations.measure();
-        match self.metrics.render() {
-            Ok(rendered) => text(StatusCode::OK, metrics::CONTENT_TYPE, rendered),
+        let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let format = Format::accepted(accepted);
+        match self.metrics.render(format) {
+            Ok(rendered) => {
+                let mut answer = text(StatusCode::OK, format.content_type(), rendered);
+                answer.headers_mut().insert(header::VARY, header::HeaderValue::from_static("accept"));
+                answer
+            }
             Err(error) => {
                 tracing::error!(%error, "metrics cannot be rendered");
                 text(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", "metrics cannot be rendered\n")

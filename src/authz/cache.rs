@@ -171,6 +171,17 @@ impl TokenCache {
         let count = |part: &Mutex<Part>| part.lock().unwrap_or_else(PoisonError::into_inner).tokens.len() as u64;
         self.parts.iter().map(count).sum()
     }
+
+    /// Part of the cache that is used, from 0 to 1: of its tokens or of its bytes, whichever is nearer to the limit.
+    #[expect(clippy::cast_precision_loss, reason = "bytes of memory are below 2^53")]
+    pub(crate) fn used_ratio(&self) -> f64 {
+        let used = |part: &Mutex<Part>| {
+            let part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            let of = |used: usize, limit: usize| if limit == 0 { 0.0 } else { used as f64 / limit as f64 };
+            of(part.tokens.len(), self.capacity).max(of(part.bytes, self.max_bytes))
+        };
+        self.parts.iter().map(used).sum::<f64>() / self.parts.len().max(1) as f64
+    }
 }
 
 #[cfg(test)]
@@ -202,6 +213,7 @@ mod tests {
             cache.insert(digest(number), Arc::clone(&verified));
         }
         let count = cache.entry_count();
+        assert!((0.0..=1.0).contains(&cache.used_ratio()), "{}", cache.used_ratio());
         assert_eq!(cache.metrics.evictions.get() > 0, count > 0 && count < 20_000);
         count
     }

@@ -61,12 +61,13 @@ struct Row {
     message: &'static str,
     fault: Fault,
     precedes_policy: bool,
+    pool_known: PoolKnown,
 }
 
 impl Row {
     const fn new(reason: &'static str, status: u16, error: &'static str, message: &'static str) -> Self {
         let (challenge, fault, precedes_policy) = (Challenge::None, Fault::Caller, false);
-        Self { reason, status, error, challenge, message, fault, precedes_policy }
+        Self { reason, status, error, challenge, message, fault, precedes_policy, pool_known: PoolKnown::Never }
     }
 
     /// 401 for a token that fails a check (RFC 6750 section 3.1, `invalid_token`).
@@ -86,6 +87,16 @@ impl Row {
 
     const fn challenge(self, challenge: Challenge) -> Self {
         Self { challenge, ..self }
+    }
+
+    /// Marks a denial that is decided after the pool of the token is known.
+    const fn with_pool(self) -> Self {
+        Self { pool_known: PoolKnown::Always, ..self }
+    }
+
+    /// Marks a denial that is decided before or after the pool of the token is known.
+    const fn with_or_without_pool(self) -> Self {
+        Self { pool_known: PoolKnown::Sometimes, ..self }
     }
 
     /// Marks a denial that is decided before the request has a policy, `json_rpc` aside.
@@ -138,7 +149,8 @@ denials! {
     /// The token is longer than 16 KiB (`token::MAX_TOKEN_BYTES`).
     TokenTooLarge = Row::bad_token("token_too_large", "The token is too large.");
     /// The token is not a compact JWS, or a claim has the wrong type.
-    MalformedToken = Row::bad_token("malformed_token", "The token is malformed.");
+    MalformedToken = Row::bad_token("malformed_token", "The token is malformed.")
+    .with_or_without_pool();
     /// `alg` is not exactly `RS256`.
     UnsupportedAlgorithm = Row::bad_token("unsupported_algorithm", "The token is not signed with RS256.");
     /// The header has `crit` or `b64`.
@@ -148,30 +160,42 @@ denials! {
     /// `iss` is not a configured issuer.
     UnknownIssuer = Row::bad_token("unknown_issuer", "The token is from an unknown issuer.");
     /// `token_use` is not an accepted kind of token.
-    WrongTokenUse = Row::bad_token("wrong_token_use", "This kind of token is not accepted here.");
+    WrongTokenUse = Row::bad_token("wrong_token_use", "This kind of token is not accepted here.")
+    .with_pool();
     /// A required claim is absent.
-    MissingClaim = Row::bad_token("missing_claim", "The token lacks a required claim.");
+    MissingClaim = Row::bad_token("missing_claim", "The token lacks a required claim.")
+    .with_or_without_pool();
     /// `client_id` or `aud` is not an accepted app client.
-    WrongClient = Row::bad_token("wrong_client", "The token was issued to another app client.");
+    WrongClient = Row::bad_token("wrong_client", "The token was issued to another app client.")
+    .with_pool();
     /// `exp` has passed.
-    Expired = Row::bad_token("expired", "The token has expired.");
+    Expired = Row::bad_token("expired", "The token has expired.")
+    .with_pool();
     /// `nbf` is in the future.
-    NotYetValid = Row::bad_token("not_yet_valid", "The token is not valid yet.");
+    NotYetValid = Row::bad_token("not_yet_valid", "The token is not valid yet.")
+    .with_pool();
     /// The token lives longer than revocations are kept (`--max-token-life`).
-    TokenLifeExceeded = Row::bad_token("token_life_exceeded", "The token is valid for longer than is accepted here.");
+    TokenLifeExceeded = Row::bad_token("token_life_exceeded", "The token is valid for longer than is accepted here.")
+    .with_pool();
     /// The `kid` is not in a key set that was just fetched.
-    UnknownKid = Row::bad_token("unknown_kid", "The token is signed with an unknown key.");
+    UnknownKid = Row::bad_token("unknown_kid", "The token is signed with an unknown key.")
+    .with_pool();
     /// The signature does not match the token and the key.
-    BadSignature = Row::bad_token("bad_signature", "The signature of the token is not valid.");
+    BadSignature = Row::bad_token("bad_signature", "The signature of the token is not valid.")
+    .with_pool();
     /// The token, its session, or all sessions of its user up to its sign-in were revoked.
-    Revoked = Row::bad_token("revoked", "The session of the token has ended.");
+    Revoked = Row::bad_token("revoked", "The session of the token has ended.")
+    .with_pool();
     /// The token lacks a scope that the policy requires.
     InsufficientScope = Row::new("insufficient_scope", 403, "insufficient_scope", "The token lacks a scope that is needed here.")
-        .challenge(Challenge::Scope);
+        .challenge(Challenge::Scope)
+    .with_pool();
     /// The caller is in none of the groups that the policy requires.
-    InsufficientGroup = Row::forbidden("insufficient_group", "The user is not in a group that may do this.");
+    InsufficientGroup = Row::forbidden("insufficient_group", "The user is not in a group that may do this.")
+    .with_pool();
     /// The policy requires another kind of token, or another value of a claim.
-    ClaimMismatch = Row::forbidden("claim_mismatch", "The token is not meant for this.");
+    ClaimMismatch = Row::forbidden("claim_mismatch", "The token is not meant for this.")
+    .with_pool();
     /// The policy requires a more recent or a stronger sign-in (RFC 9470).
     AuthTooOld = Row::new(
         "auth_too_old",
@@ -179,16 +203,32 @@ denials! {
         "insufficient_user_authentication",
         "A more recent or a stronger sign-in is needed here.",
     )
-    .challenge(Challenge::StepUp);
+    .challenge(Challenge::StepUp)
+    .with_pool();
     /// The request has a session cookie and may have been caused by a page of another site.
     CrossSite = Row::forbidden("cross_site", "This request may come from another site's page.");
     /// The identity headers would exceed their limit.
-    IdentityTooLarge = Row::forbidden("identity_too_large", "The token carries more than can be passed on.");
+    IdentityTooLarge = Row::forbidden("identity_too_large", "The token carries more than can be passed on.")
+    .with_or_without_pool();
     /// The token cannot be verified, because the pool's keys are not available.
-    KeysUnavailable = Row::unavailable("keys_unavailable", "The token cannot be verified at the moment.");
+    KeysUnavailable = Row::unavailable("keys_unavailable", "The token cannot be verified at the moment.")
+    .with_pool();
     /// It is not known which tokens are revoked, because the shared store is lost (`--revocation-required`).
     RevocationUnavailable =
-        Row::unavailable("revocation_unavailable", "It is not known at the moment whether the token was revoked.");
+        Row::unavailable("revocation_unavailable", "It is not known at the moment whether the token was revoked.")
+    .with_pool();
+}
+
+/// Says if the pool of the token is known when a denial is decided. A denial of a token whose issuer was not checked yet
+/// has no pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PoolKnown {
+    /// It is not known.
+    Never,
+    /// It is known.
+    Always,
+    /// It depends on the request.
+    Sometimes,
 }
 
 /// Party that has to act on a denial.
@@ -255,6 +295,11 @@ impl Denial {
             add("resource_metadata", details.resource_metadata.as_deref().unwrap_or_default());
         }
         Some(challenge)
+    }
+
+    /// Says if the pool of the token is known.
+    pub(crate) fn pool_known(self) -> PoolKnown {
+        self.row().pool_known
     }
 
     /// Party that has to act on this denial.

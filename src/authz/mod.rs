@@ -28,6 +28,7 @@ use self::cache::PoolStamp;
 pub use self::cache::TokenCache;
 pub(crate) use self::cache::Verified;
 use self::credential::{BrowserSessions, Credential};
+pub(crate) use self::denial::PoolKnown;
 pub use self::denial::{Challenge, Denial, Fault};
 pub(crate) use self::headers::OwnedHeaders;
 pub(crate) use self::identity::{Caller, Identity};

@@ -50,6 +50,11 @@ impl Circuit {
         })
     }
 
+    /// `true` while calls fail at once.
+    pub(super) fn is_open(&self) -> bool {
+        self.change(|state| state.opened.is_some())
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -7,6 +7,7 @@
 //! they contain passwords, codes and tokens.
 
 mod circuit;
+mod documented;
 pub mod error;
 pub(crate) mod oauth;
 mod openid;
@@ -149,6 +150,7 @@ impl CognitoClient {
             Err(CognitoError::Unavailable(_)) => pass.failed(),
             _ => pass.answered(),
         }
+        self.metrics.circuit_open.set(self.circuit.is_open().into());
         dated
     }
 

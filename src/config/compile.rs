@@ -9,6 +9,7 @@ mod requirements;
 mod resources;
 mod routes;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use self::json_rpc::json_rpc;
@@ -52,7 +53,9 @@ impl PolicySource {
         policy.seen = Some(seen);
         // The file contains no secrets: it names files that do.
         let content: Value = yaml_serde::from_str(&text).unwrap_or_default();
-        policy.shown = json!({"path": path.display().to_string(), "content": content});
+        let sha256 = digest(&SHA256, text.as_bytes());
+        let sha256 = sha256.as_ref().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        policy.shown = json!({"path": path.display().to_string(), "sha256": sha256, "content": content});
         Ok(policy)
     }
 }

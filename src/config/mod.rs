@@ -65,6 +65,8 @@ pub enum Invocation {
     Revoke(RevokeOptions),
     /// `revocations`.
     Revocations(RevocationsAction),
+    /// `metrics-reference`.
+    MetricsReference,
     /// Text to print on standard output: help, version or the JSON Schema.
     Print(String),
 }
@@ -192,6 +194,7 @@ pub fn read(
         None => Ok(Invocation::Serve(config(parsed.options)?)),
         Some(Command::Serve(options)) => Ok(Invocation::Serve(config(options)?)),
         Some(Command::CheckConfig(options)) => Ok(Invocation::CheckConfig(config(options)?)),
+        Some(Command::MetricsReference) => Ok(Invocation::MetricsReference),
         Some(Command::ConfigSchema) => Ok(Invocation::Print(format!("{:#}\n", PolicyFile::schema().to_value()))),
         Some(Command::Healthcheck(options)) => Ok(Invocation::Healthcheck(options)),
         Some(Command::Explain(explain)) => {

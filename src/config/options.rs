@@ -65,6 +65,8 @@ pub enum Command {
     CheckConfig(Options),
     /// Print the JSON Schema of the policy file (`--config`)
     ConfigSchema,
+    /// Print the page about the metrics (docs/metrics.md), in Markdown
+    MetricsReference,
     /// Ask a running instance if it is ready; the exit status is 0 if it is
     Healthcheck(InstanceOptions),
     /// Show each step of one check, with the token read from standard input; the exit status is 0 if the request is allowed

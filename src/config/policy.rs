@@ -66,7 +66,7 @@ pub struct CompiledPolicy {
     pub account: Option<AccountClient>,
     /// Warnings about the file.
     pub warnings: Vec<String>,
-    /// Path and content of the file, for `/config`; null without a file.
+    /// Path, SHA-256 and content of the file, for `/config`; null without a file.
     pub shown: Value,
     /// Version of the file that was read.
     pub seen: Option<Fingerprint>,

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::message_memory::{CONNECTION_WINDOW_BYTES, ConnectionMemory, STREAM_WINDOW_BYTES};
 use super::services::Services;
+use crate::metrics::PortMetrics;
 use crate::net::progress::{Patience, Progress};
 use crate::net::tls::Acceptor;
 
@@ -51,6 +52,7 @@ pub(super) async fn serve<T>(
     tls: Option<Acceptor>,
     max_streams: u32,
     services: Services,
+    metrics: &PortMetrics,
     closing: CancellationToken,
 ) -> Result<(), ConnectionError>
 where
@@ -60,8 +62,12 @@ where
     let stream = Progress::new(stream, PATIENCE, closing.clone());
     match tls {
         None => serve_http2(stream, deadline, max_streams, services, closing).await,
-        Some(tls) => match closing.run_until_cancelled(tls.accept(stream, deadline)).await.flatten() {
-            Some((stream, _)) => serve_http2(stream, deadline, max_streams, services, closing).await,
+        Some(tls) => match closing.run_until_cancelled(tls.accept(stream, deadline)).await {
+            Some(Some((stream, _))) => serve_http2(stream, deadline, max_streams, services, closing).await,
+            Some(None) => {
+                metrics.handshake_failed();
+                Ok(())
+            }
             None => Ok(()),
         },
     }
@@ -80,7 +86,7 @@ where
     let preface = timeout_at(deadline, read_preface(&mut stream));
     let Some(preface) = closing.run_until_cancelled(preface).await else { return Ok(()) };
     let io = TokioIo::new(Prefaced { preface: preface??, stream });
-    let memory = Arc::new(ConnectionMemory::new(Arc::clone(services.memory())));
+    let memory = Arc::new(ConnectionMemory::new(Arc::clone(services.memory()), services.streams().clone()));
     let service = service_fn(move |request| services.call(request, &memory));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

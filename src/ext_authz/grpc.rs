@@ -15,7 +15,7 @@ use prost::bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 
-use super::message_memory::ConnectionMemory;
+use super::message_memory::Stream;
 use super::request;
 use super::response;
 use super::unary::{self, AnswerBody};
@@ -65,7 +65,7 @@ impl CheckService {
     pub(super) fn call<B>(
         &self,
         http: Request<B>,
-        memory: Arc<ConnectionMemory>,
+        memory: Stream,
     ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + Send + use<B>
     where
         B: HttpBody<Data = Bytes> + Unpin + Send,

@@ -5,11 +5,14 @@
 //! is not read, so HTTP/2 flow control stops its sender. Small messages have budgets of their own and never wait for
 //! large ones.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
+
+use crate::metrics::{MessageNumbers, OwnNumber};
 
 /// Maximum size of a small message, including the gRPC prefix.
 const SMALL_BYTES: usize = 64 * 1024;
@@ -43,23 +46,38 @@ const UNIT: usize = 1024;
 #[derive(Debug)]
 struct Budget {
     permits: Arc<Semaphore>,
+    /// Number of permits.
+    size: usize,
     waiting: AtomicUsize,
     max_waiting: usize,
+}
+
+/// Number of messages of one size that wait for memory, of their connection or of the process, and that were refused.
+#[derive(Debug, Default)]
+struct Held {
+    waiting: AtomicUsize,
+    refused: AtomicUsize,
 }
 
 impl Budget {
     fn new(bytes: usize, max_waiting: usize) -> Self {
         let permits = (bytes / UNIT).min(Semaphore::MAX_PERMITS);
-        Self { permits: Arc::new(Semaphore::new(permits)), waiting: AtomicUsize::new(0), max_waiting }
+        let waiting = AtomicUsize::new(0);
+        Self { permits: Arc::new(Semaphore::new(permits)), size: permits, waiting, max_waiting }
     }
 
     /// Reserves this number of units. Waiting messages are served in the order of their arrival.
-    async fn reserve(&self, units: u32) -> Result<OwnedSemaphorePermit, Status> {
+    async fn reserve(&self, units: u32, held: &Held) -> Result<OwnedSemaphorePermit, Status> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_many_owned(units) {
             return Ok(permit);
         }
-        let full = || Status::resource_exhausted("too many bytes of messages are on their way");
+        let full = || {
+            held.refused.fetch_add(1, Ordering::Relaxed);
+            Status::resource_exhausted("too many bytes of messages are on their way")
+        };
         let _waiting = self.start_waiting().ok_or_else(full)?;
+        held.waiting.fetch_add(1, Ordering::Relaxed);
+        let _held = Waiting(&held.waiting);
         Arc::clone(&self.permits).acquire_many_owned(units).await.map_err(|_| full())
     }
 
@@ -67,6 +85,15 @@ impl Budget {
     fn start_waiting(&self) -> Option<Waiting<'_>> {
         let waiting = Waiting(&self.waiting);
         (self.waiting.fetch_add(1, Ordering::Relaxed) < self.max_waiting).then_some(waiting)
+    }
+
+    fn numbers(&self, held: &Held) -> MessageNumbers {
+        MessageNumbers {
+            reserved_bytes: self.size.saturating_sub(self.permits.available_permits()) * UNIT,
+            limit_bytes: self.size * UNIT,
+            waiting: held.waiting.load(Ordering::Relaxed),
+            refused: held.refused.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -84,6 +111,8 @@ impl Drop for Waiting<'_> {
 pub(super) struct ProcessMemory {
     small: Budget,
     large: Budget,
+    held_small: Held,
+    held_large: Held,
     max_message_bytes: usize,
 }
 
@@ -93,8 +122,15 @@ impl ProcessMemory {
         Self {
             small: Budget::new(SMALL_OF_PROCESS, PROCESS.small),
             large: Budget::new(large_bytes(LARGE_OF_PROCESS, max_message_bytes), PROCESS.large),
+            held_small: Held::default(),
+            held_large: Held::default(),
             max_message_bytes,
         }
+    }
+
+    /// Use of the budgets, by the size of the messages.
+    pub(super) fn numbers(&self) -> [(&'static str, MessageNumbers); 2] {
+        [("small", self.small.numbers(&self.held_small)), ("large", self.large.numbers(&self.held_large))]
     }
 }
 
@@ -109,6 +145,34 @@ pub(super) struct ConnectionMemory {
     process: Arc<ProcessMemory>,
     small: Budget,
     large: Budget,
+    /// Number of calls that the worker of the connection serves.
+    streams: OwnNumber,
+}
+
+/// A call of a connection, which counts as served until this is dropped, on the thread of its worker.
+#[derive(Debug)]
+pub(super) struct Stream(Arc<ConnectionMemory>);
+
+impl Stream {
+    /// Counts a call of the connection with these budgets.
+    pub(super) fn open(memory: &Arc<ConnectionMemory>) -> Self {
+        memory.streams.increase();
+        Self(Arc::clone(memory))
+    }
+}
+
+impl Deref for Stream {
+    type Target = ConnectionMemory;
+
+    fn deref(&self) -> &ConnectionMemory {
+        &self.0
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.streams.decrease();
+    }
 }
 
 /// Memory reserved for one message, until this is dropped.
@@ -120,13 +184,14 @@ pub(super) struct Reservation {
 }
 
 impl ConnectionMemory {
-    /// Creates the budgets of a new connection.
-    pub(super) fn new(process: Arc<ProcessMemory>) -> Self {
+    /// Creates the budgets of a new connection. Its calls are counted in `streams`.
+    pub(super) fn new(process: Arc<ProcessMemory>, streams: OwnNumber) -> Self {
         let large = large_bytes(LARGE_OF_CONNECTION, process.max_message_bytes);
         Self {
             process,
             small: Budget::new(SMALL_OF_CONNECTION, CONNECTION.small),
             large: Budget::new(large, CONNECTION.large),
+            streams,
         }
     }
 
@@ -137,11 +202,15 @@ impl ConnectionMemory {
     pub(super) async fn reserve(&self, bytes: usize) -> Result<Reservation, Status> {
         let too_large = |_| Status::resource_exhausted("the message is too large");
         let units = u32::try_from(bytes.div_ceil(UNIT)).map_err(too_large)?;
-        let (connection, process) =
-            if bytes <= SMALL_BYTES { (&self.small, &self.process.small) } else { (&self.large, &self.process.large) };
+        let all = &self.process;
+        let (connection, process, held) = if bytes <= SMALL_BYTES {
+            (&self.small, &all.small, &all.held_small)
+        } else {
+            (&self.large, &all.large, &all.held_large)
+        };
         // No deadlock: every reservation takes the budgets in this order, and a message reserves only once.
-        let connection = connection.reserve(units).await?;
-        let process = process.reserve(units).await?;
+        let connection = connection.reserve(units, held).await?;
+        let process = process.reserve(units, held).await?;
         Ok(Reservation { _connection: connection, _process: process })
     }
 }
@@ -167,7 +236,7 @@ mod tests {
     #[test]
     fn the_budgets_hold_several_messages_of_the_maximum_size() {
         let process = Arc::new(ProcessMemory::new(16 * MIB));
-        let connections = [(); 3].map(|()| ConnectionMemory::new(Arc::clone(&process)));
+        let connections = [(); 3].map(|()| ConnectionMemory::new(Arc::clone(&process), OwnNumber::default()));
         let reserve = |connection: usize| now(connections[connection].reserve(16 * MIB + 5));
         let mut held: Vec<_> = [0, 0, 1, 1].map(|connection| reserve(connection).unwrap().unwrap()).into();
         assert!(reserve(0).is_none(), "the budget of the connection is exhausted");
@@ -181,7 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_messages_are_served_and_their_number_is_limited() {
-        let connection = Arc::new(ConnectionMemory::new(Arc::new(ProcessMemory::new(MIB))));
+        let connection = Arc::new(ConnectionMemory::new(Arc::new(ProcessMemory::new(MIB)), OwnNumber::default()));
         let held = [now(connection.reserve(MIB)).unwrap().unwrap(), now(connection.reserve(MIB)).unwrap().unwrap()];
         let waiting: Vec<_> = (0..CONNECTION.large)
             .map(|_| {
@@ -191,10 +260,16 @@ mod tests {
             .collect();
         tokio::task::yield_now().await;
         assert_eq!(now(connection.reserve(MIB)).unwrap().unwrap_err(), 8, "RESOURCE_EXHAUSTED");
+        let [(_, small), (_, large)] = connection.process.numbers();
+        assert_eq!((small.reserved_bytes, small.waiting, small.refused), (0, 0, 0));
+        assert_eq!((large.reserved_bytes, large.waiting, large.refused), (2 * MIB, CONNECTION.large, 1));
+        assert!(large.limit_bytes >= 4 * MIB, "{large:?}");
         drop(held);
         for turn in waiting {
             assert!(turn.await.unwrap());
         }
         assert!(now(connection.reserve(MIB)).unwrap().is_ok(), "all memory is free, and no message waits");
+        let [_, (_, large)] = connection.process.numbers();
+        assert_eq!((large.reserved_bytes, large.waiting), (0, 0));
     }
 }

@@ -18,8 +18,9 @@ use tonic_health::server::HealthService;
 use tonic_reflection::server::Builder as ReflectionBuilder;
 
 use super::grpc::{CHECK_PATH, CheckService, SERVICE_NAME};
-use super::message_memory::{ConnectionMemory, ProcessMemory};
+use super::message_memory::{ConnectionMemory, ProcessMemory, Stream};
 use super::unary::AnswerBody;
+use crate::metrics::{MessageNumbers, OwnNumber};
 
 /// Maximum size of a request to health or reflection. These requests contain only names.
 const MAX_OTHER_MESSAGE_BYTES: usize = 4 * 1024;
@@ -35,6 +36,8 @@ pub(crate) struct Services {
     health: HealthServer<HealthService>,
     reflection: Arc<Reflection>,
     memory: Arc<ProcessMemory>,
+    /// Number of calls that the worker serves.
+    streams: OwnNumber,
     closing: CancellationToken,
 }
 
@@ -73,12 +76,23 @@ impl Services {
             v1: Box::new(move |request| answer(v1.clone(), request)),
             v1alpha: Box::new(move |request| answer(v1alpha.clone(), request)),
         };
-        Ok(Self { check, health, reflection: Arc::new(reflection), memory, closing })
+        Ok(Self { check, health, reflection: Arc::new(reflection), memory, streams: OwnNumber::default(), closing })
     }
 
-    /// The services for one worker, with a memory of at most `recent_bytes` for checks.
-    pub(super) fn for_worker(&self, recent_bytes: u64) -> Self {
-        Self { check: self.check.for_worker(recent_bytes), ..self.clone() }
+    /// The services for one worker, with a memory of at most `recent_bytes` for checks. Its calls are counted in `streams`.
+    pub(super) fn for_worker(&self, recent_bytes: u64, streams: OwnNumber) -> Self {
+        Self { check: self.check.for_worker(recent_bytes), streams, ..self.clone() }
+    }
+
+    /// Number of calls that the worker serves.
+    pub(super) fn streams(&self) -> &OwnNumber {
+        &self.streams
+    }
+
+    /// Returns a function that reads the use of the memory budget, by the size of the messages.
+    pub(crate) fn message_numbers(&self) -> impl Fn() -> [(&'static str, MessageNumbers); 2] + Clone + use<> {
+        let memory = Arc::clone(&self.memory);
+        move || memory.numbers()
     }
 
     /// Memory budget of the process.
@@ -96,10 +110,14 @@ impl Services {
         memory: &Arc<ConnectionMemory>,
     ) -> BoxFuture<http::Response<AnswerBody>, Infallible> {
         if request.uri().path() == CHECK_PATH {
-            return Box::pin(self.check.call(request, Arc::clone(memory)));
+            return Box::pin(self.check.call(request, Stream::open(memory)));
         }
-        let services = self.clone();
-        Box::pin(async move { Ok(services.call_other(request).await.map(AnswerBody::Tonic)) })
+        let (services, stream) = (self.clone(), Stream::open(memory));
+        Box::pin(async move {
+            let response = services.call_other(request).await.map(AnswerBody::Tonic);
+            drop(stream);
+            Ok(response)
+        })
     }
 
     async fn call_other(self, request: http::Request<Incoming>) -> http::Response<Body> {

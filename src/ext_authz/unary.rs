@@ -235,6 +235,7 @@ mod tests {
 
     use super::super::message_memory::ProcessMemory;
     use super::*;
+    use crate::metrics::OwnNumber;
 
     /// A body that arrives in these pieces.
     struct Pieces(VecDeque<Vec<u8>>);
@@ -254,7 +255,7 @@ mod tests {
 
     async fn read_pieces(pieces: &[&[u8]]) -> Result<Bytes, i32> {
         let pieces = Pieces(pieces.iter().map(|piece| piece.to_vec()).collect());
-        let memory = ConnectionMemory::new(Arc::new(ProcessMemory::new(8)));
+        let memory = ConnectionMemory::new(Arc::new(ProcessMemory::new(8)), OwnNumber::default());
         let message = read(pieces, 8, &memory).await.map_err(|status| status.code() as i32)?;
         Ok(message.bytes)
     }

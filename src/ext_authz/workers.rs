@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::connection;
 use super::services::Services;
 use crate::lifecycle::Shutdown;
+use crate::metrics::{OpenConnection, OwnNumber, PortMetrics, RefusedConnection, WorkerNumbers};
 use crate::net::listen::{Listener, Stream};
 use crate::net::tls::Acceptor;
 
@@ -36,8 +37,9 @@ pub(crate) struct Limits {
 /// Senders of connections to the worker threads. After this is dropped, each worker ends once it is idle.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    workers: Vec<Worker>,
+    all: Vec<Worker>,
     permits: Arc<Semaphore>,
+    metrics: PortMetrics,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,7 @@ pub(crate) struct WorkerThreads(Vec<oneshot::Receiver<()>>);
 struct Connection {
     stream: DetachedStream,
     tls: Option<Acceptor>,
+    _open: OpenConnection,
     _serving: Serving,
     _permit: OwnedSemaphorePermit,
 }
@@ -75,7 +78,7 @@ enum DetachedStream {
 }
 
 impl Workers {
-    /// Starts this number of worker threads.
+    /// Starts this number of worker threads. Also returns their numbers for the metrics.
     ///
     /// # Errors
     /// If a thread or its runtime cannot be created.
@@ -83,24 +86,33 @@ impl Workers {
         threads: usize,
         limits: Limits,
         services: &Services,
+        metrics: PortMetrics,
         shutdown: &Shutdown,
-    ) -> io::Result<(Self, WorkerThreads)> {
+    ) -> io::Result<(Self, WorkerThreads, Vec<WorkerNumbers>)> {
         let start = |index| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (sender, receiver) = mpsc::unbounded_channel();
             let (finished, done) = oneshot::channel();
-            let (services, shutdown) =
-                (services.for_worker(limits.recent_bytes / threads.max(1) as u64), shutdown.clone());
-            thread::Builder::new().name(format!("check-{index}")).spawn(move || {
-                runtime.block_on(work(receiver, limits, services, shutdown));
+            let numbers = WorkerNumbers {
+                name: format!("check-{index}"),
+                runtime: runtime.metrics(),
+                connections: Arc::default(),
+                streams: OwnNumber::default(),
+            };
+            let services = services.for_worker(limits.recent_bytes / threads.max(1) as u64, numbers.streams.clone());
+            let (metrics, shutdown) = (metrics.clone(), shutdown.clone());
+            thread::Builder::new().name(numbers.name.clone()).spawn(move || {
+                runtime.block_on(work(receiver, limits, services, metrics, shutdown));
                 // A panic drops the sender instead, so the receiver can tell the two apart. Sending fails if the
                 // shutdown deadline has passed and the receiver is dropped.
                 finished.send(()).ok();
             })?;
-            Ok((Worker { connections: sender, serving: Arc::default() }, done))
+            Ok((Worker { connections: sender, serving: Arc::clone(&numbers.connections) }, (done, numbers)))
         };
-        let (workers, threads) = (0..threads).map(start).collect::<io::Result<(_, _)>>()?;
-        Ok((Self { workers, permits: Arc::new(Semaphore::new(limits.connections)) }, WorkerThreads(threads)))
+        let (workers, started): (_, Vec<_>) = (0..threads).map(start).collect::<io::Result<(_, _)>>()?;
+        let (threads, numbers) = started.into_iter().unzip();
+        let permits = Arc::new(Semaphore::new(limits.connections));
+        Ok((Self { all: workers, permits, metrics }, WorkerThreads(threads), numbers))
     }
 
     /// Accepts connections until `closing` is cancelled.
@@ -110,8 +122,10 @@ impl Workers {
 
     fn hand_over(&self, stream: Stream, tls: Option<&Acceptor>) {
         // Over the limit, the connection is closed at once, so the client notices and can try another instance.
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else { return };
-        let Some(worker) = self.workers.iter().min_by_key(|worker| worker.serving.load(Ordering::Relaxed)) else {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            return self.metrics.refused(RefusedConnection::Limit);
+        };
+        let Some(worker) = self.all.iter().min_by_key(|worker| worker.serving.load(Ordering::Relaxed)) else {
             return;
         };
         let stream = match stream {
@@ -124,7 +138,14 @@ impl Workers {
                 let serving = Serving(Arc::clone(&worker.serving));
                 // Fails if the worker has died; then the process is about to end.
                 let tls = tls.cloned();
-                drop(worker.connections.send(Connection { stream, tls, _serving: serving, _permit: permit }));
+                let open = self.metrics.accepted();
+                drop(worker.connections.send(Connection {
+                    stream,
+                    tls,
+                    _open: open,
+                    _serving: serving,
+                    _permit: permit,
+                }));
             }
             Err(error) => tracing::warn!(%error, "a connection could not be passed to a worker"),
         }
@@ -159,21 +180,22 @@ async fn work(
     mut connections: mpsc::UnboundedReceiver<Connection>,
     limits: Limits,
     services: Services,
+    metrics: PortMetrics,
     shutdown: Shutdown,
 ) {
     let running = TaskTracker::new();
     let serve_all = async {
         while let Some(accepted) = connections.recv().await {
-            let (services, closing) = (services.clone(), shutdown.closing.clone());
+            let (services, metrics, closing) = (services.clone(), metrics.clone(), shutdown.closing.clone());
             running.spawn(async move {
-                let Connection { stream, tls, _serving, _permit } = accepted;
+                let Connection { stream, tls, _open, _serving, _permit } = accepted;
                 let result = match stream {
                     DetachedStream::Tcp(stream) => match tokio::net::TcpStream::from_std(stream) {
-                        Ok(stream) => connection::serve(stream, tls, limits.streams, services, closing).await,
+                        Ok(stream) => connection::serve(stream, tls, limits.streams, services, &metrics, closing).await,
                         Err(error) => Err(error.into()),
                     },
                     DetachedStream::Unix(stream) => match tokio::net::UnixStream::from_std(stream) {
-                        Ok(stream) => connection::serve(stream, tls, limits.streams, services, closing).await,
+                        Ok(stream) => connection::serve(stream, tls, limits.streams, services, &metrics, closing).await,
                         Err(error) => Err(error.into()),
                     },
                 };

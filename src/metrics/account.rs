@@ -1,25 +1,21 @@
 //! Metrics of the account API and of its calls to Cognito.
 
-use prometheus::{HistogramVec, IntCounter, IntCounterVec, Registry};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry};
 
 use super::{histogram, opts, register};
 
 /// Upper bounds in seconds: a refusal without a call to Cognito takes milliseconds, and a request takes at most 10 s.
 const BUCKETS: [f64; 11] = [5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0, 10.0];
 
-/// All values of each label. They come from enums and tables of the program.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Labels<'l> {
-    /// Routes of the account API (`operation` of the request metrics).
-    pub(crate) routes: &'l [&'static str],
-    /// Outcomes of a request.
-    pub(crate) outcomes: &'l [&'static str],
+/// Values of the labels that are known in advance. They come from enums and tables of the program.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Labels {
+    /// Operations of the account API, and the outcomes that each can have.
+    pub(crate) requests: Vec<(&'static str, Vec<&'static str>)>,
     /// Names of the rate limits.
-    pub(crate) limits: &'l [&'static str],
-    /// Operations of the user-pool API (`operation` of the Cognito metrics).
-    pub(crate) operations: &'l [&'static str],
-    /// Outcomes of a call to Cognito.
-    pub(crate) results: &'l [&'static str],
+    pub(crate) limits: &'static [&'static str],
+    /// Operations of Cognito that are called, and the outcomes that each can have.
+    pub(crate) calls: Vec<(&'static str, Vec<&'static str>)>,
 }
 
 /// Metrics of the account API.
@@ -27,6 +23,7 @@ pub(crate) struct Labels<'l> {
 pub(crate) struct AccountMetrics {
     requests: IntCounterVec,
     durations: HistogramVec,
+    in_flight: IntGauge,
     rate_limited: IntCounterVec,
     /// Number of requests with an `X-Forwarded-For` while `--trusted-hops` is unset.
     pub(crate) unknown_addresses: IntCounter,
@@ -39,10 +36,22 @@ pub(crate) struct AccountMetrics {
 pub(crate) struct CognitoMetrics {
     requests: IntCounterVec,
     durations: HistogramVec,
+    /// 1 while calls fail at once because Cognito failed too often, else 0.
+    pub(crate) circuit_open: IntGauge,
+}
+
+/// Guard that counts a request as running, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Running(IntGauge);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl AccountMetrics {
-    pub(super) fn new(registry: &Registry, labels: &Labels<'_>) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(registry: &Registry, labels: &Labels) -> Result<Self, prometheus::Error> {
         let metrics = Self {
             requests: register(
                 registry,
@@ -62,6 +71,10 @@ impl AccountMetrics {
                     &["operation"],
                 )?,
             )?,
+            in_flight: register(
+                registry,
+                IntGauge::with_opts(opts("account_requests_in_flight", "Requests to the account API being answered."))?,
+            )?,
             rate_limited: register(
                 registry,
                 IntCounterVec::new(
@@ -78,19 +91,19 @@ impl AccountMetrics {
             )?,
             cognito: CognitoMetrics::new(registry)?,
         };
-        for route in labels.routes {
-            metrics.durations.with_label_values(&[route]);
-            for outcome in labels.outcomes {
-                metrics.requests.with_label_values(&[route, outcome]);
+        for (operation, outcomes) in &labels.requests {
+            metrics.durations.with_label_values(&[operation]);
+            for outcome in outcomes {
+                metrics.requests.with_label_values(&[operation, outcome]);
             }
         }
         for limit in labels.limits {
             metrics.rate_limited.with_label_values(&[limit]);
         }
-        for operation in labels.operations {
+        for (operation, outcomes) in &labels.calls {
             metrics.cognito.durations.with_label_values(&[operation]);
-            for result in labels.results {
-                metrics.cognito.requests.with_label_values(&[operation, result]);
+            for outcome in outcomes {
+                metrics.cognito.requests.with_label_values(&[operation, outcome]);
             }
         }
         Ok(metrics)
@@ -99,8 +112,13 @@ impl AccountMetrics {
     /// Creates metrics in a registry of their own.
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
-        Self::new(&Registry::new(), &Labels { routes: &[], outcomes: &[], limits: &[], operations: &[], results: &[] })
-            .unwrap()
+        Self::new(&Registry::new(), &Labels::default()).unwrap()
+    }
+
+    /// Counts a request that begins.
+    pub(crate) fn begun(&self) -> Running {
+        self.in_flight.inc();
+        Running(self.in_flight.clone())
     }
 
     /// Counts a request that took `seconds`.
@@ -131,6 +149,13 @@ impl CognitoMetrics {
                     histogram("cognito_request_duration_seconds", "Duration of a call to the user-pool API.", &BUCKETS),
                     &["operation"],
                 )?,
+            )?,
+            circuit_open: register(
+                registry,
+                IntGauge::with_opts(opts(
+                    "cognito_circuit_open",
+                    "1 while calls to Cognito fail at once, because ten failed in a row; one in five seconds is tried.",
+                ))?,
             )?,
         })
     }

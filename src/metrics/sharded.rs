@@ -4,12 +4,14 @@
 //! threads has a cell of its own; further ones share them.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use prometheus::Opts;
 use prometheus::core::{Atomic, Collector, Desc, Describer, GenericCounter, GenericCounterVec, GenericGauge};
 use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+
+use crate::clock::since_1970;
 
 /// Counter that all threads change.
 pub(crate) type Counter = GenericCounter<Sharded<AtomicU64>>;
@@ -106,6 +108,23 @@ sharded!(AtomicI64, i64);
 /// Number of finite buckets of a [`Durations`].
 pub(crate) const BUCKETS: usize = 15;
 
+/// Id of a trace (W3C Trace Context section 3.2.2.3).
+pub(crate) type TraceId = [u8; 16];
+
+/// Duration that belongs to a trace.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Exemplar {
+    /// Trace that the duration was measured in.
+    pub(crate) trace: TraceId,
+    /// Duration in seconds.
+    pub(crate) seconds: f64,
+    /// Time of the measurement, since 1970.
+    pub(crate) time: Duration,
+}
+
+/// Last exemplar of each bucket.
+type Exemplars = [Mutex<Option<Exemplar>>; BUCKETS + 1];
+
 /// Histograms of durations, one for each value of one label.
 #[derive(Clone, Debug)]
 pub(crate) struct Durations<const VALUES: usize>(Arc<Family<VALUES>>);
@@ -116,7 +135,7 @@ struct Family<const VALUES: usize> {
     /// Upper bounds in seconds, in ascending order.
     bounds: [f64; BUCKETS],
     label: &'static str,
-    histograms: [(&'static str, Cells<Observed>); VALUES],
+    histograms: [(&'static str, Cells<Observed>, Exemplars); VALUES],
 }
 
 /// Durations that one thread observed.
@@ -139,21 +158,35 @@ impl<const VALUES: usize> Durations<VALUES> {
         bounds: [f64; BUCKETS],
     ) -> Result<Self, prometheus::Error> {
         let desc = opts.clone().variable_label(label).describe()?;
-        let histograms = values.map(|value| (value, Cells::default()));
+        let histograms = values.map(|value| (value, Cells::default(), Exemplars::default()));
         Ok(Self(Arc::new(Family { desc, bounds, label, histograms })))
     }
 
-    /// Observes a duration in the histogram with this index.
-    pub(crate) fn observe(&self, index: usize, duration: Duration) {
+    /// Observes a duration in the histogram with this index. A `trace` that it belongs to becomes the exemplar of its
+    /// bucket, unless another thread is just reading or writing that one.
+    pub(crate) fn observe(&self, index: usize, duration: Duration, trace: Option<TraceId>) {
         let family = &*self.0;
         let seconds = duration.as_secs_f64();
         let bucket = family.bounds.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS);
-        let observed = family.histograms.get(index).and_then(|(_, cells)| cells.own());
+        let Some((_, cells, exemplars)) = family.histograms.get(index) else { return };
+        if let (Some(trace), Some(exemplar)) = (trace, exemplars.get(bucket))
+            && let Ok(mut exemplar) = exemplar.try_lock()
+        {
+            *exemplar = Some(Exemplar { trace, seconds, time: since_1970() });
+        }
+        let observed = cells.own();
         if let Some((observed, count)) = observed.and_then(|observed| Some((observed, observed.buckets.get(bucket)?))) {
             count.fetch_add(1, Ordering::Relaxed);
             let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
             observed.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
         }
+    }
+
+    /// Returns the last exemplar of a bucket of `metric`, if that is one of these histograms.
+    pub(crate) fn exemplar(&self, family: &str, metric: &Metric, bucket: usize) -> Option<Exemplar> {
+        let value = metric.get_label().first().filter(|_| family == self.0.desc.fq_name)?.value();
+        let (_, _, exemplars) = self.0.histograms.iter().find(|(other, _, _)| *other == value)?;
+        exemplars.get(bucket)?.lock().ok().and_then(|exemplar| *exemplar)
     }
 }
 
@@ -199,7 +232,7 @@ impl<const VALUES: usize> Collector for Durations<VALUES> {
         collected.set_name(family.desc.fq_name.clone());
         collected.set_help(family.desc.help.clone());
         collected.set_field_type(MetricType::HISTOGRAM);
-        collected.set_metric(family.histograms.iter().map(|(value, cells)| family.metric(value, cells)).collect());
+        collected.set_metric(family.histograms.iter().map(|(value, cells, _)| family.metric(value, cells)).collect());
         vec![collected]
     }
 }
@@ -243,7 +276,7 @@ mod tests {
         {
             let duration = Duration::from_millis(milliseconds);
             let ours = ours.clone();
-            std::thread::spawn(move || ours.observe(index, duration)).join().unwrap();
+            std::thread::spawn(move || ours.observe(index, duration, None)).join().unwrap();
             theirs.with_label_values(&[label]).observe(duration.as_secs_f64());
         }
         let text = |collector: Box<dyn Collector>| {

@@ -33,6 +33,7 @@ use super::occasional::Occasional;
 use super::peers::Peers;
 use super::progress::{Activity, Patience, Progress};
 use super::tls::{Acceptor, ClientCertificate, VerifiedClient};
+use crate::metrics::{PortMetrics, RefusedConnection};
 
 /// Response with a body that is known as a whole.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -97,12 +98,17 @@ impl Peer {
 
 /// Serves `listener` until `closing` is cancelled, and then finishes running requests. `answer` is called with each
 /// request and its client.
-pub(crate) async fn serve<F, R>(listener: Listener, limits: Limits, closing: CancellationToken, answer: F)
-where
+pub(crate) async fn serve<F, R>(
+    listener: Listener,
+    limits: Limits,
+    metrics: PortMetrics,
+    closing: CancellationToken,
+    answer: F,
+) where
     F: Fn(Request<RequestBody>, Peer) -> R + Clone + Send + 'static,
     R: Future<Output = Answer> + Send + 'static,
 {
-    serve_callers(listener, limits, Callers::All, closing, answer).await;
+    serve_callers(listener, limits, Callers::All, metrics, closing, answer).await;
 }
 
 /// As [`serve`], for these `callers` only. Other TCP peers get 403, and nothing that they send is interpreted. The file
@@ -111,6 +117,7 @@ pub(crate) async fn serve_callers<F, R>(
     listener: Listener,
     limits: Limits,
     callers: Callers,
+    metrics: PortMetrics,
     closing: CancellationToken,
     answer: F,
 ) where
@@ -122,7 +129,13 @@ pub(crate) async fn serve_callers<F, R>(
     let permits = Arc::new(Semaphore::new(limits.connections));
     let peers = Arc::new(Peers::default());
     let mut refusals = Occasional::default();
-    let mut refuse = |why: &'static str| {
+    let mut refuse = |reason: RefusedConnection| {
+        metrics.refused(reason);
+        let why = match reason {
+            RefusedConnection::Caller => "the address of the peer is not among the callers of the port",
+            RefusedConnection::Limit => "the port has reached its limit on connections",
+            RefusedConnection::PeerLimit => "an address has reached its share of the port's connections",
+        };
         if let Some(refused) = refusals.count() {
             tracing::warn!(address = listener.address(), refused, why, "connections refused");
         }
@@ -139,19 +152,20 @@ pub(crate) async fn serve_callers<F, R>(
                         drop(permit);
                     });
                 }
-                return refuse("the address of the peer is not among the callers of the port");
+                return refuse(RefusedConnection::Caller);
             }
             stream => stream,
         };
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            return refuse("the port has reached its limit on connections");
+            return refuse(RefusedConnection::Limit);
         };
         let counted = address.map(|address| peers.enter(address, limits.peer));
         if let Some(None) = counted {
-            return refuse("an address has reached its share of the port's connections");
+            return refuse(RefusedConnection::PeerLimit);
         }
         let (tls, closing, answer) = (listener.tls().cloned(), closing.clone(), answer.clone());
-        let connection = Connection { address, limits, closing, answer };
+        let open = metrics.accepted();
+        let connection = Connection { address, limits, metrics: metrics.clone(), closing, answer };
         running.spawn(async move {
             match stream {
                 Stream::Tcp(stream) => {
@@ -162,7 +176,7 @@ pub(crate) async fn serve_callers<F, R>(
                 }
                 Stream::Unix(stream) => connection.serve(stream, tls).await,
             }
-            drop((permit, counted));
+            drop((permit, counted, open));
         });
     });
     closing.run_until_cancelled(accept).await;
@@ -195,6 +209,7 @@ async fn forbid(mut stream: TcpStream) {
 struct Connection<F> {
     address: Option<IpAddr>,
     limits: Limits,
+    metrics: PortMetrics,
     closing: CancellationToken,
     answer: F,
 }
@@ -212,12 +227,11 @@ where
         let stream = Progress::new(stream, PATIENCE, self.closing.clone()).with_activity(Arc::clone(&activity));
         match tls {
             None => self.answer_all(stream, None, activity).await,
-            Some(tls) => {
-                let handshake = self.closing.run_until_cancelled(tls.accept(stream, deadline)).await;
-                if let Some((stream, certificate)) = handshake.flatten() {
-                    self.answer_all(stream, certificate, activity).await;
-                }
-            }
+            Some(tls) => match self.closing.run_until_cancelled(tls.accept(stream, deadline)).await {
+                Some(Some((stream, certificate))) => self.answer_all(stream, certificate, activity).await,
+                Some(None) => self.metrics.handshake_failed(),
+                None => {}
+            },
         }
     }
 
@@ -227,7 +241,7 @@ where
         certificate: VerifiedClient,
         activity: Arc<Activity>,
     ) {
-        let Self { address, limits, closing, answer } = self;
+        let Self { address, limits, closing, answer, .. } = self;
         let peer = Peer { address, certificate };
         let client = peer.clone();
         let service = service_fn(move |request: Request<Incoming>| {

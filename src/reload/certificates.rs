@@ -32,6 +32,7 @@ impl CertificateReload {
         let watches = versions.map(|(path, version)| FileWatch::new(path, Some(version))).collect();
         let reload = Self { certificates, listeners, watches, metrics, status };
         reload.show_expiry();
+        reload.metrics.took_effect(Reloaded::Certificates);
         reload
     }
 

@@ -120,7 +120,7 @@ fn a_full_queue_drops_spans_and_counts_them() {
         drop(tracer.begin_check(&DOOR, None));
     }
     let dropped = |count| {
-        let shown = String::from_utf8(metrics.render().unwrap()).unwrap();
+        let shown = String::from_utf8(metrics.render(crate::metrics::Format::Text).unwrap()).unwrap();
         shown.contains(&format!("cognito_authz_spans_dropped_total{{reason=\"queue_full\"}} {count}\n"))
     };
     assert!(dropped(2));

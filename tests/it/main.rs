@@ -16,9 +16,10 @@
 //! | Startup, shutdown, health, logs, the admin port | [`lifecycle`] |
 //! | Ids of requests in responses and in the log | [`request_ids`]; behind Envoy, [`envoy::request_ids`] |
 //! | Revocations and where they are kept | [`revocation`] |
-//! | Commands: `explain`, `test-policy`, `check-config`, `config-schema` | [`commands`] |
+//! | Commands: `explain`, `test-policy`, `check-config`, `config-schema`, `metrics-reference` | [`commands`] |
 //! | Files that the configuration names | [`files`] |
 //! | Limits of the gRPC port and its memory | [`limits`], [`message_memory`] |
+//! | Metrics of limits: connections, threads, messages; versions of files | [`saturation`] |
 //! | Clients that do not read or that stall | [`slow_clients`] |
 //! | Traces, in a collector | [`telemetry`]; behind Envoy, [`envoy::tracing`] |
 //! | TLS and mutual TLS of the listeners | [`tls`]; behind Envoy, [`envoy::tls`] |
@@ -54,6 +55,7 @@ mod policy;
 mod reload;
 mod request_ids;
 mod revocation;
+mod saturation;
 mod slow_clients;
 mod telemetry;
 mod tidy;

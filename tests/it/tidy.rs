@@ -26,11 +26,12 @@ const IMPORTS: &[(&str, &str)] = &[
     ("admin_client", "config net"),
     ("test_policy", "authz check config explain files jwks revocation user_pool"),
     ("explain", "authz check config lifecycle metrics reload revocation"),
+    ("metrics_reference", "account config lifecycle metrics reload"),
     ("admin", "account authz clock config files lifecycle metrics net reload revocation user_pool"),
     ("reload", "authz check config files jwks lifecycle metrics net telemetry user_pool"),
     ("config", "account authz clock field_value files jwks logging net revocation session_cookie telemetry user_pool"),
     ("account", "authz clock cognito field_value metrics net request_id revocation session_cookie telemetry user_pool"),
-    ("ext_authz", "authz check lifecycle net telemetry"),
+    ("ext_authz", "authz check lifecycle metrics net telemetry"),
     ("check", "authz clock metrics request_id telemetry"),
     ("authz", "clock field_value jwks metrics revocation session_cookie user_pool"),
     ("revocation", "clock files lifecycle metrics user_pool"),
@@ -41,9 +42,9 @@ const IMPORTS: &[(&str, &str)] = &[
     ("user_pool", ""),
     ("session_cookie", "field_value"),
     ("field_value", ""),
+    ("net", "files metrics"),
+    ("metrics", "clock"),
     ("clock", ""),
-    ("metrics", ""),
-    ("net", "files"),
     ("files", ""),
     ("lifecycle", ""),
     ("logging", ""),
@@ -61,7 +62,10 @@ const ONLY_IN: &[(&str, &str)] = &[
     ("reqwest::", "cognito/ jwks/fetch.rs telemetry/client.rs"),
     ("redis::", "revocation/store/"),
     ("yaml_serde schemars", "config/ test_policy.rs"),
-    ("anyhow", "admin_client.rs app.rs healthcheck.rs main.rs reload.rs revoke.rs explain.rs test_policy.rs"),
+    (
+        "anyhow",
+        "admin_client.rs app.rs healthcheck.rs main.rs reload.rs revoke.rs explain.rs metrics_reference.rs test_policy.rs",
+    ),
     ("SystemTime::now", "clock.rs jwks/store.rs"),
     ("std::env env::var", "main.rs"),
     ("tokio::signal", "main.rs"),
@@ -343,5 +347,31 @@ async fn promtool_accepts_the_metrics() {
         .unwrap();
     promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Reads `OpenMetrics` with Prometheus' own parser, as a file of samples to import. Such samples need a time.
+#[tokio::test]
+async fn promtool_accepts_open_metrics() {
+    let app = TestApp::start(&["--jwks-url", "http://127.0.0.1:9/"]);
+    let request = reqwest::Client::new()
+        .get(format!("http://{}/metrics", app.admin))
+        .header("accept", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1");
+    let response = request.send().await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let metrics = response.text().await.unwrap();
+    assert!(metrics.ends_with("\n# EOF\n"));
+    assert!(metrics.contains("\n# TYPE cognito_authz_checks counter\n"), "{metrics}");
+    assert!(metrics.contains("\n# UNIT cognito_authz_check_duration_seconds seconds\n"), "{metrics}");
+    let with_time =
+        |line: &str| if line.starts_with('#') { format!("{line}\n") } else { format!("{line} 1767225600\n") };
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("metrics");
+    fs::write(&file, metrics.lines().map(with_time).collect::<String>()).unwrap();
+    let output = Command::new(tool::program("promtool"))
+        .args(["tsdb", "create-blocks-from", "openmetrics"])
+        .args([&file, &directory.path().join("blocks")])
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

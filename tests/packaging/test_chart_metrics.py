@@ -154,7 +154,7 @@ def scraped(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with Stage(binary, tmp_path_factory.mktemp("metrics")) as stage:
         values = merged(NEEDED, {
             "userPool": {"jwksUrl": stage.jwks_url}, "account": {"enabled": True},
-            "config": {"policies": {"default": {"mode": "shadow"}}},
+            "config": {"policies": {"default": {"mode": "shadow"}, "strict": {}}},
         })
         rendered = render(values)
         pod = rendered.one("Deployment")["spec"]["template"]["spec"]

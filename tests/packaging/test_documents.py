@@ -23,7 +23,7 @@ from stage import CLIENT, POOL, Stage
 # Documents whose commands and options are checked.
 GUIDES = [
     "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/browsers.md", "docs/install.md", "docs/mcp.md",
-    "docs/migrate.md",
+    "docs/migrate.md", "docs/metrics.md",
     "docs/operations.md", "docs/performance.md",
 ]  # fmt: skip
 
@@ -50,6 +50,7 @@ OTHERS = {
     "helm": {"create-namespace", "namespace", "reuse-values", "set", "version"},
     "kubectl": {"tail"},
     "npm": {"ignore-scripts", "omit-lockfile-registry-resolved", "package-lock-only"},
+    "prometheus": {"enable-feature"},
     "tests/tools/setup": {"redis"},
     "oauth2-proxy": {
         "allowed-group", "api-route", "client-secret", "code-challenge-method",
@@ -331,9 +332,9 @@ def test_the_table_of_metrics_matches_the_program(metrics: str) -> None:
         name = series if series in shown else re.sub(r"_(bucket|sum|count)$", "", series)
         shown[name][1].update(set(re.findall(r'(\w+)="', labels)) - {"le"})
     documented = {}
-    for line in section("docs/operations.md", "## Metrics").splitlines():
+    for line in (ROOT / "docs/metrics.md").read_text().partition("\n## ")[0].splitlines():
         if line.startswith("| `"):
-            name, kind, labels, _ = cells(line)
+            name, kind, labels, *_ = cells(line)
             documented[name.strip("`")] = (kind, set(re.findall(r"`(\w+)`", labels)))
     assert documented == shown
 

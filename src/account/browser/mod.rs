@@ -84,6 +84,27 @@ impl Place {
         }
     }
 
+    /// Codes of the route's pages, except those that errors of Cognito become.
+    pub(super) fn codes(self) -> &'static [Code] {
+        use Code::{
+            CrossSite, InvalidRequest, InvalidState, MethodNotAllowed, RateLimited, SessionTooLarge, SignInFailed,
+            SignInLoop, UpstreamError, UpstreamUnavailable,
+        };
+        match self {
+            Self::SignIn | Self::Renew => &[
+                InvalidRequest,
+                SignInLoop,
+                SessionTooLarge,
+                MethodNotAllowed,
+                RateLimited,
+                UpstreamUnavailable,
+                UpstreamError,
+            ],
+            Self::Callback => &[InvalidRequest, InvalidState, SignInFailed, MethodNotAllowed, RateLimited],
+            Self::SignOut => &[InvalidRequest, CrossSite, MethodNotAllowed, RateLimited],
+        }
+    }
+
     /// `true` if the route takes the method.
     pub(super) fn takes(self, method: &Method) -> bool {
         lists(self.methods(), method)

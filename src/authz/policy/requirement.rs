@@ -130,6 +130,25 @@ pub(crate) struct Unmet<'r> {
 }
 
 impl Requirements {
+    /// `true` if a token can be denied for this reason.
+    pub(crate) fn can_deny(&self, denial: Denial) -> bool {
+        match denial {
+            Denial::ClaimMismatch => {
+                self.token_use.is_some()
+                    || !self.pools.is_empty()
+                    || !self.clients.is_empty()
+                    || self.audiences.is_some()
+                    || self.resource.is_some()
+                    || self.no_actor.is_some()
+                    || !self.claims.is_empty()
+            }
+            Denial::InsufficientScope => !self.scopes.is_empty(),
+            Denial::InsufficientGroup => !self.groups.is_empty(),
+            Denial::AuthTooOld => self.max_auth_age.is_some() || self.acr.is_some() || self.amr.is_some(),
+            _ => false,
+        }
+    }
+
     /// Checks the requirements at the Unix time `now`. `segment` returns the segment of the path that has a name in the
     /// route's pattern.
     ///

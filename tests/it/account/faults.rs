@@ -211,11 +211,14 @@ async fn an_outage_opens_the_circuit_and_its_end_closes_it() {
     let spared =
         metric(&app.admin, "cognito_requests_total{operation=\"InitiateAuth\",outcome=\"circuit_open\"}").await;
     assert_eq!(spared, 10.0);
+    assert_eq!(metric(&app.admin, "cognito_circuit_open").await, 1.0);
     fake.answers(|_, _| tokens(&json!({})));
     crate::support::eventually("the circuit closes", Duration::from_secs(10), async || {
         client.post("/login", login.clone()).await.status == 200
     })
     .await;
+    assert_eq!(metric(&app.admin, "cognito_circuit_open").await, 0.0);
+    assert_eq!(metric(&app.admin, "account_requests_in_flight").await, 0.0);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 //! - [`abuse`], [`limits`]: attacks and rate limits; [`faults`]: failures of Cognito; [`reload`]: changes of the policy
 //!   file.
 //! - [`protected_resources`]: metadata and registration for clients such as MCP clients.
-//! - [`http`]: methods, media types, sizes, CORS, ports; [`schema`]: the `OpenAPI` document.
+//! - [`http`]: methods, media types, sizes, CORS, ports; [`schema`]: the `OpenAPI` document; [`outcomes`]: metrics.
 
 mod abuse;
 mod browser;
@@ -14,6 +14,7 @@ mod faults;
 mod http;
 mod limits;
 mod oauth;
+mod outcomes;
 mod passkeys;
 mod profile;
 mod protected_resources;
