@@ -25,7 +25,7 @@ from stage import Node
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bin", type=Path, help="the cognito-authz to run (default: build it)")
-    parser.addoption("--renew", action="store_true", help="write what was counted or shown to instructions.tsv and the documents")
+    parser.addoption("--renew", action="store_true", help="write what was counted or shown to the files")
 
 
 @pytest.fixture(scope="session")

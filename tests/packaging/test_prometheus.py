@@ -52,8 +52,8 @@ def prometheus(town: Town) -> Prometheus:
 
 
 def test_all_targets_are_up(town: Town, prometheus: Prometheus) -> None:
-    assert prometheus.targets() == dict.fromkeys(town.targets, "up")
-    assert prometheus.query("up") == [1, 1]
+    eventually("up", lambda: prometheus.targets() == dict.fromkeys(town.targets, "up"))
+    eventually("recorded", lambda: prometheus.query("up") == [1, 1])
 
 
 def test_a_normal_day_raises_no_alert_but_that_of_the_shadow_mode(town: Town, prometheus: Prometheus) -> None:
