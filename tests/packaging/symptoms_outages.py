@@ -9,13 +9,14 @@ import socket
 import ssl
 from pathlib import Path
 
+import web
 from bootstrap import Bootstrap
 from certificates import Authority
 from commands import Command
 from network import Authority as ServerAuthority
 from network import documents, http_server
 from scratch import free_port
-from stage import CLIENT, POOL, Node, Stage, eventually
+from stage import CLIENT, POOL, Keys, Node, Stage, eventually
 from symptoms import POLICY, alone
 from transcript import ADMIN, GRPC, KEYS, Site, Transcript
 
@@ -138,17 +139,26 @@ def body_too_large(stage: Stage) -> Transcript:
 
 @alone
 def old_keys(stage: Stage) -> Transcript:
-    """Two replicas. The keys change, and only one of them can fetch the new ones."""
+    """Two replicas. Cognito has a new key, and only one of them can fetch it."""
+    old = Keys()
+    old.jwks["keys"][0]["kid"] = "old"
     seed = stage.directory / "jwks.json"
-    seed.write_text(json.dumps(stage.keys.jwks))
-    cut_off = Site(stage, "--jwks-file", seed, policy=POLICY, keys=f"http://127.0.0.1:{free_port()}/jwks.json")
-    to = cut_off.transcript()
-    other = stage.authz("other", "--account-listen", "127.0.0.1:0")
-    to.metrics(cut_off.admin, "cognito_authz_jwks_(keys|last_success_timestamp_seconds|fetches_total)")
-    to.log(cut_off.program, "keys could not be fetched")
-    other_to = Transcript({other.admin: "127.0.0.1:9290"})
-    other_to.metrics(other.admin, "cognito_authz_jwks_(keys|last_success_timestamp_seconds|fetches_total)")
-    to.show("# at another replica", other_to.text.splitlines())
+    seed.write_text(json.dumps(old.jwks))
+    unreachable = f"127.0.0.1:{free_port()}"
+    site = Site(stage, "--jwks-file", seed, policy=POLICY, keys=f"http://{unreachable}/jwks.json")
+    other = stage.authz("other", "--account-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
+    door = other.bound("http")
+    site.names |= {other.admin: "127.0.0.1:9290", door: "127.0.0.1:9293"}
+    to = site.transcript()
+    token = stage.keys.token()
+    assert site.curl(to, "/orders", token).json()["reason"] == "keys_unavailable"
+    to.show("# the same request, checked by another replica", [])
+    answer = web.get(f"http://{door}/ext-authz/orders", [("authorization", f"Bearer {token}")])
+    to.answer(f'curl -i http://{door}/ext-authz/orders -H "authorization: Bearer $TOKEN"', answer)
+    assert answer.status == 200
+    to.log(site.program, "keys could not be fetched")
+    for admin in (site.admin, other.admin):
+        to.metrics(admin, "cognito_authz_jwks_(last_success_timestamp_seconds|fetches_total)")
     return to
 
 

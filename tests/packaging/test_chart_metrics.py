@@ -135,6 +135,16 @@ def test_the_dashboard_works_in_any_grafana() -> None:
             assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
 
 
+def test_rows_and_panels_that_the_documents_name_exist() -> None:
+    titles = {panel["title"] for panel in panels()}
+    named: set[str] = set()
+    for document in ("alerts.md", "troubleshooting.md"):
+        text = " ".join((ROOT / "docs" / document).read_text().split())
+        named |= set(re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", text))
+    assert named - titles == set(), "no panel or row has this title"
+    assert {panel["title"] for panel in panels() if panel["type"] == "row"} <= named
+
+
 def test_panels_do_not_overlap() -> None:
     taken: dict[tuple[int, int], str] = {}
     for panel in panels():
