@@ -50,7 +50,7 @@ def keys_not_found(stage: Stage) -> Transcript:
 
 @alone
 def keys_without_dns(stage: Stage) -> Transcript:
-    return without_keys(stage, "https://cognito-idp.eu-west-1.invalid/jwks.json", {}, "connect")
+    return without_keys(stage, "https://cognito-idp.eu-west-1.invalid/jwks.json", {}, "lookup")
 
 
 @alone
@@ -148,7 +148,7 @@ def old_keys(stage: Stage) -> Transcript:
     site = Site(stage, "--jwks-file", seed, policy=POLICY, keys=f"http://{unreachable}/jwks.json")
     other = stage.authz("other", "--account-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
     door = other.bound("http")
-    site.names |= {other.admin: "127.0.0.1:9290", door: "127.0.0.1:9293"}
+    site.names |= {other.admin: "127.0.0.1:9290", door: "127.0.0.1:9293", unreachable: KEYS}
     to = site.transcript()
     token = stage.keys.token()
     assert site.curl(to, "/orders", token).json()["reason"] == "keys_unavailable"

@@ -39,6 +39,8 @@ VARYING = (
     (r"retry-after: (5\d|60)\b", "retry-after: 60"),
     (r'"expiresIn":3[56]\d\d', '"expiresIn":3600'),
     (r'(jwks_fetches_total\{[^}]*"(?:connect|status)"\}) \d+', r"\1 2"),
+    (r'"failures":\d+', '"failures":2'),
+    (r"\(36\d\d s ago\)", "(3600 s ago)"),
     # The words of the operating system, and the moment at which a connection breaks.
     (r'(failed to lookup address information): [^"]*', r"\1: Name or service not known"),
     (r'("store":"[^"]*","error":)"[^"]*"', r'\1"broken pipe"'),
