@@ -20,14 +20,14 @@ class Authority:
         self.pem = certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: int = 1
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: float = 1
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key.public_key())
         builder = builder.not_valid_before(now - datetime.timedelta(hours=1)).serial_number(x509.random_serial_number())
         return builder.not_valid_after(now + datetime.timedelta(days=days))
 
-    def secret(self, *names: str, days: int = 1) -> dict[str, str]:
+    def secret(self, *names: str, days: float = 1) -> dict[str, str]:
         """Data of a Secret as cert-manager writes it, with a certificate that expires after these days."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(x509.Name([]), key, days)

@@ -1,7 +1,8 @@
 """Fixtures for the tests of the image, the charts, the manifests, the workflows and the documents.
 
-Needs `tests/tools/setup --packaging`. Options: `--bin` names the cognito-authz to test (default: build it);
-`--renew` renews instructions.tsv (test_instructions.py).
+Needs `tests/tools/setup --packaging --prometheus --redis`. Options: `--bin` names the cognito-authz to test (default:
+build it); `--renew` renews instructions.tsv (test_instructions.py) and the outputs in docs/troubleshooting.md
+(test_troubleshooting.py).
 
 The schemas of custom resources (Istio, Envoy Gateway, Prometheus operator) are not part of this project. The variable
 CRD_VALIDATOR names a script that validates manifests against them. If it is unset, `crds/validate_crd.py` in a
@@ -24,7 +25,7 @@ from stage import Node
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bin", type=Path, help="the cognito-authz to run (default: build it)")
-    parser.addoption("--renew", action="store_true", help="write the counted instructions to instructions.tsv")
+    parser.addoption("--renew", action="store_true", help="write what was counted or shown to the files")
 
 
 @pytest.fixture(scope="session")

@@ -44,12 +44,13 @@ class Keys:
         self.jwks = {"keys": [key]}
 
     def token(self, **claims: Any) -> str:
-        """A valid access token, unless `claims` say otherwise."""
+        """A valid access token, unless `claims` say otherwise. The member `kid` names another key, in the header."""
+        kid = claims.pop("kid", "one")
         now = int(time.time())
         payload = {"iss": f"https://cognito-idp.eu-west-1.amazonaws.com/{POOL}", "sub": "ada", "username": "ada",
                    "client_id": CLIENT, "token_use": "access", "scope": "openid", "iat": now, "auth_time": now,
                    "exp": now + 3600, "jti": "1", **claims}
-        return jwt.encode(payload, self._key, algorithm="RS256", headers={"kid": "one"})
+        return jwt.encode(payload, self._key, algorithm="RS256", headers={"kid": kid})
 
     def bearer(self, **claims: Any) -> list[tuple[str, str]]:
         """The request header with a token."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,15 @@ import yaml
 
 import web
 from commands import run
-from helm_charts import CHART, NEEDED, Mounts, config_maps, envoy_config, merged, render, rendered_ci, start
+from dashboard import ALERTS, DASHBOARD, EVERY_RULE, RECORDS, RULES, TARGET, panels, queries, used, without_variables
+from helm_charts import CHART, NEEDED, merged, render, rendered_ci
+from monitoring import Town, series
 from paths import ROOT, TOOLS
-from stage import PATIENCE, Node, Stage, tcp
+from stage import Stage
 
-RULES = CHART / "files" / "rules.yaml"
-DASHBOARD = json.loads((CHART / "files" / "dashboard.json").read_text())
 CASES = Path(__file__).parent / "chart" / "rules_test.yaml"
-ALERTS: list[Node] = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+DAYS = CASES.with_name("rules_days_test.yaml")
+Series = dict[str, list[dict[str, str]]]
 GITHUB = "https://github.com/cognito-authz/cognito-authz/blob/main/"
 
 
@@ -32,14 +32,15 @@ def promtool(*arguments: str | Path, cwd: Path = ROOT) -> str:
 
 
 def test_promtool_accepts_the_rules() -> None:
-    assert f"{len(ALERTS)} rules found" in promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
+    assert f"{len(EVERY_RULE)} rules found" in promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
 
 
 def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
-    for file in (RULES, CASES):
+    for file in (RULES, CASES, DAYS):
         shutil.copy(file, tmp_path / file.name)
-    promtool("test", "rules", CASES.name, cwd=tmp_path)
-    fired = set(re.findall(r'labels: \'ALERTS\{alertname="(\w+)"', CASES.read_text()))
+    for cases in (CASES, DAYS):
+        promtool("test", "rules", cases.name, cwd=tmp_path)
+    fired = set(re.findall(r'labels: \'ALERTS\{alertname="(\w+)"', CASES.read_text() + DAYS.read_text()))
     assert fired == {rule["alert"] for rule in ALERTS}, "an alert has no case in which it fires"
 
 
@@ -54,7 +55,7 @@ def test_the_cases_fail_if_a_rule_changes(tmp_path: Path) -> None:
 
 
 def test_each_alert_has_a_description_and_a_runbook() -> None:
-    headings = set(re.findall(r"^## (\w+)$", (ROOT / "docs" / "alerts.md").read_text(), re.MULTILINE))
+    headings = set(re.findall(r"^## (CognitoAuthz\w+)$", (ROOT / "docs" / "alerts.md").read_text(), re.MULTILINE))
     assert headings == {rule["alert"] for rule in ALERTS}
     for rule in ALERTS:
         assert rule["labels"]["severity"] in ("critical", "warning")
@@ -66,30 +67,36 @@ def test_the_prometheus_rule_is_the_file_with_the_overrides_of_the_values() -> N
     plain = render(merged(NEEDED, {"metrics": {"prometheusRule": {"enabled": True}}})).one("PrometheusRule")
     assert plain["spec"] == yaml.safe_load(RULES.read_text()), "Helm must not evaluate the braces of Prometheus"
     changed = rendered_ci(CHART / "ci" / "service-monitor-values.yaml").one("PrometheusRule")["spec"]["groups"]
-    rules = {rule["alert"]: rule for group in changed for rule in group["rules"]}
-    assert set(rules) == {rule["alert"] for rule in ALERTS} - {"CognitoAuthzEnvoyFailsOpen"} | {"Ours"}
+    rules = {rule.get("alert") or rule["record"]: rule for group in changed for rule in group["rules"]}
+    names = {rule["alert"] for rule in ALERTS} | {rule["record"] for rule in RECORDS}
+    assert set(rules) == names - {"CognitoAuthzEnvoyFailsOpen"} | {"Ours"}
     assert (rules["CognitoAuthzSlow"]["for"], rules["CognitoAuthzSlow"]["labels"]) == ("30m", {"severity": "info"})
     assert "expr" in rules["CognitoAuthzSlow"]
 
 
+def test_the_values_change_the_objective_everywhere() -> None:
+    slo = {"objective": 99.95, "seconds": "0.025"}
+    values = merged(NEEDED, {"metrics": {"prometheusRule": {"enabled": True, "slo": slo}}})
+    [group] = [one for one in render(values).one("PrometheusRule")["spec"]["groups"] if one["name"].endswith(".slo")]
+    changed = [rule["expr"] for rule in group["rules"] if "record" in rule]
+    assert changed == [
+        rule["expr"].replace('le="0.1"', 'le="0.025"').replace("/ 0.001", "/ 0.0005") for rule in RECORDS
+    ]
+    assert len(changed) == 7
+    text = "".join(changed)
+    assert (text.count('le="0.025"'), text.count("/ 0.0005")) == (7, 7)
+    others = [one for one in render(values).one("PrometheusRule")["spec"]["groups"] if one != group]
+    assert others == yaml.safe_load(RULES.read_text())["groups"][1:]
+
+
+def test_the_objective_can_have_each_bound_below_a_second(scraped: Series) -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    slo = schema["properties"]["metrics"]["properties"]["prometheusRule"]["properties"]["slo"]["properties"]
+    bounds = {one["le"] for one in scraped["cognito_authz_check_duration_seconds_bucket"]}
+    assert set(slo["seconds"]["enum"]) == {bound for bound in bounds if 0.001 <= float(bound) < 1}
+
+
 # ------------------------------------------------------------------------------------------------ dashboard
-
-def panels() -> list[Node]:
-    """All panels, also those inside rows."""
-    return [panel for top in DASHBOARD["panels"] for panel in [top, *top.get("panels", [])]]
-
-
-def queries() -> list[tuple[str, str]]:
-    """Title of the panel and expression of each query."""
-    return [(panel["title"], target["expr"]) for panel in panels() for target in panel.get("targets", [])]
-
-
-def without_variables(expression: str) -> str:
-    """Replaces the variables of Grafana, which promtool does not know."""
-    for name, value in {"$__rate_interval": "5m", "$__interval": "1m", "$__range": "1h"}.items():
-        expression = expression.replace(name, value)
-    return re.sub(r"\$\{?\w+\}?", "x", expression)
-
 
 def test_promtool_accepts_every_query_of_the_dashboard(tmp_path: Path) -> None:
     rules = [
@@ -115,8 +122,8 @@ def test_the_dashboard_works_in_any_grafana() -> None:
         assert variable["type"] == "datasource" or variable["datasource"] == source
     ids = [panel["id"] for panel in panels()]
     assert len(set(ids)) == len(ids)
-    used = set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD))) - {"__rate_interval", "__range", "__all"}
-    assert used == set(variables), "a variable is undefined or unused"
+    named = set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD))) - {"__rate_interval", "__range", "__all"}
+    assert named == set(variables), "a variable is undefined or unused"
     for panel in panels():
         assert panel["title"]
         if panel["type"] != "row":
@@ -126,6 +133,16 @@ def test_the_dashboard_works_in_any_grafana() -> None:
             assert all(target["datasource"] == source for target in panel["targets"])
             assert panel["fieldConfig"]["defaults"]["unit"]
             assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+
+
+def test_rows_and_panels_that_the_documents_name_exist() -> None:
+    titles = {panel["title"] for panel in panels()}
+    named: set[str] = set()
+    for document in ("alerts.md", "troubleshooting.md"):
+        text = " ".join((ROOT / "docs" / document).read_text().split())
+        named |= set(re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", text))
+    assert named - titles == set(), "no panel or row has this title"
+    assert {panel["title"] for panel in panels() if panel["type"] == "row"} <= named
 
 
 def test_panels_do_not_overlap() -> None:
@@ -148,85 +165,42 @@ def test_the_config_map_contains_the_dashboard_unchanged() -> None:
 # ------------------------------------------------------------------------------------------------ metrics in use
 
 @pytest.fixture(scope="module")
-def scraped(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[dict[str, str]]]]:
-    """Labels of the series of a running program and of its Envoy, by metric. The account API is on, and a policy is in
-    shadow mode."""
+def scraped(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Series:
+    """Labels of the series of a running program with everything on, and of its Envoy, by metric."""
     with Stage(binary, tmp_path_factory.mktemp("metrics")) as stage:
-        values = merged(NEEDED, {
-            "userPool": {"jwksUrl": stage.jwks_url}, "account": {"enabled": True},
-            "config": {"policies": {"default": {"mode": "shadow"}, "strict": {}}},
-        })
-        rendered = render(values)
-        pod = rendered.one("Deployment")["spec"]["template"]["spec"]
-        mounts = Mounts(pod, rendered.container(), config_maps(rendered.objects), stage.directory / "root")
-        authz = start(stage, rendered.container(), mounts)
-        authz.child.wait_until("ready", lambda: web.is_ok(f"http://{authz.admin}/readyz"), PATIENCE)
-        envoy = stage.envoy(envoy_config(tcp(authz.bound("grpc"))))
-        assert web.get(envoy.urls["in"], stage.keys.bearer()).status == 200
-        text = web.get(f"http://{authz.admin}/metrics").body.decode()
-        text += web.get(f"{envoy.admin}/stats/prometheus").body.decode()
-        series: dict[str, list[dict[str, str]]] = {}
-        for line in text.splitlines():
-            if match := re.match(r"(\w+)(?:\{(.*)\})? ", line):
-                series.setdefault(match[1], []).append(dict(re.findall(r'(\w+)="([^"]*)"', match[2] or "")))
-        yield series
+        town = Town(stage)
+        town.work()
+        pages = [web.get(f"http://{address}{path}").body.decode() for address, path in town.targets.values()]
+        return series("".join(pages))
 
 
-FUNCTIONS = {
-    "sum",
-    "rate",
-    "increase",
-    "min",
-    "max",
-    "max_over_time",
-    "count",
-    "absent",
-    "changes",
-    "time",
-    "timestamp",
-    "histogram_quantile",
-    "by",
-    "on",
-    "and",
-    "unless",
-    "offset",
-}
-# Labels of the target, which Prometheus adds.
-TARGET = {"namespace", "job", "instance"}
-
-
-def used(expression: str) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
-    """Metrics in an expression, each with its matchers (label, operator, value)."""
-    expression = without_variables(expression)
-    grouped = re.sub(r"\b(by|on)\s*\([^)]*\)", "", expression)
-    for name, matchers in re.findall(r"\b([a-z_]\w*)\b(?:\{([^}]*)\})?(?!\s*\()", re.sub(r"\[[^]]*\]", "", grouped)):
-        if name.startswith(("cognito_authz_", "envoy_", "process_")):
-            yield name, re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', matchers)
-        else:
-            assert name in FUNCTIONS or re.fullmatch(r"\d*[smhd]|x", name), name
-
-
-def test_every_metric_and_label_in_use_exists(scraped: dict[str, list[dict[str, str]]]) -> None:
-    expressions = queries() + [(rule["alert"], rule["expr"]) for rule in ALERTS]
+def test_every_metric_and_label_in_use_exists(scraped: Series) -> None:
+    records = {rule["record"] for rule in RECORDS}
+    expressions = queries() + [(rule.get("alert") or rule["record"], rule["expr"]) for rule in EVERY_RULE]
     metrics: set[str] = set()
     for where, expression in expressions:
         for name, matchers in used(expression):
             metrics.add(name)
+            if ":" in name:
+                assert name in records, f"{where}: no rule records {name}"
+                continue
             assert name in scraped, f"{where}: {name} is not emitted"
             for label, operator, value in matchers:
-                if label in TARGET:
+                # A variable of the dashboard has any value.
+                if label in TARGET or value == "x":
                     continue
                 values = {one.get(label) for one in scraped[name]}
                 assert None not in values, f"{where}: {name} has no label {label}"
                 for each in value.split("|") if operator == "=~" else [value]:
-                    assert each in values, f"{where}: {label} of {name} is never {each}"
+                    found = any(re.fullmatch(each, one or "") if operator == "=~" else each == one for one in values)
+                    assert found, f"{where}: {label} of {name} is never {each}"
         for labels in re.findall(r"\bby\s*\(([^)]*)\)", expression):
-            have = {label for name, _ in used(expression) for one in scraped[name] for label in one}
+            have = {label for name, _ in used(expression) for one in scraped.get(name, []) for label in one}
             assert {label.strip() for label in labels.split(",")} <= have | TARGET, where
     assert len(metrics) > 25
 
 
-def test_every_metric_of_the_program_is_on_the_dashboard(scraped: dict[str, list[dict[str, str]]]) -> None:
+def test_every_metric_of_the_program_is_on_the_dashboard(scraped: Series) -> None:
     own = {re.sub(r"_(bucket|sum|count)$", "", name) for name in scraped if name.startswith("cognito_authz_")}
     shown = {re.sub(r"_bucket$", "", name) for _, query in queries() for name, _ in used(query)}
     assert own - shown == set()
@@ -236,7 +210,7 @@ def test_every_query_selects_by_the_dashboard_variables() -> None:
     loose: list[Any] = []
     for title, query in queries():
         for name, matchers in used(query):
-            wanted = {"namespace"} if name.startswith("envoy_") else TARGET
+            wanted = TARGET - {"instance"} if ":" in name else {"namespace"} if name.startswith("envoy_") else TARGET
             if {label for label, _, _ in matchers} & TARGET != wanted:
                 loose.append((title, name))
     assert loose == []

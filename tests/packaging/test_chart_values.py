@@ -114,6 +114,9 @@ users: [{name: x, user: {}}], contexts: [{name: x, context: {cluster: x, user: x
         ("networkPolicy.grpcFrom", {}),
         ("metrics.enabled", True),
         ("metrics.serviceMonitor.enabled", "true"),
+        ("metrics.prometheusRule.slo.objective", 100),
+        ("metrics.prometheusRule.slo.seconds", "0.2"),
+        ("metrics.prometheusRule.slo.seconds", 0.1),
         ("istio.authorizationPolicy.rules", []),
         ("envoyGateway.securityPolicy.failOpen", True),
         *(("istio.authorizationPolicy.selector", wrong) for wrong in SELECTORS),
@@ -173,7 +176,7 @@ def test_the_schema_rejects(path: str, value: Any) -> None:
         ),
         (
             merged(NEEDED, {"metrics": {"prometheusRule": {"enabled": True, "disabled": ["CognitoAuthzTypo"]}}}),
-            "there is no alert CognitoAuthzTypo",
+            "there is no alert or recording rule CognitoAuthzTypo",
         ),
         (merged(NEEDED, {"podDisruptionBudget": {"minAvailable": 1}}), "maxUnavailable: null"),
         (merged(NEEDED, {"autoscaling": {"enabled": True, "maxReplicas": 1}}), "minReplicas is greater"),

@@ -24,7 +24,7 @@ from stage import CLIENT, POOL, Stage
 GUIDES = [
     "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/browsers.md", "docs/install.md", "docs/mcp.md",
     "docs/migrate.md", "docs/metrics.md",
-    "docs/operations.md", "docs/performance.md",
+    "docs/operations.md", "docs/performance.md", "docs/troubleshooting.md",
 ]  # fmt: skip
 
 # Options of other programs that the guides name.
