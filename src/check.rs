@@ -3,11 +3,14 @@
 //! A protocol module such as `ext_authz/grpc.rs` decodes a [`RequestContext`], calls [`Checks::check`], and encodes the
 //! [`Answer`]. It contains no rule, text, metric or log line.
 
+pub(crate) mod refusals;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::refusals::{Refusal, Refusals};
 use crate::authz::denial::Realm;
 use crate::authz::{Answer, Authorizer, Decision, Denial, Fault, Recent, RequestContext, Ruleset, Trace};
 use crate::clock::unix_now;
@@ -22,12 +25,18 @@ pub(crate) struct Checks {
     authorizer: Arc<Authorizer>,
     metrics: Arc<Metrics>,
     realm: Realm,
+    refusals: Arc<Refusals>,
 }
 
 impl Checks {
     /// Creates a runner. `authorizer` decides; `realm` is the realm of challenges.
     pub(crate) fn new(authorizer: Arc<Authorizer>, metrics: Arc<Metrics>, realm: Realm) -> Self {
-        Self { authorizer, metrics, realm }
+        Self { authorizer, metrics, realm, refusals: Arc::default() }
+    }
+
+    /// The last refusals.
+    pub(crate) fn refusals(&self) -> Arc<Refusals> {
+        Arc::clone(&self.refusals)
     }
 
     /// Decides about one request before `deadline`, counts and logs the verdict, and returns the answer as encoded by
@@ -49,6 +58,10 @@ impl Checks {
             Decision::Allow(allowed) => (CheckOutcome::Allow, "", allowed.shadow),
             Decision::Deny(denial) => (outcome(*denial), denial.reason(), None),
         };
+        let refused = match &verdict.decision {
+            Decision::Allow(allowed) => allowed.shadow.map(|denial| (denial, true)),
+            Decision::Deny(denial) => Some((*denial, false)),
+        };
         let took = start.elapsed();
         let trace = &verdict.trace;
         rules.counters.count(CheckLabels { outcome, reason, pool: trace.pool, policy: trace.policy });
@@ -56,6 +69,9 @@ impl Checks {
             rules.counters.count_shadow_denial(denial.reason(), trace.pool, trace.policy);
         }
         self.metrics.took(outcome, took.as_secs_f64());
+        if let Some(refused) = refused {
+            self.refusals.record(Refusal::new(refused, trace, &rules, request.and_then(request_id)));
+        }
         log((outcome, reason, shadow), trace, &rules, request, took);
         written
     }

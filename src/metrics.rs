@@ -4,6 +4,7 @@
 //! exists from the start with the value zero; otherwise `rate` would miss the first error.
 
 pub(crate) mod account;
+pub(crate) mod readings;
 pub(crate) mod revocation;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
