@@ -128,6 +128,7 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         None => None,
     };
     let checks = Arc::new(Checks::new(Arc::clone(&authorizer), Arc::clone(&metrics), config.realm, tracer));
+    let refusals = checks.refusals();
     let check = CheckService::new(Arc::clone(&checks), config.grpc.max_message_bytes);
     let (health, health_service) = Health::new().await;
     let services = Services::new(check, health_service, shutdown.closing.clone()).context("gRPC reflection")?;
@@ -186,6 +187,7 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         shutdown: shutdown.clone(),
         metrics,
         authorizer: Arc::clone(&authorizer),
+        refusals,
         revocations: Arc::clone(&revocations),
         options: config.effective,
         rules: reloader.status(),

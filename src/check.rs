@@ -3,6 +3,7 @@
 //! A protocol module such as `ext_authz/grpc.rs` decodes a [`RequestContext`], calls [`Checks::check`], and encodes the
 //! [`Answer`]. It contains no rule, text, metric or log line.
 
+pub(crate) mod refusals;
 pub(crate) mod series;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use tokio::time::Instant;
 
+use self::refusals::{Refusal, Refusals};
 use crate::authz::denial::Realm;
 use crate::authz::{Answer, Authorizer, Decision, Denial, Fault, Recent, RequestContext, Ruleset, Trace};
 use crate::clock::unix_now;
@@ -29,6 +31,7 @@ pub(crate) struct Checks {
     realm: Realm,
     /// `None` if traces are off.
     tracer: Option<Arc<Tracer>>,
+    refusals: Arc<Refusals>,
 }
 
 impl Checks {
@@ -39,12 +42,17 @@ impl Checks {
         realm: Realm,
         tracer: Option<Arc<Tracer>>,
     ) -> Self {
-        Self { authorizer, metrics, realm, tracer }
+        Self { authorizer, metrics, realm, tracer, refusals: Arc::default() }
     }
 
     /// Begins the span of a check that came through `door`, if traces are on. `metadata` is that of a gRPC call.
     pub(crate) fn begin(&self, door: &'static Door, metadata: Option<&HeaderMap>) -> CheckSpan {
         self.tracer.as_ref().map_or(CheckSpan::No, |tracer| tracer.begin_check(door, metadata))
+    }
+
+    /// The last refusals.
+    pub(crate) fn refusals(&self) -> Arc<Refusals> {
+        Arc::clone(&self.refusals)
     }
 
     /// Decides about one request before `deadline`, counts and logs the verdict, and returns the answer as encoded by
@@ -75,6 +83,10 @@ impl Checks {
             Decision::Allow(allowed) => (CheckOutcome::Allow, "", allowed.shadow),
             Decision::Deny(denial) => (outcome(*denial), denial.reason(), None),
         };
+        let refused = match &verdict.decision {
+            Decision::Allow(allowed) => allowed.shadow.map(|denial| (denial, true)),
+            Decision::Deny(denial) => Some((*denial, false)),
+        };
         let took = start.elapsed();
         let trace = &verdict.trace;
         rules.counters.count(CheckLabels { outcome, reason, pool: trace.pool, policy: trace.policy });
@@ -84,6 +96,9 @@ impl Checks {
         let span = span.span();
         let ids = span.as_ref().map(|span| span.ids());
         self.metrics.took(outcome, took, ids.map(|ids| ids.trace.to_be_bytes()));
+        if let Some(refused) = refused {
+            self.refusals.record(Refusal::new(refused, trace, &rules, id.or_else(|| request.and_then(request_id))));
+        }
         log((outcome, reason, shadow), trace, &rules, (request, id), took, ids);
         if let Some(span) = span {
             describe(span, (outcome, reason, shadow), trace, &rules, (request, id));

@@ -9,6 +9,7 @@ mod jwks;
 mod observed;
 mod open_metrics;
 mod ports;
+pub(crate) mod readings;
 mod reference;
 mod reload;
 pub(crate) mod revocation;

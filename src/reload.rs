@@ -25,6 +25,7 @@ use crate::authz::cache::PoolStamp;
 use crate::authz::token::claims::WantedClaims;
 use crate::authz::{Authorizer, Ruleset};
 use crate::check::series::series;
+use crate::clock::{UnixTime, unix_now};
 use crate::config::ConfigError;
 use crate::config::policy::{AccountClient, CompiledPolicy, PolicySource, UNSERVED_RESOURCES};
 use crate::files::{FileWatch, Fingerprint, KeepsChanging};
@@ -87,6 +88,23 @@ pub(crate) struct Status {
     pub(crate) error: ArcSwapOption<String>,
     /// Error of the last reload of the certificates, if it failed.
     pub(crate) certificates: ArcSwapOption<String>,
+    /// The last reload; `None` before the first.
+    pub(crate) last: ArcSwapOption<LastReload>,
+}
+
+/// A reload that has ended. A retry that fails with the same error as before does not count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LastReload {
+    pub(crate) at: UnixTime,
+    pub(crate) part: Reloaded,
+    pub(crate) result: Reload,
+}
+
+impl Status {
+    /// Notes that a reload has ended now.
+    fn ended(&self, part: Reloaded, result: Reload) {
+        self.last.store(Some(Arc::new(LastReload { at: unix_now(), part, result })));
+    }
 }
 
 impl Reloader {
@@ -111,6 +129,7 @@ impl Reloader {
                 file: ArcSwap::from_pointee(policy.shown.clone()),
                 error: ArcSwapOption::empty(),
                 certificates: ArcSwapOption::empty(),
+                last: ArcSwapOption::empty(),
             }),
             seen: policy.seen,
             account_of_file: policy.account.clone(),
@@ -306,12 +325,14 @@ impl Reloader {
         match result {
             Ok(()) => {
                 self.metrics.reloaded(Reloaded::Policy, Reload::Success);
+                self.status.ended(Reloaded::Policy, Reload::Success);
                 self.status.error.store(None);
                 tracing::info!(path, pools = self.pools.len(), "the policy file has been reloaded");
             }
             Err(error) if is_retry && self.status.error.load().as_deref() == Some(&error.to_string()) => {}
             Err(error) => {
                 self.metrics.reloaded(Reloaded::Policy, Reload::Failure);
+                self.status.ended(Reloaded::Policy, Reload::Failure);
                 tracing::error!(error = %error, "the policy file is not reloaded; the previous one stays in effect");
                 self.status.error.store(Some(Arc::new(error.to_string())));
             }

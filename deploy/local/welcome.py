@@ -26,7 +26,7 @@ Addresses:
   Envoy -> cognito-authz over a Unix socket  {stack.over_uds}
   Envoy -> a second replica                  {stack.over_replica or "not started: no redis-server is installed"}
   Envoy's admin port                         {stack.envoy_admin}
-  cognito-authz's admin port                 {stack.admin}  (/readyz /metrics /config)
+  cognito-authz's admin port                 {stack.admin}  (open it in a browser; /readyz /metrics /config)
   Cognito emulator                           {stack.cognito.url}
   Logs                                       {stack.logs}
 

@@ -6,10 +6,13 @@
 //! | `/livez` | 200 as long as the process responds; independent of anything outside the process |
 //! | `/readyz` | 200 if the service is ready, else 503; JSON with the pending parts |
 //! | `/metrics` | metrics in Prometheus' text format, or in `OpenMetrics` if the scraper asks for it |
+//! | `/` | status page ([`status`]) |
+//! | `/status` | the same as JSON; with a token configured, only for operators |
 //! | `/config` | configuration in effect and the source of each value, with secrets redacted |
 //! | `/revocations` | revocations in effect; operators list, make and lift them ([`revocations`]) |
 
 mod revocations;
+mod status;
 mod token;
 
 use std::sync::Arc;
@@ -23,8 +26,11 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use self::revocations::RevocationRoutes;
+use self::status::StatusRoutes;
+use self::token::Gate;
 use crate::account::Account;
 use crate::authz::Authorizer;
+use crate::check::refusals::Refusals;
 use crate::config::admin::AdminToken;
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::metrics::{Format, Metrics, PortMetrics};
@@ -38,7 +44,9 @@ use crate::user_pool::UserPool;
 #[derive(Debug)]
 pub(crate) struct Admin {
     parts: Parts,
+    gate: Arc<Gate>,
     revocations: RevocationRoutes,
+    status: StatusRoutes,
 }
 
 /// Parts that the port shows, and its settings.
@@ -49,6 +57,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     /// Source of the pools in effect and of the size of the token cache.
     pub(crate) authorizer: Arc<Authorizer>,
+    /// The last refusals.
+    pub(crate) refusals: Arc<Refusals>,
     /// Revocations that this process knows.
     pub(crate) revocations: Arc<Revocations>,
     /// Value and source of each option.
@@ -69,9 +79,11 @@ pub(crate) struct Parts {
 impl Admin {
     /// Creates the port.
     pub(crate) fn new(mut parts: Parts) -> Self {
+        let gate = Arc::new(Gate::new(parts.token.take()));
         let (revocations, authorizer) = (Arc::clone(&parts.revocations), Arc::clone(&parts.authorizer));
-        let revocations = RevocationRoutes::new(revocations, authorizer, parts.token.take());
-        Self { parts, revocations }
+        let revocations = RevocationRoutes::new(revocations, authorizer, Arc::clone(&gate));
+        let status = StatusRoutes::new(&parts.metrics, Arc::clone(&parts.refusals), Arc::clone(&gate));
+        Self { parts, gate, revocations, status }
     }
 
     /// Readiness that the port shows.
@@ -89,7 +101,9 @@ impl Admin {
             });
         tokio::select! {
             () = serve => {}
-            () = self.revocations.follow_token() => {} // never completes
+            // Neither of these completes.
+            () = self.gate.follow() => {}
+            () = self.status.follow(&self.parts.metrics) => {}
         }
     }
 
@@ -100,6 +114,9 @@ impl Admin {
         }
         if revocations::covers(request.uri().path()) {
             return self.revocations.answer(request, peer).await;
+        }
+        if status::covers(request.uri().path()) {
+            return self.status.answer(&self.parts, &request, &peer).await;
         }
         self.parts.answer(&request)
     }
@@ -117,9 +134,7 @@ impl Parts {
         if [Method::GET, Method::HEAD].contains(request.method()) {
             return answer;
         }
-        let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "only GET and HEAD\n");
-        refusal.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
-        refusal
+        only_get()
     }
 
     fn readyz(&self) -> Answer {
@@ -158,10 +173,15 @@ impl Parts {
         json!({"options": self.options, "pools": pools, "account": self.account_target, "policy_file": &**file})
     }
 
-    fn metrics(&self, headers: &HeaderMap) -> Answer {
+    /// Sets the gauges that are measured when metrics are read.
+    fn measure(&self) {
         let entries = i64::try_from(self.authorizer.cache().entry_count()).unwrap_or(i64::MAX);
         self.metrics.token_cache_entries.set(entries);
         self.revocations.measure();
+    }
+
+    fn metrics(&self, headers: &HeaderMap) -> Answer {
+        self.measure();
         let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let format = Format::accepted(accepted);
         match self.metrics.render(format) {
@@ -176,6 +196,13 @@ impl Parts {
             }
         }
     }
+}
+
+/// Response to a method that a path does not take.
+fn only_get() -> Answer {
+    let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "only GET and HEAD\n");
+    refusal.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+    refusal
 }
 
 fn json_answer(status: StatusCode, value: &Value) -> Answer {

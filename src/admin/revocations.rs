@@ -24,7 +24,6 @@ use super::json_answer;
 use super::token::{Gate, NotAuthorized, Operator};
 use crate::authz::Authorizer;
 use crate::clock::{UnixTime, unix_now};
-use crate::config::admin::AdminToken;
 use crate::net::http_server::{Answer, Peer, RequestBody};
 use crate::net::json_body::{self, BodyError, MAX_BYTES};
 use crate::revocation::{Causes, Entry, Key, Kind, NotRecorded, Revocation, Revocations};
@@ -52,7 +51,7 @@ pub(super) struct RevocationRoutes {
     revocations: Arc<Revocations>,
     /// Source of the pools in effect.
     authorizer: Arc<Authorizer>,
-    gate: Gate,
+    gate: Arc<Gate>,
 }
 
 /// Error response.
@@ -111,6 +110,11 @@ impl From<NotAuthorized> for Refusal {
             }
         }
     }
+}
+
+/// Response to a caller that may not use the routes for operators.
+pub(super) fn not_authorized(reason: NotAuthorized) -> Answer {
+    Refusal::from(reason).into_answer()
 }
 
 impl From<NotRecorded> for Refusal {
@@ -188,13 +192,8 @@ impl Change<'_> {
 
 impl RevocationRoutes {
     /// Creates the routes. Without a token, they answer 403 to clients without a certificate.
-    pub(super) fn new(revocations: Arc<Revocations>, authorizer: Arc<Authorizer>, token: Option<AdminToken>) -> Self {
-        Self { revocations, authorizer, gate: Gate::new(token) }
-    }
-
-    /// Follows changes of the token's file. Does not return.
-    pub(super) async fn follow_token(&self) {
-        self.gate.follow().await;
+    pub(super) fn new(revocations: Arc<Revocations>, authorizer: Arc<Authorizer>, gate: Arc<Gate>) -> Self {
+        Self { revocations, authorizer, gate }
     }
 
     /// Answers a request for one of the paths that this module [`covers`].

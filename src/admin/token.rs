@@ -108,6 +108,17 @@ impl Gate {
         }
     }
 
+    /// Checks that a request may read what only operators should see. Without a token, every client of the port may.
+    ///
+    /// # Errors
+    /// As [`Self::authorize`], but never [`NotAuthorized::Closed`].
+    pub(super) async fn authorize_reader(&self, headers: &HeaderMap, peer: &Peer) -> Result<(), NotAuthorized> {
+        match self.authorize(headers, peer).await {
+            Ok(_) | Err(NotAuthorized::Closed) => Ok(()),
+            Err(reason) => Err(reason),
+        }
+    }
+
     /// Reads the token again whenever its file changes, as long as the process runs. Does not return.
     pub(super) async fn follow(&self) {
         let Some(token) = &self.token else { return std::future::pending().await };

@@ -192,7 +192,7 @@ fn parse_secret(text: &str) -> Option<SecretString> {
 }
 
 /// Paths of the admin port.
-const ADMIN_PATHS: [&str; 5] = ["/livez", "/readyz", "/metrics", "/config", "/revocations"];
+const ADMIN_PATHS: [&str; 6] = ["/livez", "/readyz", "/metrics", "/config", "/status", "/revocations"];
 
 /// Checks an account API that shares the admin port: its prefix is no admin path, and only this machine should reach
 /// the port.

@@ -235,10 +235,10 @@ pub struct Options {
     #[command(flatten)]
     pub trace: TraceOptions,
 
-    /// Address of the admin port, for operators: /livez, /readyz, /metrics, /config, /revocations
+    /// Address of the admin port, for operators: status page (/, /status), /livez, /readyz, /metrics, /config, /revocations
     #[arg(long, value_name = "ADDRESS", help_heading = "Operations", default_value = "127.0.0.1:9190")]
     pub admin_listen: ListenAddress,
-    /// File with the token that operators show to the admin port to list, make or lift revocations: at least 16 visible ASCII characters. Read again when it changes [default: /revocations is closed to clients without a certificate]
+    /// File with the token that operators show to the admin port to read the status and to list, make or lift revocations: at least 16 visible ASCII characters. Read again when it changes [default: /revocations is closed to clients without a certificate, and the status is open]
     #[arg(long, value_name = "FILE", help_heading = "Operations")]
     pub admin_token_file: Option<PathBuf>,
     /// Time between "not ready" and the closing of listeners, at shutdown

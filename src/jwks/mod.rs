@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use base64::Engine;
@@ -24,6 +25,8 @@ pub struct VerifyingKey {
     modulus: Box<[u8]>,
     exponent: Box<[u8]>,
     retired: AtomicBool,
+    /// Time at which a document first had the key.
+    seen: Instant,
 }
 
 impl VerifyingKey {
@@ -121,6 +124,13 @@ impl KeySet {
         self.keys.len()
     }
 
+    /// Returns the `kid` of each usable key, in order, and the time since a document first had the key.
+    pub(crate) fn ages(&self) -> Vec<(Box<str>, Duration)> {
+        let mut ages: Vec<_> = self.keys.iter().map(|(kid, key)| (kid.clone(), key.seen.elapsed())).collect();
+        ages.sort_unstable();
+        ages
+    }
+
     /// `true` if there is no usable key, which is so only before the first successful fetch.
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
@@ -201,7 +211,13 @@ fn parse_key(modulus: Vec<u8>, exponent: Vec<u8>) -> Result<VerifyingKey, &'stat
     let key = RsaPublicKeyComponents { n: &modulus, e: &exponent }
         .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
         .map_err(|_| "not a valid RSA key")?;
-    Ok(VerifyingKey { key, modulus: modulus.into(), exponent: exponent.into(), retired: AtomicBool::new(false) })
+    Ok(VerifyingKey {
+        key,
+        modulus: modulus.into(),
+        exponent: exponent.into(),
+        retired: AtomicBool::new(false),
+        seen: Instant::now(),
+    })
 }
 
 #[cfg(test)]

@@ -72,6 +72,11 @@ impl KeyStore {
         Self { pools }
     }
 
+    /// Returns the state of the keys of a pool.
+    pub(crate) fn state(&self, pool: PoolIndex) -> Option<KeysState> {
+        self.pools.get(pool).map(|pool| pool.state())
+    }
+
     /// Returns the key `kid` of a pool. If the current set lacks it, waits for the running fetch or requests one, for
     /// at most [`MAX_WAIT`] and not past `deadline`, and sets `waited`.
     ///
@@ -98,6 +103,19 @@ impl KeyStore {
     pub(crate) fn last_fetch(&self, pool: PoolIndex) -> Option<SpanIds> {
         self.pools.get(pool)?.state.borrow().fetch
     }
+}
+
+/// State of the keys of one pool, for operators.
+#[derive(Debug)]
+pub(crate) struct KeysState {
+    /// `kid` of each key in use, and the time since the service first saw the key.
+    pub(crate) keys: Vec<(Box<str>, Duration)>,
+    /// Number of keys of the document that are not used.
+    pub(crate) skipped: usize,
+    /// Time since the last successful fetch; `None` before the first.
+    pub(crate) fetched: Option<Duration>,
+    /// `true` while a fetch is running, or about to run.
+    pub(crate) is_fetching: bool,
 }
 
 /// The keys of one pool.
@@ -128,6 +146,17 @@ impl PoolKeys {
         // The refresher fetches as soon as it runs, so checks can wait from the start.
         let state = watch::Sender::new(State { fetching: true, ..State::default() });
         Arc::new(Self { set: ArcSwap::from_pointee(seed), state, requested: Notify::new(), metrics })
+    }
+
+    /// State for operators.
+    fn state(&self) -> KeysState {
+        let (set, state) = (self.set.load(), *self.state.borrow());
+        KeysState {
+            keys: set.ages(),
+            skipped: set.skipped().len(),
+            fetched: state.last_success.map(|at| at.elapsed()),
+            is_fetching: state.fetching,
+        }
     }
 
     fn get(&self, kid: &str) -> Option<Arc<VerifyingKey>> {

@@ -99,12 +99,14 @@ impl CertificateReload {
             Ok(_) => {
                 self.show_expiry();
                 self.metrics.reloaded(Reloaded::Certificates, Reload::Success);
+                self.status.ended(Reloaded::Certificates, Reload::Success);
                 self.status.certificates.store(None);
                 tracing::info!(expires = self.certificates.expires(), "the TLS certificates have been reloaded");
             }
             Err(error) if is_retry && known.as_deref() == Some(&error) => {}
             Err(error) => {
                 self.metrics.reloaded(Reloaded::Certificates, Reload::Failure);
+                self.status.ended(Reloaded::Certificates, Reload::Failure);
                 tracing::error!(error, "the TLS certificates are not reloaded; the previous ones stay in effect");
                 self.status.certificates.store(Some(Arc::new(error)));
             }

@@ -209,6 +209,20 @@ impl Revocations {
         }
     }
 
+    /// Place where revocations are kept besides the memory, for operators.
+    pub(crate) fn kept_in(&self) -> &'static str {
+        match &self.keeper {
+            Keeper::Memory => "memory",
+            Keeper::File(_) => "file",
+            Keeper::Store(_) => "store",
+        }
+    }
+
+    /// `false` if checks end with an error because the store is lost (`--revocation-required`).
+    pub(crate) fn is_sound(&self) -> bool {
+        !matches!(&self.keeper, Keeper::Store(store) if !store.is_sound())
+    }
+
     /// Records a revocation. When it returns, every check of this process knows it, and the file or the store has it.
     ///
     /// # Errors

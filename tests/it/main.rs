@@ -10,7 +10,7 @@
 //! | Reloads of the policy file | [`reload`]; with the account API, [`account::reload`] |
 //! | Revocation: the shared store | [`revocation`] |
 //! | The account API | [`account`] |
-//! | Operators: `/revocations` on the admin port, `revoke`, `revocations` | [`admin`] |
+//! | Operators: `/revocations` on the admin port, `revoke`, `revocations`, the status page | [`admin`] |
 //! | The service behind Envoy | [`envoy`] |
 //! | The HTTP form of the check, behind nginx, Traefik, Caddy and Envoy | [`doors`] |
 //! | Startup, shutdown, health, logs, the admin port | [`lifecycle`] |

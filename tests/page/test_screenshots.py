@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import random
+import time
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+import web
+from account import Account
 from conftest import ROOT, User, new_user, visit
 from stack import Stack
 from steps import is_signed_in, set_up_factor, sign_in
@@ -34,6 +38,32 @@ def keep(page: Page, name: str, *, down_to: str | None = None) -> None:
 def test_take_them(browser: Browser, binary: Path) -> None:
     with Stack(ROOT, binary, port=0) as stack:
         take(browser, stack)
+
+
+def test_take_the_status_page(browser: Browser, binary: Path) -> None:
+    with Stack(ROOT, binary, port=0) as stack:
+        page = browser.new_page(viewport={"width": 1280, "height": 1250})
+        page.goto(f"{stack.admin}/")
+        user = new_user(stack)
+        token = Account(stack.over_uds).done("login", email=user.email, password=user.password)["accessToken"]
+        bearer = [("authorization", f"Bearer {token}")]
+        # Long enough for several bars.
+        until = time.monotonic() + 40
+        while time.monotonic() < until:
+            for _ in range(random.randint(10, 25)):
+                web.get(f"{stack.over_uds}/orders", bearer)
+            web.get(f"{stack.over_uds}/admin/users" if random.random() < 0.5 else f"{stack.over_uds}/orders", bearer)
+            if random.random() < 0.6:
+                web.get(f"{stack.over_uds}/admin/users", bearer)
+            if random.random() < 0.4:
+                web.get(f"{stack.over_uds}/orders")
+            if random.random() < 0.2:
+                web.get(f"{stack.over_uds}/orders", [("authorization", f"Bearer {token[:-8]}AAAAAAAA")])
+            time.sleep(0.2)
+        expect(page.locator("#refusals tbody tr").first).to_be_visible()
+        page.get_by_role("button", name="Pause").click()
+        keep(page, "status.png")
+        page.close()
 
 
 def take(browser: Browser, stack: Stack) -> None:

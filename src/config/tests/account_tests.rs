@@ -24,6 +24,7 @@ fn the_account_api_needs_one_app_client_and_valid_options() {
         ),
         (&["--account-prefix", "auth"], "--account-prefix: not a path such as /auth: \"auth\" (from the flag)"),
         (&["--account-prefix", "/metrics"], "--account-prefix: a path of the admin port (from the flag)"),
+        (&["--account-prefix", "/status"], "--account-prefix: a path of the admin port (from the flag)"),
         (&["--totp-issuer", "a:b"], "--totp-issuer: not a name of at most 64 characters without a colon: \"a:b\""),
         (&["--cors-origins", "*"], "--cors-origins: every origin (*) is not an origin"),
         (&["--limit-user", "15"], "--limit-user: not a rate such as 75/1m: \"15\" (from the flag)"),

@@ -1,7 +1,8 @@
-//! Operators at the admin port: `/revocations`, its token, its log, and the commands that use it.
+//! Operators at the admin port: `/revocations`, its token, its log, the commands that use it, and the status page.
 
 mod commands;
 mod revocations;
+mod status;
 mod token;
 
 use std::io::Write as _;

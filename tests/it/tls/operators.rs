@@ -174,6 +174,24 @@ async fn only_a_certificate_that_the_handshake_has_verified_authorizes_an_operat
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_certificate_is_enough_to_read_the_status() {
+    let (_directory, path) = token_file();
+    let tokens = ["--admin-token-file", &path];
+    let stage = Stage::start(&[&["--admin-listen", "mtls:127.0.0.1:0"], &tokens[..]].concat()).await;
+    let ops = TlsClient::http(&[&stage.authority], Some(&stage.clients.issue(&["ops.test"])));
+    let (status, body) = ops.get(&stage.program.admin, "/status").await.unwrap();
+    let shown: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &shown["certificates"][0]["listener"]), (200, &json!("admin")));
+    let left = shown["certificates"][0]["left"].as_f64().unwrap();
+    assert!(left > 0.0, "{left}");
+    // Without a certificate, the token is needed.
+    let stage = Stage::start(&[&["--admin-listen", "tls:127.0.0.1:0"], &tokens[..]].concat()).await;
+    let anyone = TlsClient::http(&[&stage.authority], None);
+    assert_eq!(anyone.get(&stage.program.admin, "/status").await.unwrap().0, 401);
+    assert_eq!(anyone.get(&stage.program.admin, "/").await.unwrap().0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_commands_need_a_token_or_a_certificate() {
     let (_directory, path) = token_file();
     let mutual = ["--admin-listen", "mtls:127.0.0.1:0", "--log-format", "json"];
