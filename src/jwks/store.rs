@@ -57,6 +57,12 @@ impl KeyStore {
         Self { pools }
     }
 
+    /// `kid` of each key of a pool, sorted.
+    pub(crate) fn kids(&self, pool: PoolIndex) -> Vec<String> {
+        let set = self.pools.get(pool).map(|keys| keys.set.load());
+        set.iter().flat_map(|set| set.kids()).map(str::to_owned).collect()
+    }
+
     /// Returns the key `kid` of a pool. If the current set lacks it, waits for the running fetch or requests one, for
     /// at most [`MAX_WAIT`] and not past `deadline`.
     ///

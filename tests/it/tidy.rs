@@ -25,7 +25,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("revoke", "admin_client clock config files"),
     ("admin_client", "config net"),
     ("test_policy", "authz check config explain files jwks revocation user_pool"),
-    ("explain", "authz check config lifecycle metrics reload revocation"),
+    ("explain", "authz check clock config jwks lifecycle metrics reload revocation user_pool"),
     ("admin", "account authz clock config files lifecycle metrics net reload revocation user_pool"),
     ("reload", "authz check config files jwks lifecycle metrics net user_pool"),
     ("config", "account authz clock field_value files jwks logging net revocation session_cookie user_pool"),

@@ -2,6 +2,7 @@
 
 mod check_config;
 mod explain;
+mod explain_because;
 mod sign_in;
 mod test_policy;
 
