@@ -19,7 +19,7 @@ use crate::metrics::JwksMetrics;
 use crate::user_pool::PoolIndex;
 
 /// Longest time that a check waits for a fetch that may return its key.
-const MAX_WAIT: Duration = Duration::from_millis(100);
+pub(crate) const MAX_WAIT: Duration = Duration::from_millis(100);
 /// Time after a successful fetch during which a `kid` that is not in the set counts as unknown, without another fetch.
 const FRESH: Duration = Duration::from_secs(10);
 /// Shortest time between two fetches that checks request.

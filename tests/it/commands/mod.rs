@@ -1,6 +1,7 @@
 //! Commands about policy files, run as a program.
 
 mod check_config;
+mod doctor;
 mod explain;
 mod explain_because;
 mod sign_in;
