@@ -198,9 +198,9 @@ fn report(
         Answer::Refusal(refusal) => refused(refusal),
     };
     let is_shadow = trace.chosen().and_then(|policy| rules.policies.get(policy)).is_some_and(Policy::is_shadow);
-    let mode = is_shadow.then(|| json!({"mode": "shadow"}));
+    let shadow = is_shadow.then(|| json!({"mode": "shadow"}));
     let because = because.map(|because| json!({"because": because.to_value()}));
-    joined([Some(report), mode, Some(more), because])
+    joined([Some(report), shadow, Some(more), because])
 }
 
 /// Denial of the verdict, also one that is only reported because the policy is in shadow mode.

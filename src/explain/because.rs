@@ -181,7 +181,7 @@ pub(super) fn because(denial: Denial, findings: &Findings<'_>) -> Option<Because
             Because::new("kid", in_header("kid"), kids)
                 .hint("the keys were fetched just now; was the token signed by another pool, or by an emulator?")
         }
-        Denial::KeysUnavailable => keys_unavailable(findings, in_header("kid")),
+        Denial::KeysUnavailable => keys_unavailable(findings, &in_header("kid")),
         Denial::BadSignature => Because::new(
             "the signature",
             json!(format!("not of the key {}", in_header("kid"))),
@@ -268,7 +268,7 @@ fn mistyped(step: Step, claims: &Value) -> Because {
     Because::new(name, shown(get(name)), accepted)
 }
 
-fn keys_unavailable(findings: &Findings<'_>, kid: Value) -> Because {
+fn keys_unavailable(findings: &Findings<'_>, kid: &Value) -> Because {
     let urls: Vec<&str> = findings.pool().iter().flat_map(|pool| &pool.jwks_urls).map(url::Url::as_str).collect();
     let because =
         Because::new("the keys of the pool", json!({"kid": kid, "url": urls}), "a key set that can be fetched");

@@ -5,24 +5,20 @@ use serde_json::{Value, json};
 use super::because::{Because, Findings};
 use super::shown::{shown, shown_text, time};
 use crate::authz::policy::requirement::{AnyAll, ClaimRequirement, ClaimTest, Operand};
-use crate::authz::{Access, Requirements};
+use crate::authz::{Access, Requirements, TokenUse};
 use crate::user_pool::ClientId;
 
 /// Explains the requirement that the trace names.
 pub(super) fn unmet(findings: &Findings<'_>, claims: &Value) -> Option<Because> {
     let Findings { rules, trace, now, .. } = findings;
     let name = trace.requirement.as_deref()?;
-    let requirements = match trace.policy.and_then(|policy| rules.policies.get(policy)).map(|policy| &policy.access) {
-        Some(Access::Required(requirements)) => requirements,
-        _ => return None,
-    };
+    let policy = trace.policy.and_then(|policy| rules.policies.get(policy));
+    let Some(Access::Required(requirements)) = policy.map(|policy| &policy.access) else { return None };
     let claim = |name: &str| shown(claims.get(name).unwrap_or(&Value::Null));
     let Requirements { token_use, pools, clients, audiences, resource, scopes, groups, max_auth_age, acr, amr, .. } =
         &**requirements;
     Some(match name {
-        "token_use" => {
-            Because::new("token_use", claim("token_use"), json!([token_use.map(|token_use| token_use.as_str())]))
-        }
+        "token_use" => Because::new("token_use", claim("token_use"), json!([token_use.map(TokenUse::as_str)])),
         "pools" => {
             let names: Vec<&str> =
                 pools.iter().filter_map(|pool| rules.pools.get(*pool)).map(|pool| &*pool.name).collect();

@@ -84,7 +84,9 @@ type Endpoint<'v> = (&'v str, Option<u64>);
 impl<'v> Clusters<'v> {
     pub(super) fn of(documents: &'v [Value]) -> Self {
         let mut clusters = Self { by_name: HashMap::new() };
-        documents.iter().for_each(|document| clusters.add(document));
+        for document in documents {
+            clusters.add(document);
+        }
         clusters
     }
 

@@ -13,7 +13,8 @@ const MAX_NAMED: usize = 3;
 /// Route, with the settings of `ext_authz` in effect for it.
 struct Route<'v> {
     name: String,
-    route: &'v Value,
+    /// Message `Route`.
+    message: &'v Value,
     /// `ExtAuthzPerRoute` of the route, else of its virtual host, else of the route configuration.
     settings: Option<&'v Value>,
 }
@@ -43,9 +44,9 @@ pub(super) fn examine(
     let exposed: Vec<&str> =
         needs.identity.iter().map(String::as_str).filter(|name| !is_stripped(manager, name)).collect();
     let leads_to_application = |route: &&Route<'_>| {
-        let action = get(route.route, "route");
+        let action = get(route.message, "route");
         let cluster = action.and_then(|action| get(action, "cluster")?.as_str()).unwrap_or_default();
-        let is_account = clusters.is_account(cluster, &needs.account_ports) || is_below(route.route, needs);
+        let is_account = clusters.is_account(cluster, &needs.account_ports) || is_below(route.message, needs);
         action.is_some() && !is_account
     };
     let unasked: Vec<&str> = routes
@@ -78,7 +79,7 @@ fn routes(manager: &Value) -> Vec<Route<'_>> {
             let path = ["prefix", "path", "path_separated_prefix"];
             let path = path.iter().find_map(|form| at(route, &["match", form])?.as_str());
             let name = name.or(path).map_or_else(|| format!("routes[{index}]"), str::to_owned);
-            found.push(Route { name, route, settings: per_route(route).or(of_host) });
+            found.push(Route { name, message: route, settings: per_route(route).or(of_host) });
         }
     }
     found
