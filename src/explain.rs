@@ -1,5 +1,11 @@
 //! The command `cognito-authz explain`: runs one check with the code of the service, and prints the result of each
-//! step. It never prints the token.
+//! step. For a denial it shows the value that the token has and the accepted ones. It never prints the token or its
+//! signature, and masks e-mail addresses in the reason.
+
+mod because;
+mod requirement;
+mod shown;
+mod text;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -7,17 +13,19 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use self::because::{Because, Findings, because};
 use crate::authz::answer::Refusal;
 use crate::authz::denial::Realm;
 use crate::authz::headers::Mutation;
 use crate::authz::request::Body;
 use crate::authz::token::MAX_TOKEN_BYTES;
 use crate::authz::{
-    Access, Allowed, Answer, Authorizer, Decision, Decoded, Header, RequestContext, Ruleset, Step, TokenCache,
-    UnixTime, Verdict,
+    Access, Allowed, Answer, Authorizer, Decision, Decoded, Denial, Header, Policy, RequestContext, Ruleset, Step,
+    TokenCache, UnixTime, Verdict,
 };
 use crate::check::TIME_LIMIT;
 use crate::config::{Config, Request};
+use crate::jwks;
 use crate::lifecycle::Readiness;
 use crate::metrics::Metrics;
 use crate::reload::Reloader;
@@ -54,6 +62,8 @@ pub(crate) struct Detached {
     pub(crate) authorizer: Authorizer,
     /// The authorizer's keys live as long as this.
     pub(crate) reloader: Reloader,
+    /// Revocations that the authorizer knows.
+    known: Arc<Revocations>,
     /// Says why it is not known which tokens are revoked, if so.
     pub(crate) revocations: Result<(), String>,
 }
@@ -73,8 +83,9 @@ pub(crate) async fn authorizer(config: Config) -> anyhow::Result<Detached> {
     )?;
     let (known, revocations) = Revocations::read(config.revocation, metrics.revocation()?).await;
     let cache = TokenCache::new(0, 0, metrics.token_cache.clone());
-    let authorizer = Authorizer::new(rules, cache, Arc::new(known), config.limits);
-    Ok(Detached { authorizer, reloader, revocations })
+    let known = Arc::new(known);
+    let authorizer = Authorizer::new(rules, cache, Arc::clone(&known), config.limits);
+    Ok(Detached { authorizer, reloader, known, revocations })
 }
 
 /// Runs one check at the time `now` and reports its steps. Fetches the keys of the pool that issued the credential, a
@@ -85,26 +96,48 @@ pub(crate) async fn authorizer(config: Config) -> anyhow::Result<Detached> {
 pub async fn explain(
     config: Config,
     request: &Request,
-    token: Option<&str>,
+    request_token: Option<&str>,
     now: UnixTime,
 ) -> anyhow::Result<Explanation> {
-    let realm = config.realm.clone();
-    let Detached { authorizer, mut reloader, revocations } = self::authorizer(config).await?;
+    let (realm, limits) = (config.realm.clone(), config.limits);
+    let Detached { authorizer, mut reloader, known, revocations } = self::authorizer(config).await?;
     let rules = authorizer.rules();
-    let bearer = token.map(|token| format!("Bearer {token}"));
+    let bearer = request_token.map(|token| format!("Bearer {token}"));
     let context = context(request, bearer.as_deref());
-    if let Ok(chosen) = rules.policies.choose(&context)
-        && let Ok(Some(credential)) = rules.credential(&context, chosen.policy)
-        && let Ok(decoded) = Decoded::new(&credential.token)
-        && let Ok(unverified) = decoded.read()
-        && let Some((pool, _)) = unverified.pool(&rules.pools)
-    {
+    let chosen = rules.policies.choose(&context).ok();
+    let credential = chosen.and_then(|chosen| rules.credential(&context, chosen.policy).ok().flatten());
+    let token = credential.as_ref().map(|credential| &*credential.token);
+    let decoded = token.and_then(|token| Decoded::new(token).ok());
+    let unverified = decoded.as_ref().and_then(|decoded| decoded.read().ok());
+    let pool = unverified.as_ref().and_then(|unverified| unverified.pool(&rules.pools));
+    if let Some((pool, _)) = pool {
         reloader.fetch_keys_of(pool).await;
     }
     let verdict = authorizer.authorize(&rules, Some(&context), None, now, Instant::now() + TIME_LIMIT).await;
-    let report = report(&verdict, &rules, &context, &realm, &revocations);
+    let denial = denial(&verdict);
+    let fetch = match pool.filter(|_| denial == Some(Denial::KeysUnavailable)) {
+        Some((index, pool)) => {
+            let error = reloader.fetch_error_of(index).await;
+            error.map(|error| (error.to_string(), jwks::hint(&error, pool)))
+        }
+        None => None,
+    };
+    let marks = pool.and_then(|(_, pool)| unverified.as_ref()?.marks(&pool.id));
+    let findings = Findings {
+        rules: &rules,
+        request: &context,
+        trace: &verdict.trace,
+        // The credential of a request that is refused for it is not known here, but the token is.
+        token: token.or(request_token),
+        now,
+        limits,
+        fetch,
+        revoked: marks.filter(|_| denial == Some(Denial::Revoked)).and_then(|marks| known.entry_of(&marks)),
+    };
+    let because = denial.and_then(|denial| because(denial, &findings));
+    let report = report(&verdict, &rules, &context, &realm, &revocations, because.as_ref());
     let allowed = matches!(verdict.decision, Decision::Allow(_));
-    let text = if request.json { format!("{report:#}\n") } else { as_text(&report) };
+    let text = if request.json { format!("{report:#}\n") } else { text::of(&report) };
     Ok(Explanation { text, allowed })
 }
 
@@ -132,6 +165,7 @@ fn report(
     request: &RequestContext<'_>,
     realm: &Realm,
     revocations: &Result<(), String>,
+    because: Option<&Because>,
 ) -> Value {
     let trace = &verdict.trace;
     let answer = Answer::new(verdict, rules, Some(request), realm);
@@ -163,7 +197,18 @@ fn report(
         }
         Answer::Refusal(refusal) => refused(refusal),
     };
-    joined([Some(report), Some(more)])
+    let is_shadow = trace.chosen().and_then(|policy| rules.policies.get(policy)).is_some_and(Policy::is_shadow);
+    let shadow = is_shadow.then(|| json!({"mode": "shadow"}));
+    let because = because.map(|because| json!({"because": because.to_value()}));
+    joined([Some(report), shadow, Some(more), because])
+}
+
+/// Denial of the verdict, also one that is only reported because the policy is in shadow mode.
+fn denial(verdict: &Verdict<'_>) -> Option<Denial> {
+    match &verdict.decision {
+        Decision::Deny(denial) | Decision::Allow(Allowed { shadow: Some(denial), .. }) => Some(*denial),
+        Decision::Allow(_) => None,
+    }
 }
 
 /// Joins the members of JSON objects.
@@ -205,10 +250,7 @@ fn chosen_by(verdict: &Verdict<'_>, rules: &Ruleset, request: &RequestContext<'_
 /// Lists each step with its result: `passed`, `failed`, `not reached`, or `skipped` with the reason.
 fn steps(verdict: &Verdict<'_>, rules: &Ruleset, revocations: &Result<(), String>) -> Value {
     let trace = &verdict.trace;
-    let denial = match &verdict.decision {
-        Decision::Deny(denial) | Decision::Allow(Allowed { shadow: Some(denial), .. }) => Some(denial),
-        Decision::Allow(_) => None,
-    };
+    let denial = denial(verdict);
     let anonymous = matches!(verdict.decision, Decision::Allow(Allowed { token: None, shadow: None, .. }));
     let policy = trace.policy.and_then(|policy| rules.policies.get(policy));
     let why_anonymous = match policy.map(|policy| &policy.access) {
@@ -228,67 +270,6 @@ fn steps(verdict: &Verdict<'_>, rules: &Ruleset, revocations: &Result<(), String
         },
     };
     Step::ALL.iter().map(|step| json!({"step": step.name(), "result": result(*step)})).collect()
-}
-
-/// Formats the report as text.
-fn as_text(report: &Value) -> String {
-    let text = |name: &str| report.get(name).and_then(Value::as_str);
-    let mut out = String::new();
-    let mut line = |label: &str, value: &str| out.extend([format!("{label:<12} {value}").trim_end(), "\n"]);
-    for step in report.get("steps").and_then(Value::as_array).into_iter().flatten() {
-        let of = |name: &str| step.get(name).and_then(Value::as_str).unwrap_or_default();
-        let mut result = of("result").to_owned();
-        if of("step") == "route"
-            && let Some(by) = text("policy_by")
-            && let Some(policy) = text("policy")
-        {
-            result.extend([" (policy ", policy, ", by ", by, ")"]);
-        }
-        if of("step") == "iss"
-            && result == "passed"
-            && let Some(pool) = text("pool")
-        {
-            result.extend([" (pool ", pool, ")"]);
-        }
-        if result.starts_with("failed")
-            && let Some(requirement) = text("requirement").or_else(|| of_enforced(report, "requirement"))
-        {
-            result.extend([" (", requirement, ")"]);
-        }
-        line(of("step"), &result);
-    }
-    line("", "");
-    let status = report.get("status").map(Value::to_string).unwrap_or_default();
-    line("decision", &format!("{} ({status})", text("decision").unwrap_or_default()));
-    if let Some(enforced) = report.get("enforced") {
-        let status = enforced.get("status").map(Value::to_string).unwrap_or_default();
-        line("enforced", &format!("deny ({status}): the policy is in shadow mode, and would otherwise deny this"));
-    }
-    if let Some(message) = text("message").or_else(|| of_enforced(report, "message")) {
-        line("", message);
-    }
-    if let Some(challenge) = text("www_authenticate").or_else(|| of_enforced(report, "www_authenticate")) {
-        line("challenge", challenge);
-    }
-    if let Some(location) = text("location").or_else(|| of_enforced(report, "location")) {
-        line("location", location);
-    }
-    for header in report.get("headers").and_then(Value::as_array).into_iter().flatten() {
-        let of = |name: &str| header.get(name).and_then(Value::as_str).unwrap_or_default();
-        line("sets", &format!("{}: {}", of("name"), of("value")));
-    }
-    for name in report.get("headers_to_remove").and_then(Value::as_array).into_iter().flatten() {
-        line("removes", name.as_str().unwrap_or_default());
-    }
-    for name in report.get("query_parameters_to_remove").and_then(Value::as_array).into_iter().flatten() {
-        line("removes", &format!("the query parameter {}", name.as_str().unwrap_or_default()));
-    }
-    out
-}
-
-/// Returns a text of the refusal that a policy in shadow mode only reports.
-fn of_enforced<'v>(report: &'v Value, name: &str) -> Option<&'v str> {
-    report.get("enforced")?.get(name)?.as_str()
 }
 
 #[cfg(test)]

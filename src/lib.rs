@@ -21,13 +21,14 @@
 //! - `telemetry`: traces. The other rooms make spans with it; a thread of its own exports them.
 //! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`], [`clock`]: shared parts without dependencies on the rest.
 //! - [`app`]: builds, connects and runs all parts of the service.
-//! - [`explain`], [`test_policy`], [`metrics_reference`], [`healthcheck`], [`revoke`]: the other commands; `admin_client` is the client of the
+//! - [`explain`], [`doctor`], [`test_policy`], [`metrics_reference`], [`healthcheck`], [`revoke`]: the other commands; `admin_client` is the client of the
 //!   admin port that the last two use, over HTTP or HTTPS.
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
 //! - Only `ext_authz/` and `app` use tonic and Envoy's types. Only `admin`, `account`, `net/http_server`,
 //!   `net/json_body`, `ext_authz/http`, `ext_authz/services`, `ext_authz/connection` and `admin_client` use HTTP. Only
-//!   `jwks/fetch`, `cognito` and `telemetry/client` make calls, and `admin_client`, which is part of commands.
+//!   `jwks/fetch`, `cognito` and `telemetry/client` make calls, and `admin_client` and `doctor`, which are commands or part
+//!   of them.
 //! - Only `main` handles signals. `authz`, `check` and `reload` use no signal and no listening socket, so they can run
 //!   inside another process.
 //! - Except for its `mod.rs` and the cache, `authz/` has no `async`, no clock and no logging, and neither
@@ -48,6 +49,7 @@ mod check;
 pub mod clock;
 pub mod cognito;
 pub mod config;
+pub mod doctor;
 pub mod explain;
 pub mod ext_authz;
 pub mod field_value;

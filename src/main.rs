@@ -8,7 +8,7 @@ use cognito_authz::app::{self, StartError};
 use cognito_authz::clock::unix_now;
 use cognito_authz::config::{self, Config, Invocation};
 use cognito_authz::net::descriptors;
-use cognito_authz::{explain, healthcheck, logging, metrics_reference, revoke, test_policy};
+use cognito_authz::{doctor, explain, healthcheck, logging, metrics_reference, revoke, test_policy};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -55,6 +55,15 @@ fn main() -> ExitCode {
                 Ok(explanation) => print_and_end(&explanation.text, explanation.allowed),
                 Err(error) => fail(1, &format_args!("{error:#}")),
             }
+        }
+        Invocation::Doctor(config, examination) => {
+            install_crypto();
+            let report = runtime.block_on(doctor::examine(&config, &examination));
+            let text = if examination.json { report.to_json() } else { report.to_text() };
+            let code = print_and_end(&text, !report.has_errors());
+            // Does not wait for blocking threads: a DNS query that hangs would delay the exit.
+            runtime.shutdown_background();
+            code
         }
         Invocation::TestPolicy(config, file) => match runtime.block_on(test_policy::run(*config, &file, unix_now())) {
             Ok(outcome) => print_and_end(&outcome.text, outcome.failed == 0),

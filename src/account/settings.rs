@@ -231,6 +231,13 @@ impl FromStr for AppUri {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope(pub(super) Box<str>);
 
+impl Scope {
+    /// Scope as text.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl FromStr for Scope {
     type Err = &'static str;
 

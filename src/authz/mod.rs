@@ -31,7 +31,7 @@ use self::credential::{BrowserSessions, Credential};
 pub(crate) use self::denial::PoolKnown;
 pub use self::denial::{Challenge, Denial, Fault};
 pub(crate) use self::headers::OwnedHeaders;
-pub(crate) use self::identity::{Caller, Identity};
+pub(crate) use self::identity::{Caller, Identity, MAX_IDENTITY_BYTES};
 pub(crate) use self::policy::requirement::Requirements;
 pub(crate) use self::policy::{Access, Policies, Policy};
 pub(crate) use self::protected_resource::ProtectedResources;

@@ -20,6 +20,7 @@ mod revocation;
 mod source;
 mod telemetry;
 mod tls;
+mod unread;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -35,11 +36,12 @@ use self::admin::AdminToken;
 pub use self::error::ConfigError;
 use self::file::PolicyFile;
 use self::options::{
-    Cli, Command, ExplainOptions, InstanceOptions, OperatorOptions, Options, RevocationOptions, RevocationsAction,
-    RevokeOptions, TestPolicyOptions, option_ids, variable,
+    Cli, Command, DoctorOptions, ExplainOptions, InstanceOptions, OperatorOptions, Options, RevocationOptions,
+    RevocationsAction, RevokeOptions, TestPolicyOptions, option_ids, variable,
 };
 use self::policy::{CompiledPolicy, PolicySource, UNSERVED_RESOURCES};
 use self::source::{Layers, Sources, usage_error};
+pub use self::unread::Unread;
 use crate::authz::TimeLimits;
 use crate::authz::denial::Realm;
 use crate::files::{self, MAX_TEXT_BYTES};
@@ -59,6 +61,8 @@ pub enum Invocation {
     Healthcheck(InstanceOptions),
     /// `explain`.
     Explain(Box<Config>, Box<Request>),
+    /// `doctor`.
+    Doctor(Box<Config>, Box<Examination>),
     /// `test-policy`, with the path of the file of test cases.
     TestPolicy(Box<Config>, PathBuf),
     /// `revoke`.
@@ -88,6 +92,19 @@ pub struct Request {
     pub body: Option<Vec<u8>>,
     /// `true` if the output is JSON.
     pub json: bool,
+}
+
+/// Parts that `doctor` examines in addition to the configuration.
+#[derive(Debug, Default)]
+pub struct Examination {
+    /// `true` if it may use the network.
+    pub online: bool,
+    /// Files of Envoy's configuration.
+    pub envoy: Vec<PathBuf>,
+    /// `true` if the output is JSON.
+    pub json: bool,
+    /// Variables that look like settings, and that nothing reads.
+    pub unread: Vec<Unread>,
 }
 
 /// Configuration of the service.
@@ -208,6 +225,10 @@ pub fn read(
             let body = body.map(read).transpose()?;
             let request = Request { method, host, path, policy, headers: header, body, json };
             Ok(Invocation::Explain(config(options)?, Box::new(request)))
+        }
+        Some(Command::Doctor(DoctorOptions { online, envoy, json, options })) => {
+            let examination = Examination { online, envoy, json, unread: layers.unread(&wanted) };
+            Ok(Invocation::Doctor(config(options)?, Box::new(examination)))
         }
         Some(Command::TestPolicy(TestPolicyOptions { file, mut options })) => {
             only_check(&mut options);

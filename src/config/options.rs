@@ -71,6 +71,8 @@ pub enum Command {
     Healthcheck(InstanceOptions),
     /// Show each step of one check, with the token read from standard input; the exit status is 0 if the request is allowed
     Explain(ExplainOptions),
+    /// Look for what does not fit: configuration, environment, Envoy's configuration, Cognito; the exit status is 1 if a finding is an error
+    Doctor(DoctorOptions),
     /// Test the policy file with requests and locally signed tokens; the exit status is 0 if all decisions are as expected
     TestPolicy(TestPolicyOptions),
     /// Revoke tokens at a running instance: all of a user up to a time, those of one session, or one token
@@ -100,6 +102,23 @@ pub struct ExplainOptions {
     /// File with the body of the request; it is JSON unless --header says otherwise
     #[arg(long, value_name = "FILE")]
     pub body: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Configuration
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// Options of `doctor`, which also has those of `serve`.
+#[derive(Args, Debug)]
+pub struct DoctorOptions {
+    /// Use the network: fetch the keys and the `OpenID` document of each pool, look up its app clients and the hosted pages, and compare the clock
+    #[arg(long)]
+    pub online: bool,
+    /// Envoy's configuration, to compare with this one (YAML or JSON); repeatable
+    #[arg(long, value_name = "FILE")]
+    pub envoy: Vec<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

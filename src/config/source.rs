@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::ConfigError;
 use super::options::{option_ids, variable};
+use super::unread::{Other, Unread, suspicious};
 use crate::files::{self, MAX_TEXT_BYTES, ReadError};
 
 /// Source of an option's value.
@@ -48,6 +49,8 @@ impl fmt::Display for Source {
 pub(super) struct Layers {
     environment: HashMap<String, String>,
     dot_env: HashMap<String, (String, usize)>,
+    /// Variables that were not wanted, without their values.
+    others: Vec<Other>,
 }
 
 impl Layers {
@@ -62,7 +65,12 @@ impl Layers {
     ) -> Result<Self, ConfigError> {
         let mut layers = Self::default();
         for (name, value) in environment {
-            let Some(name) = name.to_str().filter(|name| wanted.iter().any(|wanted| wanted == name)) else { continue };
+            let Some(name) = name.to_str() else { continue };
+            if !wanted.iter().any(|wanted| wanted == name) {
+                let is_link = value.as_encoded_bytes().starts_with(b"tcp://");
+                layers.others.push(Other { name: name.to_owned(), line: None, is_link });
+                continue;
+            }
             let value = value.into_string().map_err(|_| {
                 ConfigError::new(format!("{name} is not valid UTF-8 (from the environment variable {name})"))
             })?;
@@ -83,11 +91,11 @@ impl Layers {
         for (index, line) in text.lines().enumerate() {
             let assignment = line.trim_start();
             let assignment = assignment.strip_prefix("export ").map_or(assignment, str::trim_start);
-            let Some(name) =
-                assignment.split(['=', ' ', '\t']).next().filter(|name| wanted.iter().any(|wanted| wanted == name))
-            else {
+            let Some(name) = assignment.split(['=', ' ', '\t']).next() else { continue };
+            if !wanted.iter().any(|wanted| wanted == name) {
+                self.others.push(Other { name: name.to_owned(), line: Some(index + 1), is_link: false });
                 continue;
-            };
+            }
             let bad = || ConfigError::new(format!("line {} of .env, which sets {name}, is malformed", index + 1));
             let mut parsed = dotenvy::from_read_iter(assignment.as_bytes());
             let (parsed_name, value) = parsed.next().ok_or_else(bad)?.map_err(|_| bad())?;
@@ -97,6 +105,11 @@ impl Layers {
             self.dot_env.insert(parsed_name, (value, index + 1));
         }
         Ok(())
+    }
+
+    /// Returns the variables that look like settings and are not among the `known` ones.
+    pub(super) fn unread(&self, known: &[String]) -> Vec<Unread> {
+        suspicious(&self.others, known)
     }
 
     /// Returns the value of a variable, and its source. An empty value counts as unset, because that is what a template

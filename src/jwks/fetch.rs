@@ -82,7 +82,7 @@ async fn get(client: &reqwest::Client, url: &Url) -> Result<Vec<u8>, FetchError>
 }
 
 /// Returns the root cause of an error. The errors above it add no information.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

@@ -3,6 +3,7 @@
 //! A key that cannot verify RS256 signatures is skipped, and the reason is kept. A document without a usable key is an
 //! error. This file does no I/O: [`fetch`] downloads documents, [`store`] holds the keys and refreshes them.
 
+mod advice;
 pub mod fetch;
 pub(crate) mod store;
 
@@ -16,6 +17,8 @@ use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPubli
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
+
+pub(crate) use self::advice::hint;
 
 /// Public RSA key of 2048 to 8192 bits that verifies RS256 signatures.
 ///
@@ -117,6 +120,13 @@ impl KeySet {
     /// Returns the key whose `kid` is exactly this one.
     pub fn get(&self, kid: &str) -> Option<&Arc<VerifyingKey>> {
         self.keys.get(kid)
+    }
+
+    /// `kid` of each usable key, sorted.
+    pub(crate) fn kids(&self) -> Vec<&str> {
+        let mut kids: Vec<&str> = self.keys.keys().map(|kid| &**kid).collect();
+        kids.sort_unstable();
+        kids
     }
 
     /// Number of usable keys.

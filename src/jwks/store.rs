@@ -20,7 +20,7 @@ use crate::telemetry::{Kind, Span, SpanIds, Tracer};
 use crate::user_pool::PoolIndex;
 
 /// Longest time that a check waits for a fetch that may return its key.
-const MAX_WAIT: Duration = Duration::from_millis(100);
+pub(crate) const MAX_WAIT: Duration = Duration::from_millis(100);
 /// Time after a successful fetch during which a `kid` that is not in the set counts as unknown, without another fetch.
 const FRESH: Duration = Duration::from_secs(10);
 /// Shortest time between two fetches that checks request.
@@ -75,6 +75,12 @@ impl KeyStore {
     /// Returns the state of the keys of a pool.
     pub(crate) fn state(&self, pool: PoolIndex) -> Option<KeysState> {
         self.pools.get(pool).map(|pool| pool.state())
+    }
+
+    /// `kid` of each key of a pool, sorted.
+    pub(crate) fn kids(&self, pool: PoolIndex) -> Vec<String> {
+        let set = self.pools.get(pool).map(|keys| keys.set.load());
+        set.iter().flat_map(|set| set.kids()).map(str::to_owned).collect()
     }
 
     /// Returns the key `kid` of a pool. If the current set lacks it, waits for the running fetch or requests one, for

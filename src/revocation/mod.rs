@@ -201,6 +201,15 @@ impl Revocations {
             || marks.token.is_some_and(|(_, key)| self.table.look_up(key, is_in_effect).unwrap_or(false))
     }
 
+    /// Returns the entry by which a token is revoked, for a report to its holder.
+    pub(crate) fn entry_of(&self, marks: &Marks) -> Option<Entry> {
+        let (_, session) = marks.session();
+        let of_user = self.table.get(marks.subject).filter(|entry| entry.state.covers(marks.since, session));
+        let in_effect = |key: Key| self.table.get(key).filter(|entry| entry.state.before().is_some());
+        let of_session = || marks.session.and_then(in_effect);
+        of_user.or_else(of_session).or_else(|| marks.token.and_then(|(_, key)| in_effect(key)))
+    }
+
     /// How far revocations reach.
     pub(crate) fn scope(&self) -> Scope {
         match &self.keeper {

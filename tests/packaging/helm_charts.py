@@ -86,7 +86,9 @@ def rendered_ci(path: Path) -> Rendered:
 def pods(everything: list[Node]) -> list[tuple[str, Node]]:
     """Name and specification of every pod that the objects describe."""
     found = [
-        (one["metadata"]["name"], one["spec"]["template"]["spec"]) for one in everything if one["kind"] == "Deployment"
+        (one["metadata"]["name"], one["spec"]["template"]["spec"])
+        for one in everything
+        if one["kind"] in ("Deployment", "Job")
     ]
     return found + [(one["metadata"]["name"], one["spec"]) for one in everything if one["kind"] == "Pod"]
 

@@ -82,7 +82,7 @@ imagePullSecrets:
 {{- if .Values.existingConfigMap.name -}}
 {{- tpl .Values.existingConfigMap.name . -}}
 {{- else if .Values.config -}}
-{{- include "cognito-authz.fullname" . }}-policy
+{{- include "cognito-authz.fullname" . }}{{ .policySuffix | default "-policy" }}
 {{- end -}}
 {{- end -}}
 
@@ -159,6 +159,42 @@ imagePullSecrets:
       defaultMode: 0440
       items: [{ key: {{ $v.clientCa.key | quote }}, path: ca.crt }]
 {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Files that the container mounts, as a YAML list: those of "cognito-authz.files", then those of TLS. */}}
+{{- define "cognito-authz.mounted" -}}
+{{- $files := include "cognito-authz.files" (dict "values" .Values "policyConfigMap" (include "cognito-authz.policyConfigMap" .)) | fromYamlArray -}}
+{{- concat $files (include "cognito-authz.tlsFiles" . | fromYamlArray) | toYaml -}}
+{{- end -}}
+
+{{/* Options of the program, as a YAML list: listeners, files, values, and `extraArgs`. */}}
+{{- define "cognito-authz.arguments" -}}
+{{- $v := .Values -}}
+- "--grpc-listen={{ include "cognito-authz.listen" (dict "root" $ "listener" "grpc") }}"
+- "--admin-listen={{ include "cognito-authz.listen" (dict "root" $ "listener" "admin") }}"
+{{- if $v.account.enabled }}
+- "--account-listen={{ include "cognito-authz.listen" (dict "root" $ "listener" "account") }}"
+{{- end }}
+{{- if $v.http.enabled }}
+- "--http-listen={{ include "cognito-authz.listen" (dict "root" $ "listener" "http") }}"
+{{- range $v.http.callers }}
+- {{ printf "--http-callers=%s" . | quote }}
+{{- end }}
+{{- end }}
+{{- range include "cognito-authz.tlsFiles" . | fromYamlArray }}
+{{- range .options }}
+- {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- range include "cognito-authz.files" (dict "values" $v "policyConfigMap" (include "cognito-authz.policyConfigMap" .)) | fromYamlArray }}
+- {{ .option | quote }}
+{{- end }}
+{{- range include "cognito-authz.options" (dict "values" $v) | fromYamlArray }}
+- {{ . | quote }}
+{{- end }}
+{{- range $v.extraArgs }}
+- {{ tpl . $ | quote }}
 {{- end }}
 {{- end -}}
 

@@ -194,7 +194,7 @@ impl ClaimPath {
     }
 
     /// Returns the value in `claims`. `null` counts as absent.
-    fn look_up<'v>(&self, claims: &'v Value) -> Option<&'v Value> {
+    pub(crate) fn look_up<'v>(&self, claims: &'v Value) -> Option<&'v Value> {
         let value = self.0.iter().try_fold(claims, |value, name| value.get(&**name))?;
         Some(value).filter(|value| !value.is_null())
     }
@@ -222,6 +222,11 @@ impl WantedClaims {
             self.paths.push(path);
             self.paths.len() - 1
         })
+    }
+
+    /// Returns the path of a claim.
+    pub(crate) fn path(&self, index: WantedIndex) -> Option<&ClaimPath> {
+        self.paths.get(index)
     }
 
     /// Extracts the claims from a payload. Parses the payload only if any claim is wanted.

@@ -12,6 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use self::claims::{Claims, WantedClaims};
 use self::json::object;
@@ -51,6 +52,12 @@ impl<'t> Decoded<'t> {
         let bytes = |segment: &str| URL_SAFE_NO_PAD.decode(segment).map_err(|_| malformed);
         let text = |segment: &str| String::from_utf8(bytes(segment)?).map_err(|_| malformed);
         Ok(Self { token, signing_input, header: text(header)?, payload: text(payload)?, signature: bytes(signature)? })
+    }
+
+    /// Header and payload, not verified, for a report to the holder of the token; null if it is not JSON.
+    pub(crate) fn content(&self) -> (Value, Value) {
+        let read = |text: &str| serde_json::from_str(text).unwrap_or_default();
+        (read(&self.header), read(&self.payload))
     }
 
     /// Parses both JSON objects.
@@ -111,6 +118,11 @@ impl<'t> UnverifiedToken<'t> {
     /// Pool that `iss` belongs to, not verified.
     pub(crate) fn pool<'p>(&self, pools: &'p UserPools) -> Option<(PoolIndex, &'p UserPool)> {
         pools.by_issuer(self.claims.issuer().ok()?)
+    }
+
+    /// What the token can be revoked by, not verified. `None` if it has no `sub`.
+    pub(crate) fn marks(&self, pool: &UserPoolId) -> Option<Marks> {
+        Some(Marks::new(pool, &self.claims.marked()?, self.decoded.token))
     }
 
     /// Runs every check that needs no key, in this order: `alg`, `crit`, `kid`, `iss`, `token_use`, `sub`, app client,

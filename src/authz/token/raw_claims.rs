@@ -13,6 +13,7 @@ use super::super::verdict::Step;
 use super::claims::{TokenUse, is_alive};
 use super::{Expected, TimeLimits};
 use crate::clock::UnixTime;
+use crate::revocation::MarkedClaims;
 use crate::user_pool::{AcceptedUse, ClientId, Clients};
 
 /// Claims that this service reads, of any type and not verified.
@@ -80,6 +81,17 @@ impl<'t> RawClaims<'t> {
     /// `exp`, not verified.
     pub(super) fn expires(&self) -> Option<UnixTime> {
         self.exp.number().ok().flatten()
+    }
+
+    /// Claims that revocations name, not verified. `None` without `sub`.
+    pub(super) fn marked(&self) -> Option<MarkedClaims<'_>> {
+        let authenticated = self.auth_time.number().unwrap_or(Some(UnixTime::MIN));
+        Some(MarkedClaims {
+            sub: self.sub.as_text().filter(|sub| !sub.is_empty())?,
+            origin_jti: self.origin_jti.as_text().filter(|jti| !jti.is_empty()),
+            jti: self.jti.as_text().filter(|jti| !jti.is_empty()),
+            since: authenticated.or(self.iat.number().ok().flatten()).unwrap_or(UnixTime::MIN),
+        })
     }
 
     /// Checks all claims except `iss`, in this order: `token_use`, `sub`, app client, `exp`, `nbf`, life, then the types of

@@ -1,7 +1,9 @@
 //! Commands about policy files, run as a program.
 
 mod check_config;
+mod doctor;
 mod explain;
+mod explain_because;
 mod metrics_reference;
 mod sign_in;
 mod test_policy;
