@@ -10,9 +10,9 @@ use crate::support::tool::free_port;
 use crate::support::{PATIENCE, eventually};
 
 /// Spans that wait at most.
-const QUEUE: u64 = 50;
+const QUEUE: u64 = 20;
 /// Checks of each test: more than the queue and the batch that is being sent have space for.
-const CHECKS: u64 = 500;
+const CHECKS: u64 = 200;
 /// Time limit of an export.
 const EXPORT: Duration = Duration::from_secs(60);
 
@@ -45,7 +45,7 @@ async fn a_collector_that_fails_costs_spans_and_nothing_else() {
                 assert_eq!(check(&channel, Ask::get("/"), &[]).await.unwrap().status, 401, "{what}");
             }
             // No check waits for an export: all of them together take less than one.
-            assert!(begin.elapsed() < EXPORT / 2, "{what}: {:?}", begin.elapsed());
+            assert!(begin.elapsed() < EXPORT, "{what}: {:?}", begin.elapsed());
             // The queue, the batch that is being sent, and one that was taken in between.
             let lost = counter(&app, &dropped("queue_full")).await;
             assert!(lost >= CHECKS - 3 * QUEUE, "{what}: only {lost} of {CHECKS} spans were dropped");
