@@ -4,6 +4,7 @@
 //! exists from the start with the value zero; otherwise `rate` would miss the first error.
 
 pub(crate) mod account;
+pub(crate) mod log;
 pub(crate) mod revocation;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -67,6 +68,8 @@ pub struct Metrics {
     /// Parts whose last reload failed.
     failed_reloads: Mutex<Vec<Reloaded>>,
     tls_certificate_expiry: GaugeVec,
+    /// Lines of the log that were not written.
+    pub(crate) log: log::LogMetrics,
 }
 
 /// Counters of checks for one set of pools and policies.
@@ -286,6 +289,7 @@ impl Metrics {
             reloads,
             config_last_reload_successful: register(&registry, reloaded)?,
             failed_reloads: Mutex::default(),
+            log: log::LogMetrics::new(&registry)?,
             tls_certificate_expiry: register(&registry, GaugeVec::new(expiry, &["listener"])?)?,
             registry,
         })

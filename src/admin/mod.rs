@@ -1,5 +1,5 @@
-//! The admin port, for operators. Only `/revocations` changes anything, and needs a token or a client certificate. The account API is also
-//! served here, below its prefix, unless it has a port of its own.
+//! The admin port, for operators. Only `/revocations` and `/log-level` change anything, and need a token or a client
+//! certificate. The account API is also served here, below its prefix, unless it has a port of its own.
 //!
 //! | path | response |
 //! |---|---|
@@ -8,7 +8,10 @@
 //! | `/metrics` | metrics in the Prometheus text format |
 //! | `/config` | configuration in effect and the source of each value, with secrets redacted |
 //! | `/revocations` | revocations in effect; operators list, make and lift them ([`revocations`]) |
+//! | `/log-level` | level of the log; operators change it for a while ([`log_level`]) |
 
+mod log_level;
+mod refusal;
 mod revocations;
 mod token;
 
@@ -21,11 +24,14 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use self::log_level::LogLevelRoute;
 use self::revocations::RevocationRoutes;
+use self::token::Gate;
 use crate::account::Account;
 use crate::authz::Authorizer;
 use crate::config::admin::AdminToken;
 use crate::lifecycle::{Readiness, Shutdown};
+use crate::logging;
 use crate::metrics::{self, Metrics};
 use crate::net::http_server::{self, Answer, Limits, Peer, RequestBody};
 use crate::net::listen::Listener;
@@ -37,7 +43,9 @@ use crate::user_pool::UserPool;
 #[derive(Debug)]
 pub(crate) struct Admin {
     parts: Parts,
+    gate: Arc<Gate>,
     revocations: RevocationRoutes,
+    log_level: LogLevelRoute,
 }
 
 /// Parts that the port shows, and its settings.
@@ -60,6 +68,8 @@ pub(crate) struct Parts {
     pub(crate) account: Option<Arc<Account>>,
     /// Token that operators show.
     pub(crate) token: Option<AdminToken>,
+    /// Log of this process.
+    pub(crate) log: Option<logging::Handle>,
     pub(crate) limits: Limits,
 }
 
@@ -67,8 +77,10 @@ impl Admin {
     /// Creates the port.
     pub(crate) fn new(mut parts: Parts) -> Self {
         let (revocations, authorizer) = (Arc::clone(&parts.revocations), Arc::clone(&parts.authorizer));
-        let revocations = RevocationRoutes::new(revocations, authorizer, parts.token.take());
-        Self { parts, revocations }
+        let gate = Arc::new(Gate::new(parts.token.take()));
+        let revocations = RevocationRoutes::new(revocations, authorizer, Arc::clone(&gate));
+        let log_level = LogLevelRoute::new(parts.log.clone(), Arc::clone(&gate));
+        Self { parts, gate, revocations, log_level }
     }
 
     /// Readiness that the port shows.
@@ -85,7 +97,7 @@ impl Admin {
         });
         tokio::select! {
             () = serve => {}
-            () = self.revocations.follow_token() => {} // never completes
+            () = self.gate.follow() => {} // never completes
         }
     }
 
@@ -96,6 +108,9 @@ impl Admin {
         }
         if revocations::covers(request.uri().path()) {
             return self.revocations.answer(request, peer).await;
+        }
+        if request.uri().path() == log_level::PATH {
+            return self.log_level.answer(request, peer).await;
         }
         self.parts.answer(&request)
     }
@@ -151,13 +166,24 @@ impl Parts {
         };
         let pools: Vec<Value> = rules.pools.iter().map(pool).collect();
         let file = self.rules.file.load();
-        json!({"options": self.options, "pools": pools, "account": self.account_target, "policy_file": &**file})
+        let log = self.log.as_ref().map(|log| log_level::shown(log.levels()));
+        json!({
+            "options": self.options,
+            "log": log,
+            "pools": pools,
+            "account": self.account_target,
+            "policy_file": &**file,
+        })
     }
 
     fn metrics(&self) -> Answer {
         let entries = i64::try_from(self.authorizer.cache().entry_count()).unwrap_or(i64::MAX);
         self.metrics.token_cache_entries.set(entries);
         self.revocations.measure();
+        if let Some(log) = &self.log {
+            let dropped = log.dropped();
+            self.metrics.log.show(dropped.rate, dropped.queue);
+        }
         match self.metrics.render() {
             Ok(rendered) => text(StatusCode::OK, metrics::CONTENT_TYPE, rendered),
             Err(error) => {

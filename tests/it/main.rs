@@ -13,7 +13,8 @@
 //! | Operators: `/revocations` on the admin port, `revoke`, `revocations` | [`admin`] |
 //! | The service behind Envoy | [`envoy`] |
 //! | The HTTP form of the check, behind nginx, Traefik, Caddy and Envoy | [`doors`] |
-//! | Startup, shutdown, health, logs, the admin port | [`lifecycle`] |
+//! | Startup, shutdown, health, the admin port | [`lifecycle`] |
+//! | The log: floods, level, secrets | [`logs`] |
 //! | Revocations and where they are kept | [`revocation`] |
 //! | Commands: `explain`, `test-policy`, `check-config`, `config-schema` | [`commands`] |
 //! | Files that the configuration names | [`files`] |
@@ -47,6 +48,7 @@ mod files;
 mod keys;
 mod lifecycle;
 mod limits;
+mod logs;
 mod message_memory;
 mod policy;
 mod reload;

@@ -33,6 +33,8 @@ charts/sync writes the sidecar chart's copy of this file.
     (list "shutdown-deadline" $v.shutdown.deadline)
     (list "log-level" $v.log.level)
     (list "log-format" $v.log.format)
+    (list "log-lines-per-second" $v.log.linesPerSecond)
+    (list "log-allowed-ratio" (kindIs "invalid" $v.log.allowedRatio | ternary "" (toString $v.log.allowedRatio)))
 -}}
 {{- $account := list
     (list "account-prefix" $v.account.prefix)
