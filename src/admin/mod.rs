@@ -4,7 +4,7 @@
 //! | path | response |
 //! |---|---|
 //! | `/livez` | 200 as long as the process responds; independent of anything outside the process |
-//! | `/readyz` | 200 if the service is ready, else 503; JSON with the pending parts |
+//! | `/readyz` | 200 if the service is ready, else 503; JSON with the pending parts, and with what was not fetched or reloaded |
 //! | `/metrics` | metrics in the Prometheus text format |
 //! | `/config` | configuration in effect and the source of each value, with secrets redacted |
 //! | `/revocations` | revocations in effect; operators list, make and lift them ([`revocations`]) |
@@ -146,6 +146,16 @@ impl Parts {
             if let (Some(error), Some(detail)) = (&*error.load(), detail.as_object_mut()) {
                 detail.insert(name.into(), format!("not reloaded: {error}").into());
             }
+        }
+        // Nor does a failed fetch, while there are keys of an earlier one.
+        let rules = self.authorizer.rules();
+        let failed = rules.pools.iter().enumerate().filter_map(|(index, pool)| {
+            let failure = rules.keys.failure(index)?;
+            Some((pool.name.to_string(), Value::from(format!("not fetched: {failure}"))))
+        });
+        let failed: serde_json::Map<String, Value> = failed.collect();
+        if let Some(detail) = detail.as_object_mut().filter(|_| !failed.is_empty()) {
+            detail.insert("keys".into(), failed.into());
         }
         json_answer(status, &detail)
     }

@@ -3,9 +3,11 @@
 //! A key that cannot verify RS256 signatures is skipped, and the reason is kept. A document without a usable key is an
 //! error. This file does no I/O: [`fetch`] downloads documents, [`store`] holds the keys and refreshes them.
 
+mod advice;
 pub mod fetch;
 pub(crate) mod store;
 
+pub(crate) use self::advice::hint;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;

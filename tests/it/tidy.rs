@@ -35,7 +35,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("check", "authz clock metrics"),
     ("authz", "clock field_value jwks metrics revocation session_cookie user_pool"),
     ("revocation", "clock files lifecycle logging metrics user_pool"),
-    ("jwks", "lifecycle metrics user_pool"),
+    ("jwks", "clock lifecycle logging metrics user_pool"),
     ("cognito", "clock metrics user_pool"),
     ("user_pool", ""),
     ("session_cookie", "field_value"),
@@ -64,7 +64,7 @@ const ONLY_IN: &[(&str, &str)] = &[
         "anyhow",
         "admin_client.rs app.rs healthcheck.rs log_level.rs main.rs reload.rs revoke.rs explain.rs test_policy.rs",
     ),
-    ("SystemTime::now", "clock.rs jwks/store.rs"),
+    ("SystemTime::now", "clock.rs"),
     ("std::env env::var", "main.rs"),
     ("tokio::signal", "main.rs"),
 ];
