@@ -4,6 +4,7 @@
 //! With `https`, the instance has to present a certificate that a CA of `--admin-ca-file` has signed, for the host of
 //! the URL or for `--admin-server-name`. There is no way to skip this check.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -13,13 +14,18 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use prost::bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Url;
 
-use crate::config::options::InstanceOptions;
+use crate::config::options::{InstanceOptions, OperatorOptions};
+use crate::files::{self, MAX_SECRET_BYTES};
 use crate::net::tls::{TlsClient, Trust};
 
+/// Time limit for one request of an operator. The service waits for its file or store, and for its turn among wrong
+/// tokens.
+const OPERATOR_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum size of a response.
 const MAX_BODY_BYTES: usize = 4 << 20;
 
@@ -135,5 +141,53 @@ impl<'o> AdminPort<'o> {
         let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
         Ok(Reply { status, body })
+    }
+}
+
+/// Running instance, and the operator's token for it.
+pub(crate) struct Instance<'o> {
+    pub(crate) options: &'o OperatorOptions,
+    port: AdminPort<'o>,
+    token: Option<SecretString>,
+}
+
+impl<'o> Instance<'o> {
+    /// Checks the options, and reads their files. Blocks.
+    ///
+    /// # Errors
+    /// The options do not fit together, or a file cannot be used. The text does not contain the token.
+    pub(crate) fn new(options: &'o OperatorOptions) -> anyhow::Result<Self> {
+        let read = |path: &Path| -> anyhow::Result<SecretString> {
+            let text = files::read_text(path, MAX_SECRET_BYTES)
+                .map_err(|error| anyhow::anyhow!("--admin-token-file: {} {error}", path.display()))?;
+            let token = text.trim_ascii();
+            if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+                bail!("--admin-token-file: {} does not contain a token", path.display());
+            }
+            Ok(token.into())
+        };
+        let token = options.admin_token_file.as_deref().map(read).transpose()?;
+        Ok(Self { options, port: AdminPort::new(&options.instance)?, token })
+    }
+
+    /// Sends a request, and returns the body of a success.
+    ///
+    /// # Errors
+    /// The instance does not answer, or refuses. The text is one sentence.
+    pub(crate) async fn ask(&self, method: Method, target: &str, body: Option<String>) -> anyhow::Result<Value> {
+        let admin = &self.options.instance.admin;
+        let call = Call { method, target, token: self.token.as_ref(), body, limit: OPERATOR_TIMEOUT };
+        let reply = self.port.send(call).await?;
+        let body: Option<Value> = serde_json::from_slice(&reply.body).ok();
+        if reply.status.is_success()
+            && let Some(body) = body
+        {
+            return Ok(body);
+        }
+        let message = body.as_ref().and_then(|body| body.get("message")).and_then(Value::as_str);
+        match message {
+            Some(message) => bail!("{admin} refused ({}): {message}", reply.status.as_u16()),
+            None => bail!("{admin} did not answer like an admin port (status {})", reply.status.as_u16()),
+        }
     }
 }

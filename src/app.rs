@@ -25,6 +25,7 @@ use crate::ext_authz::http::CheckEndpoints;
 use crate::ext_authz::services::Services;
 use crate::ext_authz::workers::{Limits, WorkerThreads, Workers};
 use crate::lifecycle::{Readiness, Shutdown};
+use crate::logging;
 use crate::metrics::account::Labels;
 use crate::metrics::{Metrics, PortMetrics, RefusedConnection};
 use crate::net::callers::Callers;
@@ -79,11 +80,12 @@ pub enum StartError {
     Other(#[from] anyhow::Error),
 }
 
-/// Builds all parts and binds all sockets. The caller runs it in the runtime that later runs the service.
+/// Builds all parts and binds all sockets. The caller runs it in the runtime that later runs the service. `log` is the
+/// log of this process, if the service may show and change it.
 ///
 /// # Errors
 /// A socket cannot be bound, or a part cannot be built.
-pub async fn bind(config: Config) -> Result<BoundService, StartError> {
+pub async fn bind(config: Config, log: Option<logging::Handle>) -> Result<BoundService, StartError> {
     // Sockets first: a bind failure is the most likely error, and costs nothing yet.
     let bind = |address: &ListenAddress, protocol| {
         address.bind(config.grpc.socket_mode, config.certificates.as_ref(), protocol)
@@ -195,6 +197,7 @@ pub async fn bind(config: Config) -> Result<BoundService, StartError> {
         account: shared,
         token: config.admin_token,
         port: admin_port,
+        log,
         limits: http_server::Limits::of(admin_connections, ADMIN_HEAD_TIMEOUT),
     });
     Ok(BoundService {

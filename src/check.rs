@@ -126,41 +126,27 @@ fn log(
     span: Option<SpanIds>,
 ) {
     macro_rules! event {
-        ($level:ident) => {{
-            let pool = trace.pool.and_then(|pool| rules.pools.get(pool)).map(|pool| &*pool.name);
-            let policy = trace.policy.and_then(|policy| rules.policies.get(policy)).map(|policy| &*policy.name);
-            let requirement = trace.requirement.as_deref();
-            let request_id = id.or_else(|| request.and_then(request_id));
-            let decision = outcome.as_str();
-            let reason = Some(reason).filter(|reason| !reason.is_empty());
-            let shadow_reason = shadow.map(Denial::reason);
-            let kid = trace.kid.as_deref();
-            let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            let trace_id = span.map(|span| tracing::field::display(span.trace_id()));
-            let span_id = span.map(|span| tracing::field::display(span.span_id()));
+        ($level:ident) => {
+            // Evaluates the fields only if the line is written.
             tracing::$level!(
-                decision,
-                reason,
-                shadow_reason,
-                requirement,
-                pool,
-                policy,
-                kid,
-                request_id,
-                trace_id,
-                span_id,
-                duration_us,
+                decision = outcome.as_str(),
+                reason = Some(reason).filter(|reason| !reason.is_empty()),
+                shadow_reason = shadow.map(Denial::reason),
+                requirement = trace.requirement.as_deref(),
+                pool = trace.pool.and_then(|pool| rules.pools.get(pool)).map(|pool| &*pool.name),
+                policy = trace.policy.and_then(|policy| rules.policies.get(policy)).map(|policy| &*policy.name),
+                kid = trace.kid.as_deref(),
+                request_id = id.or_else(|| request.and_then(request_id)),
+                trace_id = span.map(|span| tracing::field::display(span.trace_id())),
+                span_id = span.map(|span| tracing::field::display(span.span_id())),
+                duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
                 "check"
-            );
-        }};
+            )
+        };
     }
     // A denial that is only reported (shadow mode) is logged at the level that it would have.
     match shadow.map_or(outcome, self::outcome) {
-        CheckOutcome::Allow => {
-            if tracing::enabled!(tracing::Level::DEBUG) {
-                event!(debug);
-            }
-        }
+        CheckOutcome::Allow => event!(debug),
         CheckOutcome::Deny => event!(info),
         CheckOutcome::Error => event!(warn),
     }

@@ -8,7 +8,7 @@ use cognito_authz::app::{self, StartError};
 use cognito_authz::clock::unix_now;
 use cognito_authz::config::{self, Config, Invocation};
 use cognito_authz::net::descriptors;
-use cognito_authz::{doctor, explain, healthcheck, logging, metrics_reference, revoke, test_policy};
+use cognito_authz::{doctor, explain, healthcheck, log_level, logging, metrics_reference, revoke, test_policy};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         },
         Invocation::Revoke(options) => end(&runtime.block_on(revoke::revoke(&options, &mut std::io::stdout()))),
         Invocation::Revocations(action) => end(&runtime.block_on(revoke::revocations(&action, &mut std::io::stdout()))),
+        Invocation::LogLevel(options) => end(&runtime.block_on(log_level::run(&options, &mut std::io::stdout()))),
         Invocation::Explain(config, request) => {
             let token = match explain::read_token(std::io::stdin()) {
                 Ok(token) => token,
@@ -79,7 +80,10 @@ fn main() -> ExitCode {
 }
 
 async fn serve(config: Config) -> ExitCode {
-    let _log = logging::start(config.log_format, config.log_level);
+    let log = match logging::start(&config.log) {
+        Ok(log) => log,
+        Err(error) => return fail(1, &format_args!("the log cannot be started: {error}")),
+    };
     install_crypto();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -91,7 +95,7 @@ async fn serve(config: Config) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(1, &error),
     };
-    let service = match app::bind(config).await {
+    let service = match app::bind(config, Some(log.handle())).await {
         Ok(service) => service,
         Err(error @ StartError::Bind(_)) => return fail(UNAVAILABLE, &error),
         Err(error @ StartError::Revocations(_)) => return fail(USAGE, &error),

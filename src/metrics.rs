@@ -6,6 +6,7 @@
 pub(crate) mod account;
 mod checks;
 mod jwks;
+pub(crate) mod log;
 mod observed;
 mod open_metrics;
 mod ports;
@@ -48,6 +49,8 @@ pub struct Metrics {
     pub(crate) token_cache_entries: IntGauge,
     /// Metrics of the export of traces.
     pub(crate) telemetry: telemetry::TelemetryMetrics,
+    /// Lines of the log that were not written.
+    pub(crate) log: log::LogMetrics,
     reloads: ReloadFamilies,
     ports: PortFamilies,
 }
@@ -91,6 +94,7 @@ impl Metrics {
             token_cache,
             token_cache_entries: register(&registry, entries)?,
             telemetry: telemetry::TelemetryMetrics::new(&registry)?,
+            log: log::LogMetrics::new(&registry)?,
             reloads: ReloadFamilies::new(&registry)?,
             ports: PortFamilies::new(&registry)?,
             registry,

@@ -227,7 +227,7 @@ impl Reloader {
     fn new_pool(&mut self, pool: UserPool, seed: KeySet, readiness: Option<&Readiness>) -> ActivePool {
         let keys = PoolKeys::new(seed, self.metrics.jwks(&pool.name, &FetchError::LABELS));
         let ready = readiness.map(|readiness| readiness.block(format!("keys of the pool {}", pool.name)));
-        let refresher = Refresher::new(Arc::clone(&keys), self.refresh_interval, ready);
+        let refresher = Refresher::new(Arc::clone(&keys), pool.clone(), self.refresh_interval, ready);
         ActivePool { pool, stamp: self.next_stamp(), keys, refresher: Some(refresher), task: None }
     }
 
@@ -254,7 +254,7 @@ impl Reloader {
             let (client, urls) = (Arc::clone(&self.client), Arc::new(active.pool.jwks_urls.clone()));
             let fetch = move || {
                 let (client, urls) = (Arc::clone(&client), Arc::clone(&urls));
-                async move { client.fetch(&urls).await }
+                async move { client.ask(&urls).await }
             };
             let host = active.pool.jwks_urls.first().and_then(|url| url.host_str()).unwrap_or_default();
             let refresher = refresher.traced(self.tracer.as_ref(), host);

@@ -2,23 +2,17 @@
 //! running instance.
 
 use std::io::Write;
-use std::path::Path;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use http::Method;
-use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use url::form_urlencoded::Serializer;
 
-use crate::admin_client::{AdminPort, Call};
+use crate::admin_client::Instance;
 use crate::clock::{UnixTime, format_rfc3339};
-use crate::config::options::{ListOptions, OperatorOptions, RevocationsAction, RevokeOptions};
-use crate::files::{self, MAX_SECRET_BYTES};
+use crate::config::options::{ListOptions, RevocationsAction, RevokeOptions};
 
-/// Time limit for one request. The service waits for its file or store, and for its turn among wrong tokens.
-const TIMEOUT: Duration = Duration::from_secs(15);
 /// Number of entries that are requested at once.
 const PAGE: &str = "1000";
 /// Path of the list.
@@ -75,46 +69,7 @@ pub async fn revocations(action: &RevocationsAction, out: &mut impl Write) -> an
     }
 }
 
-/// Running instance, and the token for it.
-struct Instance<'o> {
-    options: &'o OperatorOptions,
-    port: AdminPort<'o>,
-    token: Option<SecretString>,
-}
-
-impl<'o> Instance<'o> {
-    fn new(options: &'o OperatorOptions) -> anyhow::Result<Self> {
-        let read = |path: &Path| -> anyhow::Result<SecretString> {
-            let text = files::read_text(path, MAX_SECRET_BYTES)
-                .map_err(|error| anyhow::anyhow!("--admin-token-file: {} {error}", path.display()))?;
-            let token = text.trim_ascii();
-            if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-                bail!("--admin-token-file: {} does not contain a token", path.display());
-            }
-            Ok(token.into())
-        };
-        let token = options.admin_token_file.as_deref().map(read).transpose()?;
-        Ok(Self { options, port: AdminPort::new(&options.instance)?, token })
-    }
-
-    /// Sends a request, and returns the body of a success.
-    async fn ask(&self, method: Method, target: &str, body: Option<String>) -> anyhow::Result<Value> {
-        let admin = &self.options.instance.admin;
-        let call = Call { method, target, token: self.token.as_ref(), body, limit: TIMEOUT };
-        let reply = self.port.send(call).await?;
-        let body: Option<Value> = serde_json::from_slice(&reply.body).ok();
-        if reply.status.is_success()
-            && let Some(body) = body
-        {
-            return Ok(body);
-        }
-        let message = body.as_ref().and_then(|body| body.get("message")).and_then(Value::as_str);
-        match message {
-            Some(message) => bail!("{admin} refused ({}): {message}", reply.status.as_u16()),
-            None => bail!("{admin} did not answer like an admin port (status {})", reply.status.as_u16()),
-        }
-    }
-
+impl Instance<'_> {
     async fn list(&self, options: &ListOptions, out: &mut impl Write) -> anyhow::Result<()> {
         let mut query = Serializer::new(String::new());
         match options.target.claim() {

@@ -1,16 +1,19 @@
-//! The admin port, for operators. Only `/revocations` changes anything, and needs a token or a client certificate. The account API is also
-//! served here, below its prefix, unless it has a port of its own.
+//! The admin port, for operators. Only `/revocations` and `/log-level` change anything, and need a token or a client
+//! certificate. The account API is also served here, below its prefix, unless it has a port of its own.
 //!
 //! | path | response |
 //! |---|---|
 //! | `/livez` | 200 as long as the process responds; independent of anything outside the process |
-//! | `/readyz` | 200 if the service is ready, else 503; JSON with the pending parts |
+//! | `/readyz` | 200 if the service is ready, else 503; JSON with the pending parts, and with what was not fetched or reloaded |
 //! | `/metrics` | metrics in Prometheus' text format, or in `OpenMetrics` if the scraper asks for it |
 //! | `/` | status page ([`status`]) |
 //! | `/status` | the same as JSON; with a token configured, only for operators |
 //! | `/config` | configuration in effect and the source of each value, with secrets redacted |
 //! | `/revocations` | revocations in effect; operators list, make and lift them ([`revocations`]) |
+//! | `/log-level` | level of the log; operators change it for a while ([`log_level`]) |
 
+mod log_level;
+mod refusal;
 mod revocations;
 mod status;
 mod token;
@@ -25,6 +28,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use self::log_level::LogLevelRoute;
 use self::revocations::RevocationRoutes;
 use self::status::StatusRoutes;
 use self::token::Gate;
@@ -33,6 +37,7 @@ use crate::authz::Authorizer;
 use crate::check::refusals::Refusals;
 use crate::config::admin::AdminToken;
 use crate::lifecycle::{Readiness, Shutdown};
+use crate::logging;
 use crate::metrics::{Format, Metrics, PortMetrics};
 use crate::net::http_server::{self, Answer, Limits, Peer, RequestBody};
 use crate::net::listen::Listener;
@@ -47,6 +52,7 @@ pub(crate) struct Admin {
     gate: Arc<Gate>,
     revocations: RevocationRoutes,
     status: StatusRoutes,
+    log_level: LogLevelRoute,
 }
 
 /// Parts that the port shows, and its settings.
@@ -73,6 +79,8 @@ pub(crate) struct Parts {
     pub(crate) token: Option<AdminToken>,
     /// Metrics of the port's own connections.
     pub(crate) port: PortMetrics,
+    /// Log of this process.
+    pub(crate) log: Option<logging::Handle>,
     pub(crate) limits: Limits,
 }
 
@@ -83,7 +91,8 @@ impl Admin {
         let (revocations, authorizer) = (Arc::clone(&parts.revocations), Arc::clone(&parts.authorizer));
         let revocations = RevocationRoutes::new(revocations, authorizer, Arc::clone(&gate));
         let status = StatusRoutes::new(&parts.metrics, Arc::clone(&parts.refusals), Arc::clone(&gate));
-        Self { parts, gate, revocations, status }
+        let log_level = LogLevelRoute::new(parts.log.clone(), Arc::clone(&gate));
+        Self { parts, gate, revocations, status, log_level }
     }
 
     /// Readiness that the port shows.
@@ -118,6 +127,9 @@ impl Admin {
         if status::covers(request.uri().path()) {
             return self.status.answer(&self.parts, &request, &peer).await;
         }
+        if request.uri().path() == log_level::PATH {
+            return self.log_level.answer(request, peer).await;
+        }
         self.parts.answer(&request)
     }
 }
@@ -151,6 +163,16 @@ impl Parts {
                 detail.insert(name.into(), format!("not reloaded: {error}").into());
             }
         }
+        // Nor does a failed fetch, while there are keys of an earlier one.
+        let rules = self.authorizer.rules();
+        let failed = rules.pools.iter().enumerate().filter_map(|(index, pool)| {
+            let failure = rules.keys.failure(index)?;
+            Some((pool.name.to_string(), Value::from(format!("not fetched: {failure}"))))
+        });
+        let failed: serde_json::Map<String, Value> = failed.collect();
+        if let Some(detail) = detail.as_object_mut().filter(|_| !failed.is_empty()) {
+            detail.insert("keys".into(), failed.into());
+        }
         json_answer(status, &detail)
     }
 
@@ -170,7 +192,14 @@ impl Parts {
         };
         let pools: Vec<Value> = rules.pools.iter().map(pool).collect();
         let file = self.rules.file.load();
-        json!({"options": self.options, "pools": pools, "account": self.account_target, "policy_file": &**file})
+        let log = self.log.as_ref().map(|log| log_level::shown(log.levels()));
+        json!({
+            "options": self.options,
+            "log": log,
+            "pools": pools,
+            "account": self.account_target,
+            "policy_file": &**file,
+        })
     }
 
     /// Sets the gauges that are measured when metrics are read.
@@ -178,6 +207,10 @@ impl Parts {
         let entries = i64::try_from(self.authorizer.cache().entry_count()).unwrap_or(i64::MAX);
         self.metrics.token_cache_entries.set(entries);
         self.revocations.measure();
+        if let Some(log) = &self.log {
+            let dropped = log.dropped();
+            self.metrics.log.show(dropped.rate, dropped.queue);
+        }
     }
 
     fn metrics(&self, headers: &HeaderMap) -> Answer {

@@ -11,7 +11,6 @@
 //! The log names a revocation by its id, which is a digest. Neither claims nor tokens are logged: callers sometimes
 //! send an e-mail address in place of a `sub`.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
@@ -21,11 +20,12 @@ use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
 use super::json_answer;
-use super::token::{Gate, NotAuthorized, Operator};
+use super::refusal::Refusal;
+use super::token::{Gate, Operator};
 use crate::authz::Authorizer;
 use crate::clock::{UnixTime, unix_now};
 use crate::net::http_server::{Answer, Peer, RequestBody};
-use crate::net::json_body::{self, BodyError, MAX_BYTES};
+use crate::net::json_body;
 use crate::revocation::{Causes, Entry, Key, Kind, NotRecorded, Revocation, Revocations};
 
 mod order;
@@ -54,69 +54,6 @@ pub(super) struct RevocationRoutes {
     gate: Arc<Gate>,
 }
 
-/// Error response.
-#[derive(Debug)]
-struct Refusal {
-    status: StatusCode,
-    code: &'static str,
-    message: Cow<'static, str>,
-    header: Option<(header::HeaderName, HeaderValue)>,
-}
-
-impl Refusal {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into(), header: None }
-    }
-
-    fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
-    }
-
-    fn not_found(message: &'static str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", message)
-    }
-
-    fn with(self, name: header::HeaderName, value: impl Into<HeaderValue>) -> Self {
-        Self { header: Some((name, value.into())), ..self }
-    }
-
-    fn into_answer(self) -> Answer {
-        let mut answer = json_answer(self.status, &json!({"message": self.message, "code": self.code}));
-        answer.headers_mut().extend(self.header);
-        answer
-    }
-}
-
-impl From<NotAuthorized> for Refusal {
-    fn from(reason: NotAuthorized) -> Self {
-        let unauthorized = |message| Self::new(StatusCode::UNAUTHORIZED, "invalid_token", message);
-        match reason {
-            NotAuthorized::Closed => Self::new(
-                StatusCode::FORBIDDEN,
-                "not_configured",
-                "Revocations are closed to operators: start the service with --admin-token-file, and send its content \
-                 as Authorization: Bearer; or write mtls: before the address of --admin-listen, and present a client \
-                 certificate.",
-            ),
-            NotAuthorized::NoToken => unauthorized("Send the content of --admin-token-file as Authorization: Bearer.")
-                .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"admin\"")),
-            NotAuthorized::WrongToken => unauthorized("The token is not the content of --admin-token-file.").with(
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer realm=\"admin\", error=\"invalid_token\""),
-            ),
-            NotAuthorized::Limited(seconds) => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "There were too many wrong tokens.")
-                    .with(header::RETRY_AFTER, seconds)
-            }
-        }
-    }
-}
-
-/// Response to a caller that may not use the routes for operators.
-pub(super) fn not_authorized(reason: NotAuthorized) -> Answer {
-    Refusal::from(reason).into_answer()
-}
-
 impl From<NotRecorded> for Refusal {
     fn from(error: NotRecorded) -> Self {
         let (code, message) = match error {
@@ -131,25 +68,6 @@ impl From<NotRecorded> for Refusal {
             ),
         };
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).with(header::RETRY_AFTER, RETRY_AFTER)
-    }
-}
-
-impl From<BodyError> for Refusal {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::Type => Self::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                "The body has to be application/json, without a Content-Encoding.",
-            ),
-            BodyError::TooLarge => Self::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too_large",
-                format!("The body is larger than {} KiB.", MAX_BYTES >> 10),
-            ),
-            BodyError::Late => Self::bad_request("The body did not arrive in time."),
-            BodyError::BrokenOff => Self::bad_request("The body broke off."),
-        }
     }
 }
 
@@ -191,7 +109,7 @@ impl Change<'_> {
 }
 
 impl RevocationRoutes {
-    /// Creates the routes. Without a token, they answer 403 to clients without a certificate.
+    /// Creates the routes, for those whom `gate` lets pass.
     pub(super) fn new(revocations: Arc<Revocations>, authorizer: Arc<Authorizer>, gate: Arc<Gate>) -> Self {
         Self { revocations, authorizer, gate }
     }

@@ -36,8 +36,8 @@ use self::admin::AdminToken;
 pub use self::error::ConfigError;
 use self::file::PolicyFile;
 use self::options::{
-    Cli, Command, DoctorOptions, ExplainOptions, InstanceOptions, OperatorOptions, Options, RevocationOptions,
-    RevocationsAction, RevokeOptions, TestPolicyOptions, option_ids, variable,
+    Cli, Command, DoctorOptions, ExplainOptions, InstanceOptions, LogLevelOptions, LogOptions, OperatorOptions,
+    Options, RevocationOptions, RevocationsAction, RevokeOptions, TestPolicyOptions, option_ids, variable,
 };
 use self::policy::{CompiledPolicy, PolicySource, UNSERVED_RESOURCES};
 use self::source::{Layers, Sources, usage_error};
@@ -45,7 +45,7 @@ pub use self::unread::Unread;
 use crate::authz::TimeLimits;
 use crate::authz::denial::Realm;
 use crate::files::{self, MAX_TEXT_BYTES};
-use crate::logging::{LogFormat, LogLevel};
+use crate::logging;
 use crate::net::callers::Network;
 use crate::net::listen::ListenAddress;
 use crate::net::tls::Certificates;
@@ -71,6 +71,8 @@ pub enum Invocation {
     Revocations(RevocationsAction),
     /// `metrics-reference`.
     MetricsReference,
+    /// `log-level`.
+    LogLevel(LogLevelOptions),
     /// Text to print on standard output: help, version or the JSON Schema.
     Print(String),
 }
@@ -144,10 +146,8 @@ pub struct Config {
     pub shutdown_deadline: Duration,
     /// Traces; `None` if they are off.
     pub telemetry: Option<crate::telemetry::Settings>,
-    /// Format of the log. Unset: text on a terminal, JSON otherwise.
-    pub log_format: Option<LogFormat>,
-    /// Least severe level that is logged.
-    pub log_level: LogLevel,
+    /// Settings of the log.
+    pub log: logging::Settings,
     /// Warnings about the configuration.
     pub warnings: Vec<String>,
     /// Every option with its value and its source, for `/config`.
@@ -249,6 +249,10 @@ pub fn read(
             has_credential(action.operator())?;
             Ok(Invocation::Revocations(action))
         }
+        Some(Command::LogLevel(options)) => {
+            has_credential(&options.operator)?;
+            Ok(Invocation::LogLevel(options))
+        }
     }
 }
 
@@ -307,12 +311,16 @@ impl Config {
             shutdown_delay: options.shutdown_delay,
             shutdown_deadline: options.shutdown_deadline,
             telemetry,
-            log_format: options.log_format,
-            log_level: options.log_level,
+            log: log(&options.log),
             warnings,
             effective,
         })
     }
+}
+
+fn log(options: &LogOptions) -> logging::Settings {
+    let LogOptions { log_format: format, log_level: level, log_lines_per_second, log_allowed_ratio } = *options;
+    logging::Settings { format, level, lines_per_second: log_lines_per_second, allowed_ratio: log_allowed_ratio }
 }
 
 /// Reads the pool of the flags and the policy file, and checks them against each other.

@@ -5,6 +5,7 @@
 
 mod account;
 mod instance;
+mod log;
 mod operator;
 mod revocation;
 mod tls;
@@ -17,6 +18,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub use self::account::{AccountOptions, BrowserOptions, RefreshFlowOption};
 pub use self::instance::InstanceOptions;
+pub use self::log::{LogLevelOptions, LogOptions};
 pub use self::operator::{
     LiftOptions, ListOptions, OperatorOptions, RevocationsAction, RevocationsOptions, RevokeOptions, Target,
 };
@@ -30,7 +32,6 @@ use crate::authz::denial::Realm;
 use crate::authz::headers::HeaderPrefix;
 use crate::authz::request::is_token;
 use crate::field_value::trim_text;
-use crate::logging::{LogFormat, LogLevel};
 use crate::net::callers::Network;
 use crate::net::listen::ListenAddress;
 use crate::user_pool::UserPoolId;
@@ -79,6 +80,8 @@ pub enum Command {
     Revoke(RevokeOptions),
     /// List or lift the revocations in effect at a running instance
     Revocations(RevocationsOptions),
+    /// Show the log level of a running instance, or change it for a while
+    LogLevel(LogLevelOptions),
 }
 
 /// Options of `explain`, which also has those of `serve`.
@@ -254,10 +257,10 @@ pub struct Options {
     #[command(flatten)]
     pub trace: TraceOptions,
 
-    /// Address of the admin port, for operators: status page (/, /status), /livez, /readyz, /metrics, /config, /revocations
+    /// Address of the admin port, for operators: status page (/, /status), /livez, /readyz, /metrics, /config, /revocations, /log-level
     #[arg(long, value_name = "ADDRESS", help_heading = "Operations", default_value = "127.0.0.1:9190")]
     pub admin_listen: ListenAddress,
-    /// File with the token that operators show to the admin port to read the status and to list, make or lift revocations: at least 16 visible ASCII characters. Read again when it changes [default: /revocations is closed to clients without a certificate, and the status is open]
+    /// File with the token that operators show to the admin port to read the status, to list, make or lift revocations, and to change the log level: at least 16 visible ASCII characters. Read again when it changes [default: /revocations and /log-level are closed to clients without a certificate, and the status is open]
     #[arg(long, value_name = "FILE", help_heading = "Operations")]
     pub admin_token_file: Option<PathBuf>,
     /// Time between "not ready" and the closing of listeners, at shutdown
@@ -266,12 +269,9 @@ pub struct Options {
     /// Time for in-flight requests to finish after that
     #[arg(long, value_name = "DURATION", help_heading = "Operations", default_value = "10s", value_parser = duration)]
     pub shutdown_deadline: Duration,
-    /// Format of the log [default: text on a terminal, else json]
-    #[arg(long, value_name = "FORMAT", help_heading = "Operations")]
-    pub log_format: Option<LogFormat>,
-    /// Least severe level that is logged
-    #[arg(long, value_name = "LEVEL", help_heading = "Operations", default_value = "info")]
-    pub log_level: LogLevel,
+    /// Log
+    #[command(flatten)]
+    pub log: LogOptions,
 }
 
 impl Options {

@@ -112,7 +112,7 @@ pub(crate) fn long_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Parses a duration between `least` and `most`.
-pub(super) fn duration_between(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+pub(crate) fn duration_between(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
     let time = any_duration(text)?;
     let words = |time| humantime::format_duration(time).to_string();
     if (least..=most).contains(&time) {

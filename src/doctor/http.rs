@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::{UnixTime, unix_now};
-use crate::jwks::fetch::{FetchError, MAX_DOCUMENT_BYTES, innermost};
+use crate::jwks::fetch::{FetchError, MAX_DOCUMENT_BYTES};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time limit for a request and its response.
@@ -37,7 +37,7 @@ impl Client {
         };
         match tokio::task::spawn_blocking(build).await {
             Ok(Ok(client)) => Ok(Self(client)),
-            Ok(Err(error)) => Err(FetchError::Tls(innermost(&error))),
+            Ok(Err(error)) => Err(FetchError::without_client(&error)),
             Err(_) => Err(FetchError::Tls("the client could not be created".into())),
         }
     }
@@ -64,19 +64,14 @@ impl Client {
 }
 
 async fn run(request: reqwest::RequestBuilder) -> Result<Response, FetchError> {
-    let failed = |error: reqwest::Error| match error {
-        error if error.is_timeout() => FetchError::Timeout,
-        error if error.is_connect() => FetchError::Connect(innermost(&error)),
-        error => FetchError::Body(innermost(&error)),
-    };
-    let mut response = request.send().await.map_err(failed)?;
+    let mut response = request.send().await.map_err(|error| FetchError::from(&error))?;
     let now = unix_now();
     let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let (location, error_type) = (header("location"), header("x-amzn-errortype"));
     let ahead = header("date").and_then(|date| ahead(&date, now));
     let status = response.status().as_u16();
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| FetchError::from(&error))? {
         if body.len() + chunk.len() > MAX_DOCUMENT_BYTES {
             return Err(FetchError::TooLarge);
         }

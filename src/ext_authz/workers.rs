@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::connection;
 use super::services::Services;
 use crate::lifecycle::Shutdown;
+use crate::logging::foreign;
 use crate::metrics::{OpenConnection, OwnNumber, PortMetrics, RefusedConnection, WorkerNumbers};
 use crate::net::listen::{Listener, Stream};
 use crate::net::tls::Acceptor;
@@ -200,7 +201,8 @@ async fn work(
                     },
                 };
                 if let Err(error) = result {
-                    tracing::debug!(error = &*error, "connection ended with an error");
+                    // Without its sources: the last words of a client are among them.
+                    tracing::debug!(error = foreign(&error), "connection ended with an error");
                 }
             });
         }

@@ -7,6 +7,7 @@ mod advice;
 pub mod fetch;
 pub(crate) mod store;
 
+pub(crate) use self::advice::hint;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -17,8 +18,6 @@ use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPubli
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
-
-pub(crate) use self::advice::hint;
 
 /// Public RSA key of 2048 to 8192 bits that verifies RS256 signatures.
 ///

@@ -4,20 +4,23 @@
 //! and [`REQUEST_SPACING`], whatever callers send. Start from [`KeyStore::key`]; [`Refresher`] is the task.
 //! [`fetch`](super::fetch) downloads the documents.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Notify, watch};
 use tokio::time::{self, Instant};
+use url::Url;
 
-use super::fetch::FetchError;
-use super::{KeySet, VerifyingKey};
+use super::fetch::{FetchError, Fetched};
+use super::{KeySet, VerifyingKey, hint};
+use crate::clock::{UnixTime, since_1970, unix_now};
 use crate::lifecycle::BlockReady;
 use crate::metrics::JwksMetrics;
 use crate::telemetry::{Kind, Span, SpanIds, Tracer};
-use crate::user_pool::PoolIndex;
+use crate::user_pool::{PoolIndex, UserPool};
 
 /// Longest time that a check waits for a fetch that may return its key.
 pub(crate) const MAX_WAIT: Duration = Duration::from_millis(100);
@@ -36,6 +39,9 @@ const RETRIES_WITHOUT_KEYS: [Duration; 6] = [
 ];
 /// Delay before a retry while a pool has keys of an earlier fetch.
 const RETRY_WITH_KEYS: Duration = Duration::from_secs(30);
+
+/// Maximum number of lines about keys of one document that are not used. The metric has their number.
+const SKIPPED_LINES: usize = 10;
 
 /// The keys of every pool.
 #[derive(Debug)]
@@ -81,6 +87,11 @@ impl KeyStore {
     pub(crate) fn kids(&self, pool: PoolIndex) -> Vec<String> {
         let set = self.pools.get(pool).map(|keys| keys.set.load());
         set.iter().flat_map(|set| set.kids()).map(str::to_owned).collect()
+    }
+
+    /// Returns why the last fetch of a pool's keys failed; `None` if it succeeded, or there was none.
+    pub(crate) fn failure(&self, pool: PoolIndex) -> Option<Arc<FetchFailure>> {
+        self.pools.get(pool)?.failure.load_full()
     }
 
     /// Returns the key `kid` of a pool. If the current set lacks it, waits for the running fetch or requests one, for
@@ -131,7 +142,31 @@ pub(crate) struct PoolKeys {
     state: watch::Sender<State>,
     /// Wakes the pool's [`Refresher`] for a fetch that a check requested.
     requested: Notify,
+    /// The last fetch, if it failed.
+    failure: ArcSwapOption<FetchFailure>,
     metrics: JwksMetrics,
+}
+
+/// Failed fetch of a pool's keys, for operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FetchFailure {
+    /// URL that was asked last; `None` if no request could be made.
+    pub(crate) url: Option<Url>,
+    /// Error.
+    pub(crate) error: FetchError,
+    /// Likely cause.
+    pub(crate) hint: String,
+    /// Unix time of the fetch.
+    pub(crate) time: UnixTime,
+    /// Number of fetches that have failed in a row.
+    pub(crate) failures: u64,
+}
+
+impl fmt::Display for FetchFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.url.as_ref().map(|url| format!("{url}: ")).unwrap_or_default();
+        write!(f, "{url}{}; {}", self.error, self.hint)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -151,7 +186,13 @@ impl PoolKeys {
         metrics.skipped_keys.set(as_gauge(seed.skipped().len()));
         // The refresher fetches as soon as it runs, so checks can wait from the start.
         let state = watch::Sender::new(State { fetching: true, ..State::default() });
-        Arc::new(Self { set: ArcSwap::from_pointee(seed), state, requested: Notify::new(), metrics })
+        Arc::new(Self {
+            set: ArcSwap::from_pointee(seed),
+            state,
+            requested: Notify::new(),
+            failure: ArcSwapOption::empty(),
+            metrics,
+        })
     }
 
     /// State for operators.
@@ -221,6 +262,7 @@ impl PoolKeys {
 #[derive(Debug)]
 pub(crate) struct Refresher {
     keys: Arc<PoolKeys>,
+    pool: UserPool,
     interval: Duration,
     ready: Option<BlockReady>,
     last_document: Option<Vec<u8>>,
@@ -229,10 +271,10 @@ pub(crate) struct Refresher {
 }
 
 impl Refresher {
-    /// Creates a task that fetches `keys` every `interval` (±10 %) and drops `ready` once there are keys.
-    pub(crate) fn new(keys: Arc<PoolKeys>, interval: Duration, ready: Option<BlockReady>) -> Self {
+    /// Creates a task that fetches the `keys` of `pool` every `interval` (±10 %) and drops `ready` once there are keys.
+    pub(crate) fn new(keys: Arc<PoolKeys>, pool: UserPool, interval: Duration, ready: Option<BlockReady>) -> Self {
         let ready = ready.filter(|_| !keys.has_keys());
-        Self { keys, interval, ready, last_document: None, traced: None }
+        Self { keys, pool, interval, ready, last_document: None, traced: None }
     }
 
     /// Traces the fetches, which ask `host`.
@@ -244,14 +286,14 @@ impl Refresher {
     pub(crate) async fn run<F, R>(mut self, fetch: F)
     where
         F: Fn() -> R,
-        R: Future<Output = Result<Vec<u8>, FetchError>>,
+        R: Future<Output = Fetched>,
     {
         let mut failures = 0;
         loop {
             let span = self.span();
             let ids = span.as_ref().map(Span::ids);
             self.keys.state.send_modify(|state| (state.fetching, state.fetch) = (true, ids));
-            let result = self.fetch(&fetch).await;
+            let result = self.fetch(&fetch, failures).await;
             if let Some(span) = span {
                 describe(span, result.as_ref().err());
             }
@@ -280,28 +322,39 @@ impl Refresher {
         Some(span)
     }
 
-    async fn fetch<F, R>(&mut self, fetch: &F) -> Result<(), FetchError>
+    /// Fetches once. `failures` is the number of fetches that have failed in a row before.
+    async fn fetch<F, R>(&mut self, fetch: &F, failures: usize) -> Result<(), FetchError>
     where
         F: Fn() -> R,
-        R: Future<Output = Result<Vec<u8>, FetchError>>,
+        R: Future<Output = Fetched>,
     {
         let start = Instant::now();
-        let result = fetch().await.and_then(|document| self.publish(document));
+        let Fetched { url, result } = fetch().await;
+        let result = result.and_then(|document| self.publish(document));
         let metrics = &self.keys.metrics;
         metrics.fetch_duration.observe(start.elapsed().as_secs_f64());
         metrics.fetched(result.as_ref().err().map_or("success", FetchError::label));
         match &result {
             Ok(()) => {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                metrics.last_success.set(now.as_secs_f64());
+                metrics.last_success.set(since_1970().as_secs_f64());
+                self.keys.failure.store(None);
                 drop(self.ready.take());
             }
-            Err(error) => tracing::warn!(
-                pool = metrics.pool(),
-                error = %error,
-                serving = self.keys.has_keys(),
-                "keys could not be fetched"
-            ),
+            Err(error) => {
+                let failures = u64::try_from(failures + 1).unwrap_or(u64::MAX);
+                let (error, hint) = (error.clone(), hint(error, &self.pool));
+                let failure = Arc::new(FetchFailure { url, error, hint, time: unix_now(), failures });
+                self.keys.failure.store(Some(Arc::clone(&failure)));
+                tracing::warn!(
+                    pool = metrics.pool(),
+                    url = failure.url.as_ref().map(Url::as_str),
+                    error = %failure.error,
+                    hint = failure.hint,
+                    failures,
+                    serving = self.keys.has_keys(),
+                    "keys could not be fetched"
+                );
+            }
         }
         result
     }
@@ -316,7 +369,7 @@ impl Refresher {
         let metrics = &self.keys.metrics;
         metrics.keys.set(as_gauge(set.len()));
         metrics.skipped_keys.set(as_gauge(set.skipped().len()));
-        for skipped in set.skipped() {
+        for skipped in set.skipped().iter().take(SKIPPED_LINES) {
             tracing::warn!(pool = metrics.pool(), position = skipped.position, reason = skipped.why, "key is not used");
         }
         tracing::info!(
@@ -372,6 +425,7 @@ mod tests {
     use crate::lifecycle::Readiness;
     use crate::metrics::Metrics;
     use crate::token_builder::{SigningKey, jwks};
+    use crate::user_pool::{AcceptedUse, Clients};
 
     /// Pool whose fetches are answered by a function. Tests run on paused time.
     struct Pool {
@@ -389,8 +443,9 @@ mod tests {
         let metrics = Metrics::new().unwrap().jwks("default", &FetchError::LABELS);
         let readiness = Readiness::default();
         let keys = PoolKeys::new(seed, metrics.clone());
-        let refresher =
-            Refresher::new(Arc::clone(&keys), Duration::from_secs(900), Some(readiness.block("keys".into())));
+        let pool = UserPool::new("default", "eu-west-1_A".parse().unwrap(), Clients::Any, AcceptedUse::Any).unwrap();
+        let blocked = Some(readiness.block("keys".into()));
+        let refresher = Refresher::new(Arc::clone(&keys), pool, Duration::from_secs(900), blocked);
         let fetches = Arc::new(Mutex::new(Vec::new()));
         let (log, begin, answer) = (Arc::clone(&fetches), Instant::now(), Arc::new(answer));
         tokio::spawn(refresher.run(move || {
@@ -402,7 +457,7 @@ mod tests {
                     log.len()
                 };
                 time::sleep(latency).await;
-                answer(number)
+                Fetched { url: "https://keys.test/".parse().ok(), result: answer(number) }
             }
         }));
         Pool { store: KeyStore::new(vec![keys]), metrics, fetches, readiness }
@@ -560,8 +615,15 @@ mod tests {
             }
             pass(1).await;
             assert_eq!((pool.ask(SHARED).await, pool.metrics.keys.get()), (Ok(()), 1));
+            let failure = pool.store.failure(0).unwrap();
+            assert_eq!(failure.failures, fetches as u64 - 1);
+            assert!(failure.to_string().starts_with("https://keys.test/: "), "{failure}");
         }
+        let failure = pool.store.failure(0).unwrap();
+        assert_eq!(failure.error, FetchError::Connect("refused".into()));
+        assert!(failure.to_string().contains("no connection: refused; is the address reachable"), "{failure}");
         pass(60).await;
+        assert_eq!(pool.store.failure(0), None);
         assert_eq!(pool.ask(OTHER).await, Ok(()));
         assert_eq!(pool.ask(SHARED).await, Err(KeyMiss::Unknown));
     }

@@ -7,8 +7,6 @@
 mod client;
 mod connect;
 mod read;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 use std::io;
@@ -28,6 +26,7 @@ pub(crate) use self::connect::{TlsClient, Trust};
 use self::read::Loaded;
 use super::occasional::Occasional;
 use crate::files::Fingerprint;
+use crate::logging::foreign;
 
 /// Protocol of a listener. It decides the name that ALPN agrees on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,9 +172,12 @@ impl Acceptor {
         let is_end = matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset);
         let failed = if is_end { None } else { self.failures.lock().unwrap_or_else(PoisonError::into_inner).count() };
         if let Some(failed) = failed {
-            tracing::warn!(failed, %error, "TLS handshakes failed");
+            tracing::warn!(failed, error = foreign(error), "TLS handshakes failed");
         } else {
-            tracing::debug!(%error, "a TLS handshake failed");
+            tracing::debug!(error = foreign(error), "a TLS handshake failed");
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

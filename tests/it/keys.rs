@@ -5,12 +5,15 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use cognito_authz::jwks::fetch::{FetchError, JwksClient};
+use serde_json::{Value, json};
 use url::Url;
 
+use crate::support::certificates::Authority;
 use crate::support::client::{connect, get, metric, verdict};
 use crate::support::jwks_server::{JwksServer, Reply};
-use crate::support::service::TestApp;
-use crate::support::token::{SigningKey, TokenBuilder, jwks};
+use crate::support::service::{Program, TestApp};
+use crate::support::tls::TlsFiles;
+use crate::support::token::{POOL, SigningKey, TokenBuilder, jwks};
 use crate::support::{PATIENCE, eventually};
 
 async fn fetch(server: &JwksServer, paths: &[&str]) -> Result<Vec<u8>, FetchError> {
@@ -82,7 +85,66 @@ async fn a_fetch_ends_if_the_server_is_slow_or_unreachable() {
     // The port was bound and released, so connections are refused.
     let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let refused = JwksClient::default().fetch(&[format!("http://{away}/").parse().unwrap()]).await;
-    assert!(matches!(refused, Err(FetchError::Connect(_))), "{refused:?}");
+    assert_eq!(refused, Err(FetchError::Refused));
+    // No label of a host name has 64 characters, so the name is not asked for anywhere.
+    let unknown = JwksClient::default().fetch(&[format!("http://{}.test/", "a".repeat(64)).parse().unwrap()]).await;
+    assert!(matches!(unknown, Err(FetchError::Resolve(_))), "{unknown:?}");
+    // A server with a certificate of an unknown CA.
+    let authority = Authority::new("service");
+    let files = TlsFiles::new(&authority.issue(&["127.0.0.1"]), &authority.certificate());
+    let tls = files.flags();
+    let flags = [
+        &["--jwks-url", "http://127.0.0.1:9/", "--admin-listen", "tls:127.0.0.1:0"],
+        &tls.each_ref().map(|flag| &**flag)[..],
+    ];
+    let app = TestApp::start(&flags.concat());
+    let url = format!("https://{}/", app.admin.trim_start_matches("tls:"));
+    let untrusted = JwksClient::default().fetch(&[url.parse().unwrap()]).await;
+    let Err(FetchError::Handshake(why)) = untrusted else { panic!("{untrusted:?}") };
+    assert!(why.contains("UnknownIssuer"), "{why}");
+}
+
+/// The log and `/readyz` say which URL was asked, what went wrong, and what to look at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_fetch_names_its_url_and_error_and_a_hint() {
+    let server = JwksServer::start(Reply::status(404)).await;
+    let url = format!("{}/{POOL}/.well-known/jwks.json", server.url);
+    let readyz = async |program: &Program| -> (u16, Value) {
+        let (status, body) = get(&program.admin, "/readyz").await;
+        (status, serde_json::from_str(&body).unwrap())
+    };
+    let html = format!("<html>{}\u{1b}[31m", "x".repeat(10_000));
+    for (answer, error, hint) in [
+        (Reply::status(404), "the response has status 404", "is there a pool eu-west-1_Test00001 in eu-west-1?"),
+        (Reply::ok(html), "not a JSON document", "another server, such as a proxy or a sign-in page, answers"),
+        (Reply::ok("{\"keys\":[]}"), "no usable key in the set", "is this the key set of eu-west-1_Test00001?"),
+        (Reply::status(302), "the response has status 302", "redirects are not followed"),
+        (Reply::status(503), "the response has status 503", "fetches are repeated"),
+    ] {
+        server.answers(answer);
+        let mut program = Program::start(&["--cognito-endpoint", &server.url]);
+        let line = program.wait_for_line("keys could not be fetched");
+        assert!(line.len() < 1000, "{line}");
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let fields = &line["fields"];
+        assert_eq!([&fields["url"], &fields["pool"], &fields["error"]], [&*url, "default", error], "{line}");
+        assert!(fields["hint"].as_str().unwrap().contains(hint), "{line}");
+        assert_eq!((&fields["failures"], &fields["serving"]), (&json!(1), &json!(false)), "{line}");
+        let (status, body) = readyz(&program).await;
+        assert_eq!((status, &body["pending"]), (503, &json!(["keys of the pool default"])));
+        let told = body["keys"]["default"].as_str().unwrap();
+        assert!(told.starts_with(&format!("not fetched: {url}: {error}; ")) && told.contains(hint), "{told}");
+    }
+    // With keys of an earlier fetch the service stays ready, and tells why it has no newer ones.
+    server.answers(Reply::ok(jwks(&[SigningKey::shared()])));
+    let program = Program::start(&["--cognito-endpoint", &server.url, "--jwks-refresh-interval", "1s"]);
+    eventually("ready", PATIENCE, async || readyz(&program).await.0 == 200).await;
+    assert_eq!(readyz(&program).await.1, json!({"status": "ready", "pending": []}));
+    server.answers(Reply::status(500));
+    eventually("told", PATIENCE, async || readyz(&program).await.1["keys"]["default"].is_string()).await;
+    assert_eq!(readyz(&program).await.0, 200);
+    server.answers(Reply::ok(jwks(&[SigningKey::shared()])));
+    eventually("over", PATIENCE, async || readyz(&program).await.1["keys"].is_null()).await;
 }
 
 #[tokio::test]

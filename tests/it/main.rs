@@ -13,7 +13,8 @@
 //! | Operators: `/revocations` on the admin port, `revoke`, `revocations`, the status page | [`admin`] |
 //! | The service behind Envoy | [`envoy`] |
 //! | The HTTP form of the check, behind nginx, Traefik, Caddy and Envoy | [`doors`] |
-//! | Startup, shutdown, health, logs, the admin port | [`lifecycle`] |
+//! | Startup, shutdown, health, the admin port | [`lifecycle`] |
+//! | The log: floods, level, secrets | [`logs`] |
 //! | Ids of requests in responses and in the log | [`request_ids`]; behind Envoy, [`envoy::request_ids`] |
 //! | Revocations and where they are kept | [`revocation`] |
 //! | Commands: `explain`, `test-policy`, `check-config`, `config-schema`, `metrics-reference` | [`commands`] |
@@ -50,6 +51,7 @@ mod files;
 mod keys;
 mod lifecycle;
 mod limits;
+mod logs;
 mod message_memory;
 mod policy;
 mod reload;

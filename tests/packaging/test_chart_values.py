@@ -100,6 +100,8 @@ users: [{name: x, user: {}}], contexts: [{name: x, context: {cluster: x, user: x
         ("networkPolicy.revocationPorts", ["redis"]),
         ("shutdown.delay", "5"),
         ("log.level", "loud"),
+        ("log.linesPerSecond", 0),
+        ("log.allowedRatio", 2),
         ("extraArgs", ["realm=x"]),
         ("extraEnv", {"A": "b"}),
         ("image.digest", "sha256:abc"),

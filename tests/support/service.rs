@@ -74,7 +74,7 @@ impl TestApp {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let app = app::bind(*config).await.unwrap();
+                let app = app::bind(*config, None).await.unwrap();
                 bound.send((app.grpc_addresses(), app.admin_address(), app.http_address())).unwrap();
                 app.run(async { drop(stopped.await) }, requests).await.unwrap();
             });

@@ -35,6 +35,8 @@ Written by charts/sync: a copy of the file of the chart cognito-authz, and the v
     (list "trace-trust-headers" $v.tracing.trustHeaders)
     (list "log-level" $v.log.level)
     (list "log-format" $v.log.format)
+    (list "log-lines-per-second" $v.log.linesPerSecond)
+    (list "log-allowed-ratio" (kindIs "invalid" $v.log.allowedRatio | ternary "" (toString $v.log.allowedRatio)))
 -}}
 {{- $account := list
     (list "account-prefix" $v.account.prefix)

@@ -35,6 +35,8 @@ charts/sync writes the sidecar chart's copy of this file.
     (list "trace-trust-headers" $v.tracing.trustHeaders)
     (list "log-level" $v.log.level)
     (list "log-format" $v.log.format)
+    (list "log-lines-per-second" $v.log.linesPerSecond)
+    (list "log-allowed-ratio" (kindIs "invalid" $v.log.allowedRatio | ternary "" (toString $v.log.allowedRatio)))
 -}}
 {{- $account := list
     (list "account-prefix" $v.account.prefix)

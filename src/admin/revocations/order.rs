@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::Refusal;
+use super::super::refusal::Refusal;
 use crate::clock::{UnixTime, parse_rfc3339};
 use crate::revocation::Kind;
 

@@ -21,8 +21,9 @@ use prost::bytes::Bytes;
 
 use self::history::History;
 use self::report::Subject;
+use super::refusal::Refusal;
 use super::token::Gate;
-use super::{Parts, json_answer, only_get, revocations};
+use super::{Parts, json_answer, only_get};
 use crate::check::refusals::Refusals;
 use crate::clock::unix_now;
 use crate::metrics::Metrics;
@@ -70,7 +71,7 @@ impl StatusRoutes {
         } else {
             match self.gate.authorize_reader(request.headers(), peer).await {
                 Ok(()) => json_answer(StatusCode::OK, &self.subject.report(parts)),
-                Err(reason) => revocations::not_authorized(reason),
+                Err(reason) => Refusal::from(reason).into_answer(),
             }
         };
         let headers = answer.headers_mut();

@@ -17,6 +17,7 @@ use tokio::time;
 use super::super::settings::StoreSettings;
 use super::super::store_url::Topology;
 use crate::files::{self, MAX_SECRET_BYTES, MAX_TEXT_BYTES};
+use crate::logging::foreign;
 
 /// Time limit for one TCP connection, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -52,22 +53,17 @@ impl StoreError {
 impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
         let text = match error.kind() {
-            ErrorKind::Io => printable(&error.to_string()),
+            ErrorKind::Io => foreign(&error),
             ErrorKind::AuthenticationFailed => "the store rejects the user or the password".into(),
             ErrorKind::Server(ServerErrorKind::ReadOnly) => "the store is a read-only replica".into(),
             ErrorKind::Server(_) | ErrorKind::Extension => {
-                format!("the store answers with the error {}", printable(error.code().unwrap_or("ERR")))
+                format!("the store answers with the error {}", foreign(&error.code().unwrap_or("ERR")))
             }
             _ => format!("{}, {:?}", error.category(), error.kind()),
         };
         let is_state = matches!(error.code(), Some("OOM" | "MISCONF" | "NOREPLICAS" | "NOPERM"));
         Self { text, keeps_link: is_state }
     }
-}
-
-/// Text of bounded length in one line.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
 }
 
 /// What a connection needs besides the address.

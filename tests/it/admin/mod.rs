@@ -15,20 +15,20 @@ use crate::support::service::{Program, TestApp};
 use crate::support::token::{SigningKey, TokenBuilder, jwks};
 
 /// Content of the token's file.
-const TOKEN: &str = "operators-token-for-tests-1";
+pub(crate) const TOKEN: &str = "operators-token-for-tests-1";
 
 /// Directory with the files of a service: its keys, and the operators' token.
-struct Files(tempfile::TempDir);
+pub(crate) struct Files(tempfile::TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let files = Self(tempfile::tempdir().unwrap());
         std::fs::write(files.path("jwks"), jwks(&[SigningKey::shared()])).unwrap();
         std::fs::write(files.path("token"), format!("{TOKEN}\n")).unwrap();
         files
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 
@@ -57,22 +57,22 @@ impl Files {
         TestApp::start(&Self::flags(&self.path("jwks"), &self.path("token"), more))
     }
 
-    fn start_program(&self, more: &[&str]) -> Program {
+    pub(crate) fn start_program(&self, more: &[&str]) -> Program {
         Program::start(&Self::flags(&self.path("jwks"), &self.path("token"), more))
     }
 }
 
 /// Response of the admin port.
 #[derive(Debug)]
-struct Reply {
-    status: u16,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
     headers: HeaderMap,
-    body: Value,
+    pub(crate) body: Value,
 }
 
 impl Reply {
     /// Status and error code.
-    fn verdict(&self) -> (u16, &str) {
+    pub(crate) fn verdict(&self) -> (u16, &str) {
         (self.status, self.body["code"].as_str().unwrap_or_default())
     }
 
@@ -89,7 +89,7 @@ thread_local! {
 }
 
 /// Sends a request, and checks the form of the response.
-async fn send(
+pub(crate) async fn send(
     admin: &str,
     method: Method,
     path: &str,
@@ -117,7 +117,7 @@ async fn send(
 }
 
 /// Sends a request with the token.
-async fn call(admin: &str, method: Method, path: &str, body: Value) -> Reply {
+pub(crate) async fn call(admin: &str, method: Method, path: &str, body: Value) -> Reply {
     let bearer = format!("Bearer {TOKEN}");
     let mut headers = vec![("authorization", &*bearer)];
     let body = if body.is_null() {
