@@ -156,16 +156,17 @@ async fn the_span_of_a_task_is_that_of_its_request() {
     current::change(|_| panic!("no request"));
     assert!(current::child("none", Kind::Client).is_none());
     let span = tracer.begin_request(&Method::GET, &HeaderMap::new());
-    let task = current::within(span, async {
+    let mut tasks = tokio::task::JoinSet::new();
+    current::within(span, async {
         current::change(|span| span.set_route("/a".into()));
         drop(current::child("direct", Kind::Client));
-        tokio::spawn(current::carried(async {
+        tasks.spawn(current::carried(async {
             current::change(|_| panic!("the task can outlive the request"));
             drop(current::child("spawned", Kind::Client));
-        }))
+        }));
     })
     .await;
-    task.await.unwrap();
+    tasks.join_all().await;
     let spans = exit.take();
     let names: BTreeSet<&str> = spans.iter().map(|record| record.name.as_ref()).collect();
     assert_eq!(names, BTreeSet::from(["GET /a", "direct", "spawned"]));
