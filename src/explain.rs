@@ -25,7 +25,6 @@ use crate::authz::{
 };
 use crate::check::TIME_LIMIT;
 use crate::config::{Config, Request};
-use crate::jwks;
 use crate::lifecycle::Readiness;
 use crate::metrics::Metrics;
 use crate::reload::Reloader;
@@ -115,13 +114,9 @@ pub async fn explain(
     }
     let verdict = authorizer.authorize(&rules, Some(&context), None, now, Instant::now() + TIME_LIMIT).await;
     let denial = denial(&verdict);
-    let fetch = match pool.filter(|_| denial == Some(Denial::KeysUnavailable)) {
-        Some((index, pool)) => {
-            let error = reloader.fetch_error_of(index).await;
-            error.map(|error| (error.to_string(), jwks::hint(&error, pool)))
-        }
-        None => None,
-    };
+    let failed = pool.filter(|_| denial == Some(Denial::KeysUnavailable));
+    let failure = failed.and_then(|(index, _)| rules.keys.failure(index));
+    let fetch = failure.map(|failure| (failure.error.to_string(), failure.hint.clone()));
     let marks = pool.and_then(|(_, pool)| unverified.as_ref()?.marks(&pool.id));
     let findings = Findings {
         rules: &rules,

@@ -240,13 +240,6 @@ impl Reloader {
         }
     }
 
-    /// Fetches the keys of one pool once more, without using them, and returns the error.
-    pub(crate) async fn fetch_error_of(&self, pool: PoolIndex) -> Option<FetchError> {
-        let urls = &self.pools.get(pool)?.pool.jwks_urls;
-        let parse = |document: Vec<u8>| KeySet::parse(&document, &KeySet::default()).map_err(FetchError::from);
-        self.client.fetch(urls).await.and_then(parse).err()
-    }
-
     /// Starts the tasks of the pools for which `selects` returns `true`, unless they run already.
     fn start_tasks(&mut self, selects: impl Fn(PoolIndex) -> bool) {
         for (_, active) in self.pools.iter_mut().enumerate().filter(|(index, _)| selects(*index)) {

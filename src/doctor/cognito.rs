@@ -149,7 +149,14 @@ async fn examine_keys(
         "Without keys, every token is answered with 503.",
         fix,
     );
-    let is_unreachable = matches!(error, FetchError::Connect(_) | FetchError::Timeout);
+    let is_unreachable = matches!(
+        error,
+        FetchError::Connect(_)
+            | FetchError::Resolve(_)
+            | FetchError::Refused
+            | FetchError::Handshake(_)
+            | FetchError::Timeout
+    );
     url.host_str().filter(|_| is_unreachable).map(str::to_owned)
 }
 

@@ -155,7 +155,10 @@ fn number(value: f64) -> String {
             let sign = if exponent < 0 { '-' } else { '+' };
             format!("{digits}e{sign}{:02}", exponent.abs())
         }
-        _ => format!("{value:?}"),
+        _ => {
+            let plain = value.to_string();
+            if plain.contains('.') { plain } else { format!("{plain}.0") }
+        }
     }
 }
 

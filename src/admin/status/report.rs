@@ -128,11 +128,11 @@ impl Subject {
         let values: Map<String, Value> =
             values.map(|(name, option)| (name.clone(), option.get("value").cloned().unwrap_or_default())).collect();
         let text = json!({"options": values, "policy": file.get("content")}).to_string();
-        let hash: String = digest::digest(&digest::SHA256, text.as_bytes())
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let mut hash = String::with_capacity(64);
+        for byte in digest::digest(&digest::SHA256, text.as_bytes()).as_ref() {
+            let digits = [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16));
+            hash.extend(digits.into_iter().flatten());
+        }
         *hashed = Some((Arc::clone(file), hash.clone()));
         hash
     }
@@ -250,6 +250,7 @@ fn pools(readings: &Readings, rules: &Ruleset) -> Vec<Value> {
             "unused_keys": state.skipped,
             "age": state.fetched.map(rounded),
             "fetching": state.is_fetching,
+            "last_error": rules.keys.failure(index).map(|failure| failure.to_string()),
             "fetches": fetches,
             "unknown_kids": unknown.get(&[pool.name.to_string()]),
         }))
