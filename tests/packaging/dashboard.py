@@ -26,6 +26,7 @@ FUNCTIONS = {
     "max_over_time",
     "count",
     "absent",
+    "avg",
     "changes",
     "time",
     "timestamp",
