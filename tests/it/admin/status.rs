@@ -70,7 +70,7 @@ async fn the_status_says_who_is_refused_and_why() {
         assert_eq!(counts, [5, 2, 3, 0], "{number}");
         assert_eq!(window["would_be_refused"], 1);
         let mut reasons = column(&window["reasons"], "reason");
-        reasons.sort_by_key(|reason| reason.to_string());
+        reasons.sort_by_key(ToString::to_string);
         assert_eq!(reasons, ["insufficient_scope", "missing_credential", "unknown_kid"]);
         let steps = |list: &Value| list.as_array().unwrap().iter().map(|step| step.as_u64().unwrap()).sum::<u64>();
         assert_eq!(steps(&window["allowed"]["steps"]), 2);
