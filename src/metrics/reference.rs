@@ -71,6 +71,16 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ("", "decision", "Result of the check: `allow`, `deny`, or `error` if the service could not decide (503)"),
     ("", "reason", "Reason of the denial; empty if the check was allowed"),
     ("connections_refused_total", "reason", "Limit that the connection exceeded"),
+    (
+        "spans_dropped_total",
+        "reason",
+        "`queue_full`, `failed` (the collector did not take them in time), or `rejected` (it refused them)",
+    ),
+    (
+        "log_lines_dropped_total",
+        "cause",
+        "`rate` (above `--log-lines-per-second`), or `queue` (standard output did not keep up)",
+    ),
     ("", "pool", "Name of the user pool; empty for checks that end before the issuer of the token is known"),
     ("", "policy", "Name of the policy; empty for checks that end before the policy is known"),
     (

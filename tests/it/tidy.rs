@@ -29,7 +29,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("revoke", "admin_client clock config"),
     ("admin_client", "config files net"),
     ("test_policy", "authz check config explain files jwks revocation user_pool"),
-    ("explain", "authz check clock config jwks lifecycle metrics reload revocation user_pool"),
+    ("explain", "authz check clock config lifecycle metrics reload revocation user_pool"),
     ("metrics_reference", "account config lifecycle metrics reload"),
     ("doctor", "account check clock config files jwks net user_pool"),
     ("admin", "account authz check clock config files lifecycle logging metrics net reload revocation user_pool"),
