@@ -363,7 +363,7 @@ async fn cognito_says_what_does_not_fit() {
     let found = complaints(&findings);
     assert!(found[0].starts_with("error pool default: The keys cannot be fetched from "), "{found:#?}");
     assert!(found[1].starts_with("error pool default: There is no OpenID document at "), "{found:#?}");
-    let hint = format!("Is there a user pool {other} in us-east-1?");
+    let hint = format!("Is there a pool {other} in us-east-1?");
     assert!(findings.iter().any(|finding| finding["fix"].as_str().unwrap().starts_with(&hint)), "{findings:#?}");
 
     // Every process that names a pool can be wrong about its issuer.
