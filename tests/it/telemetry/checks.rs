@@ -178,6 +178,11 @@ async fn the_log_line_of_a_traced_check_has_the_ids_of_its_span() {
     assert_eq!(lines[0]["fields"]["trace_id"], TRACE);
     assert_eq!(lines[0]["fields"]["span_id"], *span.id());
     assert_eq!([&lines[1]["fields"]["trace_id"], &lines[1]["fields"]["span_id"]], [&serde_json::Value::Null; 2]);
+    let metrics = fetch(&program.admin, "/metrics", &["Accept: application/openmetrics-text"]).await.body;
+    let exemplar = format!(" # {{trace_id=\"{TRACE}\"}} ");
+    let marked: Vec<&str> = metrics.lines().filter(|line| line.contains(&exemplar)).collect();
+    assert_eq!(marked.len(), 1, "{metrics}");
+    assert!(marked[0].starts_with("cognito_authz_check_duration_seconds_bucket{decision=\"deny\""), "{marked:?}");
     let failed = collector.named("fetch keys").await;
     assert_eq!(failed.attribute("error.type").as_deref(), Some("connect"));
     // What is left is exported at the end.
