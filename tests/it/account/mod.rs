@@ -13,7 +13,7 @@ mod cookies;
 mod faults;
 mod http;
 mod limits;
-mod oauth;
+pub(crate) mod oauth;
 mod outcomes;
 mod passkeys;
 mod profile;
@@ -21,7 +21,7 @@ mod protected_resources;
 mod refresh;
 mod reload;
 mod schema;
-mod sign_in;
+pub(crate) mod sign_in;
 mod sign_out;
 
 use reqwest::Method;
@@ -47,7 +47,7 @@ async fn with_fake(flags: &[&str]) -> (TestApp, AccountClient, FakeCognito) {
 }
 
 /// Returns each route with its method and a valid body.
-fn routes() -> Vec<(Method, &'static str, Value)> {
+pub(crate) fn routes() -> Vec<(Method, &'static str, Value)> {
     let posts = bodies().into_iter().map(|(path, body)| (Method::POST, path, body));
     let own = [
         (Method::GET, "/me", json!({})),

@@ -16,7 +16,7 @@ use crate::support::token::unix_now;
 use crate::support::{PATIENCE, eventually, tool};
 
 /// Returns flags for a pool at the emulator, and the directory of the file with the client secret.
-pub(super) fn flags(emulator: &Emulator, pool: &Pool) -> (Vec<String>, tempfile::TempDir) {
+pub(crate) fn flags(emulator: &Emulator, pool: &Pool) -> (Vec<String>, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let mut flags = vec!["--user-pool-id".to_owned(), pool.id.clone(), "--client-id".into(), pool.client.clone()];
     flags.extend(["--cognito-endpoint".into(), emulator.url.clone()]);
@@ -28,12 +28,12 @@ pub(super) fn flags(emulator: &Emulator, pool: &Pool) -> (Vec<String>, tempfile:
     (flags, directory)
 }
 
-pub(super) async fn ready(admin: &str) {
+pub(crate) async fn ready(admin: &str) {
     eventually("ready", PATIENCE, async || get(admin, "/readyz").await.0 == 200).await;
 }
 
 /// Verifies a token with `PyJWT` and the JWKS of the pool, and returns its claims.
-pub(super) fn claims_by_pyjwt(emulator: &Emulator, pool: &Pool, token: &str) -> Value {
+pub(crate) fn claims_by_pyjwt(emulator: &Emulator, pool: &Pool, token: &str) -> Value {
     const SCRIPT: &str = r#"
 import json, sys, urllib.request, jwt
 given = json.load(sys.stdin)
@@ -56,7 +56,7 @@ print(json.dumps(jwt.decode(given["token"], key, algorithms=["RS256"], issuer=gi
 }
 
 /// Signs up, confirms and signs in. Returns the body of the response to the sign-in.
-pub(super) async fn sign_in(emulator: &Emulator, client: &AccountClient, email: &str) -> Value {
+pub(crate) async fn sign_in(emulator: &Emulator, client: &AccountClient, email: &str) -> Value {
     let body = json!({"email": email, "password": PASSWORD, "name": "Ada"});
     assert_eq!(client.post("/register", body).await.status, 201);
     let code = mailed_code(emulator, email).await;
@@ -270,7 +270,7 @@ async fn second_factors_and_new_passwords_are_challenges() {
 }
 
 /// Returns the current code for a secret in base32 (RFC 6238: SHA-1, six digits, 30 seconds).
-pub(super) fn totp(secret: &str) -> String {
+pub(crate) fn totp(secret: &str) -> String {
     let mut bits = secret.bytes().filter(|byte| *byte != b'=').flat_map(|byte| {
         let value = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".iter().position(|letter| *letter == byte).unwrap();
         (0..5).rev().map(move |bit| u8::from(value >> bit & 1 == 1))

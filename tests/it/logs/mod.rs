@@ -2,9 +2,11 @@
 //!
 //! - [`flood`]: what clients cause at a high rate, and what is said about the rest.
 //! - [`level`]: the level that an operator changes for a while.
+//! - [`secrets`]: whole scenarios at the lowest level leave no token, secret, code, password or address in the log.
 
 mod flood;
 mod level;
+mod secrets;
 
 use serde_json::Value;
 

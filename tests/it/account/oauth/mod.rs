@@ -11,12 +11,12 @@ use url::{Url, form_urlencoded};
 use crate::support::account::{AccountClient, PASSWORD, Reply as Answer};
 use crate::support::emulator::Emulator;
 
-pub(super) const REDIRECT: &str = "https://app.example.com/callback";
+pub(crate) const REDIRECT: &str = "https://app.example.com/callback";
 const OTHER_REDIRECT: &str = "http://localhost:3000/callback?x=y";
 const GOODBYE: &str = "https://app.example.com/goodbye";
 
 /// Returns settings of an app client for the hosted pages.
-pub(super) fn hosted_client(scopes: &[&str], callbacks: &[&str]) -> Value {
+pub(crate) fn hosted_client(scopes: &[&str], callbacks: &[&str]) -> Value {
     json!({"AllowedOAuthFlowsUserPoolClient": true, "AllowedOAuthFlows": ["code"], "AllowedOAuthScopes": scopes,
         "CallbackURLs": callbacks, "LogoutURLs": [GOODBYE], "SupportedIdentityProviders": ["COGNITO"]})
 }
@@ -24,7 +24,7 @@ pub(super) fn hosted_client(scopes: &[&str], callbacks: &[&str]) -> Value {
 const SCOPES: [&str; 4] = ["openid", "email", "profile", "aws.cognito.signin.user.admin"];
 
 /// Returns flags for the hosted pages at `domain`.
-pub(super) fn hosted_flags(domain: &str) -> Vec<String> {
+pub(crate) fn hosted_flags(domain: &str) -> Vec<String> {
     let flags = [
         ("--hosted-ui-domain", domain),
         ("--oauth-redirect-uris", REDIRECT),
@@ -35,13 +35,13 @@ pub(super) fn hosted_flags(domain: &str) -> Vec<String> {
 }
 
 /// Requests the URL at which a sign-in begins.
-pub(super) async fn authorize_url(client: &AccountClient, headers: &[(&str, &str)], query: &[(&str, &str)]) -> Answer {
+pub(crate) async fn authorize_url(client: &AccountClient, headers: &[(&str, &str)], query: &[(&str, &str)]) -> Answer {
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
     client.raw(Method::GET, &format!("/oauth/authorize-url?{query}"), headers, "").await
 }
 
 /// Signs a user in as a browser does. Returns the query parameters of the redirect URI.
-pub(super) async fn in_a_browser(emulator: &Emulator, url: &str, email: &str) -> Vec<(String, String)> {
+pub(crate) async fn in_a_browser(emulator: &Emulator, url: &str, email: &str) -> Vec<(String, String)> {
     let location = at_the_hosted_pages(emulator, url, email).await;
     assert!(location.starts_with(REDIRECT), "{location}");
     Url::parse(&location).unwrap().query_pairs().into_owned().collect()
@@ -49,7 +49,7 @@ pub(super) async fn in_a_browser(emulator: &Emulator, url: &str, email: &str) ->
 
 /// Fills in the form of the hosted pages, and follows redirects until they leave the emulator. Returns the URL where the
 /// browser comes back.
-pub(super) async fn at_the_hosted_pages(emulator: &Emulator, url: &str, email: &str) -> String {
+pub(crate) async fn at_the_hosted_pages(emulator: &Emulator, url: &str, email: &str) -> String {
     let http = reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
     let mut response = http.get(url).send().await.unwrap();
     for _ in 0..8 {
@@ -84,7 +84,7 @@ pub(super) async fn at_the_hosted_pages(emulator: &Emulator, url: &str, email: &
 }
 
 /// Returns the body of the request that finishes a sign-in.
-pub(super) fn finish(begun: &Answer, came_back: &[(String, String)]) -> Value {
+pub(crate) fn finish(begun: &Answer, came_back: &[(String, String)]) -> Value {
     let parameter = |name: &str| came_back.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone());
     assert_eq!(parameter("state").as_deref(), begun.body["state"].as_str(), "{came_back:?}");
     json!({"code": parameter("code"), "state": parameter("state"), "codeVerifier": begun.body["codeVerifier"],
