@@ -331,8 +331,8 @@ async fn no_line_of_a_whole_scenario_has_a_secret() {
     assert!(found.is_empty(), "in the log: {found:#?}");
     assert!(wire.secrets.borrow().len() > 200, "{}", wire.secrets.borrow().len());
     for (place, output) in [("metrics", &metrics), ("config", &config), ("readyz", &readyz)] {
-        let long = wire.secrets.borrow().iter().filter(|secret| secret.len() >= 16).cloned().collect::<Vec<_>>();
-        let found: Vec<&String> = long.iter().filter(|secret| output.contains(&***secret)).collect();
+        let lengthy = wire.secrets.borrow().iter().filter(|secret| secret.len() >= 16).cloned().collect::<Vec<_>>();
+        let found: Vec<&String> = lengthy.iter().filter(|secret| output.contains(&***secret)).collect();
         assert!(found.is_empty(), "in {place}: {found:#?}");
     }
     for form in ["eyJ", "Bearer ", "@example"] {

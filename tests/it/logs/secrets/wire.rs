@@ -68,7 +68,8 @@ impl Wire {
             Value::Array(items) => items.iter().for_each(|item| self.keep_all(item, is_error)),
             Value::Object(members) => {
                 for (name, value) in members {
-                    if !HARMLESS.split_whitespace().any(|harmless| harmless == name) && !(is_error && name == "code") {
+                    let is_code_of_error = is_error && name == "code";
+                    if !is_code_of_error && !HARMLESS.split_whitespace().any(|harmless| harmless == name) {
                         self.keep_all(value, is_error);
                     }
                 }
