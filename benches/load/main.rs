@@ -1,7 +1,7 @@
 //! Load benchmark: the program, a server that always allows, and a load generator, each a process of its own.
 //!
 //! ```sh
-//! cargo bench --bench load                                   # all parts, in less than ten minutes
+//! cargo bench --bench load                                   # all parts, in about ten minutes
 //! cargo bench --bench load -- direct scale --rounds 9        # some parts, with more rounds
 //! cargo bench --bench load -- --program /path/to/cognito-authz   # another build
 //! ```
