@@ -36,9 +36,9 @@ from upstream import Echo
 DOCKERFILE = ROOT / "Dockerfile"
 BUILD, IMAGE = dockerfile.read(DOCKERFILE)
 
-# Every node that runs an Envoy may pull the image, so it must be small. It has about 17 MB, of which doctor, traces and the
-# status page together are the newest one. The limit makes additions noticed that make it much larger: debug information, a
-# second TLS library, a runtime.
+# Every node that runs an Envoy may pull the image, so it must be small. It has about 17 MB, of which doctor, traces
+# and the status page together are the newest. The limit makes additions noticed that make it much larger: debug
+# information, a second TLS library, a runtime.
 MAX_BYTES = 17_500_000
 
 COGNITO = "cognito-idp.eu-west-1.amazonaws.com"
