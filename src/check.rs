@@ -4,6 +4,7 @@
 //! [`Answer`]. It contains no rule, text, metric or log line.
 
 pub(crate) mod refusals;
+mod report;
 pub(crate) mod series;
 
 use std::sync::Arc;
@@ -12,13 +13,14 @@ use std::time::Duration;
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use self::refusals::{Refusal, Refusals};
+use self::refusals::Refusals;
+use self::report::Report;
 use crate::authz::denial::Realm;
-use crate::authz::{Answer, Authorizer, Decision, Denial, Fault, Recent, RequestContext, Ruleset, Trace};
+use crate::authz::{Answer, Authorizer, Decision, Denial, Fault, Recent, RequestContext};
 use crate::clock::unix_now;
-use crate::metrics::{CheckLabels, CheckOutcome, Metrics};
+use crate::metrics::{CheckOutcome, Metrics};
 use crate::request_id::{self, RequestId};
-use crate::telemetry::{CheckSpan, Door, Parent, Span, SpanIds, Tracer};
+use crate::telemetry::{CheckSpan, Door, Parent, Tracer};
 
 /// Maximum time for one check, including reading the request.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -74,34 +76,19 @@ impl Checks {
         let rules = self.authorizer.rules_now();
         let verdict = self.authorizer.authorize(&rules, request, recent, unix_now(), deadline).await;
         // Users quote the id of a refusal, so each has one. A pass needs none, unless it is logged.
-        let refused = matches!(verdict.decision, Decision::Deny(_));
-        let sent = request.filter(|_| refused).and_then(request_id);
-        let made = (refused && sent.is_none()).then(RequestId::random);
+        let is_refused = matches!(verdict.decision, Decision::Deny(_));
+        let sent = request.filter(|_| is_refused).and_then(request_id);
+        let made = (is_refused && sent.is_none()).then(RequestId::random);
         let id = sent.or(made.as_ref().map(RequestId::as_str));
         let written = write(&Answer::new(&verdict, &rules, request, &self.realm).with_request_id(id));
-        let (outcome, reason, shadow) = match &verdict.decision {
-            Decision::Allow(allowed) => (CheckOutcome::Allow, "", allowed.shadow),
-            Decision::Deny(denial) => (outcome(*denial), denial.reason(), None),
-        };
-        let refused = match &verdict.decision {
-            Decision::Allow(allowed) => allowed.shadow.map(|denial| (denial, true)),
-            Decision::Deny(denial) => Some((*denial, false)),
-        };
-        let took = start.elapsed();
-        let trace = &verdict.trace;
-        rules.counters.count(CheckLabels { outcome, reason, pool: trace.pool, policy: trace.policy });
-        if let Some(denial) = shadow {
-            rules.counters.count_shadow_denial(denial.reason(), trace.pool, trace.policy);
-        }
+        let report = Report::new(&verdict, &rules, request, id, start.elapsed());
         let span = span.span();
         let ids = span.as_ref().map(|span| span.ids());
-        self.metrics.took(outcome, took, ids.map(|ids| ids.trace.to_be_bytes()));
-        if let Some(refused) = refused {
-            self.refusals.record(Refusal::new(refused, trace, &rules, id.or_else(|| request.and_then(request_id))));
-        }
-        log((outcome, reason, shadow), trace, &rules, (request, id), took, ids);
+        report.count(&self.metrics, ids);
+        report.keep(&self.refusals);
+        report.log(ids);
         if let Some(span) = span {
-            describe(span, (outcome, reason, shadow), trace, &rules, (request, id));
+            report.describe(span);
         }
         written
     }
@@ -112,72 +99,6 @@ fn outcome(denial: Denial) -> CheckOutcome {
     match denial.fault() {
         Fault::Caller => CheckOutcome::Deny,
         Fault::Service => CheckOutcome::Error,
-    }
-}
-
-/// Logs one event per check. Of the request it contains only a well-formed request id and, if the key or the signature
-/// failed, the `kid`, which the formatter escapes. `id` is the id of a refusal.
-fn log(
-    (outcome, reason, shadow): (CheckOutcome, &'static str, Option<Denial>),
-    trace: &Trace,
-    rules: &Ruleset,
-    (request, id): (Option<&RequestContext<'_>>, Option<&str>),
-    took: Duration,
-    span: Option<SpanIds>,
-) {
-    macro_rules! event {
-        ($level:ident) => {
-            // Evaluates the fields only if the line is written.
-            tracing::$level!(
-                decision = outcome.as_str(),
-                reason = Some(reason).filter(|reason| !reason.is_empty()),
-                shadow_reason = shadow.map(Denial::reason),
-                requirement = trace.requirement.as_deref(),
-                pool = trace.pool.and_then(|pool| rules.pools.get(pool)).map(|pool| &*pool.name),
-                policy = trace.policy.and_then(|policy| rules.policies.get(policy)).map(|policy| &*policy.name),
-                kid = trace.kid.as_deref(),
-                request_id = id.or_else(|| request.and_then(request_id)),
-                trace_id = span.map(|span| tracing::field::display(span.trace_id())),
-                span_id = span.map(|span| tracing::field::display(span.span_id())),
-                duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-                "check"
-            )
-        };
-    }
-    // A denial that is only reported (shadow mode) is logged at the level that it would have.
-    match shadow.map_or(outcome, self::outcome) {
-        CheckOutcome::Allow => event!(debug),
-        CheckOutcome::Deny => event!(info),
-        CheckOutcome::Error => event!(warn),
-    }
-}
-
-/// Describes a check in its span, with what its log line has except the `kid`. A check that waited for keys has a span
-/// below it, which points to that of the fetch.
-fn describe(
-    span: &mut Span,
-    (outcome, reason, shadow): (CheckOutcome, &'static str, Option<Denial>),
-    trace: &Trace,
-    rules: &Ruleset,
-    (request, id): (Option<&RequestContext<'_>>, Option<&str>),
-) {
-    let pool = trace.pool.and_then(|pool| rules.pools.get(pool)).map(|pool| pool.name.to_string());
-    let policy = trace.policy.and_then(|policy| rules.policies.get(policy)).map(|policy| policy.name.to_string());
-    span.set("cognito_authz.decision", outcome.as_str());
-    span.set_some("cognito_authz.reason", Some(reason).filter(|reason| !reason.is_empty()));
-    span.set_some("cognito_authz.shadow_reason", shadow.map(Denial::reason));
-    span.set_some("cognito_authz.requirement", trace.requirement.as_deref().map(str::to_owned));
-    span.set_some("cognito_authz.pool", pool.clone());
-    span.set_some("cognito_authz.policy", policy);
-    let request_id = id.or_else(|| request.and_then(request_id));
-    span.set_some("cognito_authz.request_id", request_id.map(str::to_owned));
-    if outcome == CheckOutcome::Error {
-        span.fail(reason);
-    }
-    if let (Some(wait), Some(index)) = (trace.key_wait, trace.pool) {
-        let mut child = span.past_child("wait for keys", wait.times());
-        child.set_some("cognito_authz.pool", pool);
-        child.link(rules.keys.last_fetch(index));
     }
 }
 
