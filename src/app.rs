@@ -148,7 +148,7 @@ pub async fn bind(config: Config, log: Option<logging::Handle>) -> Result<BoundS
         streams: config.grpc.max_streams,
         recent_bytes: Recent::budget(config.token_cache_max_bytes),
     };
-    let port = metrics.port("grpc", ports.grpc, &[RefusedConnection::Limit], has_tls(&grpc));
+    let port = metrics.ports.port("grpc", ports.grpc, &[RefusedConnection::Limit], has_tls(&grpc));
     let (workers, threads, numbers) =
         Workers::start(threads, limits, &services, port, &shutdown).context("worker threads")?;
     metrics.observe_threads(tokio::runtime::Handle::current().metrics(), numbers).context("metrics")?;
@@ -159,7 +159,7 @@ pub async fn bind(config: Config, log: Option<logging::Handle>) -> Result<BoundS
 
     let of_clients = [RefusedConnection::Limit, RefusedConnection::PeerLimit];
     let http = http_listener.zip(config.http).map(|(listener, http)| HttpForm {
-        metrics: metrics.port(
+        metrics: metrics.ports.port(
             "http",
             ports.http,
             &[RefusedConnection::Limit, RefusedConnection::PeerLimit, RefusedConnection::Caller],
@@ -179,9 +179,9 @@ pub async fn bind(config: Config, log: Option<logging::Handle>) -> Result<BoundS
     };
     let admin_connections = ports.admin + if shared.is_some() { ports.account } else { 0 };
     let admin_port =
-        metrics.port("admin", admin_connections, &of_clients, has_tls(std::slice::from_ref(&admin_listener)));
+        metrics.ports.port("admin", admin_connections, &of_clients, has_tls(std::slice::from_ref(&admin_listener)));
     let account = account.map(|(listener, account)| {
-        let port = metrics.port("account", ports.account, &of_clients, has_tls(std::slice::from_ref(&listener)));
+        let port = metrics.ports.port("account", ports.account, &of_clients, has_tls(std::slice::from_ref(&listener)));
         (listener, account, port)
     });
     let admin = Admin::new(admin::Parts {

@@ -52,7 +52,8 @@ pub struct Metrics {
     /// Lines of the log that were not written.
     pub(crate) log: log::LogMetrics,
     reloads: ReloadFamilies,
-    ports: PortFamilies,
+    /// Metrics of the listeners.
+    pub(crate) ports: PortFamilies,
 }
 
 /// Counters of the verified-token cache.
@@ -115,18 +116,6 @@ impl Metrics {
     /// As [`Metrics::new`], and if this was called before.
     pub fn revocation(&self) -> Result<revocation::RevocationMetrics, prometheus::Error> {
         revocation::RevocationMetrics::new(&self.registry)
-    }
-
-    /// Creates the metrics of a listener, with the value zero for each of these reasons to refuse a connection. `limit` is
-    /// the maximum number of its connections.
-    pub(crate) fn port(
-        &self,
-        listener: &'static str,
-        limit: usize,
-        reasons: &[RefusedConnection],
-        has_tls: bool,
-    ) -> PortMetrics {
-        self.ports.port(listener, limit, reasons, has_tls)
     }
 
     /// Encodes all metrics.

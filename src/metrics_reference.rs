@@ -49,7 +49,7 @@ pub fn text() -> anyhow::Result<String> {
     metrics.revocation()?;
     let all = [RefusedConnection::Limit, RefusedConnection::PeerLimit, RefusedConnection::Caller];
     for listener in ["grpc", "http", "account", "admin"] {
-        metrics.port(listener, 0, &all, true);
+        metrics.ports.port(listener, 0, &all, true);
         metrics.tls_certificate_expires(listener, 0);
     }
     metrics.took_effect(Reloaded::Certificates);

@@ -27,7 +27,7 @@ impl RefusedConnection {
 
 /// Families of the listeners.
 #[derive(Debug)]
-pub(super) struct PortFamilies {
+pub(crate) struct PortFamilies {
     open: IntGaugeVec,
     limit: IntGaugeVec,
     accepted: IntCounterVec,
@@ -101,8 +101,9 @@ impl PortFamilies {
         })
     }
 
-    /// Creates the metrics of one listener, with the value zero for each of these reasons.
-    pub(super) fn port(
+    /// Creates the metrics of a listener, with the value zero for each of these reasons to refuse a connection. `limit` is
+    /// the maximum number of its connections.
+    pub(crate) fn port(
         &self,
         listener: &'static str,
         limit: usize,
