@@ -66,43 +66,35 @@ const EXISTS: &[(&str, &str)] = &[
     ("shadow_denials_", "for policies in shadow mode"),
 ];
 
-/// Meanings of labels. A label has one meaning in all families, unless the family is listed before it.
+/// Meanings of labels, by the start of the family's name. The first row that fits counts, so rows of single families come
+/// before those of all.
 const MEANINGS: &[(&str, &str, &str)] = &[
     ("", "decision", "Result of the check: `allow`, `deny`, or `error` if the service could not decide (503)"),
-    ("", "reason", "Reason of the denial; empty if the check was allowed"),
-    ("connections_refused_total", "reason", "Limit that the connection exceeded"),
+    ("connections_refused_", "reason", "Limit that the connection exceeded"),
     (
-        "spans_dropped_total",
+        "spans_dropped_",
         "reason",
         "`queue_full`, `failed` (the collector did not take them in time), or `rejected` (it refused them)",
     ),
-    (
-        "log_lines_dropped_total",
-        "cause",
-        "`rate` (above `--log-lines-per-second`), or `queue` (standard output did not keep up)",
-    ),
+    ("", "reason", "Reason of the denial; empty if the check was allowed"),
+    ("", "cause", "`rate` (above `--log-lines-per-second`), or `queue` (standard output did not keep up)"),
     ("", "pool", "Name of the user pool; empty for checks that end before the issuer of the token is known"),
     ("", "policy", "Name of the policy; empty for checks that end before the policy is known"),
     (
-        "account_requests_total",
-        "operation",
-        "Route of the account API, by its `operationId` in the OpenAPI document; `none` for unknown paths",
-    ),
-    (
-        "account_request_duration_seconds",
+        "account_request",
         "operation",
         "Route of the account API, by its `operationId` in the OpenAPI document; `none` for unknown paths",
     ),
     ("", "operation", "Operation of Cognito's API; `OauthToken` is the token endpoint of the hosted pages"),
-    ("account_requests_total", "outcome", "`success`, `challenge`, or the `code` of an error"),
+    ("account_request", "outcome", "`success`, `challenge`, or the `code` of an error"),
     (
         "",
         "outcome",
         "`success`, `refused` (Cognito refused the user, which is no failure), `throttled`, or the kind of the failure",
     ),
-    ("jwks_fetches_total", "result", "`success`, or the cause of the failure"),
+    ("jwks_fetches_", "result", "`success`, or the cause of the failure"),
     (
-        "revocation_writes_total",
+        "revocation_writes_",
         "result",
         "`success`; `unwritten`: the file or the store did not take it; `full`: there is no room",
     ),
@@ -152,10 +144,10 @@ fn codes<'v>(values: impl IntoIterator<Item = &'v str>) -> String {
     if text.is_empty() { "–".into() } else { text }
 }
 
-/// Meaning of a label, and the families that it is the meaning for.
+/// Meaning of a label of a family.
 fn meaning(family: &str, label: &str) -> Option<&'static str> {
-    let of = |wanted: &str| MEANINGS.iter().find(|(other, name, _)| *other == wanted && *name == label);
-    of(family).or_else(|| of("")).map(|(_, _, meaning)| *meaning)
+    let fits = |(start, name, _): &&(&str, &str, _)| family.starts_with(start) && *name == label;
+    MEANINGS.iter().find(fits).map(|(_, _, meaning)| *meaning)
 }
 
 impl Metrics {
