@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::codegen::Service;
 use tonic::{Status, async_trait};
 
-use super::server::{serve_at, serve_http2_at};
+use super::server::{serve_at, serve_http2};
 use super::tool::free_port;
 use super::{PATIENCE, eventually};
 
@@ -110,7 +110,7 @@ impl Collector {
         let address = match protocol {
             Protocol::Grpc => {
                 let service = TraceServiceServer::new(inbox.clone());
-                serve_http2_at(port, move |request| {
+                serve_http2(port, move |request| {
                     let mut service = service.clone();
                     async move { service.call(request).await.unwrap() }
                 })

@@ -72,18 +72,8 @@ where
     .await
 }
 
-/// As [`serve`], over HTTP/2 without TLS and without an upgrade.
-pub(crate) async fn serve_http2<A, F, B>(answer: A) -> String
-where
-    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes, Error: Error + Send + Sync> + Send + 'static,
-{
-    serve_http2_at(0, answer).await
-}
-
-/// As [`serve_http2`], on this port.
-pub(crate) async fn serve_http2_at<A, F, B>(port: u16, answer: A) -> String
+/// As [`serve_at`], over HTTP/2 without TLS and without an upgrade. Port 0 is any free one.
+pub(crate) async fn serve_http2<A, F, B>(port: u16, answer: A) -> String
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send + 'static,

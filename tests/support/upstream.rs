@@ -73,7 +73,7 @@ impl Upstream {
     pub(crate) async fn start_grpc() -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let all = Arc::clone(&seen);
-        let address = serve_http2(move |request| {
+        let address = serve_http2(0, move |request| {
             remember(&all, &request);
             let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]);
             let message = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1]));
