@@ -17,7 +17,7 @@ use crate::clock::{UnixTime, unix_now};
 pub(crate) const DEFAULT_TIME: Duration = Duration::from_secs(10 * 60);
 /// Shortest time after which it returns.
 pub(crate) const SHORTEST_TIME: Duration = Duration::from_secs(1);
-/// Longest time after which it returns. Whoever needs more changes `--log-level`.
+/// Longest time after which it returns. To change the level for longer, restart with another `--log-level`.
 pub(crate) const LONGEST_TIME: Duration = Duration::from_secs(3600);
 
 /// Level of the log.

@@ -126,7 +126,7 @@ function showTiles({ findings, windows, pools, ready, shutting_down, uptime, cer
     tile("Is it fast?", findings, "fast", fast, "In the last 5 minutes, without the network",
       `Median ${took(five.duration.p50)}; p99 of the hour ${took(hour.duration.p99)}`),
     tile("Who is refused?", findings, "refused",
-      refused === 0 ? "Nobody" : `${percent(refused, five.checks)} of the checks`,
+      refused === 0 ? "No check" : `${percent(refused, five.checks)} of the checks`,
       top ? `In the last 5 minutes, mostly ${top.reason}` : "In the last 5 minutes",
       five.errors > 0 ? `${plural(five.errors, "check")} got 503` : "No check got 503"),
     tile("Is Cognito the problem?", findings, "cognito",

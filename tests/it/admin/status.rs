@@ -117,7 +117,8 @@ async fn only_operators_read_the_status_if_there_is_a_token() {
     assert_eq!(shown.headers["x-content-type-options"], "nosniff");
     assert_eq!(shown.headers["cross-origin-resource-policy"], "same-origin");
     assert!(!shown.headers.contains_key("access-control-allow-origin"));
-    for headers in [&[][..], &[("authorization", "Bearer wrong-token-of-somebody")], &[("authorization", "Basic dTpw")]]
+    for headers in
+        [&[][..], &[("authorization", "Bearer not-the-token-of-operators")], &[("authorization", "Basic dTpw")]]
     {
         let refused = send(&app.admin, Method::GET, "/status", headers, "").await;
         assert_eq!(refused.verdict(), (401, "invalid_token"), "{headers:?}");

@@ -202,7 +202,7 @@ fn policies(partners: &str, more: &str) -> String {
     format!(
         "default: members\n\
          pools: {{partners: {{user_pool_id: {OTHER_POOL}, jwks_url: '{partners}', client_ids: any, token_use: any}}}}\n\
-         policies:\n  members: {{}}\n  narrow: {{groups: {{any: [nobody]}}}}\n  shadowed: {{mode: shadow, groups: {{any: [nobody]}}}}\n  \
+         policies:\n  members: {{}}\n  narrow: {{groups: {{any: [empty-group]}}}}\n  shadowed: {{mode: shadow, groups: {{any: [empty-group]}}}}\n  \
          rpc: {{json_rpc: {{calls: [{{method: tools/call, name: other, policy: narrow}}]}}}}\n{more}\n"
     )
 }
