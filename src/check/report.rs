@@ -8,6 +8,9 @@ use crate::authz::{Decision, Denial, RequestContext, Ruleset, Trace, Verdict};
 use crate::metrics::{CheckLabels, CheckOutcome, Metrics};
 use crate::telemetry::{Span, SpanIds};
 
+/// Target of the log line. It is not this module, because filters of operators name it.
+const LOG_TARGET: &str = "cognito_authz::check";
+
 /// A finished check.
 pub(super) struct Report<'c, 'r> {
     outcome: CheckOutcome,
@@ -84,7 +87,7 @@ impl<'c, 'r> Report<'c, 'r> {
             ($level:ident) => {
                 // Evaluates the fields only if the line is written.
                 tracing::$level!(
-                    target: "cognito_authz::check",
+                    target: LOG_TARGET,
                     decision = self.outcome.as_str(),
                     reason = self.reason(),
                     shadow_reason = self.shadow.map(Denial::reason),

@@ -27,6 +27,8 @@ const RETRIES_WITHOUT_KEYS: [Duration; 6] = [
 /// Delay before a retry while a pool has keys of an earlier fetch.
 const RETRY_WITH_KEYS: Duration = Duration::from_secs(30);
 
+/// Target of the log lines about keys. It is not this module, because filters of operators name it.
+const LOG_TARGET: &str = "cognito_authz::jwks::store";
 /// Maximum number of lines about keys of one document that are not used. The metric has their number.
 const SKIPPED_LINES: usize = 10;
 
@@ -118,6 +120,7 @@ impl Refresher {
                 let failure = Arc::new(FetchFailure { url, error, hint, time: unix_now(), failures });
                 self.keys.failure.store(Some(Arc::clone(&failure)));
                 tracing::warn!(
+                    target: LOG_TARGET,
                     pool = metrics.pool(),
                     url = failure.url.as_ref().map(Url::as_str),
                     error = %failure.error,
@@ -142,9 +145,10 @@ impl Refresher {
         metrics.keys.set(as_gauge(set.len()));
         metrics.skipped_keys.set(as_gauge(set.skipped().len()));
         for skipped in set.skipped().iter().take(SKIPPED_LINES) {
-            tracing::warn!(pool = metrics.pool(), position = skipped.position, reason = skipped.why, "key is not used");
+            tracing::warn!(target: LOG_TARGET, pool = metrics.pool(), position = skipped.position, reason = skipped.why, "key is not used");
         }
         tracing::info!(
+            target: LOG_TARGET,
             pool = metrics.pool(),
             keys = set.len(),
             skipped = set.skipped().len(),
