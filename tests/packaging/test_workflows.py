@@ -133,7 +133,7 @@ def test_commands_contain_no_expressions() -> None:
 
 
 def test_files_in_commands_exist() -> None:
-    pinned = (ROOT / "tests/tools/requirements.txt").read_text() + (ROOT / "tests/tools/setup").read_text()
+    pinned = "".join((ROOT / "tests/tools" / name).read_text() for name in ("stack.txt", "requirements.txt", "setup"))
     seen = set()
     for where, command in commands():
         for word in re.findall(r"(?<![\w/$.\"}-])(?:\.ci|tests|deploy|charts)/[\w./-]+", command):
