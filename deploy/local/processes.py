@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 T = TypeVar("T")
 
@@ -118,27 +120,45 @@ def describe(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def run_in_foreground(command: Sequence[str], *, cwd: Path | None = None) -> str:
-    """Runs a command and returns its stdout; its stderr goes to ours. Raises `Failed` unless it exits with 0.
+def run_together(commands: Sequence[Sequence[str]], *, cwd: Path) -> list[str]:
+    """Runs commands at the same time and returns what each wrote to stdout; their stderr goes to ours.
 
-    The command gets its own process group. If this call is interrupted, the whole group is ended.
+    Raises `Failed` as soon as one does not exit with 0. Each command gets its own process group. If one fails or this
+    call is interrupted, the groups that still run are ended.
     """
-    try:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=cwd, start_new_session=True,
-            preexec_fn=_die_with(os.getpid()))  # noqa: PLW1509  (it only makes system calls)
-    except OSError as error:
-        raise Failed(f"{command[0]} could not be started: {error}") from error
-    try:
-        output = process.communicate()[0]
-    except BaseException:
+    with contextlib.ExitStack() as cleanup:
+        running: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
+        for command in commands:
+            output = cleanup.enter_context(tempfile.TemporaryFile())
+            try:
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=output, cwd=cwd, start_new_session=True,
+                    preexec_fn=_die_with(os.getpid()))  # noqa: PLW1509  (it only makes system calls)
+            except OSError as error:
+                raise Failed(f"{command[0]} could not be started: {error}") from error
+            cleanup.callback(_end_group, process)
+            running.append((process, output))
+        while True:
+            codes = [process.poll() for process, _ in running]
+            for command, code in zip(commands, codes, strict=True):
+                if code:
+                    raise Failed(f"{' '.join(command)} failed ({describe(code)})")
+            if None not in codes:
+                return [_content(output) for _, output in running]
+            time.sleep(0.05)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process group, unless its leader has ended."""
+    if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(5)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        raise
-    if process.returncode != 0:
-        raise Failed(f"{' '.join(command)} failed ({describe(process.returncode)})")
-    return output
+
+
+def _content(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")

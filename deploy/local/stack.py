@@ -23,7 +23,7 @@ from typing import Any, final
 import envoy_config
 import web
 from emulator import REGION, SCOPES, Cognito
-from processes import Child, Failed, run_in_foreground
+from processes import Child, Failed
 from scratch import Port, free_port, hold, make_directory, sweep
 
 _STOP_SECONDS = 15  # for all processes together; cognito-authz itself takes at most 10 to drain
@@ -38,19 +38,6 @@ PASSKEY_HOST = "localhost"
 DEMO_EMAIL = "ada@example.com"
 DEMO_NAME = "Ada"
 DEMO_GROUP = "readers"
-
-
-def build(root: Path) -> Path:
-    """Builds the program and returns its path, as reported by cargo: the target directory is configurable."""
-    print("Building cognito-authz (cargo build --release --locked)")
-    output = run_in_foreground(
-        ["cargo", "build", "--release", "--locked", "--bin", "cognito-authz",
-         "--message-format=json-render-diagnostics"], cwd=root)
-    for line in reversed(output.splitlines()):
-        message = json.loads(line)
-        if message.get("executable"):
-            return Path(message["executable"])
-    raise Failed("cargo built no executable")
 
 
 @final

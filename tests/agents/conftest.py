@@ -26,7 +26,8 @@ import guide  # noqa: E402
 from account import Account  # noqa: E402
 from agents import Agent  # noqa: E402
 from hosted_page import sign_in  # noqa: E402
-from stack import Stack, build, make_password  # noqa: E402
+from prepare import build  # noqa: E402
+from stack import Stack, make_password  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 

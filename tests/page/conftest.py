@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "deploy" / "local"))
 
 from account import Account  # noqa: E402
-from stack import Stack, build, make_password  # noqa: E402
+from prepare import build  # noqa: E402
+from stack import Stack, make_password  # noqa: E402
 
 _CHROMIUM = ROOT / "tests" / "tools" / "venv" / "bin" / "chromium"
 
