@@ -33,12 +33,13 @@ class Echo(BaseHTTPRequestHandler):
             self.send(page.status, {**page.headers, "x-number": str(number)}, page.body)
             return
         self.rfile.read(length)
-        self.send(HTTPStatus.OK, {"content-type": "application/json"}, json.dumps({
-            "number": number,
-            "method": self.command,
-            "path": self.path,
-            "headers": [[name.lower(), value] for name, value in self.headers.items()],
-        }, indent=2).encode() + b"\n")
+        self.send(HTTPStatus.OK, {"content-type": "application/json"}, self.echo(number).encode())
+
+    def echo(self, number: int) -> str:
+        """The request as JSON, with each header on a line of its own."""
+        request = json.dumps({"number": number, "method": self.command, "path": self.path, "headers": []}, indent=2)
+        headers = ",\n".join(f"    {json.dumps([name.lower(), value])}" for name, value in self.headers.items())
+        return request.removesuffix("]\n}") + f"\n{headers}\n  ]\n}}\n"
 
     def send(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)
