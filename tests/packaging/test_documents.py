@@ -45,6 +45,7 @@ OTHERS = {
     "cosign": {"certificate-identity", "certificate-oidc-issuer"},
     "deploy/local/up": {"cookies", "passkeys", "tour"},
     "docker": {"format"},
+    "docs/site/build": {"serve"},
     "envoy": {"mode"},
     "gh": {"repo"},
     "helm": {"create-namespace", "namespace", "reuse-values", "set", "version"},

@@ -91,6 +91,8 @@ def test_each_job_has_its_own_permissions() -> None:
         "release.yml: image": {"packages", "id-token", "attestations"},
         "release.yml: chart": {"packages", "id-token"},
         "release.yml: notes": {"contents"},
+        "docs.yml: publish": {"pages", "id-token"},
+        "release.yml: site": {"pages", "id-token"},
     }
 
 
@@ -142,7 +144,7 @@ def test_files_in_commands_exist() -> None:
                 assert Path(word).name in pinned, f"{where}: {word} is not a pinned tool"
             else:
                 assert os.access(ROOT / word, os.X_OK), f"{where}: {word} does not exist or is not executable"
-    assert {".ci/run", ".ci/check-version", ".ci/release-notes", ".ci/publish-charts", "tests/tools/setup"} <= seen
+    assert {"tests/tools/setup", *(str(script.relative_to(ROOT)) for script in SCRIPTS)} <= seen
 
 
 def test_ci_runs_the_command_in_the_readme() -> None:
@@ -156,6 +158,8 @@ def test_ci_runs_the_command_in_the_readme() -> None:
 def test_only_a_tag_publishes_and_only_after_the_tests() -> None:
     """Only the release workflow calls workflows that can write, and only a tag starts a release."""
     for path in WORKFLOWS:
+        if path.name == "docs.yml":
+            continue  # the site of main is published as well: see the next test
         if any("write" in job.get("permissions", {}).values() for job in read(path)["jobs"].values()):
             on = triggers(read(path))
             assert on in ({"workflow_call": None}, {"push": {"tags": ["v*"]}}), f"{path.name}: {on}"
@@ -174,6 +178,19 @@ def test_only_a_tag_publishes_and_only_after_the_tests() -> None:
         assert job["if"] == "startsWith(github.ref, 'refs/tags/v')"
         # A called workflow cannot have more permissions than its caller.
         assert job["permissions"] == release[name]["permissions"]
+
+
+def test_the_site_is_published_for_main_and_after_a_release() -> None:
+    workflow = read(ROOT / ".github/workflows/docs.yml")
+    assert triggers(workflow) == {"push": {"branches": ["main"]}, "pull_request": None, "workflow_call": None}
+    publish = workflow["jobs"]["publish"]
+    # What a pull request changes is built without a permission to write.
+    assert publish["if"] == "github.event_name != 'pull_request'"
+    assert workflow["jobs"]["build"]["permissions"] == {"contents": "read"}
+    assert [step.get("run") for step in publish["steps"]] == [None]
+    job = read(ROOT / ".github/workflows/release.yml")["jobs"]["site"]
+    assert (job["uses"], job["needs"]) == ("./.github/workflows/docs.yml", "notes")
+    assert job["permissions"] == {**workflow["jobs"]["build"]["permissions"], **publish["permissions"]}
 
 
 def test_the_image_is_built_from_the_dockerfile_for_two_architectures() -> None:
