@@ -61,27 +61,25 @@ impl Members {
 
     fn check(&self, row: &Row) -> Result<(), AccountError> {
         let has = |name| self.members.contains_key(name);
-        let complete = row.body_fields().all(|field| match field.need {
-            Need::Yes => has(field.name),
-            Need::No => true,
-            Need::Unless(other) => has(field.name) || has(other),
-            Need::User => self.user(row).is_some(),
-            Need::Any => row.fields.iter().any(|field| field.need == Need::Any && has(field.name)),
+        let missing = row.body_fields().find(|field| match field.need {
+            Need::Yes => !has(field.name),
+            Need::No => false,
+            Need::Unless(other) => !has(field.name) && !has(other),
+            Need::User => self.user(row).is_none(),
+            Need::Any => !row.fields.iter().any(|field| field.need == Need::Any && has(field.name)),
         });
-        if !complete {
-            return Err(AccountError::invalid_request(row.requirement()));
+        if let Some(field) = missing {
+            return Err(AccountError::invalid_member(field.name, row.requirement()));
         }
-        let factors = row.fields.iter().filter_map(|field| self.factor(field.name));
-        if factors.filter(|(_, preferred)| *preferred == Some(true)).count() > 1 {
-            return Err(AccountError::invalid_request("Only one second factor can be preferred."));
+        let is_preferred =
+            |field: &&Field| self.factor(field.name).is_some_and(|(_, preferred)| preferred == Some(true));
+        if let Some(field) = row.fields.iter().filter(is_preferred).nth(1) {
+            return Err(AccountError::invalid_member(field.name, "Only one second factor can be preferred."));
         }
         for field in row.fields.iter().filter(|field| field.target == Target::AuthFlow) {
             if self.text(field.name).is_some_and(|flow| !AUTH_FLOWS.contains(&flow)) {
-                return Err(AccountError::invalid_request(format!(
-                    "{} has to be one of {}",
-                    field.name,
-                    AUTH_FLOWS.join(", ")
-                )));
+                let message = format!("{} has to be one of {}", field.name, AUTH_FLOWS.join(", "));
+                return Err(AccountError::invalid_member(field.name, message));
             }
         }
         Ok(())
@@ -171,7 +169,7 @@ fn is_present(field: &Field, value: &Value) -> Result<bool, AccountError> {
         (Shape::Factor | Shape::Document, _) => Some(" has to be an object".into()),
     };
     match problem {
-        Some(problem) => Err(AccountError::invalid_request(format!("{}{problem}", field.name))),
+        Some(problem) => Err(AccountError::invalid_member(field.name, format!("{}{problem}", field.name))),
         None => Ok(true),
     }
 }
@@ -288,7 +286,7 @@ mod tests {
         assert_eq!(list(""), Ok([None, None]));
         assert_eq!(list("credentialId=x&next="), Ok([None, None]));
         assert_eq!(list("x=1&next=a%2Bb%2Fc%3D%3D"), Ok([None, some("a+b/c==")]));
-        assert_eq!(list("next=a&next=b"), Err("next is there twice".to_owned()));
+        assert_eq!(list("next=a&next=b"), Err("next is there twice; send it once".to_owned()));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::body::Members;
 use super::error::AccountError;
-use super::table::{Row, Target};
+use super::table::{Field, Row, Target};
 use crate::cognito::Call;
 
 /// Values of callers that are passed on to Cognito.
@@ -60,8 +60,7 @@ pub(super) fn call(
             (Target::Attributes(always), _) => {
                 for (name, text) in members.texts(field.name) {
                     if !always.contains(&name) && !allowed.attributes.iter().any(|allowed| allowed == name) {
-                        let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
-                        return Err(AccountError::invalid_request(format!("attributes.{name} is not allowed")));
+                        return Err(forbidden_attribute(field, name, always, allowed));
                     }
                     // A member of its own takes precedence.
                     attributes.entry(name).or_insert_with(|| text.into());
@@ -115,6 +114,16 @@ pub(super) fn call(
         body.insert("UserContextData".into(), json!({"IpAddress": address.to_string()}));
     }
     Ok(Call { operation, user, members: body })
+}
+
+/// 400 for an attribute that the user may not set. The message lists those that the user may set.
+fn forbidden_attribute(field: &Field, name: &str, always: &[&str], allowed: &Allowed) -> AccountError {
+    // The name is the caller's text, and only the caller gets it back.
+    let name: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+    let names: Vec<_> = always.iter().copied().chain(allowed.attributes.iter().map(String::as_str)).collect();
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let message = format!("attributes.{name} is not allowed. Allowed: {names} (--account-attributes)");
+    AccountError::invalid_member(field.name, message)
 }
 
 /// Returns the allowed keys of `ClientMetadata`; `None` if there are none.
@@ -253,11 +262,14 @@ mod tests {
         ] {
             assert_eq!(made(path, &body), Ok(expected), "{path} {body}");
         }
+        let refused = |name: &str, allowed: &str| {
+            Err(format!("attributes.{name} is not allowed. Allowed: {allowed} (--account-attributes)"))
+        };
         let role = json!({"email": "a", "password": "p", "name": "n", "attributes": {"custom:role": "admin"}});
-        assert_eq!(made("/register", &role), Err("attributes.custom:role is not allowed".into()));
+        assert_eq!(made("/register", &role), refused("custom:role", "custom:plan, email"));
         for name in ["custom:role", "phone_number", "email_verified", "sub"] {
             let change = json!({"attributes": {name: "x"}});
-            assert_eq!(made("PATCH /me", &change), Err(format!("attributes.{name} is not allowed")));
+            assert_eq!(made("PATCH /me", &change), refused(name, "name, custom:plan, email"));
         }
     }
 }

@@ -60,7 +60,7 @@ codes! {
     /// A token is missing, invalid, expired or revoked.
     InvalidToken = "invalid_token": "The token is not valid or has expired.",
     /// The access token lacks the required scope.
-    ScopeMissing = "scope_missing": "The token lacks the scope aws.cognito.signin.user.admin.",
+    ScopeMissing = "scope_missing": "The token lacks the scope aws.cognito.signin.user.admin. Tokens of `login` have it, and those of the hosted pages if --oauth-scopes lists it.",
     /// The user has no such second factor.
     MfaNotSetUp = "mfa_not_set_up": "This second factor is not set up.",
     /// The registration of a passkey has expired, was finished before, or was started by another app client.
@@ -68,7 +68,7 @@ codes! {
     /// The passkey cannot be used with this pool, or from this page.
     PasskeyNotAccepted = "passkey_not_accepted": "This passkey is not accepted here.",
     /// A request with cookies comes from a page that must not make it.
-    CrossSite = "cross_site": "The request does not come from a page that may use cookies here.",
+    CrossSite = "cross_site": "A request that can use session cookies has to send the Origin of this host or one of --cors-origins, or without an Origin `Sec-Fetch-Site: same-origin`. A client that is not a browser sends `X-Account-Tokens: body` instead.",
     /// The hosted pages ended a sign-in with an error.
     SignInFailed = "sign_in_failed": "The sign-in was cancelled or did not succeed.",
     /// A page asks for a new sign-in right after each sign-in.
@@ -77,24 +77,24 @@ codes! {
     SessionTooLarge = "session_too_large": "The session is too large. Membership in many groups can cause this.",
     /// A Lambda trigger or another rule of the pool rejects the request.
     Rejected = "rejected": "The request was rejected.",
-    /// The route does not exist.
-    NotFound = "not_found": "There is nothing here.",
+    /// The route, or the resource that the path names, does not exist.
+    NotFound = "not_found": "There is nothing at this path.",
     /// The route does not take this method.
-    MethodNotAllowed = "method_not_allowed": "This method is not allowed here.",
+    MethodNotAllowed = "method_not_allowed": "The path does not take this method. The header Allow lists those that it takes.",
     /// The body is larger than 16 KiB.
-    TooLarge = "too_large": "The body is larger than 16 KiB.",
+    TooLarge = "too_large": "The body is too large: it can have at most 16 KiB.",
     /// The body is not JSON, or is compressed.
-    UnsupportedMediaType = "unsupported_media_type": "The body has to be application/json, not compressed.",
+    UnsupportedMediaType = "unsupported_media_type": "Send the body as `Content-Type: application/json`, without `Content-Encoding`.",
     /// A limit of this service, or a quota of Cognito, is exceeded.
     RateLimited = "rate_limited": "Too many requests. Try again later.",
     /// The app client does not allow this sign-in flow.
-    AuthFlowDisabled = "auth_flow_disabled": "This way to sign in is not enabled.",
+    AuthFlowDisabled = "auth_flow_disabled": "This way to sign in is not enabled in the app client. The service's log says what to tick.",
     /// The pool is not configured for passkeys.
-    PasskeysDisabled = "passkeys_disabled": "Passkeys are not enabled.",
+    PasskeysDisabled = "passkeys_disabled": "Passkeys are not enabled in the pool. The service's log says what to set.",
     /// Cognito is unavailable.
     UpstreamUnavailable = "upstream_unavailable": "The service is not available at the moment. Try again later.",
     /// Cognito's response makes no sense, or the pool is not configured for this.
-    UpstreamError = "upstream_error": "The service could not handle the request.",
+    UpstreamError = "upstream_error": "The service could not handle the request. Its log says why, under this request_id.",
 }
 
 /// Error response.
@@ -105,6 +105,8 @@ pub(crate) struct AccountError {
     pub(super) code: Code,
     /// Message for the client.
     pub(super) message: Cow<'static, str>,
+    /// Member of the request that is missing or wrong, if it is one. The name is the table's, not the client's.
+    pub(super) field: Option<&'static str>,
     /// Value of `Retry-After`, in seconds.
     pub(super) retry_after: Option<u64>,
 }
@@ -119,12 +121,28 @@ const AFTER_USER_QUOTA: u64 = 300;
 impl AccountError {
     /// Creates an error with the default message of its code.
     pub(super) fn new(status: u16, code: Code) -> Self {
-        Self { status, code, message: code.message().into(), retry_after: None }
+        Self { status, code, message: code.message().into(), field: None, retry_after: None }
     }
 
     /// 400 for a request that does not have the required form.
     pub(super) fn invalid_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self { message: message.into(), ..Self::new(400, Code::InvalidRequest) }
+    }
+
+    /// 400 for a member of the request that is missing or wrong.
+    pub(super) fn invalid_member(field: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { field: Some(field), ..Self::invalid_request(message) }
+    }
+
+    /// 404 for a route or a resource that does not exist.
+    pub(super) fn not_found(message: impl Into<Cow<'static, str>>) -> Self {
+        Self { message: message.into(), ..Self::new(404, Code::NotFound) }
+    }
+
+    /// 405 for a path that takes only these methods.
+    pub(super) fn method_not_allowed(methods: &str) -> Self {
+        let message = format!("The path does not take this method. It takes {methods}.");
+        Self { message: message.into(), ..Self::new(405, Code::MethodNotAllowed) }
     }
 
     /// 401 for a missing or invalid access token.
@@ -248,7 +266,7 @@ fn refused(row: &Row, refusal: &Refusal, context: ErrorContext) -> AccountError 
             caller(Code::PasskeyNotAccepted)
         }
         (E::WebAuthnConfigurationMissing | E::WebAuthnNotEnabled, _) => AccountError::new(502, Code::PasskeysDisabled),
-        (E::ResourceNotFound, _) if row.errors.names_resource => AccountError::new(404, Code::NotFound),
+        (E::ResourceNotFound, _) if let Some(message) = row.errors.missing_resource => AccountError::not_found(message),
         (E::InvalidPassword, _) => bad_password(row, row.errors.invalid_password, refusal),
         (E::PasswordHistoryPolicyViolation, _) => bad_password(row, Code::InvalidPassword, refusal),
         (E::UsernameExists | E::AliasExists, _) => unless_hidden(Code::UsernameExists, row.errors.hidden_taken_name),
@@ -342,7 +360,7 @@ pub(super) fn advice(row: &Row, error: &CognitoError) -> Option<&'static str> {
         ErrorName::UnauthorizedClient => Some(
             "the app client does not allow the authorization code grant, or does not allow these scopes: --oauth-scopes",
         ),
-        ErrorName::ResourceNotFound if row.errors.names_resource => None,
+        ErrorName::ResourceNotFound if row.errors.missing_resource.is_some() => None,
         ErrorName::ResourceNotFound => {
             Some("Cognito does not know the app client, or not in this region: --account-client-id")
         }

@@ -227,8 +227,11 @@ impl Account {
                 settings.cors.apply(&parts.headers, &mut response, None);
                 return response;
             }
-            None if methods.is_empty() => Err(AccountError::new(404, Code::NotFound)),
-            None => Err(AccountError::new(405, Code::MethodNotAllowed)),
+            None if methods.is_empty() => Err(AccountError::not_found(format!(
+                "There is nothing at this path. `GET {}{OPENAPI_PATH}` lists every path.",
+                settings.prefix.as_str()
+            ))),
+            None => Err(AccountError::method_not_allowed(&methods)),
         };
         let cookies = transport.pack(row, &mut result);
         if result.as_ref().is_err_and(|error| error.code == Code::CrossSite) {
@@ -274,7 +277,7 @@ impl Account {
         let Shown { response, outcome } = if place.takes(&request.method) {
             browser.answer(place, request, &self.context().address(&request.headers, peer), &arrival.id).await
         } else {
-            let error = AccountError::new(405, Code::MethodNotAllowed);
+            let error = AccountError::method_not_allowed(place.methods());
             let response = self.error_response(&error, place.methods(), &arrival.id);
             Shown { response, outcome: error.code.as_str() }
         };
@@ -353,8 +356,11 @@ impl Account {
 
     fn error_response(&self, error: &AccountError, methods: &str, id: &RequestId) -> Answer {
         let (message, code) = (&error.message, error.code.as_str());
-        let body = json!({"message": message, "code": code, "request_id": id.as_str()}).to_string();
-        let mut response = response(error.status, body);
+        let mut body = json!({"message": message, "code": code, "request_id": id.as_str()});
+        if let (Some(field), Some(body)) = (error.field, body.as_object_mut()) {
+            body.insert("field".into(), field.into());
+        }
+        let mut response = response(error.status, body.to_string());
         let headers = response.headers_mut();
         if let Some(seconds) = error.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());

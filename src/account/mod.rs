@@ -105,7 +105,8 @@ impl Service {
         let bearer = bearer.filter(|bearer| session.is_none() || !bearer.is_cookie);
         let user = match (&bearer, session) {
             (Some(_), Some(_)) => {
-                return Err(AccountError::invalid_request("Send an access token or a session, not both."));
+                let message = "Send an access token or a session, not both.";
+                return Err(AccountError::invalid_member("session", message));
             }
             (Some(bearer), None) => bearer.user.clone(),
             // The user of a session is unknown. The key must not be the name of a user.

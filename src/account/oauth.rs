@@ -93,7 +93,7 @@ impl Oauth {
             None => listed.first(),
             Some(asked) => {
                 let found = listed.iter().find(|uri| uri.as_str() == asked);
-                Some(found.ok_or_else(|| AccountError::invalid_request("logoutUri is not allowed"))?)
+                Some(found.ok_or_else(|| not_listed("logoutUri", "--oauth-logout-uris"))?)
             }
         };
         Ok(target.map(|target| {
@@ -106,7 +106,7 @@ impl Oauth {
 
     fn redirect_uri(&self, asked: &str) -> Result<&str, AccountError> {
         let found = self.settings.redirect_uris.iter().find(|uri| uri.as_str() == asked);
-        found.map(AppUri::as_str).ok_or_else(|| AccountError::invalid_request("redirectUri is not allowed"))
+        found.map(AppUri::as_str).ok_or_else(|| not_listed("redirectUri", "--oauth-redirect-uris"))
     }
 
     /// Returns the URL of the hosted pages that a sign-in starts at.
@@ -123,12 +123,13 @@ impl Oauth {
         transport.reject_cross_site_start(&context.settings.cors)?;
         context.limits.request(address).map_err(AccountError::rate_limited)?;
         let asked = parameter(query, "redirectUri")?;
-        let asked = asked.ok_or_else(|| AccountError::invalid_request("redirectUri is required"))?;
+        let asked = asked.ok_or_else(|| AccountError::invalid_member("redirectUri", "redirectUri is required"))?;
         let redirect_uri = self.redirect_uri(&asked)?;
         let provider = parameter(query, "identityProvider")?;
         // Names of providers have 1 to 32 characters. Cognito checks that the provider exists.
         if provider.as_ref().is_some_and(|name| name.chars().count() > 32 || name.chars().any(char::is_control)) {
-            return Err(AccountError::invalid_request("identityProvider is not a provider's name"));
+            let message = "identityProvider has to be a provider's name: at most 32 characters, no control character";
+            return Err(AccountError::invalid_member("identityProvider", message));
         }
         let (browser, cookies) = transport.begin_in_browser()?;
         let provider = provider.as_deref();
@@ -239,17 +240,22 @@ impl Oauth {
     }
 }
 
+/// 400 for a URI that is not one of an option's.
+fn not_listed(field: &'static str, option: &str) -> AccountError {
+    AccountError::invalid_member(field, format!("{field} has to be one of {option}, character for character"))
+}
+
 /// Computes the S256 challenge of a verifier (RFC 7636 section 4.2).
 fn challenge(verifier: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes()))
 }
 
 /// Returns a parameter of a query. An empty parameter counts as absent; a repeated one is an error.
-pub(super) fn parameter(query: &str, name: &str) -> Result<Option<String>, AccountError> {
+pub(super) fn parameter(query: &str, name: &'static str) -> Result<Option<String>, AccountError> {
     let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(other, _)| other == name);
     let value = values.next().map(|(_, value)| value.into_owned());
     if values.next().is_some() {
-        return Err(AccountError::invalid_request(format!("{name} is there twice")));
+        return Err(AccountError::invalid_member(name, format!("{name} is there twice; send it once")));
     }
     Ok(value.filter(|value| !value.is_empty()))
 }
@@ -270,6 +276,6 @@ mod tests {
         assert_eq!(parameter("a=1&b=%2F%20c+d", "b").unwrap().as_deref(), Some("/ c d"));
         assert_eq!(parameter("a=1&b=", "b").unwrap(), None);
         assert_eq!(parameter("", "b").unwrap(), None);
-        assert_eq!(parameter("b=1&b=1", "b").unwrap_err().message, "b is there twice");
+        assert_eq!(parameter("b=1&b=1", "b").unwrap_err().message, "b is there twice; send it once");
     }
 }

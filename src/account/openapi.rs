@@ -161,7 +161,7 @@ fn operation(row: &Row, allowed: &Allowed, extent: Extent) -> Value {
     if extent.has_cookies() {
         statuses.push(403);
     }
-    if row.errors.names_resource {
+    if row.errors.missing_resource.is_some() {
         statuses.push(404);
     }
     let mut responses = responses(&statuses);

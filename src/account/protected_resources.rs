@@ -77,6 +77,15 @@ impl Route {
         }
     }
 
+    /// Message of 404: no resource of the policy file is meant.
+    fn not_found(self) -> &'static str {
+        match self {
+            Self::Resource => "`protected_resources` has no resource with this host and path.",
+            Self::Server => "`protected_resources` has no resource with this host.",
+            Self::Registration => "`protected_resources` has no resource with this host that clients can register for.",
+        }
+    }
+
     /// Codes of the route's errors.
     pub(super) fn codes(self) -> &'static [Code] {
         match self {
@@ -137,9 +146,9 @@ impl ProtectedResourceRoutes {
         asked: Asked<'_>,
     ) -> Result<Reply, AccountError> {
         if !route.takes(asked.method) {
-            return Err(AccountError::new(405, Code::MethodNotAllowed));
+            return Err(AccountError::method_not_allowed(route.methods()));
         }
-        let not_found = || AccountError::new(404, Code::NotFound);
+        let not_found = || AccountError::not_found(route.not_found());
         let origin = rules.resources.of_host(asked.authority()).ok_or_else(not_found)?;
         match route {
             Route::Resource => {

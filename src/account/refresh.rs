@@ -133,7 +133,8 @@ impl Context {
                 let user = members.text("username").map(str::to_owned);
                 // The secret hash is computed over the user name in the pool, which a refresh token does not reveal.
                 if user.is_none() && self.client.has_secret() {
-                    return Err(AccountError::invalid_request("refreshToken and username are required"));
+                    let message = "refreshToken and username are required";
+                    return Err(AccountError::invalid_member("username", message));
                 }
                 let parameters = [("REFRESH_TOKEN", token), ("DEVICE_KEY", device)];
                 let parameters: Map<_, _> =

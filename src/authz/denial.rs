@@ -206,7 +206,7 @@ denials! {
     .challenge(Challenge::StepUp)
     .with_pool();
     /// The request has a session cookie and may have been caused by a page of another site.
-    CrossSite = Row::forbidden("cross_site", "This request may come from another site's page.");
+    CrossSite = Row::forbidden("cross_site", "A request with a session cookie has to send the Origin of this host or one of --cors-origins, or without an Origin `Sec-Fetch-Site: same-origin`. A client that is not a browser sends a Bearer token instead.");
     /// The identity headers would exceed their limit.
     IdentityTooLarge = Row::forbidden("identity_too_large", "The token carries more than can be passed on.")
     .with_or_without_pool();

@@ -23,9 +23,9 @@ pub(crate) struct Meanings {
     pub(crate) hidden_taken_name: Code,
     /// States and quotas of a user.
     pub(crate) user_state: UserState,
-    /// `true` if the caller names a resource, so that `ResourceNotFound` means that it does not exist (404), and not that
+    /// Message of 404 if the caller names a resource: then `ResourceNotFound` means that it does not exist, and not that
     /// the app client does not.
-    pub(crate) names_resource: bool,
+    pub(crate) missing_resource: Option<&'static str>,
     /// Hints in Cognito's message that blame the operator's configuration, and not the caller.
     pub(crate) operator_hints: &'static [Hint],
 }
@@ -64,7 +64,7 @@ pub(super) const ONLY_A_NAME: Meanings = Meanings {
     invalid_password: Code::InvalidPassword,
     hidden_taken_name: Code::InvalidCode,
     user_state: UserState::Shown,
-    names_resource: false,
+    missing_resource: None,
     operator_hints: &[Hint::Secret],
 };
 

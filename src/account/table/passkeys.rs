@@ -91,7 +91,10 @@ pub(super) const ROWS: &[Row] = &[
         flow: Flow::Plain,
         success: Success::Message("Passkey deleted."),
         refusal: 400,
-        errors: Meanings { names_resource: true, ..ACCESS_TOKEN },
+        errors: Meanings {
+            missing_resource: Some("The user has no such passkey. `GET /webauthn/credentials` lists them."),
+            ..ACCESS_TOKEN
+        },
         limit: Limit::Address,
         hides: Hides::Nothing,
         revokes: Revokes::Nothing,

@@ -5,11 +5,12 @@
 //! - [`abuse`], [`limits`]: attacks and rate limits; [`faults`]: failures of Cognito; [`reload`]: changes of the policy
 //!   file.
 //! - [`protected_resources`]: metadata and registration for clients such as MCP clients.
-//! - [`http`]: methods, media types, sizes, CORS, ports; [`schema`]: the `OpenAPI` document; [`outcomes`]: metrics.
+//! - [`errors`]: members at fault, and what to send; [`http`]: methods, media types, sizes, CORS, ports; [`schema`]: the `OpenAPI` document; [`outcomes`]: metrics.
 
 mod abuse;
 mod browser;
 mod cookies;
+mod errors;
 mod faults;
 mod http;
 mod limits;

@@ -67,7 +67,10 @@ async fn use_the_account(emulator: &Emulator, with_secret: bool) {
         let refused = ask(Method::PATCH, "/me", json!({"attributes": {"locale": "fr", name: "x"}})).await;
         assert_eq!(
             (refused.verdict(), refused.text("message")),
-            ((400, "invalid_request"), &*format!("attributes.{name} is not allowed"))
+            (
+                (400, "invalid_request"),
+                &*format!("attributes.{name} is not allowed. Allowed: name, locale (--account-attributes)")
+            )
         );
     }
     assert_eq!(ask(Method::GET, "/me", json!({})).await.body, changed.body, "a refused change has no effect");

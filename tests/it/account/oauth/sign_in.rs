@@ -201,12 +201,19 @@ async fn a_state_is_valid_once_and_only_for_the_sign_in_that_it_began() {
     for (query, message) in [
         (&[][..], "redirectUri is required"),
         (&[("redirectUri", "")], "redirectUri is required"),
-        (&[("redirectUri", "https://evil.example/")], "redirectUri is not allowed"),
-        (&[("redirectUri", REDIRECT), ("redirectUri", REDIRECT)], "redirectUri is there twice"),
-        (&[("redirectUri", REDIRECT), ("identityProvider", "a\nb")], "identityProvider is not a provider's name"),
+        (
+            &[("redirectUri", "https://evil.example/")],
+            "redirectUri has to be one of --oauth-redirect-uris, character for character",
+        ),
+        (&[("redirectUri", REDIRECT), ("redirectUri", REDIRECT)], "redirectUri is there twice; send it once"),
+        (
+            &[("redirectUri", REDIRECT), ("identityProvider", "a\nb")],
+            "identityProvider has to be a provider's name: at most 32 characters, no control character",
+        ),
     ] {
         let reply = authorize_url(&client, &[], query).await;
         assert_eq!((reply.verdict(), reply.text("message")), ((400, "invalid_request"), message));
+        assert!(message.starts_with(reply.text("field")) && !reply.text("field").is_empty(), "{message}");
     }
     let reply = client.post("/oauth/authorize-url", json!({})).await;
     assert_eq!((reply.status, &reply.headers["allow"]), (405, &"GET, HEAD".parse().unwrap()));
