@@ -24,7 +24,8 @@ VERSIONS = [version for version in dict.fromkeys(map(kubernetes_validate.utils.m
 # Custom resources for which CRD_VALIDATOR has no schema. The tests check their fields instead.
 WITHOUT_SCHEMA = {"PeerAuthentication", "ClientTrafficPolicy", "EnvoyProxy"}
 # Not manifests: values of other projects' charts.
-VALUES = {DEPLOY / "istio" / "mesh-config.yaml", DEPLOY / "envoy-gateway" / "sidecar" / "envoy-gateway.yaml"}
+VALUES = {DEPLOY / "istio" / "mesh-config.yaml", DEPLOY / "envoy-gateway" / "sidecar" / "envoy-gateway.yaml",
+          DEPLOY / "kind" / "values.yaml"}
 
 
 def documents(*paths: Path) -> list[Node]:
