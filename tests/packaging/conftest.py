@@ -26,6 +26,7 @@ from stage import Node
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bin", type=Path, help="the cognito-authz to run (default: build it)")
     parser.addoption("--renew", action="store_true", help="write what was counted or shown to the files")
+    parser.addoption("--clones", type=Path, help="directory with the clones that custom_resources.py names")
 
 
 @pytest.fixture(scope="session")

@@ -16,13 +16,16 @@ from stage import Node, named
 
 DEPLOY = ROOT / "deploy"
 IMAGE = "ghcr.io/cognito-authz/cognito-authz"
-VERSIONS = [version for version in map(kubernetes_validate.utils.major_minor, kubernetes_validate.utils.all_versions())
+# There are schemas of several patches of a version; they are the same for these kinds.
+VERSIONS = [version for version in dict.fromkeys(map(kubernetes_validate.utils.major_minor,
+                                                     kubernetes_validate.utils.all_versions()))
             if tuple(map(int, version.split("."))) >= (1, 29)]
 
 # Custom resources for which CRD_VALIDATOR has no schema. The tests check their fields instead.
 WITHOUT_SCHEMA = {"PeerAuthentication", "ClientTrafficPolicy", "EnvoyProxy"}
 # Not manifests: values of other projects' charts.
-VALUES = {DEPLOY / "istio" / "mesh-config.yaml", DEPLOY / "envoy-gateway" / "sidecar" / "envoy-gateway.yaml"}
+VALUES = {DEPLOY / "istio" / "mesh-config.yaml", DEPLOY / "envoy-gateway" / "sidecar" / "envoy-gateway.yaml",
+          DEPLOY / "kind" / "values.yaml"}
 
 
 def documents(*paths: Path) -> list[Node]:

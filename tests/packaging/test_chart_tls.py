@@ -177,7 +177,7 @@ def test_an_installation_with_mutual_tls_behind_envoy(stage: Stage) -> None:
 
     def adapted(name: str) -> str:
         text = (shipped / name).read_text().replace("/etc/envoy/tls", str(folder))
-        return text.replace("cognito-authz.authz.svc", NAME)
+        return text.replace("cognito-authz.cognito-authz.svc", NAME)
 
     for name in ("identity.yaml", "authority.yaml"):
         (folder / name).write_text(adapted(name))

@@ -385,14 +385,15 @@ def test_trusted_hops_are_accepted_where_only_proxies_reach_the_port(values: dic
 
 
 def test_notes_name_the_services_and_the_istio_provider() -> None:
-    rendered = render(NEEDED, namespace="authz", name="cognito-authz")
-    for service in ("cognito-authz-headless.authz.svc.cluster.local", "service: cognito-authz.authz.svc.cluster.local"):
+    rendered = render(NEEDED, namespace="cognito-authz", name="cognito-authz")
+    domain = "cognito-authz.svc.cluster.local"
+    for service in (f"cognito-authz-headless.{domain}", f"service: cognito-authz.{domain}"):
         assert service in rendered.notes
     begin = rendered.notes.index("     meshConfig:")
     snippet = yaml.safe_load(rendered.notes[begin:rendered.notes.index("WARNING")])
     [provider] = snippet["meshConfig"]["extensionProviders"]
     assert provider["envoyExtAuthzGrpc"] == {
-        "service": "cognito-authz.authz.svc.cluster.local",
+        "service": "cognito-authz.cognito-authz.svc.cluster.local",
         "port": 9191,
         "timeout": "0.25s",
         "failOpen": False,

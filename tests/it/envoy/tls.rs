@@ -12,7 +12,7 @@ use crate::support::tls::TlsFiles;
 use crate::support::upstream::Upstream;
 
 /// Name in the service's certificate, as in `deploy/envoy/tls`.
-const SERVICE: &str = "cognito-authz.authz.svc";
+const SERVICE: &str = "cognito-authz.cognito-authz.svc";
 
 /// Service with an `mtls:` listener that accepts only the client `envoy.test`.
 struct Service {
