@@ -12,16 +12,19 @@ from pathlib import Path
 
 from processes import Failed, run_together
 
-# The profile `local` of Cargo.toml. It compiles in a fraction of the time of a release.
-_BUILD = (
-    "cargo", "build", "--profile", "local", "--locked", "--bin", "cognito-authz",
-    "--message-format=json-render-diagnostics",
-)
+# A profile of Cargo.toml. It compiles in a fraction of the time of a release.
+PROFILE = "local"
 
 
-def prepare(root: Path, *, setup: Sequence[str] = (), build: bool = True) -> Path | None:
-    """Runs the command that installs the tools, and at the same time builds the program; returns the program's path."""
-    commands = [command for command in (_BUILD if build else (), setup) if command]
+def prepare(root: Path, *, setup: Sequence[str] = (), profile: str | None = PROFILE) -> Path | None:
+    """Runs the command that installs the tools, and at the same time builds the program; returns the program's path.
+
+    Without a profile it builds nothing.
+    """
+    build = () if profile is None else (
+        "cargo", "build", "--profile", profile, "--locked", "--bin", "cognito-authz",
+        "--message-format=json-render-diagnostics")
+    commands = [command for command in (build, setup) if command]
     started = time.monotonic()
     outputs = run_together(commands, cwd=root)
     seconds = time.monotonic() - started
@@ -30,9 +33,9 @@ def prepare(root: Path, *, setup: Sequence[str] = (), build: bool = True) -> Pat
     return _executable(outputs[0]) if build else None
 
 
-def build(root: Path) -> Path:
+def build(root: Path, profile: str = PROFILE) -> Path:
     """Builds the program and returns its path."""
-    program = prepare(root)
+    program = prepare(root, profile=profile)
     assert program
     return program
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from check_cases import CASES, Case, runs
 from paths import ROOT, TOOLS
-from stack import build
+from prepare import build
 from stage import Stage
 
 Place = tuple[str, str]  # crate, and function with file and line
@@ -47,7 +47,7 @@ def build_with_symbols() -> Path:
     """A release program that says which line a frame belongs to."""
     os.environ |= {"CARGO_TARGET_DIR": str(ROOT / "target" / "symbols"), "CARGO_PROFILE_RELEASE_STRIP": "none",
                    "CARGO_PROFILE_RELEASE_DEBUG": "line-tables-only"}
-    return build(ROOT)
+    return build(ROOT, "release")
 
 
 def report(program: Path, case: Case) -> None:

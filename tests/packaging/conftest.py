@@ -19,7 +19,7 @@ import pytest
 import image_build
 from manifests import DEPLOY, build_kustomization
 from paths import ROOT
-from stack import build
+from prepare import build
 from stage import Node
 
 
@@ -51,7 +51,7 @@ def binary(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Path:
     """Path of the cognito-authz that the tests run.
 
     In this order: the one that `--bin` names; the image's, so that the tests need only one release build; where the
-    image's cannot be built, a build as users make it.
+    image's cannot be built, a release build.
     """
     chosen: Path | None = pytestconfig.getoption("--bin")
     if chosen:
@@ -59,7 +59,7 @@ def binary(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> Path:
     if image_build.is_possible():
         build_of_image: image_build.Build = request.getfixturevalue("static_build")
         return build_of_image.program
-    return build(ROOT)
+    return build(ROOT, "release")
 
 
 @pytest.fixture(scope="session")
