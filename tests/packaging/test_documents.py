@@ -5,6 +5,7 @@ tests/it/tidy.rs compares the README's tables of options and reasons with the co
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -14,37 +15,31 @@ from typing import Any
 import pytest
 import yaml
 
+import pages
 import web
 from certificates import Authority
 from commands import output, run
+from document_commands import commands
 from paths import ROOT, TOOLS
 from stage import CLIENT, POOL, Stage
 
-# Documents whose commands and options are checked.
-GUIDES = [
-    "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/browsers.md", "docs/install.md", "docs/mcp.md",
-    "docs/migrate.md", "docs/metrics.md",
-    "docs/operations.md", "docs/performance.md", "docs/troubleshooting.md",
-]  # fmt: skip
+# Documents whose commands and options are checked: all of them.
+GUIDES = pages.documents(ROOT)
 
-# Options of other programs that the guides name.
+# Options of other programs that the documents name, besides those of `aws` (test_document_commands.py).
 OTHERS = {
-    # tests/agents/guide.py compares these with AWS's description of the API.
-    "aws": {
-        "access-token-validity", "allowed-o-auth-flows", "allowed-o-auth-flows-user-pool-client",
-        "allowed-o-auth-scopes", "callback-urls", "client-name", "domain", "enable-token-revocation",
-        "explicit-auth-flows", "generate-secret", "id-token-validity", "identifier", "logout-urls",
-        "managed-login-version", "name", "no-generate-secret", "output", "prevent-user-existence-errors", "query",
-        "refresh-token-validity", "scopes", "supported-identity-providers", "token-validity-units",
-        "use-cognito-provided-values",
-    },
+    "aws": {"read-attributes", "write-attributes"},
     "cargo": {"bench", "lib", "locked", "release", "target-dir"},
     # benches/load/main.rs has a text about its options.
     "cargo bench --bench load": {"program", "rounds", "seconds", "tokens"},
     "claude": {"callback-port", "transport"},
     "cosign": {"certificate-identity", "certificate-oidc-issuer"},
     "deploy/local/up": {"cookies", "passkeys", "tour"},
-    "docker": {"format", "volumes"},
+    "curl": {"data"},
+    "docker": {
+        "build", "build-arg", "cap-drop", "detach", "force-recreate", "format", "platform", "profile", "read-only",
+        "rm", "security-opt", "volumes",
+    },
     "docs/site/build": {"serve"},
     "envoy": {"mode"},
     "gh": {"repo"},
@@ -53,9 +48,12 @@ OTHERS = {
     },
     "kubectl": {"for", "from-file", "tail", "timeout"},
     "npm": {"ignore-scripts", "omit-lockfile-registry-resolved", "package-lock-only"},
+    "oathtool": {"base32", "totp"},
     "prometheus": {"enable-feature"},
     "pytest (tests/packaging/conftest.py)": {"renew"},
-    "tests/tools/setup": {"redis"},
+    "sam": {"guided", "stack-name"},
+    "tests/page": {"screenshots"},
+    "tests/tools/setup": {"promtool", "proxies", "redis"},
     "oauth2-proxy": {
         "allowed-group", "api-route", "client-secret", "code-challenge-method",
         "cookie-csrf-per-request", "cookie-domain", "cookie-expire", "cookie-refresh", "cookie-samesite",
@@ -166,7 +164,8 @@ def test_every_document_is_linked() -> None:
 
 
 def test_options_in_the_guides_exist(binary: Path) -> None:
-    known = options(binary) | set().union(*OTHERS.values())
+    of_aws = {word.removeprefix("--") for command in commands("aws") for word in command.words if word[:2] == "--"}
+    known = options(binary) | of_aws | set().union(*OTHERS.values())
     seen = set()
     for guide in GUIDES:
         # After a letter or another hyphen it is not an option; `---` separates the header of a table.
@@ -180,8 +179,10 @@ def test_options_in_the_guides_exist(binary: Path) -> None:
 def test_variables_in_the_guides_exist(binary: Path) -> None:
     shown = output(binary, "--help")
     known = set(re.findall(r"\b(?:COGNITO|AWS)_[A-Z_]+", re.sub(r"\n +", " ", shown))) | {"COGNITO_CLIENT_SECRET"}
+    # A typing error that `doctor` finds, and what Kubernetes sets for a Service.
+    known |= {"COGNITO_AUTHZ_LEWAY", "COGNITO_AUTHZ_SERVICE_HOST"}
     for guide in GUIDES:
-        for variable in re.findall(r"\bCOGNITO_[A-Z_]+", (ROOT / guide).read_text()):
+        for variable in re.findall(r"\bCOGNITO_[A-Z_]+[A-Z]\b", (ROOT / guide).read_text()):
             assert variable in known, f"{guide}: {variable} is not an environment variable of the program"
 
 
@@ -205,26 +206,33 @@ def is_benchmark(name: str) -> bool:
     return any((ROOT / "benches" / path).is_file() for path in (f"{name}.rs", f"{name}/main.rs"))
 
 
+@functools.cache
+def values_of(chart: Path) -> Any:
+    """The default values of a chart."""
+    return yaml.safe_load((ROOT / chart / "values.yaml").read_text())
+
+
 def test_helm_values_in_commands_exist() -> None:
-    values = ROOT / "charts" / "cognito-authz" / "values.yaml"
-    known = yaml.safe_load(values.read_text())
-    used = re.findall(r"--set ['\"]?([\w.]+)", "\n".join(block for guide in GUIDES for block in blocks(guide, "sh")))
-    used += re.findall(
-        r"`((?:metrics|istio|envoyGateway|userPool|grpc)\.[\w.]+)`", "\n".join((ROOT / g).read_text() for g in GUIDES)
-    )
+    used = set()
+    for guide in GUIDES:
+        # A chart's README is about the values of this chart.
+        known = values_of(Path(guide).parent if guide.startswith("charts/") else Path("charts/cognito-authz"))
+        found = re.findall(r"--set ['\"]?([\w.]+)", "\n".join(blocks(guide, "sh")))
+        prose = r"`((?:metrics|istio|envoyGateway|userPool|grpc)\.(?!health\.|rs`)[\w.]+)`"
+        for path in found + re.findall(prose, (ROOT / guide).read_text()):
+            used.add(path)
+            node: Any = known
+            for name in path.split("."):
+                assert isinstance(node, dict), f"{guide}: the chart has no value {path}"
+                assert name in node, f"{guide}: the chart has no value {path}"
+                node = node[name]
     assert "userPool.id" in used
-    for path in used:
-        node: Any = known
-        for name in path.split("."):
-            assert isinstance(node, dict), f"the chart has no value {path}"
-            assert name in node, f"the chart has no value {path}"
-            node = node[name]
 
 
 def test_image_and_charts_have_one_name() -> None:
     for guide in GUIDES:
         for image in re.findall(r"ghcr\.io/[\w./-]*\w", (ROOT / guide).read_text()):
-            assert re.fullmatch(r"ghcr\.io/cognito-authz/(cognito-authz|charts/cognito-authz(-sidecar)?)", image), (
+            assert re.fullmatch(r"ghcr\.io/cognito-authz/(cognito-authz|charts(/cognito-authz(-sidecar)?)?)", image), (
                 f"{guide}: {image}"
             )
 
@@ -272,20 +280,21 @@ def test_fragments_of_envoys_configuration_are_valid(tmp_path: Path) -> None:
     pieces = list(envoy_fragments())
     assert len(pieces) >= 4
     types = "type.googleapis.com/envoy.extensions.filters"
-    router = {"name": "router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}}
+    router = {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}}
     nowhere = [{"match": {"prefix": "/"}, "direct_response": {"status": 204}}]
     for number, piece in enumerate(pieces):
         manager = {
             "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "piece",
-            "http_filters": [*piece.get("http_filters", []), router],
+            "http_filters": [*(each for each in piece.get("http_filters", []) if each != router), router],
             "route_config": {
                 "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": piece.get("routes", nowhere)}]
             },
         }
         chain = {"filters": [{"name": "manager", "typed_config": manager}]}
         address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
-        clusters = [{"name": name, "type": "STATIC"} for name in ["account", "app", "cognito", "shadow"]]
+        destinations = ["account", "app", "cognito", "cognito_authz", "shadow"]
+        clusters = [{"name": name, "type": "STATIC"} for name in destinations]
         secrets = [{"name": name, "generic_secret": {"secret": {"inline_string": "x"}}} for name in ["hmac", "token"]]
         bootstrap = {
             "static_resources": {
@@ -372,12 +381,16 @@ def test_failure_modes_name_existing_tests() -> None:
 
 
 def test_metrics_in_the_guides_exist(metrics: str) -> None:
+    # Settings of Envoy.
+    others = {"max_request_bytes", "pack_as_bytes"}
     known = set(re.findall(r"^# TYPE (?:cognito_authz_)?(\S+) ", metrics, re.MULTILINE))
     seen = set()
     for guide in GUIDES:
         # The last column of a row can name a test; it is removed.
         text = re.sub(r"\| `(?:tests|src)/.*$", "", (ROOT / guide).read_text(), flags=re.MULTILINE)
         for name, label in re.findall(r"`(?:cognito_authz_)?([a-z_]+)(?:\{(\w+)[^`]*\})?`", text):
+            if name in others:
+                continue
             if label or name in known or re.search(r"_(total|seconds|bytes|entries|successful)$", name):
                 assert name in known, f"{guide}: there is no metric {name}"
                 labelled = rf'^cognito_authz_{name}(_bucket)?\{{[^}}]*\b{label}="'
