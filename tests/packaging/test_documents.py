@@ -28,13 +28,14 @@ GUIDES = pages.documents(ROOT)
 
 # Options of other programs that the documents name, besides those of `aws` (test_document_commands.py).
 OTHERS = {
-    "aws": {"read-attributes", "write-attributes"},
+    "aws": {"read-attributes", "secret-id", "write-attributes"},
     "cargo": {"bench", "lib", "locked", "release", "target-dir"},
     # benches/load/main.rs has a text about its options.
     "cargo bench --bench load": {"program", "rounds", "seconds", "tokens"},
     "claude": {"callback-port", "transport"},
     "cosign": {"certificate-identity", "certificate-oidc-issuer"},
-    "deploy/local/up": {"cookies", "passkeys", "tour"},
+    "deploy/local/up": {"bin", "cookies", "passkeys", "tour"},
+    "deploy/kind/up": {"delete", "port"},
     "curl": {"data"},
     "docker": {
         "build", "build-arg", "cap-drop", "detach", "force-recreate", "format", "platform", "profile", "read-only",
