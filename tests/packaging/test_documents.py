@@ -1,14 +1,13 @@
-"""The documents match the project: links work, commands and options exist, configuration is valid, tables are complete.
+"""The documents match the project: links work, commands and options exist, tables are complete.
 
-tests/it/tidy.rs compares the README's tables of options and reasons with the code.
+tests/it/tidy.rs compares the README's tables of options and reasons with the code, test_document_commands.py and
+test_document_yaml.py check the code blocks.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ import yaml
 import pages
 import web
 from certificates import Authority
-from commands import output, run
+from commands import output
 from document_commands import commands
-from paths import ROOT, TOOLS
-from stage import CLIENT, POOL, Stage
+from paths import ROOT
+from stage import Stage
 
 # Documents whose commands and options are checked: all of them.
 GUIDES = pages.documents(ROOT)
@@ -236,80 +235,6 @@ def test_image_and_charts_have_one_name() -> None:
             assert re.fullmatch(r"ghcr\.io/cognito-authz/(cognito-authz|charts(/cognito-authz(-sidecar)?)?)", image), (
                 f"{guide}: {image}"
             )
-
-
-# ------------------------------------------------------------------------------------------------ configuration
-
-
-def policy_files() -> list[tuple[str, str]]:
-    """Policy files of the guides, each with the `.env` of its section; empty if the section shows none."""
-    found = []
-    for guide in GUIDES:
-        for part in re.split(r"^## ", (ROOT / guide).read_text(), flags=re.MULTILINE):
-            settings = [block for block in blocks_of(part, "sh") if block.startswith("# .env\n")]
-            assert len(settings) <= 1, f"{guide}: a section has more than one .env"
-            files = [block for block in blocks_of(part, "yaml") if block.startswith("# policy.yaml")]
-            assert files or not settings, f"{guide}: a section has an .env and no policy file"
-            found += [(file, "".join(settings)) for file in files]
-    return found
-
-
-def test_policy_files_in_the_guides_are_valid(binary: Path, tmp_path: Path) -> None:
-    files = policy_files()
-    assert len(files) >= 6
-    assert sum(bool(settings) for _, settings in files) >= 3
-    for text, settings in files:
-        # App clients that the file names have to be accepted.
-        clients = [CLIENT, *re.findall(r"^ +.*\b(?:client_id: |clients: \[)(\w+)", text, re.MULTILINE)]
-        accepted = [part for client in clients for part in ("--client-id", client)]
-        file = tmp_path / "policy.yaml"
-        file.write_text(text)
-        (tmp_path / ".env").write_text(settings)
-        without = [] if settings else ["--account-api=false", "--user-pool-id", POOL, *accepted]
-        done = run(binary, "check-config", "--config", file, *without, cwd=tmp_path, env={})
-        assert done.returncode == 0, f"{done.stderr}\nwith:\n{settings}\nin:\n{text}"
-
-
-def envoy_fragments() -> Iterator[dict[str, Any]]:
-    for guide in GUIDES:
-        for block in blocks(guide, "yaml"):
-            if re.match(r"(http_filters|routes):\s", block):
-                yield yaml.safe_load(block)
-
-
-def test_fragments_of_envoys_configuration_are_valid(tmp_path: Path) -> None:
-    pieces = list(envoy_fragments())
-    assert len(pieces) >= 4
-    types = "type.googleapis.com/envoy.extensions.filters"
-    router = {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}}
-    nowhere = [{"match": {"prefix": "/"}, "direct_response": {"status": 204}}]
-    for number, piece in enumerate(pieces):
-        manager = {
-            "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": "piece",
-            "http_filters": [*(each for each in piece.get("http_filters", []) if each != router), router],
-            "route_config": {
-                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": piece.get("routes", nowhere)}]
-            },
-        }
-        chain = {"filters": [{"name": "manager", "typed_config": manager}]}
-        address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
-        destinations = ["account", "app", "cognito", "cognito_authz", "shadow"]
-        clusters = [{"name": name, "type": "STATIC"} for name in destinations]
-        secrets = [{"name": name, "generic_secret": {"secret": {"inline_string": "x"}}} for name in ["hmac", "token"]]
-        bootstrap = {
-            "static_resources": {
-                "clusters": clusters,
-                "listeners": [{"address": address, "filter_chains": [chain]}],
-                "secrets": secrets,
-            }
-        }
-        file = tmp_path / f"{number}.json"
-        file.write_text(json.dumps(bootstrap))
-        done = run(TOOLS / "envoy", "--mode", "validate", "-c", file, "-l", "warn")
-        said = done.stdout + done.stderr
-        assert done.returncode == 0, f"{said}\nin: {piece}"
-        assert not re.search(r"\[(warning|error|critical)\]", said), f"{said}\nin: {piece}"
 
 
 # ------------------------------------------------------------------------------------------------ tables
