@@ -50,6 +50,7 @@ OTHERS = {
     "helm": {"create-namespace", "namespace", "reuse-values", "set", "version"},
     "kubectl": {"tail"},
     "npm": {"ignore-scripts", "omit-lockfile-registry-resolved", "package-lock-only"},
+    "openapi-python-client": {"url"},
     "prometheus": {"enable-feature"},
     "tests/tools/setup": {"redis"},
     "oauth2-proxy": {
