@@ -29,7 +29,7 @@ macro_rules! codes {
             }
 
             /// Default message for the client.
-            fn message(self) -> &'static str {
+            pub(crate) fn message(self) -> &'static str {
                 match self {
                     $(Self::$name => $message,)*
                 }

@@ -19,7 +19,7 @@ use super::context::Context;
 use super::cors;
 use super::error::{AccountError, Code};
 use super::oauth::{AUTHORIZE_NAME, AUTHORIZE_PATH, Oauth};
-use super::openapi::{self, CookieUse, Extent};
+use super::openapi;
 use super::protected_resources::{self, Asked, ProtectedResourceRoutes};
 use super::settings::Settings;
 use super::table::{Row, rows};
@@ -104,15 +104,7 @@ impl Account {
         let challenge = HeaderValue::from_str(&format!("Bearer realm=\"{}\"", settings.realm));
         let service = Service::new(Context::new(settings, client, authorizer, revocations, metrics));
         let settings = &service.context.settings;
-        let openapi = |resources: bool| {
-            let cookies = match (settings.cookies, &service.browser) {
-                (None, _) => CookieUse::Off,
-                (Some(_), None) => CookieUse::Scripts,
-                (Some(_), Some(_)) => CookieUse::Pages,
-            };
-            let extent = Extent { hosted_ui: settings.hosted_ui.is_some(), cookies, resources };
-            Bytes::from(openapi::document(settings.prefix.as_str(), &settings.allowed, extent).to_string())
-        };
+        let openapi = |resources: bool| Bytes::from(openapi::document(settings, resources));
         Arc::new(Self {
             openapi: openapi(false),
             openapi_with_resources: openapi(true),

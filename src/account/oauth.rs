@@ -31,6 +31,9 @@ pub(super) const AUTHORIZE_PATH: &str = "/oauth/authorize-url";
 /// Name of that route: value of the label `operation`, and `operationId`.
 pub(super) const AUTHORIZE_NAME: &str = "oauth-authorize-url";
 
+/// Parameters of that route: the redirect URI, and the identity provider.
+pub(super) const PARAMETERS: [&str; 2] = ["redirectUri", "identityProvider"];
+
 /// Sign-in to start at the hosted pages.
 #[derive(Clone, Copy)]
 pub(super) struct Authorization<'a> {

@@ -54,41 +54,51 @@ fn calls(row: &Row, settings: &Settings) -> Vec<Operation> {
 }
 
 fn of_row(row: &Row, settings: &Settings) -> Vec<&'static str> {
-    let has_cookies = settings.cookies.is_some();
-    let takes_token = row.credential != Credential::None;
-    let needs_scope = matches!(row.credential, Credential::Token | Credential::TokenOrSession);
-    let is_of_cookies = has_cookies && (row.takes_refresh_token() || row.flow == Flow::Oauth);
     // A method that the path does not take counts for its first row.
     let is_first = rows().find(|other| other.path == row.path).is_some_and(|first| first.name == row.name);
-    let possible = [
-        (true, &[Code::InvalidRequest, Code::TooLarge, Code::UnsupportedMediaType, Code::RateLimited][..]),
-        (is_first, &[Code::MethodNotAllowed]),
-        (has_cookies, &[Code::CrossSite]),
-        (takes_token || is_of_cookies, &[Code::InvalidToken]),
-        (needs_scope || row.flow == Flow::Logout, &[Code::ScopeMissing]),
-        (row.flow == Flow::Oauth, &[Code::InvalidState]),
-        (row.success == Success::Tokens, OF_TOKENS),
-        (matches!(row.success, Success::TotpVerified(_)), &[Code::InvalidCode]),
-    ];
-    let mut codes: Vec<Code> =
-        possible.into_iter().filter(|(is_possible, _)| *is_possible).flat_map(|(_, codes)| codes).copied().collect();
-    codes.extend(of_cognito(row, settings));
+    let method = is_first.then_some(Code::MethodNotAllowed);
+    let codes: Vec<Code> = failures(row, settings).into_iter().map(|(_, code)| code).chain(method).collect();
     let challenges = row.success == Success::Tokens && calls(row, settings).iter().any(|call| call.may_challenge());
     let challenge = challenges.then_some(CHALLENGE);
     [SUCCESS].into_iter().chain(challenge).chain(labels(&codes)).collect()
 }
 
-/// Codes for tokens that Cognito has issued and a client does not get: their session was revoked, or they are too large.
-const OF_TOKENS: &[Code] = &[Code::InvalidToken, Code::SessionTooLarge, Code::UpstreamError];
+/// Returns the errors that an operation can have, as status and code, except that of a method that its path does not
+/// take.
+pub(super) fn failures(row: &Row, settings: &Settings) -> Vec<(u16, Code)> {
+    let has_cookies = settings.cookies.is_some();
+    let takes_token = row.credential != Credential::None;
+    let needs_scope = matches!(row.credential, Credential::Token | Credential::TokenOrSession);
+    let is_of_cookies = has_cookies && (row.takes_refresh_token() || row.flow == Flow::Oauth);
+    let possible = [
+        (true, &OF_REQUESTS[..]),
+        (has_cookies, &[(403, Code::CrossSite)]),
+        (takes_token || is_of_cookies, &[(401, Code::InvalidToken)]),
+        (needs_scope || row.flow == Flow::Logout, &[(row.refusal, Code::ScopeMissing)]),
+        (row.flow == Flow::Oauth, &[(row.refusal, Code::InvalidState)]),
+        (row.success == Success::Tokens, &OF_TOKENS),
+        (matches!(row.success, Success::TotpVerified(_)), &[(row.refusal, Code::InvalidCode)]),
+    ];
+    let own = possible.into_iter().filter(|(is_possible, _)| *is_possible).flat_map(|(_, failures)| failures).copied();
+    own.chain(of_cognito(row, settings)).collect()
+}
 
-/// Codes that the errors of Cognito become.
-fn of_cognito(row: &Row, settings: &Settings) -> Vec<Code> {
+/// Errors of every operation: of the request's form, and of its address.
+const OF_REQUESTS: [(u16, Code); 4] =
+    [(400, Code::InvalidRequest), (413, Code::TooLarge), (415, Code::UnsupportedMediaType), (429, Code::RateLimited)];
+
+/// Errors for tokens that Cognito has issued and a client does not get: their session was revoked, or they are too large.
+const OF_TOKENS: [(u16, Code); 3] =
+    [(401, Code::InvalidToken), (502, Code::SessionTooLarge), (502, Code::UpstreamError)];
+
+/// Errors that the errors of Cognito become.
+fn of_cognito(row: &Row, settings: &Settings) -> Vec<(u16, Code)> {
     let errors = calls(row, settings).into_iter().flat_map(Operation::errors);
     let contexts: &[bool] = if row.credential == Credential::TokenOrSession { &[false, true] } else { &[false] };
     let judged = errors.flat_map(|error| {
         contexts.iter().filter_map(move |by_session| {
             match judge(row, &error, ErrorContext { hide_users: settings.hide_users, by_session: *by_session }) {
-                Judgement::Error(error) => Some(error.code),
+                Judgement::Error(error) => Some((error.status, error.code)),
                 Judgement::AsIfDone => None,
             }
         })
@@ -103,16 +113,18 @@ fn of_authorize_url(settings: &Settings) -> Vec<Code> {
 }
 
 fn of_place(place: Place, settings: &Settings) -> Vec<Code> {
-    let of_flow = |flow| row_of(flow).map(|row| of_cognito(row, settings)).unwrap_or_default();
+    let of_flow = |flow| {
+        let failures = row_of(flow).map(|row| of_cognito(row, settings)).unwrap_or_default();
+        failures.into_iter().map(|(_, code)| code)
+    };
     let inner = match place {
         // Most errors of a renewal lead to a sign-in.
         Place::SignIn | Place::Renew => Vec::new(),
-        Place::Callback => of_flow(Flow::Oauth).into_iter().chain(OF_TOKENS.iter().copied()).collect(),
+        Place::Callback => of_flow(Flow::Oauth).chain(OF_TOKENS.iter().map(|(_, code)| *code)).collect(),
         // A session that Cognito does not know any more counts as ended.
-        Place::SignOut => of_flow(Flow::Logout)
-            .into_iter()
-            .filter(|code| !matches!(code, Code::InvalidToken | Code::ScopeMissing))
-            .collect(),
+        Place::SignOut => {
+            of_flow(Flow::Logout).filter(|code| !matches!(code, Code::InvalidToken | Code::ScopeMissing)).collect()
+        }
     };
     place.codes().iter().copied().chain(inner).collect()
 }

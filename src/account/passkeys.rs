@@ -1,4 +1,4 @@
-//! Responses about passkeys, and their schemas.
+//! Responses about passkeys.
 
 use std::time::Duration;
 
@@ -56,34 +56,4 @@ fn passkey(passkey: &Value) -> Option<Value> {
 fn time(value: &Value) -> Option<UnixTime> {
     let seconds = Duration::try_from_secs_f64(value.as_f64()?).ok()?.as_secs();
     UnixTime::try_from(seconds).ok()
-}
-
-/// Schema of [`creation_options`].
-pub(super) fn creation_options_schema() -> Value {
-    json!({"type": "object", "description": "`PublicKeyCredentialCreationOptionsJSON` (WebAuthn Level 3)."})
-}
-
-/// Schema of [`passkeys`].
-pub(super) fn passkeys_schema() -> Value {
-    let text = || json!({"type": ["string", "null"]});
-    let passkey = json!({
-        "type": "object",
-        "required": ["credentialId", "friendlyName", "relyingPartyId", "authenticatorAttachment", "transports", "createdAt"],
-        "properties": {
-            "credentialId": {"type": "string"},
-            "friendlyName": text(),
-            "relyingPartyId": text(),
-            "authenticatorAttachment": text(),
-            "transports": {"type": "array", "items": {"type": "string"}},
-            "createdAt": {"type": ["string", "null"], "format": "date-time"},
-        },
-    });
-    json!({
-        "type": "object",
-        "required": ["credentials"],
-        "properties": {
-            "credentials": {"type": "array", "items": passkey},
-            "next": {"type": "string", "description": "Parameter for the next page; absent on the last one."},
-        },
-    })
 }

@@ -49,6 +49,7 @@ OTHERS = {
     "kubectl": {"for", "from-file", "tail", "timeout"},
     "npm": {"ignore-scripts", "omit-lockfile-registry-resolved", "package-lock-only"},
     "oathtool": {"base32", "totp"},
+    "openapi-python-client": {"url"},
     "prometheus": {"enable-feature"},
     "pytest (tests/packaging/conftest.py)": {"renew"},
     "sam": {"guided", "stack-name"},

@@ -2,20 +2,21 @@
 
 use serde_json::{Map, Value, json};
 
-use super::responses;
+use super::{Paths, answers};
 use crate::account::browser::Place;
+use crate::account::error::Code;
+use crate::account::table::Tag;
 
-/// Returns the paths of the four routes.
-pub(super) fn paths(prefix: &str) -> Map<String, Value> {
-    let path = |place: Place| (format!("{prefix}{}", place.path()), methods(place));
-    Place::ALL.into_iter().map(path).collect()
-}
-
-fn methods(place: Place) -> Value {
-    let named = |name: &str| operation(place, name);
-    match place {
-        Place::SignOut => json!({"get": named(place.name()), "post": named("oauth-sign-out-form")}),
-        Place::SignIn | Place::Callback | Place::Renew => json!({"get": named(place.name())}),
+/// Adds the paths of the four routes.
+pub(super) fn add(paths: &mut Paths, prefix: &str) {
+    for place in Place::ALL {
+        let mut push = |method: &str, name: &str| {
+            paths.push_into(format!("{prefix}{}", place.path()), method.into(), operation(place, name));
+        };
+        push("get", place.name());
+        if place == Place::SignOut {
+            push("post", "oauth-sign-out-form");
+        }
     }
 }
 
@@ -40,10 +41,11 @@ fn operation(place: Place, name: &str) -> Value {
     json!({
         "operationId": name,
         "summary": summary,
-        "description": "For navigations of a browser only.",
-        "tags": ["account"],
+        "description": "For navigations of a browser only: open it in the address bar, a link or a form.",
+        "tags": [Tag::HostedSignIn.name()],
+        "security": [],
         "parameters": parameters(place),
-        "responses": answers(place, location),
+        "responses": responses(place, location),
     })
 }
 
@@ -67,26 +69,28 @@ fn parameters(place: Place) -> Value {
     }
 }
 
-fn answers(place: Place, location: &str) -> Map<String, Value> {
+fn responses(place: Place, location: &str) -> Map<String, Value> {
     let statuses: &[u16] = match place {
         Place::SignIn | Place::Renew => &[400, 429, 502, 503],
         Place::Callback => &[400, 401, 429, 502, 503],
         Place::SignOut => &[400, 403, 429, 502, 503],
     };
-    let mut answers = responses(statuses);
-    for (status, answer) in &mut answers {
-        let Some(answer) = answer.as_object_mut() else { continue };
-        answer.insert("content".into(), json!({"text/html": {"schema": {"type": "string"}}}));
-        let described = match status.as_str() {
-            "401" => "The session of the new tokens has ended.",
-            "403" => "Another site may have caused the request. The page asks the user.",
-            _ => continue,
+    let page = |status: &u16| {
+        let (description, headers): (_, &[_]) = match status {
+            401 => ("The session of the new tokens has ended.", &[]),
+            403 => ("Another site may have caused the request. The page asks the user.", &[]),
+            429 | 503 => (answers::description(*status), &[("Retry-After", "RetryAfter")]),
+            _ => (answers::description(*status), &[]),
         };
-        answer.insert("description".into(), described.into());
-        answer.remove("headers");
-    }
-    answers.extend(responses(&[405]));
-    let header = json!({"Location": {"description": location, "required": true, "schema": {"type": "string"}}});
-    answers.insert("302".into(), json!({"description": location, "headers": header}));
-    answers
+        let content = json!({"text/html": {"schema": {"type": "string"}}});
+        let page = json!({"description": description, "headers": answers::headers(headers), "content": content});
+        (status.to_string(), page)
+    };
+    let mut responses: Map<_, _> = statuses.iter().map(page).collect();
+    responses.extend(answers::errors(&[(405, Code::MethodNotAllowed)], None));
+    let mut headers = answers::headers(&[]);
+    let header = json!({"description": location, "required": true, "schema": {"type": "string"}});
+    headers.insert("Location".into(), header);
+    responses.insert("302".into(), json!({"description": location, "headers": headers}));
+    responses
 }

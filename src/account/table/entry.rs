@@ -6,7 +6,9 @@ use super::meaning::{
     ACCESS_TOKEN, AUTHORIZATION_CODE, CHALLENGE, MESSAGE_CODE, Meanings, NotAuthorized, ONLY_A_NAME, REFRESH, REVOKE,
     SIGN_IN, SIGN_OUT, SIGN_UP,
 };
-use super::{Credential, EndsSession, Field, Flow, Hides, Limit, METADATA, Need, Revokes, Row, Success, Target, text};
+use super::{
+    Credential, EndsSession, Field, Flow, Hides, Limit, METADATA, Need, Revokes, Row, Success, Tag, Target, text,
+};
 use crate::cognito::Operation;
 use crate::revocation::Causes;
 
@@ -23,6 +25,7 @@ const DEVICE: Field = text("deviceKey", Need::No, Target::Parameter("DEVICE_KEY"
 pub(super) const ROWS: &[Row] = &[
     Row {
         name: "register",
+        tag: Tag::SignUp,
         method: Method::POST,
         path: "/register",
         summary: "Signs a user up. Cognito sends a code.",
@@ -53,6 +56,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "verify",
+        tag: Tag::SignUp,
         method: Method::POST,
         path: "/verify",
         summary: "Confirms a sign-up with the code that was sent.",
@@ -76,6 +80,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "resend-code",
+        tag: Tag::SignUp,
         method: Method::POST,
         path: "/resend-code",
         summary: "Sends the code of a sign-up again. The response is the same for every address.",
@@ -93,6 +98,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "login",
+        tag: Tag::SignIn,
         method: Method::POST,
         path: "/login",
         summary: "Signs in, with a password or with another flow that the app client allows.",
@@ -119,6 +125,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "challenge",
+        tag: Tag::SignIn,
         method: Method::POST,
         path: "/challenge",
         summary: "Responds to the challenge of a sign-in.",
@@ -144,6 +151,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "refresh",
+        tag: Tag::Session,
         method: Method::POST,
         path: "/refresh",
         summary: "Exchanges a refresh token for new tokens. The response contains `refreshToken` only if it was rotated.",
@@ -171,6 +179,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "forgot-password",
+        tag: Tag::Password,
         method: Method::POST,
         path: "/forgot-password",
         summary: "Sends a code for setting a new password. The response is the same for every address.",
@@ -188,6 +197,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "reset-password",
+        tag: Tag::Password,
         method: Method::POST,
         path: "/reset-password",
         summary: "Sets a new password with the code that was sent.",
@@ -212,6 +222,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "logout",
+        tag: Tag::Session,
         method: Method::POST,
         path: "/logout",
         summary: "Signs the user out on all devices, and ends the session of the refresh token.",
@@ -237,6 +248,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "revoke",
+        tag: Tag::Session,
         method: Method::POST,
         path: "/revoke",
         summary: "Ends the session of a refresh token.",
@@ -254,6 +266,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "change-password",
+        tag: Tag::Password,
         method: Method::POST,
         path: "/change-password",
         summary: "Changes the password.",
@@ -279,6 +292,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "oauth-token",
+        tag: Tag::HostedSignIn,
         method: Method::POST,
         path: "/oauth/token",
         summary: "Completes a sign-in at the hosted pages with the code from the redirect.",

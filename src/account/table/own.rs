@@ -6,7 +6,7 @@ use http::Method;
 use super::super::error::Code;
 use super::meaning::{ACCESS_TOKEN, Meanings};
 use super::{
-    Credential, EndsSession, Field, Flow, Hides, Limit, METADATA, Need, Place, Revokes, Row, Success, Target, text,
+    Credential, EndsSession, Field, Flow, Hides, Limit, METADATA, Need, Place, Revokes, Row, Success, Tag, Target, text,
 };
 use crate::cognito::Operation;
 use crate::cognito::error::Hint;
@@ -28,6 +28,7 @@ const fn factor(name: &'static str, member: &'static str, about: &'static str) -
 pub(super) const ROWS: &[Row] = &[
     Row {
         name: "me",
+        tag: Tag::Account,
         method: Method::GET,
         path: "/me",
         summary: "Returns the user's profile: names, attributes, second factors.",
@@ -45,6 +46,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "update-me",
+        tag: Tag::Account,
         method: Method::PATCH,
         path: "/me",
         summary: "Changes attributes. Cognito sends a code for each attribute that has to be verified.",
@@ -75,6 +77,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "delete-me",
+        tag: Tag::Account,
         method: Method::DELETE,
         path: "/me",
         summary: "Deletes the user. This cannot be undone.",
@@ -92,6 +95,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "verify-attribute-code",
+        tag: Tag::Account,
         method: Method::POST,
         path: "/verify-attribute/code",
         summary: "Sends a code to one of the user's addresses, to verify it.",
@@ -109,6 +113,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "verify-attribute",
+        tag: Tag::Account,
         method: Method::POST,
         path: "/verify-attribute",
         summary: "Verifies one of the user's addresses with the code that was sent.",
@@ -126,6 +131,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "mfa-totp",
+        tag: Tag::SecondFactors,
         method: Method::POST,
         path: "/mfa/totp",
         summary: "Creates a secret for an authenticator app, and the URL to show as a QR code.",
@@ -147,6 +153,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "mfa-totp-verify",
+        tag: Tag::SecondFactors,
         method: Method::POST,
         path: "/mfa/totp/verify",
         summary: "Confirms the secret with a code of the authenticator app. In a sign-in, respond to MFA_SETUP with the new session.",
@@ -173,6 +180,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "mfa-preference",
+        tag: Tag::SecondFactors,
         method: Method::PUT,
         path: "/mfa/preference",
         summary: "Enables and disables second factors, and sets the preferred one. Factors that are not listed do not change.",

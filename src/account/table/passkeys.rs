@@ -5,12 +5,15 @@ use http::Method;
 
 use super::super::error::Code;
 use super::meaning::{ACCESS_TOKEN, Meanings};
-use super::{Credential, EndsSession, Field, Flow, Hides, Limit, Need, Place, Revokes, Row, Success, Target, text};
+use super::{
+    Credential, EndsSession, Field, Flow, Hides, Limit, Need, Place, Revokes, Row, Success, Tag, Target, text,
+};
 use crate::cognito::Operation;
 
 pub(super) const ROWS: &[Row] = &[
     Row {
         name: "webauthn-registration",
+        tag: Tag::Passkeys,
         method: Method::POST,
         path: "/webauthn/registration",
         summary: "Starts to add a passkey: returns the options for the browser, for `PublicKeyCredential.parseCreationOptionsFromJSON`.",
@@ -28,6 +31,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "complete-webauthn-registration",
+        tag: Tag::Passkeys,
         method: Method::PUT,
         path: "/webauthn/registration",
         summary: "Adds the passkey that the browser has created.",
@@ -54,6 +58,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "webauthn-credentials",
+        tag: Tag::Passkeys,
         method: Method::GET,
         path: "/webauthn/credentials",
         summary: "Lists the user's passkeys.",
@@ -79,6 +84,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "delete-webauthn-credentials",
+        tag: Tag::Passkeys,
         method: Method::DELETE,
         path: "/webauthn/credentials/{credentialId}",
         summary: "Deletes a passkey.",

@@ -5,7 +5,8 @@
 //! - [`abuse`], [`limits`]: attacks and rate limits; [`faults`]: failures of Cognito; [`reload`]: changes of the policy
 //!   file.
 //! - [`protected_resources`]: metadata and registration for clients such as MCP clients.
-//! - [`errors`]: members at fault, and what to send; [`http`]: methods, media types, sizes, CORS, ports; [`schema`]: the `OpenAPI` document; [`outcomes`]: metrics.
+//! - [`errors`]: members at fault, and what to send; [`http`]: methods, media types, sizes, CORS, ports; [`openapi`]: form and examples of the
+//!   `OpenAPI` document; [`schema`]: the document and generated requests; [`outcomes`]: metrics.
 
 mod abuse;
 mod browser;
@@ -15,6 +16,7 @@ mod faults;
 mod http;
 mod limits;
 pub(crate) mod oauth;
+mod openapi;
 mod outcomes;
 mod passkeys;
 mod profile;
