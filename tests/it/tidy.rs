@@ -131,7 +131,7 @@ fn sources() -> Vec<(String, String)> {
         files_below("src").into_iter().filter(|path| has_extension(path, &["rs"]) && !path.ends_with("tests.rs"));
     let code = |path: &str| {
         let text = read(path);
-        let modules = ["#[cfg(test)]\nmod tests", "#[cfg(test)]\npub(crate) mod tests"];
+        let modules = ["#[cfg(test)]\nmod tests {", "#[cfg(test)]\npub(crate) mod tests {"];
         let code = modules.iter().find_map(|module| text.split_once(module)).map(|(code, _)| code.to_owned());
         code.unwrap_or(text)
     };
