@@ -178,9 +178,11 @@ async fn metrics() {
     let rows = families.iter().map(|(name, family)| {
         let about: Vec<&str> =
             [&*family.kind, unit(name), exists(name)].into_iter().filter(|text| !text.is_empty()).collect();
-        [format!("{}<br>{}", code(name), about.join(", ")), codes(family.labels()), family.help.clone()]
+        let labels = family.labels();
+        let by = if labels.is_empty() { String::new() } else { format!("<br>by {}", codes(labels)) };
+        [format!("{}<br>{}{by}", code(name), about.join(", ")), family.help.clone()]
     });
-    let overview = table(["metric, type and unit", "labels", "meaning"], rows);
+    let overview = table(["metric, type, unit and labels", "meaning"], rows);
 
     let mut meanings: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     let mut listed: BTreeMap<(&str, Vec<&str>), Vec<&str>> = BTreeMap::new();
