@@ -21,8 +21,8 @@
 //! - `telemetry`: traces. The other rooms make spans with it; a thread of its own exports them.
 //! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`], [`clock`]: shared parts without dependencies on the rest.
 //! - [`app`]: builds, connects and runs all parts of the service.
-//! - [`explain`], [`doctor`], [`test_policy`], [`metrics_reference`], [`healthcheck`], [`revoke`], [`log_level`]: the other
-//!   commands; `admin_client` is the client of the admin port that the last three use, over HTTP or HTTPS.
+//! - [`explain`], [`doctor`], [`test_policy`], [`healthcheck`], [`revoke`], [`log_level`]: the other commands; `admin_client`
+//!   is the client of the admin port that the last three use, over HTTP or HTTPS.
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
 //! - Only `ext_authz/` and `app` use tonic and Envoy's types. Only `admin`, `account`, `net/http_server`,
@@ -60,7 +60,6 @@ pub mod lifecycle;
 pub mod log_level;
 pub mod logging;
 pub mod metrics;
-pub mod metrics_reference;
 pub mod net;
 pub mod reload;
 mod request_id;

@@ -8,7 +8,7 @@ use cognito_authz::app::{self, StartError};
 use cognito_authz::clock::unix_now;
 use cognito_authz::config::{self, Config, Invocation};
 use cognito_authz::net::descriptors;
-use cognito_authz::{doctor, explain, healthcheck, log_level, logging, metrics_reference, revoke, test_policy};
+use cognito_authz::{doctor, explain, healthcheck, log_level, logging, revoke, test_policy};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -29,10 +29,6 @@ fn main() -> ExitCode {
     };
     match invocation {
         Invocation::Print(text) => print(&text),
-        Invocation::MetricsReference => match runtime.block_on(async { metrics_reference::text() }) {
-            Ok(text) => print(&text),
-            Err(error) => fail(1, &format_args!("{error:#}")),
-        },
         Invocation::CheckConfig(config) => {
             for warning in &config.warnings {
                 complain(&format_args!("warning: {warning}"));

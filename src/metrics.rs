@@ -11,7 +11,6 @@ mod observed;
 mod open_metrics;
 mod ports;
 pub(crate) mod readings;
-mod reference;
 mod reload;
 pub(crate) mod revocation;
 pub(crate) mod sharded;

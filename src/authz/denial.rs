@@ -1,7 +1,7 @@
 //! All reasons for denying a request, with the metric label, status, challenge and text of each.
 //!
-//! The list is closed: a caller cannot add a reason, and no text repeats what a caller sent. A test compares the table
-//! in the README with this one.
+//! The list is closed: a caller cannot add a reason, and no text repeats what a caller sent. The doc comment of a denial
+//! is its description in `docs/reference/reasons.md`, which a test writes from this table.
 
 use std::str::FromStr;
 
@@ -129,71 +129,75 @@ macro_rules! denials {
 }
 
 denials! {
-    /// The check carries no HTTP request, or one whose host can be read in more than one way while a route names hosts. Or
-    /// its policy has `json_rpc`, and the check does not carry a body that can be read in one way only.
+    /// The check carries no HTTP request, for example because a network filter sent it. Or its host has more than one
+    /// possible reading (two `Host` lines), and a route of the policy file names hosts. Or its policy reads the body
+    /// (`json_rpc`), and the check carries none, a part of it, or one with more than one possible reading.
     NoHttpRequest = Row::forbidden(
         "no_http_request",
         "The authorization check did not carry all of the request that the policy needs.",
     )
     .before_policy();
-    /// The route names a policy that is not configured.
+    /// The route names a policy that does not exist.
     UnknownPolicy = Row::forbidden("unknown_policy", "This route names a policy that does not exist.").before_policy();
-    /// The path can be read in more than one way, and the choice of the policy depends on it.
+    /// The path has more than one possible reading, and the choice of the policy depends on it.
     UnsafePath = Row::forbidden("unsafe_path", "The path can be read in more than one way.").before_policy();
-    /// `Authorization` is absent, empty or has another scheme than Bearer.
+    /// `Authorization` is missing or empty, or its scheme is not Bearer.
     MissingCredential = Row::new("missing_credential", 401, "missing_token", "A Bearer token is required.")
         .challenge(Challenge::Realm);
     /// The request has more than one credential; the same one twice counts as two.
     MultipleCredentials = Row::new("multiple_credentials", 401, "invalid_request", "More than one credential was sent.")
         .challenge(Challenge::Error);
-    /// The token is longer than 16 KiB (`token::MAX_TOKEN_BYTES`).
+    /// The token is longer than 16,384 bytes.
     TokenTooLarge = Row::bad_token("token_too_large", "The token is too large.");
-    /// The token is not a compact JWS, or a claim has the wrong type.
+    /// The token is not one compact JWS, has white space other than spaces and tabs around it, has a claim of the wrong
+    /// type, or contains JSON that parsers disagree about.
     MalformedToken = Row::bad_token("malformed_token", "The token is malformed.")
     .with_or_without_pool();
     /// `alg` is not exactly `RS256`.
     UnsupportedAlgorithm = Row::bad_token("unsupported_algorithm", "The token is not signed with RS256.");
-    /// The header has `crit` or `b64`.
+    /// The token header has `crit` or `b64`.
     UnsupportedHeader = Row::bad_token("unsupported_header", "The token asks for a JWS extension that is not supported.");
-    /// The header has no `kid`.
+    /// The token header has no `kid`, or an empty one.
     MissingKid = Row::bad_token("missing_kid", "The token does not name its key.");
-    /// `iss` is not a configured issuer.
+    /// `iss` does not equal a configured issuer, byte for byte.
     UnknownIssuer = Row::bad_token("unknown_issuer", "The token is from an unknown issuer.");
-    /// `token_use` is not an accepted kind of token.
+    /// `--token-use` does not accept this `token_use`.
     WrongTokenUse = Row::bad_token("wrong_token_use", "This kind of token is not accepted here.")
     .with_pool();
-    /// A required claim is absent.
+    /// `iss`, `token_use`, `sub`, `exp` or `client_id` (in ID tokens `aud`) is missing or empty.
     MissingClaim = Row::bad_token("missing_claim", "The token lacks a required claim.")
     .with_or_without_pool();
-    /// `client_id` or `aud` is not an accepted app client.
+    /// `client_id` (in ID tokens `aud`) is not listed in `--client-id`.
     WrongClient = Row::bad_token("wrong_client", "The token was issued to another app client.")
     .with_pool();
-    /// `exp` has passed.
+    /// `exp` passed longer ago than the leeway (`--leeway`).
     Expired = Row::bad_token("expired", "The token has expired.")
     .with_pool();
-    /// `nbf` is in the future.
+    /// `nbf` is further in the future than the leeway (`--leeway`).
     NotYetValid = Row::bad_token("not_yet_valid", "The token is not valid yet.")
     .with_pool();
-    /// The token lives longer than revocations are kept (`--max-token-life`).
+    /// `exp` is later than `iat` plus `--max-token-life`, the time for which revocations are kept. Without `iat`,
+    /// `auth_time` counts, and without both the time of the check.
     TokenLifeExceeded = Row::bad_token("token_life_exceeded", "The token is valid for longer than is accepted here.")
     .with_pool();
-    /// The `kid` is not in a key set that was just fetched.
+    /// A key set that was fetched within the last ten seconds does not have the `kid`.
     UnknownKid = Row::bad_token("unknown_kid", "The token is signed with an unknown key.")
     .with_pool();
-    /// The signature does not match the token and the key.
+    /// The signature does not verify with the key.
     BadSignature = Row::bad_token("bad_signature", "The signature of the token is not valid.")
     .with_pool();
     /// The token, its session, or all sessions of its user up to its sign-in were revoked.
     Revoked = Row::bad_token("revoked", "The session of the token has ended.")
     .with_pool();
-    /// The token lacks a scope that the policy requires.
+    /// The policy requires a scope that the token lacks.
     InsufficientScope = Row::new("insufficient_scope", 403, "insufficient_scope", "The token lacks a scope that is needed here.")
         .challenge(Challenge::Scope)
     .with_pool();
-    /// The caller is in none of the groups that the policy requires.
+    /// The policy requires a group that the user is not in.
     InsufficientGroup = Row::forbidden("insufficient_group", "The user is not in a group that may do this.")
     .with_pool();
-    /// The policy requires another kind of token, or another value of a claim.
+    /// The policy requires another kind of token, pool, client, audience or claim. The metadata field `requirement`
+    /// names it.
     ClaimMismatch = Row::forbidden("claim_mismatch", "The token is not meant for this.")
     .with_pool();
     /// The policy requires a more recent or a stronger sign-in (RFC 9470).
@@ -205,15 +209,16 @@ denials! {
     )
     .challenge(Challenge::StepUp)
     .with_pool();
-    /// The request has a session cookie and may have been caused by a page of another site.
+    /// The request uses a browser's session cookie and an unsafe method, and nothing shows that it comes from the site
+    /// itself.
     CrossSite = Row::forbidden("cross_site", "A request with a session cookie has to send the Origin of this host or one of --cors-origins, or without an Origin `Sec-Fetch-Site: same-origin`. A client that is not a browser sends a Bearer token instead.");
-    /// The identity headers would exceed their limit.
+    /// The identity headers would exceed 16 KiB.
     IdentityTooLarge = Row::forbidden("identity_too_large", "The token carries more than can be passed on.")
     .with_or_without_pool();
-    /// The token cannot be verified, because the pool's keys are not available.
+    /// The keys of the pool could not be fetched, or not in time.
     KeysUnavailable = Row::unavailable("keys_unavailable", "The token cannot be verified at the moment.")
     .with_pool();
-    /// It is not known which tokens are revoked, because the shared store is lost (`--revocation-required`).
+    /// The shared store of revocations is lost, and `--revocation-required` is set.
     RevocationUnavailable =
         Row::unavailable("revocation_unavailable", "It is not known at the moment whether the token was revoked.")
     .with_pool();

@@ -69,8 +69,6 @@ pub enum Invocation {
     Revoke(RevokeOptions),
     /// `revocations`.
     Revocations(RevocationsAction),
-    /// `metrics-reference`.
-    MetricsReference,
     /// `log-level`.
     LogLevel(LogLevelOptions),
     /// Text to print on standard output: help, version or the JSON Schema.
@@ -211,7 +209,6 @@ pub fn read(
         None => Ok(Invocation::Serve(config(parsed.options)?)),
         Some(Command::Serve(options)) => Ok(Invocation::Serve(config(options)?)),
         Some(Command::CheckConfig(options)) => Ok(Invocation::CheckConfig(config(options)?)),
-        Some(Command::MetricsReference) => Ok(Invocation::MetricsReference),
         Some(Command::ConfigSchema) => Ok(Invocation::Print(format!("{:#}\n", PolicyFile::schema().to_value()))),
         Some(Command::Healthcheck(options)) => Ok(Invocation::Healthcheck(options)),
         Some(Command::Explain(explain)) => {

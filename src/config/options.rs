@@ -1,7 +1,7 @@
 //! Command line: commands and options with their flags, defaults, help texts and types.
 //!
-//! [`variable`] derives the name of an option's environment variable from the flag. A test compares the option table of
-//! the README with these definitions.
+//! [`variable`] derives the name of an option's environment variable from the flag. `docs/reference/options.md` and
+//! `commands.md` are generated from these definitions.
 
 mod account;
 mod instance;
@@ -66,8 +66,6 @@ pub enum Command {
     CheckConfig(Options),
     /// Print the JSON Schema of the policy file (`--config`)
     ConfigSchema,
-    /// Print the page about the metrics (docs/metrics.md), in Markdown
-    MetricsReference,
     /// Ask a running instance if it is ready; the exit status is 0 if it is
     Healthcheck(InstanceOptions),
     /// Show each step of one check, with the token read from standard input; the exit status is 0 if the request is allowed

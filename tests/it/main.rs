@@ -17,7 +17,7 @@
 //! | The log: floods, level, secrets | [`logs`] |
 //! | Ids of requests in responses and in the log | [`request_ids`]; behind Envoy, [`envoy::request_ids`] |
 //! | Revocations and where they are kept | [`revocation`] |
-//! | Commands: `explain`, `test-policy`, `check-config`, `config-schema`, `metrics-reference` | [`commands`] |
+//! | Commands: `explain`, `test-policy`, `check-config`, `config-schema` | [`commands`] |
 //! | Files that the configuration names | [`files`] |
 //! | Limits of the gRPC port and its memory | [`limits`], [`message_memory`] |
 //! | Metrics of limits: connections, threads, messages; versions of files | [`saturation`] |
@@ -25,7 +25,8 @@
 //! | Traces, in a collector | [`telemetry`]; behind Envoy, [`envoy::tracing`] |
 //! | TLS and mutual TLS of the listeners | [`tls`]; behind Envoy, [`envoy::tls`] |
 //! | gRPC reflection | [`lifecycle`]; its descriptors, [`descriptors`] |
-//! | Rules of the repository: imports, file sizes, tables in the README | [`tidy`] |
+//! | Reference pages of the documents | [`reference`] |
+//! | Rules of the repository: imports, file sizes, links | [`tidy`] |
 //!
 //! The signatures, claims, routes and limits themselves have unit tests beside the code.
 #![expect(
@@ -54,6 +55,7 @@ mod limits;
 mod logs;
 mod message_memory;
 mod policy;
+mod reference;
 mod reload;
 mod request_ids;
 mod revocation;

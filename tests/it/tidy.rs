@@ -1,5 +1,5 @@
-//! Rules of the repository: which module may import which, which files may use which crate, and that the documents
-//! agree with the code. The tables are at the top; a move in `src/` changes a row.
+//! Rules of the repository: which module may import which, which files may use which crate, and that links and names in
+//! the documents exist. The tables are at the top; a move in `src/` changes a row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,13 +7,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use clap::CommandFactory;
-use cognito_authz::authz::{Challenge, Denial, Fault};
-use cognito_authz::config::options::{Cli, variable};
-
 use crate::support::client::get;
 use crate::support::service::TestApp;
-use crate::support::table::table;
 use crate::support::tool;
 
 /// The modules of the crate, and the modules that each imports. A module imports only from rows below its own, so there
@@ -30,7 +25,6 @@ const IMPORTS: &[(&str, &str)] = &[
     ("admin_client", "config files net"),
     ("test_policy", "authz check config explain files jwks revocation user_pool"),
     ("explain", "authz check clock config lifecycle metrics reload revocation user_pool"),
-    ("metrics_reference", "account config lifecycle metrics reload"),
     ("doctor", "account check clock config files jwks net user_pool"),
     ("admin", "account authz check clock config files lifecycle logging metrics net reload revocation user_pool"),
     ("reload", "authz check clock config files jwks lifecycle metrics net telemetry user_pool"),
@@ -69,7 +63,7 @@ const ONLY_IN: &[(&str, &str)] = &[
     ("yaml_serde schemars", "config/ doctor/envoy/ test_policy.rs"),
     (
         "anyhow",
-        "admin_client.rs app.rs healthcheck.rs log_level.rs main.rs reload.rs revoke.rs explain.rs metrics_reference.rs test_policy.rs",
+        "admin_client.rs app.rs healthcheck.rs log_level.rs main.rs reload.rs revoke.rs explain.rs test_policy.rs",
     ),
     ("SystemTime::now", "clock.rs"),
     ("std::env env::var", "main.rs"),
@@ -126,12 +120,12 @@ fn has_extension(path: &str, extensions: &[&str]) -> bool {
 }
 
 /// Source files: the path below `src`, and the text up to the tests.
-fn sources() -> Vec<(String, String)> {
+pub(crate) fn sources() -> Vec<(String, String)> {
     let files =
         files_below("src").into_iter().filter(|path| has_extension(path, &["rs"]) && !path.ends_with("tests.rs"));
     let code = |path: &str| {
         let text = read(path);
-        let modules = ["#[cfg(test)]\nmod tests", "#[cfg(test)]\npub(crate) mod tests"];
+        let modules = ["#[cfg(test)]\nmod tests {", "#[cfg(test)]\npub(crate) mod tests {"];
         let code = modules.iter().find_map(|module| text.split_once(module)).map(|(code, _)| code.to_owned());
         code.unwrap_or(text)
     };
@@ -141,7 +135,7 @@ fn sources() -> Vec<(String, String)> {
 }
 
 /// Lines without comments.
-fn statements(code: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn statements(code: &str) -> impl Iterator<Item = &str> {
     code.lines().map(str::trim_start).filter(|line| !line.starts_with("//"))
 }
 
@@ -285,51 +279,10 @@ fn texts_cite_only_what_the_repository_has() {
 }
 
 #[test]
-fn the_readme_lists_every_option() {
-    let command = Cli::command();
-    let expected: Vec<[String; 3]> = command
-        .get_arguments()
-        .filter(|arg| arg.get_long().is_some())
-        .map(|arg| {
-            let id = arg.get_id().as_str();
-            let default: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
-            let default = if default.is_empty() { "–".into() } else { format!("`{}`", default.join(", ")) };
-            [format!("`--{}`", arg.get_long().unwrap()), format!("`{}`", variable(id)), default]
-        })
-        .collect();
-    let found: Vec<[String; 3]> = table(&read("README.md"), "## Options")
-        .into_iter()
-        .map(|row| [row[0].clone(), row[1].clone(), row[2].clone()])
-        .collect();
-    assert_eq!(found, expected);
-}
-
-#[test]
-fn the_readme_lists_every_denial() {
-    let expected: Vec<[String; 4]> = Denial::ALL
-        .iter()
-        .map(|denial| {
-            let header = match denial.challenge() {
-                Challenge::Realm => "`Bearer realm=\"api\"`".into(),
-                Challenge::Error | Challenge::Scope | Challenge::StepUp => format!("`… error=\"{}\"`", denial.error()),
-                Challenge::None if denial.fault() == Fault::Service => "`Retry-After: 5`".into(),
-                Challenge::None => "–".into(),
-            };
-            let decision = if denial.fault() == Fault::Service { "error" } else { "deny" };
-            [format!("`{}`", denial.reason()), denial.status().to_string(), header, format!("`{decision}`")]
-        })
-        .collect();
-    let found: Vec<[String; 4]> = table(&read("README.md"), "## Reasons")
-        .into_iter()
-        .map(|row| [row[0].clone(), row[2].clone(), row[3].clone(), row[4].clone()])
-        .collect();
-    assert_eq!(found, expected);
-}
-
-#[test]
 fn links_between_documents_lead_to_a_file() {
     for document in texts().iter().filter(|path| has_extension(path, &["md"])) {
-        let text = read(document);
+        // Without code: the pattern of a text can look like a link.
+        let text: String = read(document).split('`').step_by(2).collect();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target) {
             let path = target.split('#').next().unwrap();
             if !path.is_empty() && !target.contains("://") {

@@ -24,8 +24,6 @@ pub(crate) mod proxies;
 pub(crate) mod redis;
 pub(crate) mod server;
 pub(crate) mod service;
-#[expect(dead_code, reason = "the unit tests use the rest")]
-pub(crate) mod table;
 pub(crate) mod tls;
 pub(crate) mod token;
 pub(crate) mod tool;

@@ -4,7 +4,6 @@ mod check_config;
 mod doctor;
 mod explain;
 mod explain_because;
-mod metrics_reference;
 mod sign_in;
 mod test_policy;
 
