@@ -258,6 +258,8 @@ def stage(root: Path, pages: list[str], target: Path, ref: str) -> None:
                 problems.append(str(failure))
                 return url
 
+        if re.search(r"^ *```mermaid", text, re.MULTILINE):
+            problems.append(f"{page}: the site draws no Mermaid: use text or an SVG")
         converted = convert(text, resolve)
         (target / page).parent.mkdir(parents=True, exist_ok=True)
         (target / page).write_text(converted, encoding="utf-8")

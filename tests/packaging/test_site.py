@@ -140,6 +140,13 @@ def test_a_release_names_its_version_and_its_files(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ links
 
 
+def test_pages_begin_with_what_they_are_for() -> None:
+    """After the heading comes a sentence, and not a list, a table or code."""
+    for source in sources():
+        heading, paragraph = (token.type for token in pages.PARSER.parse((ROOT / source).read_text())[0:4:3])
+        assert (heading, paragraph) == ("heading_open", "paragraph_open"), source
+
+
 def test_links_and_images_of_the_site_lead_somewhere(site: Path) -> None:
     ids = {path: set(page.everything.ids) for path, page in every_page(site)}
     wrong = []
@@ -225,7 +232,7 @@ def test_pages_load_nothing_from_other_hosts(site: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "page"),
     [
-        ("missing_credential", "README.md"),
+        ("missing_credential", "docs/troubleshooting.md"),
         ("shadow mode", "docs/policy.md"),
         ("forgot-password", "docs/account-api.md"),
         ("EnvoyFilter", "deploy/istio/README.md"),
@@ -243,7 +250,7 @@ def test_search_finds_what_a_reader_looks_for(site: Path, words: str, page: str)
         return {word.lower() for word in separator.split(re.sub(r"<[^>]+>", " ", text)) if word}
 
     folder = posixpath.relpath(built(site, page).path.parent, site)
-    there = [entry for entry in index["docs"] if entry["location"].partition("#")[0].rstrip("/") in {folder, ""}]
+    there = [entry for entry in index["docs"] if entry["location"].partition("#")[0].rstrip("/") == folder]
     found = [entry for entry in there if terms(words) <= terms(f"{entry['title']} {entry['text']}")]
     assert found, f"a search for “{words}” does not find {page}"
 
@@ -259,6 +266,7 @@ def test_search_finds_what_a_reader_looks_for(site: Path, words: str, page: str)
         ("docs/doctor.md", "# Doctor\n\n[x](gone.md)\n", "docs/doctor.md: gone.md does not exist"),
         ("docs/doctor.md", "# Doctor\n\n![x](gone.png)\n", "docs/doctor.md: gone.png does not exist"),
         ("docs/doctor.md", "# Doctor\n\n[x](../../outside)\n", "docs/doctor.md: ../../outside does not exist"),
+        ("docs/doctor.md", "# Doctor\n\n```mermaid\ngraph TD\n```\n", "docs/doctor.md: the site draws no Mermaid"),
         ("docs/doctor.md", "# Doctor\n\n[x](policy.md#gone)\n", "does not contain an anchor '#gone'"),
     ],
 )

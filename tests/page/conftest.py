@@ -1,7 +1,7 @@
 """Fixtures for the tests of the demo page: the local stack as `deploy/local/up` runs it, a real browser, and users.
 
-Needs `tests/tools/setup --browser --passkeys --node`. Options: `--bin` names the cognito-authz to test (default: build
-it); `--screenshots` takes the screenshots in docs/screenshots again; `--pictures` takes others of the sign-in by
+Needs `tests/tools/setup --browser --docs --passkeys --node`. Options: `--bin` names the cognito-authz to test (default:
+build it); `--screenshots` takes the screenshots in docs/screenshots again; `--pictures` takes others of the sign-in by
 redirect.
 """
 
