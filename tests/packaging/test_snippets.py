@@ -80,7 +80,7 @@ def test_a_part_is_an_object_or_marked_lines() -> None:
 def test_a_comment_without_its_block_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("snippets.ROOT", tmp_path)
     (tmp_path / "file.yaml").write_text(FILE)
-    page = tmp_path / "page.md"
+    page = tmp_path / "page"
     for wrong in ("<!-- snippet: file.yaml inner -->\n\nText.\n", "<!-- snippet: none.yaml -->\n```yaml\n```\n",
                   "<!-- snippet: file.yaml none -->\n```yaml\n```\n", "<!-- snippet -->\n```yaml\n```\n"):
         page.write_text(wrong)
