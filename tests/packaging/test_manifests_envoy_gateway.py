@@ -108,7 +108,7 @@ def test_forged_headers_are_removed_at_the_gateway() -> None:
     for name in ("x-auth-sub", "x-auth-anything", "x.auth.sub", "x_auth_sub"):
         assert re.fullmatch(matcher["value"], name), name
     assert not re.fullmatch(matcher["value"], "authorization")
-    assert policy["spec"]["path"] == {"escapedSlashesAction": "UnescapeRedirect", "disableMergeSlashes": False}
+    assert policy["spec"]["path"] == {"escapedSlashesAction": "UnescapeAndRedirect", "disableMergeSlashes": False}
 
 
 def test_the_patch_adds_sidecar_and_socket_to_envoys_pods(tmp_path: Path) -> None:
