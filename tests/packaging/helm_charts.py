@@ -63,6 +63,11 @@ class Rendered:
     def warnings(self) -> list[str]:
         return re.findall(r"^WARNING: (.*)$", self.notes, re.MULTILINE)
 
+    def switched_off(self) -> list[str]:
+        """Lines of the notes about what is not switched on."""
+        _, _, listed = self.notes.partition("\nNot switched on:\n")
+        return re.findall(r"^- (.*)$", listed, re.MULTILINE)
+
 
 def objects(manifests: dict[str, str]) -> list[Node]:
     """Objects in the rendered files. Helm itself does not parse the files."""

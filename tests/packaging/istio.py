@@ -39,10 +39,12 @@ def merge(into: Node, patch: Node) -> None:
 
 
 def apply_envoy_filters(manager: Node, filters: list[Node], context: str) -> None:
-    """Applies the kinds of patch in envoy-filter.yaml. Fails if a patch matches nothing; Istio ignores those."""
-    for patch in (patch for item in filters for patch in item["spec"]["configPatches"]):
+    """Applies the patches of a context. Fails if there is none, or one matches nothing; Istio ignores those."""
+    patches = [patch for item in filters for patch in item["spec"]["configPatches"]
+               if patch["match"]["context"] == context]
+    assert patches
+    for patch in patches:
         operation, value, match = patch["patch"]["operation"], patch["patch"]["value"], patch["match"]
-        assert match["context"] == context
         hosts = manager["route_config"]["virtual_hosts"]
         inner = match.get("listener", {}).get("filterChain", {}).get("filter", {}).get("subFilter", {}).get("name")
         targets: list[Node] = {
@@ -175,8 +177,11 @@ NORMALIZATIONS: dict[str, Node] = {
 }
 
 
-def istio_bootstrap(directory: Path, context: str, name: str, *, patched: bool = True) -> Bootstrap:
-    """Configuration that Istio generates for a proxy, based on envoy.yaml with its filters and routes replaced."""
+def generated_bootstrap(policies: list[Node], filters: list[Node], context: str, settings: Node) -> Bootstrap:
+    """Configuration that Istio generates for a proxy, based on envoy.yaml with its filters and routes replaced.
+
+    `policies` are a CUSTOM and a DENY policy, `filters` are EnvoyFilters, and `settings` are those of the provider.
+    """
     bootstrap = Bootstrap()
     listeners = bootstrap.config["static_resources"]["listeners"]
     listeners[:] = [named(listeners, "ingress_tcp")]
@@ -185,8 +190,14 @@ def istio_bootstrap(directory: Path, context: str, name: str, *, patched: bool =
         del manager[unsupported]
     manager.update(NORMALIZATIONS["DECODE_AND_MERGE_SLASHES"])
     manager["route_config"] = {"name": "http.80", "virtual_hosts": virtual_hosts(context)}
-    first, second = documents(directory / "authorization-policy.yaml")
-    manager["http_filters"] = generated_filters(first, second, provider(name))
-    if patched:
-        apply_envoy_filters(manager, documents(directory / "envoy-filter.yaml"), context)
+    first, second = policies
+    manager["http_filters"] = generated_filters(first, second, settings)
+    if filters:
+        apply_envoy_filters(manager, filters, context)
     return bootstrap
+
+
+def istio_bootstrap(directory: Path, context: str, name: str, *, patched: bool = True) -> Bootstrap:
+    """Configuration that Istio generates from the files of a directory."""
+    filters = documents(directory / "envoy-filter.yaml") if patched else []
+    return generated_bootstrap(documents(directory / "authorization-policy.yaml"), filters, context, provider(name))

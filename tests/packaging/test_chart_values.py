@@ -20,6 +20,8 @@ from stage import CLIENT, POOL
 
 GATEWAY = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "ingress"}
 PROXIES = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateways"}}}
+# Every namespace has this label.
+ANY = {"key": "kubernetes.io/metadata.name", "operator": "Exists"}
 # The account API as `trustedHops` requires it: only the proxies reach it.
 ACCOUNT: dict[str, Any] = {"account": {"enabled": True, "trustedHops": 1}, "networkPolicy": {"accountFrom": [PROXIES]}}
 # Wrong selectors for Istio: the API server drops unknown members, and an empty selector matches every pod.
@@ -31,10 +33,15 @@ OPEN: list[dict[str, Any]] = [
     {},
     {"enabled": False},
     {"enabled": False, "accountFrom": [PROXIES]},
-    {"accountFrom": [{"namespaceSelector": {}}]},
-    {"accountFrom": [PROXIES, {"namespaceSelector": {}, "podSelector": {}}]},
     {"accountFrom": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]},
     {"accountFrom": [{"ipBlock": {"cidr": "::/0"}}]},
+    {"accountFrom": [{"namespaceSelector": {"matchExpressions": [ANY]}}]},
+    {"accountFrom": [PROXIES, {"namespaceSelector": {"matchExpressions": [ANY, ANY]}}]},
+]
+# The same with selectors that the schema rejects.
+EMPTY: list[dict[str, Any]] = [
+    {"accountFrom": [{"namespaceSelector": {}}]},
+    {"accountFrom": [PROXIES, {"namespaceSelector": {}, "podSelector": {}}]},
     {"accountFrom": [{"namespaceSelector": {"matchLabels": {}}}]},
 ]
 # Contradictions in `revocation`, each with the error.
@@ -251,7 +258,15 @@ def test_contradictory_values_are_rejected_with_a_reason(values: dict[str, Any],
         (merged(NEEDED, {"metrics": {"serviceMonitor": {"enabled": True}}}), "metricsFrom is empty"),
         (merged(NEEDED, ACCOUNT), "put TLS in front"),
         (
-            merged(NEEDED, {"envoyGateway": {"securityPolicy": {"enabled": True, "targetRefs": [ROUTE]}}}),
+            merged(
+                NEEDED,
+                {
+                    "envoyGateway": {
+                        "securityPolicy": {"enabled": True, "targetRefs": [ROUTE]},
+                        "clientTrafficPolicy": {"gateways": [{"namespace": "ns", "name": "ingress"}]},
+                    }
+                },
+            ),
             "requests to other routes are not checked",
         ),
         *(
@@ -303,7 +318,7 @@ def test_contradictory_values_are_rejected_with_a_reason(values: dict[str, Any],
     ],
 )
 def test_dangerous_values_cause_a_warning(values: dict[str, Any], said: str) -> None:
-    quiet = merged(NEEDED, {"networkPolicy": {"grpcFrom": [{"podSelector": {}}]}, "userPool": {"endpoint": "https://vpce.example.com"}})
+    quiet = merged(NEEDED, {"networkPolicy": {"grpcFrom": [PROXIES]}, "userPool": {"endpoint": "https://vpce.example.com"}})
     assert render(quiet).warnings() == []
     warnings = render(values).warnings()
     assert sum(said in warning for warning in warnings) == 1, warnings
@@ -340,6 +355,17 @@ def test_the_template_rejects_a_password_in_the_url_without_the_schema(tmp_path:
     assert "hunter2" not in str(refused.value)
 
 
+@pytest.mark.parametrize("policy", EMPTY)
+def test_the_template_rejects_empty_selectors_without_the_schema(policy: dict[str, Any], tmp_path: Path) -> None:
+    chart = shutil.copytree(CHART, tmp_path / "cognito-authz")
+    (chart / "values.schema.json").unlink()
+    values = merged(NEEDED, {"account": {"enabled": True, "trustedHops": 1}, "networkPolicy": policy})
+    with pytest.raises(helm.HelmRenderError, match=r"account\.trustedHops: X-Forwarded-For is trusted"):
+        render(values, chart)
+    with pytest.raises(helm.HelmValuesError, match="networkPolicy/accountFrom"):
+        render(values)
+
+
 @pytest.mark.parametrize("selector", SELECTORS)
 def test_the_template_rejects_wrong_selectors_without_the_schema(selector: dict[str, Any], tmp_path: Path) -> None:
     """`helm --skip-schema-validation` renders without the schema."""
@@ -349,7 +375,8 @@ def test_the_template_rejects_wrong_selectors_without_the_schema(selector: dict[
     with pytest.raises(helm.HelmRenderError, match=r"istio\.authorizationPolicy\.selector: needs matchLabels"):
         render(values, chart)
     values["istio"]["authorizationPolicy"]["selector"] = {"matchLabels": {"istio": "ingress"}}
-    assert render(values, chart).one("AuthorizationPolicy")["spec"]["selector"] == {"matchLabels": {"istio": "ingress"}}
+    for policy in render(values, chart).of("AuthorizationPolicy"):
+        assert policy["spec"]["selector"] == {"matchLabels": {"istio": "ingress"}}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,10 @@
 {{- $open := not (and $v.networkPolicy.enabled $v.networkPolicy.accountFrom) -}}
 {{- range $v.networkPolicy.accountFrom -}}
 {{- $anywhere := has (dig "ipBlock" "cidr" "" .) (list "0.0.0.0/0" "::/0") -}}
-{{- $anyNamespace := and (hasKey . "namespaceSelector") (not (dig "namespaceSelector" "matchLabels" dict .)) (not (dig "namespaceSelector" "matchExpressions" list .)) -}}
+{{- $anyNamespace := and (hasKey . "namespaceSelector") (not (dig "namespaceSelector" "matchLabels" dict .)) -}}
+{{- range dig "namespaceSelector" "matchExpressions" list . -}}
+{{- if not (and (eq .operator "Exists") (eq .key "kubernetes.io/metadata.name")) }}{{ $anyNamespace = false }}{{ end -}}
+{{- end -}}
 {{- $anyPod := and (not (dig "podSelector" "matchLabels" dict .)) (not (dig "podSelector" "matchExpressions" list .)) -}}
 {{- if or $anywhere (and $anyNamespace $anyPod) }}{{ $open = true }}{{ end -}}
 {{- end -}}
@@ -106,10 +109,26 @@
 {{- if and $v.autoscaling.enabled (gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas)) -}}
 {{- fail "autoscaling: minReplicas is greater than maxReplicas" -}}
 {{- end -}}
+{{- include "cognito-authz.validateProxies" . -}}
+{{- $seconds := "^[0-9]+s$" -}}
+{{- if and (regexMatch $seconds $v.shutdown.delay) (regexMatch $seconds $v.shutdown.deadline) -}}
+{{- $needed := add (trimSuffix "s" $v.shutdown.delay) (trimSuffix "s" $v.shutdown.deadline) -}}
+{{- if le (int $v.terminationGracePeriodSeconds) (int $needed) -}}
+{{- fail (printf "terminationGracePeriodSeconds: must be more than shutdown.delay and shutdown.deadline together (%d s), otherwise checks in flight are cut off" $needed) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The part for Istio and Envoy Gateway. Also catches what the schema rejects, if Helm skips it. */}}
+{{- define "cognito-authz.validateProxies" -}}
+{{- $v := .Values -}}
 {{- with $v.istio.authorizationPolicy -}}
 {{- if .enabled -}}
+{{- $targets := include "cognito-authz.targets" (dict "root" $ "policy" .) | fromYamlArray -}}
+{{- range $target := $targets -}}
+{{- $name := empty $target.suffix | ternary "istio.authorizationPolicy" "istio.authorizationPolicy.additionalTargets" -}}
 {{- if and .selector .targetRefs -}}
-{{- fail "istio.authorizationPolicy: selector and targetRefs exclude each other" -}}
+{{- fail (printf "%s: selector and targetRefs exclude each other" $name) -}}
 {{- end -}}
 {{- if .selector -}}
 {{- /* The API server drops unknown fields, and an empty selector matches every pod. */ -}}
@@ -117,22 +136,44 @@
 {{- $right := and (eq (len .selector) 1) (kindIs "map" $labels) (not (empty $labels)) -}}
 {{- if $right }}{{ range $labels }}{{ if not (kindIs "string" .) }}{{ $right = false }}{{ end }}{{ end }}{{ end -}}
 {{- if not $right -}}
-{{- fail "istio.authorizationPolicy.selector: needs matchLabels and nothing else, for example {matchLabels: {istio: ingress}}" -}}
+{{- fail (printf "%s.selector: needs matchLabels and nothing else, for example {matchLabels: {istio: ingress}}" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range .targetRefs -}}
+{{- if and $v.istio.envoyFilter.enabled (not (has .kind (list "Gateway" "GatewayClass"))) -}}
+{{- fail (printf "istio.envoyFilter: %s %s is a target of waypoints, to which EnvoyFilters do not apply; set istio.envoyFilter.enabled to false, and let applications accept requests from waypoints only" .kind .name) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if not (or .selector .targetRefs .namespace) -}}
 {{- fail "istio.authorizationPolicy: name the proxies that request checks, with targetRefs, selector or namespace; without them the policy would apply to the pods of this release" -}}
 {{- end -}}
+{{- if and (or .exceptions .accountHosts) (ne (toJson .rules) "[{}]") -}}
+{{- fail "istio.authorizationPolicy: exceptions and accountHosts exclude rules" -}}
+{{- end -}}
+{{- if and .accountHosts (not $v.account.enabled) -}}
+{{- fail "istio.authorizationPolicy.accountHosts: requires account.enabled" -}}
+{{- end -}}
+{{- else if or .exceptions .accountHosts .additionalTargets -}}
+{{- fail "istio.authorizationPolicy: exceptions, accountHosts and additionalTargets have no effect without istio.authorizationPolicy.enabled" -}}
 {{- end -}}
 {{- end -}}
-{{- if and $v.envoyGateway.securityPolicy.enabled (not $v.envoyGateway.securityPolicy.targetRefs) -}}
+{{- if and $v.istio.mesh.enabled (not (or $v.istio.authorizationPolicy.enabled $v.istio.mesh.callers)) -}}
+{{- fail "istio.mesh.callers: list the namespaces of the proxies that request checks; all others are denied" -}}
+{{- end -}}
+{{- with $v.envoyGateway -}}
+{{- if .securityPolicy.enabled -}}
+{{- if not .securityPolicy.targetRefs -}}
 {{- fail "envoyGateway.securityPolicy.targetRefs: name the Gateway whose requests need a check, for example [{group: gateway.networking.k8s.io, kind: Gateway, name: ingress}]" -}}
 {{- end -}}
-{{- $seconds := "^[0-9]+s$" -}}
-{{- if and (regexMatch $seconds $v.shutdown.delay) (regexMatch $seconds $v.shutdown.deadline) -}}
-{{- $needed := add (trimSuffix "s" $v.shutdown.delay) (trimSuffix "s" $v.shutdown.deadline) -}}
-{{- if le (int $v.terminationGracePeriodSeconds) (int $needed) -}}
-{{- fail (printf "terminationGracePeriodSeconds: must be more than shutdown.delay and shutdown.deadline together (%d s), otherwise checks in flight are cut off" $needed) -}}
+{{- if and $v.account.enabled $v.account.httpRoute.enabled (not $v.account.httpRoute.hostnames) -}}
+{{- fail "account.httpRoute.hostnames: required with envoyGateway.securityPolicy; without hosts, the account API's route needs no check on every host of the Gateway" -}}
+{{- end -}}
+{{- if and (or .clientTrafficPolicy.enabled .publicRoutes) (not (include "cognito-authz.gateways" $ | fromYamlArray)) -}}
+{{- fail "envoyGateway.clientTrafficPolicy.gateways: name the Gateway of the routes in securityPolicy.targetRefs, for example [{namespace: ingress, name: ingress}], or set clientTrafficPolicy.enabled to false; without it, a client's forged identity headers reach routes that need no check" -}}
+{{- end -}}
+{{- else if or .publicRoutes .securityPolicy.additionalTargets .clientTrafficPolicy.gateways -}}
+{{- fail "envoyGateway: publicRoutes, additionalTargets and gateways have no effect without envoyGateway.securityPolicy.enabled" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
