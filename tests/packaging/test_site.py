@@ -232,7 +232,11 @@ def test_pages_load_nothing_from_other_hosts(site: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "page"),
     [
-        ("missing_credential", "docs/troubleshooting.md"),
+        ("missing_credential", "docs/reference/reasons.md"),
+        ("--trusted-hops", "docs/reference/options.md"),
+        ("x-auth-groups", "docs/reference/headers.md"),
+        ("invalid_request", "docs/reference/account-errors.md"),
+        ("checks_total", "docs/reference/metrics.md"),
         ("shadow mode", "docs/policy.md"),
         ("forgot-password", "docs/account-api.md"),
         ("EnvoyFilter", "deploy/istio/README.md"),
