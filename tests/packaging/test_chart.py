@@ -242,11 +242,11 @@ def test_the_example_with_valkey_gives_its_user_the_stream_only(tmp_path: Path) 
     chart = tmp_path / "cognito-authz" / "examples" / "with-valkey"
     helm.dependency_update(str(chart))
     values = yaml.safe_load((chart / "values.yaml").read_text())
-    rendered = render({}, chart, name="authz", namespace="authz")
+    rendered = render({}, chart, name="cognito-authz", namespace="cognito-authz")
     valkey = values["valkey"]
     url = next(one.split("=", 1)[1] for one in rendered.container()["args"] if one.startswith("--revocation-url="))
-    user, host = re.fullmatch(r"rediss://(\w+)@([\w.]+):6379", url).groups()  # type: ignore[union-attr]
-    assert host == f"{valkey['fullnameOverride']}.authz.svc"
+    user, host = re.fullmatch(r"rediss://(\w+)@([\w.-]+):6379", url).groups()  # type: ignore[union-attr]
+    assert host == f"{valkey['fullnameOverride']}.cognito-authz.svc"
     assert valkey["auth"]["aclUsers"][user]["permissions"] == (
         "resetkeys ~{cognito-authz}:revocations -@all +xadd +xread +xrange"
     )

@@ -412,21 +412,22 @@ def test_trusted_hops_are_accepted_where_only_proxies_reach_the_port(values: dic
 
 
 def test_notes_name_the_services_and_the_istio_provider() -> None:
-    rendered = render(NEEDED, namespace="authz", name="cognito-authz")
-    for service in ("cognito-authz-headless.authz.svc.cluster.local", "service: cognito-authz.authz.svc.cluster.local"):
+    rendered = render(NEEDED, namespace="cognito-authz", name="cognito-authz")
+    domain = "cognito-authz.svc.cluster.local"
+    for service in (f"cognito-authz-headless.{domain}", f"service: cognito-authz.{domain}"):
         assert service in rendered.notes
     begin = rendered.notes.index("     meshConfig:")
     snippet = yaml.safe_load(rendered.notes[begin:rendered.notes.index("WARNING")])
     [provider] = snippet["meshConfig"]["extensionProviders"]
     assert provider["envoyExtAuthzGrpc"] == {
-        "service": "cognito-authz.authz.svc.cluster.local",
+        "service": "cognito-authz.cognito-authz.svc.cluster.local",
         "port": 9191,
         "timeout": "0.25s",
         "failOpen": False,
         "statusOnError": "503",
     }
     readme = (CHART / "README.md").read_text()
-    block = next(part for part in readme.split("```yaml\n") if part.startswith("# Istio, meshConfig.")).split("```")[0]
+    [block] = [part.split("```")[0] for part in readme.split("```yaml\n") if part.startswith("extensionProviders:")]
     assert yaml.safe_load(block)["extensionProviders"] == [provider], (
         "the README and the notes must show the same provider"
     )
@@ -436,9 +437,15 @@ def test_values_of_the_readme_work() -> None:
     readme = (CHART / "README.md").read_text()
     blocks = [block.split("```")[0] for block in readme.split("```yaml\n")[1:]]
     values = [loaded for block in blocks if "extensionProviders" not in (loaded := yaml.safe_load(block))]
-    assert len(values) == 3
+    assert len(values) == 5
     for one in values:
         render(merged(NEEDED, one))
+    for proxy, kinds in (("istio", {"AuthorizationPolicy", "EnvoyFilter"}),
+                         ("envoyGateway", {"SecurityPolicy", "ClientTrafficPolicy"})):
+        [complete] = [one for one in values if proxy in one]
+        rendered = render(complete, name="cognito-authz", namespace="cognito-authz")
+        assert kinds <= {one["kind"] for one in rendered.objects}
+        assert rendered.warnings() == []
     given: dict[str, Any] = {}
     for setting in re.findall(r"--set '?([^' ]+\})'?|--set ([^'{ ]+) ", readme):
         given = merged(given, helm.parse_set_string("".join(setting)))
