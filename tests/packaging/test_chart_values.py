@@ -400,7 +400,7 @@ def test_notes_name_the_services_and_the_istio_provider() -> None:
         "statusOnError": "503",
     }
     readme = (CHART / "README.md").read_text()
-    block = next(part for part in readme.split("```yaml\n") if part.startswith("# Istio, meshConfig.")).split("```")[0]
+    [block] = [part.split("```")[0] for part in readme.split("```yaml\n") if part.startswith("extensionProviders:")]
     assert yaml.safe_load(block)["extensionProviders"] == [provider], (
         "the README and the notes must show the same provider"
     )
