@@ -82,6 +82,7 @@ impl AccountConfig {
             min_failure_time: account.account_min_failure_time,
             hide_users: account.account_hide_users,
             totp_issuer: Issuer::or(account.totp_issuer.clone(), options.realm.as_str()),
+            is_issuer_chosen: account.totp_issuer.is_some() || sources.is_set("realm"),
             realm: options.realm.as_str().into(),
             hosted_ui,
             cookies,
