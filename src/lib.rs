@@ -22,7 +22,7 @@
 //! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`], [`nearest`], [`clock`]: shared parts without dependencies
 //!   on the rest.
 //! - [`app`]: builds, connects and runs all parts of the service.
-//! - [`explain`], [`doctor`], [`test_policy`], [`metrics_reference`], [`healthcheck`], [`revoke`], [`log_level`]: the other
+//! - [`check_config`], [`explain`], [`doctor`], [`test_policy`], [`metrics_reference`], [`healthcheck`], [`revoke`], [`log_level`]: the other
 //!   commands; `admin_client` is the client of the admin port that the last three use, over HTTP or HTTPS.
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
@@ -47,6 +47,7 @@ mod admin_client;
 pub mod app;
 pub mod authz;
 mod check;
+pub mod check_config;
 pub mod clock;
 pub mod cognito;
 pub mod config;
