@@ -76,7 +76,7 @@ impl Lines {
     fn add(&mut self, name: &str, text: &str) {
         // A value of the file can contain anything; a line stays one line.
         let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        self.0.push_str(&format!("{name:<WIDTH$} {text}\n"));
+        self.0.extend([format!("{name:<WIDTH$} {text}"), "\n".into()]);
     }
 
     fn pool(&mut self, pool: &UserPool) {

@@ -281,10 +281,7 @@ impl JsonSchema for Reason {
 ///
 /// # Errors
 /// Every error of the table, each with its line.
-pub(super) fn read<'p>(
-    path: &Path,
-    pools: impl Iterator<Item = &'p UserPool> + Clone,
-) -> Result<Vec<Test>, ConfigError> {
+pub(super) fn read(path: &Path, pools: &[&UserPool]) -> Result<Vec<Test>, ConfigError> {
     let error = |why: &str| ConfigError::new(format!("{}: {why}", path.display()));
     let text = files::read_text(path, MAX_TEXT_BYTES).map_err(|why| error(&why.to_string()))?;
     let read = form::read::<Table>(&text, Rules::Lenient).map_err(|why| error(&format!("{why}; {EXPECTED}")))?;
@@ -296,9 +293,9 @@ pub(super) fn read<'p>(
     }
     for (index, test) in tests.iter().enumerate() {
         let Some(name) = test.token.as_ref().and_then(|token| token.pool.as_ref()) else { continue };
-        if !pools.clone().any(|pool| *pool.name == *name.as_str()) {
+        if !pools.iter().any(|pool| *pool.name == *name.as_str()) {
             let at = at.item(index).before(&read.removed).member("token").member("pool");
-            let known = pools.clone().map(|pool| &*pool.name);
+            let known = pools.iter().map(|pool| &*pool.name);
             faults.push(at.unknown(format!("there is no pool {name}"), name.as_str(), known));
         }
     }

@@ -48,7 +48,9 @@ impl Pools {
             let (pool, seed) = match pool::build(name.as_str(), &entry, source.allow_insecure_endpoints) {
                 Ok(built) => built,
                 Err(found) => {
-                    found.into_iter().for_each(|fault| faults.add(place(&at, fault.member).fault(fault.why)));
+                    for fault in found {
+                        faults.add(place(&at, fault.member).fault(fault.why));
+                    }
                     continue;
                 }
             };

@@ -45,7 +45,7 @@ impl YamlPath {
 
     /// Creates a fault at a name that is not among the `known` ones.
     pub(crate) fn unknown<'k>(&self, why: String, name: &str, known: impl IntoIterator<Item = &'k str>) -> Fault {
-        Fault { hint: did_you_mean(name, known).to_string(), ..self.fault(why) }
+        Fault { hint: did_you_mean(name, known).to_string().into(), ..self.fault(why) }
     }
 
     /// Creates a fault that only follows from another one, which is reported already. It is not reported itself.
@@ -100,23 +100,23 @@ impl fmt::Display for YamlPath {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fault {
     path: YamlPath,
-    why: String,
+    why: Box<str>,
     /// Way to mend it, such as `; did you mean ...?`; empty if there is none.
-    hint: String,
+    hint: Box<str>,
     /// Value to write instead.
-    example: Option<String>,
+    example: Option<Box<str>>,
     /// `true` if the name of the member is at fault, and not its value.
     is_key: bool,
     /// Name of a member that is missing.
     missing: Option<&'static str>,
     /// Known name that an unknown member was most likely meant to have.
-    meant: Option<String>,
+    meant: Option<Box<str>>,
     is_consequence: bool,
 }
 
 impl Fault {
     pub(super) fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), ..Self::default() }
+        Self { why: why.into().into(), ..Self::default() }
     }
 
     /// A value of another type than `wanted`. A text after ` | ` in the description of what is expected is an example;
@@ -124,7 +124,7 @@ impl Fault {
     pub(super) fn type_error(found: &str, value: &str, wanted: &dyn Expected) -> Self {
         let wanted = wanted.to_string();
         let (wanted, example) = wanted.split_once(" | ").map_or((&*wanted, None), |(wanted, it)| (wanted, Some(it)));
-        let example = example.map(|example| example.replace('…', value));
+        let example = example.map(|example| example.replace('…', value).into());
         Self { example, ..Self::new(format!("expected {}, found {found}", in_words(wanted))) }
     }
 
@@ -220,14 +220,14 @@ impl Error for Fault {
         let nearest = did_you_mean(found, known.iter().copied());
         if known.len() <= MAX_ALTERNATIVES {
             let why = format!("expected {}, found {}", one_of(known), shortened(found));
-            return Self { hint: nearest.to_string(), ..Self::new(why) };
+            return Self { hint: nearest.to_string().into(), ..Self::new(why) };
         }
         Self { hint: or_known(nearest, known), ..Self::new(format!("{} is not known here", shortened(found))) }
     }
 
     fn unknown_field(name: &str, known: &'static [&'static str]) -> Self {
         let nearest = did_you_mean(name, known.iter().copied());
-        let meant = nearest.0.map(str::to_owned);
+        let meant = nearest.0.map(Into::into);
         Self { hint: or_known(nearest, known), meant, ..Self::new("unknown member") }
     }
 
@@ -247,10 +247,10 @@ pub(super) const TWICE: &str = "another member has this name";
 const MAX_ALTERNATIVES: usize = 6;
 
 /// Names the nearest name, or all names if none is similar.
-fn or_known(nearest: DidYouMean<'_>, known: &[&str]) -> String {
+fn or_known(nearest: DidYouMean<'_>, known: &[&str]) -> Box<str> {
     match nearest {
-        DidYouMean(None) => format!("; known here: {}", known.join(", ")),
-        nearest => nearest.to_string(),
+        DidYouMean(None) => format!("; known here: {}", known.join(", ")).into(),
+        nearest => nearest.to_string().into(),
     }
 }
 

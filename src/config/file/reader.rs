@@ -76,7 +76,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             Node::List(items) => visitor.visit_seq(Items { items: items.iter().enumerate(), rules: self.rules }),
             Node::Map(members) => {
                 no_duplicates(members)?;
-                visitor.visit_map(Members { members: members.iter(), value: None, rules: self.rules })
+                visitor.visit_map(Members { rest: members.iter(), value: None, rules: self.rules })
             }
             Node::Tagged | Node::Removed => Err(self.type_error(&visitor)),
         }
@@ -195,7 +195,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
 
 /// Members of a map.
 struct Members<'n> {
-    members: std::slice::Iter<'n, (Node, Node)>,
+    rest: std::slice::Iter<'n, (Node, Node)>,
     /// Member whose name was read.
     value: Option<&'n (Node, Node)>,
     rules: Rules,
@@ -205,7 +205,7 @@ impl<'de> MapAccess<'de> for Members<'_> {
     type Error = Fault;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
-        self.value = self.members.find(|(_, value)| !value.is_removed());
+        self.value = self.rest.find(|(_, value)| !value.is_removed());
         let Some((name, _)) = self.value else { return Ok(None) };
         let key = seed.deserialize(Reader::new(name, self.rules));
         key.map(Some).map_err(|fault| fault.of_key(Key::Member(name.text().to_owned())))
