@@ -10,6 +10,8 @@ mod requirements;
 mod resources;
 mod routes;
 
+use std::path::Path;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
@@ -21,7 +23,7 @@ use self::resources::resources;
 use self::routes::{routes, segments};
 use super::error::ConfigError;
 use super::file::fault::{Fault, YamlPath};
-use super::file::form::Form;
+use super::file::form::{self, Form};
 use super::file::json_rpc::JsonRpcEntry;
 use super::file::places::PlacesEntry;
 use super::file::text::{Parsed, WebUrl};
@@ -83,6 +85,17 @@ impl PolicySource {
     }
 }
 
+/// Checks the form of a policy file alone.
+///
+/// # Errors
+/// As [`PolicySource::read`], without faults that show only when the parts are compiled.
+pub(super) fn check_form(path: &Path) -> Result<(), ConfigError> {
+    let error = |why: &str| ConfigError::new(format!("{}: {why}", path.display()));
+    let text = files::read_text(path, MAX_TEXT_BYTES).map_err(|why| error(&why.to_string()))?;
+    let form = PolicyFile::read(&text).map_err(|why| error(&why))?;
+    form::describe(&form.faults, &text).map_or(Ok(()), |errors| Err(errors.map(error)))
+}
+
 /// Compiles the file with the settings of the flags.
 ///
 /// # Errors
@@ -102,6 +115,7 @@ pub(super) fn compile(form: Form<PolicyFile>, source: &PolicySource) -> Result<C
         wanted: WantedClaims::default(),
         json_rpc: Vec::new(),
         sign_in: &source.sign_in,
+        lacks_sign_in: false,
         warnings,
         faults,
     };
@@ -212,6 +226,8 @@ struct Compiler<'s> {
     warnings: Vec<String>,
     faults: Faults,
     sign_in: &'s SignInSource,
+    /// `true` once a policy needs the sign-in, and options of it are missing.
+    lacks_sign_in: bool,
 }
 
 impl Compiler<'_> {
@@ -336,7 +352,7 @@ impl Compiler<'_> {
 
     /// Returns the sign-in to which a policy redirects browsers. The policy must be able to deny, and the account API
     /// has to serve the sign-in.
-    fn sign_in(&self, is_public: bool, at: &YamlPath) -> Result<SignIn, Fault> {
+    fn sign_in(&mut self, is_public: bool, at: &YamlPath) -> Result<SignIn, Fault> {
         if is_public {
             return Err(at.fault("a public policy denies nothing; remove `public` or `sign_in`"));
         }
@@ -345,6 +361,10 @@ impl Compiler<'_> {
             [only] => only.clone(),
             [first @ .., last] => format!("{} and {last}", first.join(", ")),
         };
+        // One sentence about the options is enough.
+        if std::mem::replace(&mut self.lacks_sign_in, true) {
+            return Err(at.consequence());
+        }
         Err(at.fault(format!("browsers are redirected to the sign-in of the account API, which needs {needed}")))
     }
 

@@ -97,6 +97,11 @@ impl std::error::Error for ConfigError {}
 pub(super) struct Errors(Vec<ConfigError>);
 
 impl Errors {
+    /// `true` if there is an error.
+    pub(super) fn has_any(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Adds an error.
     pub(super) fn add(&mut self, error: ConfigError) {
         self.0.push(error);

@@ -21,6 +21,7 @@ mod source;
 mod telemetry;
 mod tls;
 mod unread;
+mod usage;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -200,20 +201,32 @@ pub fn read(
     let names = option_ids().into_iter().map(|id| variable(&id));
     let others = [CLIENT_SECRET].into_iter().chain(telemetry::VARIABLES).map(str::to_owned);
     let wanted: Vec<String> = names.chain(others).collect();
-    let layers = Layers::read(environment, directory, &wanted)?;
-    let command = layers.under(Cli::command());
+    let mut layers = Layers::read(environment, directory, &wanted)?;
     let args: Vec<OsString> = std::iter::once("cognito-authz".into()).chain(args).collect();
-    let matches = match command.try_get_matches_from(&args) {
+    let mut errors = Errors::default();
+    let matches = match usage::matches(Cli::command, &args, &mut layers, &mut errors) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             // Without the layers, so that values of this environment are not shown as defaults.
             let plain = Layers::default().under(Cli::command()).try_get_matches_from(args);
             return Ok(Invocation::Print(plain.err().unwrap_or(error).render().to_string()));
         }
-        Err(error) => return Err(usage_error(&error, &args, &layers)),
+        Err(error) => {
+            errors.add(usage_error(&error, &args, &layers));
+            return errors.end().map(|()| Invocation::Print(String::new()));
+        }
     };
     let parsed = Cli::from_arg_matches(&matches).map_err(|error| usage_error(&error, &args, &layers))?;
     let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
+    if errors.has_any() {
+        // Without the values, nothing else of the configuration can be judged except for the form of the policy file.
+        if let Ok(Some(path)) = matches.try_get_one::<PathBuf>("config") {
+            let sources = Sources::new(matches, &layers);
+            let form = compile::check_form(path);
+            errors.keep(form.map_err(|error| error.map(|why| sources.error("config", why))));
+        }
+        return errors.end().map(|()| Invocation::Print(String::new()));
+    }
     let config = |options| Config::new(options, matches, &layers).map(Box::new);
     match parsed.command {
         None => Ok(Invocation::Serve(config(parsed.options)?)),

@@ -337,3 +337,25 @@ async fn check_config_fetches_the_keys_online() {
     assert_eq!((code, stderr.lines().count()), (Some(1), 2), "{stderr}");
     assert!(stderr.contains("no usable key in the set"), "{stderr}");
 }
+
+/// Values that cannot be parsed, of flags and of variables, and the form of the policy file.
+#[test]
+fn every_value_of_an_option_that_is_wrong_is_reported() {
+    let file = PolicyFile::new("policies: {m: {group: {any: [a]}, pools: [nobody]}}");
+    let path = file.path();
+    let flags = ["check-config", "--leeway", "90s", "--header-prefix=é", "--config", &path, "--client-id", CLIENT];
+    let environment = [("COGNITO_USER_POOL_ID", "nonsense"), ("COGNITO_AUTHZ_GRPC_MAX_STREAMS", "0")];
+    let (code, stdout, stderr) = run(&flags, &environment);
+    assert_eq!((code, &*stdout), (Some(64), ""));
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!(lines.len(), 5, "{stderr}");
+    for said in [
+        "cognito-authz: --leeway: more than 60s: \"90s\" (from the flag)",
+        "cognito-authz: --header-prefix: ",
+        "cognito-authz: --user-pool-id: not a user pool id such as eu-west-1_AbC123xyz: \"nonsense\" (from the environment variable COGNITO_USER_POOL_ID)",
+        "cognito-authz: --grpc-max-streams: ",
+        "policies.m.group: unknown member at line 1 column 16; did you mean groups? (from the flag)",
+    ] {
+        assert!(lines.iter().any(|line| line.contains(said)), "{said} is not in\n{stderr}");
+    }
+}
