@@ -23,6 +23,7 @@ use self::table::{ExpectedDecision, Reason, Test, Text, TokenRow};
 use crate::authz::answer::Refusal;
 use crate::authz::denial::Realm;
 use crate::authz::headers::Mutation;
+use crate::authz::policy::DEFAULT;
 use crate::authz::{Answer, Authorizer, Denial, Ruleset, UnixTime};
 use crate::check::TIME_LIMIT;
 use crate::config::file::values::Name;
@@ -30,6 +31,7 @@ use crate::config::parse::TokenUseOption;
 use crate::config::{Config, Request};
 use crate::explain::{self, Detached};
 use crate::jwks::KeySet;
+use crate::nearest::did_you_mean;
 use crate::revocation::Keep;
 use crate::user_pool::{Clients, UserPool};
 
@@ -47,7 +49,8 @@ pub struct Outcome {
 /// # Errors
 /// [`ConfigError`](crate::config::ConfigError) if the table cannot be read or is invalid, or a row names an unknown pool.
 pub async fn run(mut config: Config, table: &Path, now: UnixTime) -> anyhow::Result<Outcome> {
-    let tests = table::read(table, config.policy.pools.iter().map(|(pool, _)| pool))?;
+    let pools: Vec<&UserPool> = config.policy.pools.iter().map(|(pool, _)| pool).collect();
+    let tests = table::read(table, &pools)?;
     let signer = Signer::new()?;
     for (_, seed) in &mut config.policy.pools {
         *seed = signer.keys()?;
@@ -163,7 +166,26 @@ async fn check(
             Some(got.unwrap_or_else(none)),
         );
     }
+    if !differences.is_empty() {
+        differences.extend(unknown_names(test, denial, &rules));
+    }
     Ok(Checked { differences, shadow })
+}
+
+/// Explains names in a failed row that the policy file does not have.
+fn unknown_names(test: &Test, denial: Option<Denial>, rules: &Ruleset) -> Vec<String> {
+    let policies = || rules.policies.iter().map(|policy| &*policy.name);
+    let is_unknown = |name: &&str| *name != DEFAULT && !policies().any(|known| known == *name);
+    let given = test.request.policy.as_ref().map(|Text(name)| name.as_str());
+    let given = given.filter(|_| denial == Some(Denial::UnknownPolicy));
+    let of_policy = given.into_iter().chain(test.expect.policy.as_ref().map(Name::as_str)).filter(is_unknown);
+    let of_policy = of_policy.map(|name| format!("there is no policy {name}{}", did_you_mean(name, policies())));
+    let of_header = test.expect.headers.iter().filter(|(_, value)| value.is_some()).filter_map(|(name, _)| {
+        let lower = name.to_ascii_lowercase();
+        let is_set = rules.headers.names().any(|known| known == lower);
+        (!is_set).then(|| format!("no header {name} is ever set{}", did_you_mean(&lower, rules.headers.names())))
+    });
+    of_policy.chain(of_header).collect()
 }
 
 /// Returns the headers that the answer sets, by name. Several values of one header are joined with commas, as Envoy

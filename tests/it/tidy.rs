@@ -29,10 +29,10 @@ const IMPORTS: &[(&str, &str)] = &[
     ("log_level", "admin_client clock config"),
     ("revoke", "admin_client clock config"),
     ("admin_client", "config files net"),
-    ("test_policy", "authz check config explain files jwks revocation user_pool"),
-    ("explain", "authz check clock config lifecycle metrics reload revocation user_pool"),
+    ("test_policy", "authz check config explain files jwks nearest revocation user_pool"),
+    ("explain", "authz check clock config lifecycle metrics nearest reload revocation user_pool"),
     ("metrics_reference", "account config lifecycle metrics reload"),
-    ("doctor", "account check clock config files jwks net user_pool"),
+    ("doctor", "account check clock config files jwks nearest net user_pool"),
     ("admin", "account authz check clock config files lifecycle logging metrics net reload revocation user_pool"),
     ("reload", "authz check clock config files jwks lifecycle metrics net telemetry user_pool"),
     (

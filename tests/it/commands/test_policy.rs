@@ -187,3 +187,40 @@ fn test_policy_without_a_table_shows_one() {
     assert_eq!((code, &*stderr), (Some(0), ""), "{stdout}");
     assert!(stdout.ends_with("\n2 passed, 0 failed\n"), "{stdout}");
 }
+
+/// A failed row says if a name in it is not one of the policy file.
+#[test]
+fn names_that_the_file_does_not_have_are_explained() {
+    let file = PolicyFile::new(&FILE.replace("KEYS", "http://127.0.0.1:9/"));
+    let table = tempfile::NamedTempFile::new().unwrap();
+    let rows = "\
+tests:
+- name: a
+  request: {policy: amdin}
+  token: {}
+  expect: {decision: allow}
+- name: b
+  token: {}
+  expect: {decision: allow, policy: membres, headers: {x-auth-tennant: acme}}
+- name: c
+  request: {policy: amdin}
+  expect: {decision: deny, reason: unknown_policy}
+";
+    std::fs::write(table.path(), rows).unwrap();
+    let (path, config) = (table.path().to_str().unwrap(), file.path());
+    let (code, stdout, _) =
+        run(&["test-policy", path, "--user-pool-id", POOL, "--client-id", CLIENT, "--config", &config], &[]);
+    let expected = "\
+FAIL a
+     decision: expected allow, got deny (unknown_policy)
+     there is no policy amdin; did you mean admin?
+FAIL b
+     policy: expected membres, got members
+     header x-auth-tennant: expected acme, got none
+     there is no policy membres; did you mean members?
+     no header x-auth-tennant is ever set; did you mean x-auth-tenant?
+ok   c
+1 passed, 2 failed
+";
+    assert_eq!((code, &*stdout), (Some(1), expected));
+}
