@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::browser;
-use super::error::ConfigError;
+use super::error::{ConfigError, Errors};
 use super::options::{AccountOptions, Options, RefreshFlowOption};
 use super::policy::{AccountClient, AccountClientError, CompiledPolicy, SignInSource};
 use super::source::Sources;
@@ -52,17 +52,22 @@ impl AccountConfig {
         let Some((pool, AccountClient { client_id, secret_file, .. })) = client(account, policy, sources)? else {
             return Ok(None);
         };
-        let secret = secret(secret_file.as_deref(), sources)?;
-        if account.forward_client_address && secret.is_none() {
+        let mut errors = Errors::default();
+        let secret = errors.keep(secret(secret_file.as_deref(), sources));
+        if account.forward_client_address && matches!(secret, Some(None)) {
             let why = "Cognito accepts a client address only from an app client with a secret";
-            return Err(sources.error("forward_client_address", why));
+            errors.add(sources.error("forward_client_address", why));
         }
-        let hosted_ui = browser::hosted_ui(options, &client_id, secret.as_ref(), sources, warnings)?;
+        let secret = secret.flatten();
+        let hosted_ui = errors.keep(browser::hosted_ui(options, &client_id, secret.as_ref(), sources, warnings));
+        let hosted_ui = hosted_ui.flatten();
         let cookies =
-            browser::cookies(&account.browser, hosted_ui.as_ref(), &account.account_prefix, sources, warnings)?;
+            browser::cookies(&account.browser, hosted_ui.as_ref(), &account.account_prefix, sources, warnings);
+        let cookies = errors.keep(cookies).flatten();
+        errors.keep(check_port(options, sources, warnings));
+        errors.end()?;
         let cors = Cors::new(account.cors_origins.clone());
         let cors = if cookies.is_some() { cors.with_credentials() } else { cors };
-        check_port(options, sources, warnings)?;
         let settings = Settings {
             pool: pool.name.clone(),
             prefix: account.account_prefix.clone(),

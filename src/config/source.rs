@@ -123,6 +123,12 @@ impl Layers {
         Some((value, Source::DotEnv(variable.to_owned(), *line)))
     }
 
+    /// Removes the value of a variable. Returns `false` if it has none.
+    pub(super) fn forget(&mut self, variable: &str) -> bool {
+        let in_environment = self.environment.remove(variable).is_some();
+        in_environment || self.dot_env.remove(variable).is_some()
+    }
+
     /// Returns the value of a variable that is a secret. It has no flag, because every user of the machine can read
     /// command lines.
     fn secret(&self, variable: &str) -> Option<(SecretString, Source)> {

@@ -15,7 +15,7 @@ fn read_from(flags: &[&str], environment: &[(&str, &str)], dot_env: &str) -> Res
     let args = flags.iter().map(Into::into);
     let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
     match read(args, environment, directory.path()) {
-        Ok(Invocation::Serve(config) | Invocation::CheckConfig(config)) => Ok(*config),
+        Ok(Invocation::Serve(config) | Invocation::CheckConfig(config, _)) => Ok(*config),
         Ok(other) => panic!("{other:?}"),
         Err(error) => Err(error.to_string()),
     }
@@ -333,7 +333,7 @@ fn each_command_is_parsed() {
         )
     };
     assert!(matches!(read(&["serve", "--realm", "x"]), Ok(Invocation::Serve(config)) if config.realm.as_str() == "x"));
-    assert!(matches!(read(&["check-config"]), Ok(Invocation::CheckConfig(_))));
+    assert!(matches!(read(&["check-config"]), Ok(Invocation::CheckConfig(_, Online(false)))));
     assert!(
         matches!(read(&["healthcheck"]), Ok(Invocation::Healthcheck(options)) if options.admin.port() == Some(9190))
     );

@@ -158,7 +158,7 @@ fn each_fault_of_envoys_configuration_is_found() {
         (
             &[("context_extensions: { policy: admin }", "context_extensions: { policy: admins }")],
             &[],
-            "error {both}: The route admin names the policy admins, which does not exist.",
+            "error {both}: The route admin names the policy admins, which does not exist; did you mean admin?",
         ),
         (
             &[("          http2_protocol_options:\n            #", "          http_protocol_options:\n            #")],
