@@ -19,7 +19,8 @@
 //! - `files`: bounded reads of files, and detection of changes.
 //! - `request_id`: the id of a request in log lines and responses.
 //! - `telemetry`: traces. The other rooms make spans with it; a thread of its own exports them.
-//! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`], [`clock`]: shared parts without dependencies on the rest.
+//! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`], [`nearest`], [`clock`]: shared parts without dependencies
+//!   on the rest.
 //! - [`app`]: builds, connects and runs all parts of the service.
 //! - [`explain`], [`doctor`], [`test_policy`], [`metrics_reference`], [`healthcheck`], [`revoke`], [`log_level`]: the other
 //!   commands; `admin_client` is the client of the admin port that the last three use, over HTTP or HTTPS.
@@ -61,6 +62,7 @@ pub mod log_level;
 pub mod logging;
 pub mod metrics;
 pub mod metrics_reference;
+pub mod nearest;
 pub mod net;
 pub mod reload;
 mod request_id;

@@ -53,6 +53,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("lifecycle", ""),
     ("logging", "clock"),
     ("clock", ""),
+    ("nearest", ""),
 ];
 
 /// Crates and functions that only some files may use: the texts to look for, and the files and folders that may have
