@@ -34,7 +34,10 @@ const IMPORTS: &[(&str, &str)] = &[
     ("doctor", "account check clock config files jwks net user_pool"),
     ("admin", "account authz check clock config files lifecycle logging metrics net reload revocation user_pool"),
     ("reload", "authz check clock config files jwks lifecycle metrics net telemetry user_pool"),
-    ("config", "account authz clock field_value files jwks logging net revocation session_cookie telemetry user_pool"),
+    (
+        "config",
+        "account authz clock field_value files jwks logging nearest net revocation session_cookie telemetry user_pool",
+    ),
     ("account", "authz clock cognito field_value metrics net request_id revocation session_cookie telemetry user_pool"),
     ("ext_authz", "authz check lifecycle logging metrics net telemetry"),
     ("check", "authz clock metrics request_id telemetry"),
