@@ -150,6 +150,8 @@ pub struct Config {
     pub log: logging::Settings,
     /// Warnings about the configuration.
     pub warnings: Vec<String>,
+    /// What defaults decided because of other settings.
+    pub notes: Vec<String>,
     /// Every option with its value and its source, for `/config`.
     pub effective: Value,
 }
@@ -258,7 +260,7 @@ pub fn read(
 
 /// Turns off what is not part of a check, for a command that only runs checks. Its files may be missing there.
 fn only_check(options: &mut Options) {
-    options.account.account_api = false;
+    options.account.account_api = Some(false);
     options.account.browser.is_unused = true;
     options.tls.is_unused = true;
     options.trace.is_unused = true;
@@ -275,9 +277,9 @@ fn has_credential(options: &OperatorOptions) -> Result<(), ConfigError> {
 impl Config {
     fn new(options: Options, matches: &ArgMatches, layers: &Layers) -> Result<Self, ConfigError> {
         let sources = Sources::new(matches, layers);
-        let mut warnings = Vec::new();
+        let (mut warnings, mut notes) = (Vec::new(), Vec::new());
         let (policy_source, policy) = read_policy(&options, sources, &mut warnings)?;
-        let account = AccountConfig::new(&options, &policy, sources, &mut warnings)?;
+        let account = AccountConfig::new(&options, &policy, sources, &mut warnings, &mut notes)?;
         if account.is_none() && !policy.resources.is_empty() {
             warnings.push(UNSERVED_RESOURCES.into());
         }
@@ -292,6 +294,9 @@ impl Config {
         let mut effective = sources.effective(CLIENT_SECRET);
         if let Value::Object(members) = &mut effective {
             members.extend(telemetry::effective(sources));
+            if options.account.account_api.is_none() {
+                members.insert("account-api".into(), account::decided(account.is_some(), &notes));
+            }
         }
         Ok(Self {
             policy,
@@ -313,6 +318,7 @@ impl Config {
             telemetry,
             log: log(&options.log),
             warnings,
+            notes,
             effective,
         })
     }

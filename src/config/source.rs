@@ -240,7 +240,8 @@ pub(super) fn missing(id: &str, what: &str) -> ConfigError {
     ConfigError::new(format!("{}: {what} is required (no flag, no {variable} in the environment or .env)", flag(id)))
 }
 
-fn flag(id: &str) -> String {
+/// Returns the flag of the option `id`.
+pub(super) fn flag(id: &str) -> String {
     format!("--{}", id.replace('_', "-"))
 }
 
