@@ -10,6 +10,7 @@ pub(crate) mod account;
 pub(crate) mod admin;
 mod browser;
 mod compile;
+mod dot_env;
 mod error;
 pub mod file;
 pub mod options;
@@ -21,6 +22,7 @@ mod source;
 mod telemetry;
 mod tls;
 mod unread;
+mod usage;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -40,8 +42,9 @@ use self::options::{
     Options, RevocationOptions, RevocationsAction, RevokeOptions, TestPolicyOptions, option_ids, variable,
 };
 use self::policy::{CompiledPolicy, PolicySource, UNSERVED_RESOURCES};
-use self::source::{Layers, Sources, usage_error};
+use self::source::{Layers, Sources};
 pub use self::unread::Unread;
+use self::usage::usage_error;
 use crate::authz::TimeLimits;
 use crate::authz::denial::Realm;
 use crate::files::{self, MAX_TEXT_BYTES};
