@@ -34,6 +34,9 @@ fn main() -> ExitCode {
             for warning in &config.warnings {
                 complain(&format_args!("warning: {warning}"));
             }
+            for note in &config.notes {
+                complain(&format_args!("note: {note}"));
+            }
             let mut text = check_config::summary(&config);
             if online {
                 install_crypto();
@@ -102,6 +105,9 @@ async fn serve(config: Config) -> ExitCode {
     install_crypto();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
+    }
+    for note in &config.notes {
+        tracing::info!("{note}");
     }
     if let Err(error) = descriptors::raise_limit() {
         tracing::warn!(%error, "the soft limit on open files cannot be raised to the hard limit");

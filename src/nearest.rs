@@ -6,7 +6,7 @@ use std::fmt;
 /// length of the known name.
 const MAX_NAME_BYTES: usize = 64;
 /// Shortest name that is looked for as a part of the known ones.
-const MIN_PART_BYTES: usize = 4;
+const MIN_PART_BYTES: usize = 3;
 
 /// Returns the known name that `name` is most likely a typing error of; `None` if no known name is similar.
 ///
@@ -30,6 +30,11 @@ pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
         with_part.min_by_key(|(_, plain)| plain.len()).map(|(known, _)| *known)
     };
     similar.min_by_key(|(_, distance)| *distance).map(|(known, _)| known).or_else(with_part)
+}
+
+/// Number of typing errors that turn one name into the other, as [`nearest`] counts them.
+pub fn distance(one: &str, other: &str) -> usize {
+    strsim::osa_distance(&plain(one), &plain(other))
 }
 
 /// End of a message about an unknown name: `"; did you mean leeway?"`, or nothing if no known name is similar.
@@ -81,6 +86,7 @@ mod tests {
             ("client-ids", &OPTIONS, Some("client-id")),
             ("pool-id", &OPTIONS, Some("user-pool-id")),
             ("cors", &OPTIONS, Some("cors-origins")),
+            ("listen", &OPTIONS, Some("grpc-listen")),
             ("group", &MEMBERS, Some("groups")),
             ("scpoes", &MEMBERS, Some("scopes")),
             ("clients", &MEMBERS, Some("client_ids")),

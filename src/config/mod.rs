@@ -10,6 +10,7 @@ pub(crate) mod account;
 pub(crate) mod admin;
 mod browser;
 mod compile;
+mod dot_env;
 mod error;
 pub mod file;
 pub mod options;
@@ -43,8 +44,9 @@ use self::options::{
     option_ids, variable,
 };
 use self::policy::{CompiledPolicy, PolicySource, UNSERVED_RESOURCES};
-use self::source::{Layers, Sources, missing, usage_error};
+use self::source::{Layers, Sources, missing};
 pub use self::unread::Unread;
+use self::usage::usage_error;
 use crate::authz::TimeLimits;
 use crate::authz::denial::Realm;
 use crate::files::{self, MAX_TEXT_BYTES};
@@ -157,6 +159,8 @@ pub struct Config {
     pub log: logging::Settings,
     /// Warnings about the configuration.
     pub warnings: Vec<String>,
+    /// What defaults decided because of other settings.
+    pub notes: Vec<String>,
     /// Every option with its value and its source, for `/config`.
     pub effective: Value,
 }
@@ -302,7 +306,7 @@ JSON Schema. No network is used, and no user pool: the tokens are signed for the
 
 /// Turns off what is not part of a check, for a command that only runs checks. Its files may be missing there.
 fn only_check(options: &mut Options) {
-    options.account.account_api = false;
+    options.account.account_api = Some(false);
     options.account.browser.is_unused = true;
     options.tls.is_unused = true;
     options.trace.is_unused = true;
@@ -319,11 +323,12 @@ fn has_credential(options: &OperatorOptions) -> Result<(), ConfigError> {
 impl Config {
     fn new(options: Options, matches: &ArgMatches, layers: &Layers) -> Result<Self, ConfigError> {
         let sources = Sources::new(matches, layers);
-        let (mut warnings, mut errors) = (Vec::new(), Errors::default());
+        let (mut warnings, mut notes, mut errors) = (Vec::new(), Vec::new(), Errors::default());
         let policy = read_policy(&options, sources, &mut warnings);
         // Each part is built, even if another one has an error, so that all errors are reported.
         let policy = errors.keep(policy).and_then(|(source, policy)| {
-            let account = errors.keep(AccountConfig::new(&options, &policy, sources, &mut warnings))?;
+            let account = AccountConfig::new(&options, &policy, sources, &mut warnings, &mut notes);
+            let account = errors.keep(account)?;
             Some((source, policy, account))
         });
         let certificates = errors.keep(tls::certificates(&options, sources));
@@ -357,6 +362,9 @@ impl Config {
         let mut effective = sources.effective(CLIENT_SECRET);
         if let Value::Object(members) = &mut effective {
             members.extend(telemetry::effective(sources));
+            if options.account.account_api.is_none() {
+                members.insert("account-api".into(), account::decided(account.is_some(), &notes));
+            }
         }
         Ok(Self {
             policy,
@@ -378,6 +386,7 @@ impl Config {
             telemetry,
             log: log(&options.log),
             warnings,
+            notes,
             effective,
         })
     }

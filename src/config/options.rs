@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+pub(super) use self::account::account_option_ids;
 pub use self::account::{AccountOptions, BrowserOptions, RefreshFlowOption};
 pub use self::instance::InstanceOptions;
 pub use self::log::{LogLevelOptions, LogOptions};

@@ -9,7 +9,7 @@ use super::file::text::{FilePath, Parsed, WebUrl};
 use super::file::values::{List, OneOrMany};
 use super::options::Options;
 use super::parse::{check_endpoint, clients};
-use super::policy::FLAG_POOL;
+use super::policy::{FLAG_POOL, POOL_SETTINGS};
 use super::source::{Source, Sources, missing};
 use crate::files;
 use crate::jwks::KeySet;
@@ -127,7 +127,11 @@ pub(super) fn of_flags(
     }
     let Some(id) = &options.user_pool_id else {
         if options.config.is_none() {
-            return Err(missing("user_pool_id", "the user pool's id"));
+            let place = if sources.has_dot_env() { "the one there sets none" } else { "there is none" };
+            return Err(ConfigError::new(format!(
+                "--user-pool-id: no user pool is configured; {POOL_SETTINGS}, in the environment or in a file .env in \
+                 the working directory ({place}), or define `pools` in a policy file (--config)"
+            )));
         }
         // An option without the pool that it describes has no effect. Platforms set `AWS_REGION`, so only the flag counts.
         let region = Some("region").filter(|id| sources.of(id) == Source::Flag);
