@@ -17,6 +17,7 @@ pub mod options;
 pub(crate) mod parse;
 pub mod policy;
 mod pool;
+mod print;
 mod revocation;
 mod source;
 mod telemetry;
@@ -194,21 +195,22 @@ pub fn read(
     environment: impl Iterator<Item = (OsString, OsString)>,
     directory: &Path,
 ) -> Result<Invocation, ConfigError> {
+    let args: Vec<OsString> = std::iter::once("cognito-authz".into()).chain(args).collect();
+    // Without the layers first: help is shown even if `.env` is malformed, and shows no value of this environment.
+    let matches = match print::command_line().try_get_matches_from(&args) {
+        Ok(matches) => matches,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return Ok(Invocation::Print(error.render().to_string()));
+        }
+        Err(error) => return Err(usage_error(&error, &args, &Layers::default())),
+    };
     let names = option_ids().into_iter().map(|id| variable(&id));
     let others = [CLIENT_SECRET].into_iter().chain(telemetry::VARIABLES).map(str::to_owned);
     let wanted: Vec<String> = names.chain(others).collect();
-    let layers = Layers::read(environment, directory, &wanted)?;
-    let command = layers.under(Cli::command());
-    let args: Vec<OsString> = std::iter::once("cognito-authz".into()).chain(args).collect();
-    let matches = match command.try_get_matches_from(&args) {
-        Ok(matches) => matches,
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            // Without the layers, so that values of this environment are not shown as defaults.
-            let plain = Layers::default().under(Cli::command()).try_get_matches_from(args);
-            return Ok(Invocation::Print(plain.err().unwrap_or(error).render().to_string()));
-        }
-        Err(error) => return Err(usage_error(&error, &args, &layers)),
-    };
+    let is_text = matches.subcommand_name().is_some_and(|name| print::TEXTS.contains(&name));
+    let layers = if is_text { Layers::default() } else { Layers::read(environment, directory, &wanted)? };
+    let matches = layers.under(Cli::command()).try_get_matches_from(&args);
+    let matches = matches.map_err(|error| usage_error(&error, &args, &layers))?;
     let parsed = Cli::from_arg_matches(&matches).map_err(|error| usage_error(&error, &args, &layers))?;
     let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
     let config = |options| Config::new(options, matches, &layers).map(Box::new);
@@ -218,6 +220,8 @@ pub fn read(
         Some(Command::CheckConfig(options)) => Ok(Invocation::CheckConfig(config(options)?)),
         Some(Command::MetricsReference) => Ok(Invocation::MetricsReference),
         Some(Command::ConfigSchema) => Ok(Invocation::Print(format!("{:#}\n", PolicyFile::schema().to_value()))),
+        Some(Command::Completions(options)) => Ok(Invocation::Print(print::completions(options.shell))),
+        Some(Command::Man) => Ok(Invocation::Print(print::manual())),
         Some(Command::Healthcheck(options)) => Ok(Invocation::Healthcheck(options)),
         Some(Command::Explain(explain)) => {
             let ExplainOptions { method, host, path, context, header, body, json, mut options } = explain;
