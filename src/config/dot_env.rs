@@ -86,7 +86,6 @@ fn broken_rule(value: &str) -> &'static str {
             (Some(open), c) if open == c => quote = None,
             (Some('\''), _) => {}
             (_, '\\') if chars.next().is_some_and(|escaped| !"\\'\"$ n".contains(escaped)) => return ESCAPE,
-            (_, '\\') => {}
             (_, '$') if chars.as_str().starts_with('{') && !chars.any(|c| c == '}') => return OPEN_BRACE,
             (None, '\'' | '"') => quote = Some(c),
             (None, ' ' | '\t') => return TEXT_AFTER_SPACE,

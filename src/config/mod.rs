@@ -17,6 +17,7 @@ pub mod options;
 pub(crate) mod parse;
 pub mod policy;
 mod pool;
+mod print;
 mod revocation;
 mod source;
 mod telemetry;
@@ -200,19 +201,22 @@ pub fn read(
     environment: impl Iterator<Item = (OsString, OsString)>,
     directory: &Path,
 ) -> Result<Invocation, ConfigError> {
+    let args: Vec<OsString> = std::iter::once("cognito-authz".into()).chain(args).collect();
+    // Without the layers first: help is shown even if `.env` is malformed, and shows no value of this environment.
+    let plain = print::command_line().try_get_matches_from(&args);
+    if let Err(error) = &plain
+        && matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
+    {
+        return Ok(Invocation::Print(error.render().to_string()));
+    }
     let names = option_ids().into_iter().map(|id| variable(&id));
     let others = [CLIENT_SECRET].into_iter().chain(telemetry::VARIABLES).map(str::to_owned);
     let wanted: Vec<String> = names.chain(others).collect();
-    let mut layers = Layers::read(environment, directory, &wanted)?;
-    let args: Vec<OsString> = std::iter::once("cognito-authz".into()).chain(args).collect();
+    let is_text = plain.is_ok_and(|plain| plain.subcommand_name().is_some_and(|name| print::TEXTS.contains(&name)));
+    let mut layers = if is_text { Layers::default() } else { Layers::read(environment, directory, &wanted)? };
     let mut errors = Errors::default();
     let matches = match usage::matches(Cli::command, &args, &mut layers, &mut errors) {
         Ok(matches) => matches,
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            // Without the layers, so that values of this environment are not shown as defaults.
-            let plain = Layers::default().under(Cli::command()).try_get_matches_from(args);
-            return Ok(Invocation::Print(plain.err().unwrap_or(error).render().to_string()));
-        }
         Err(error) => {
             errors.add(usage_error(&error, &args, &layers));
             return errors.end().map(|()| Invocation::Print(String::new()));
@@ -238,6 +242,8 @@ pub fn read(
         }
         Some(Command::ConfigSchema(SchemaOptions { test_table: true })) => Ok(Invocation::TableSchema),
         Some(Command::ConfigSchema(_)) => Ok(Invocation::Print(format!("{:#}\n", PolicyFile::schema().to_value()))),
+        Some(Command::Completions(options)) => Ok(Invocation::Print(print::completions(options.shell))),
+        Some(Command::Man) => Ok(Invocation::Print(print::manual())),
         Some(Command::Healthcheck(options)) => Ok(Invocation::Healthcheck(options)),
         Some(Command::Explain(explain)) => {
             let ExplainOptions { method, host, path, context, header, body, json, mut options } = explain;

@@ -4,6 +4,7 @@
 //! `commands.md` are generated from these definitions.
 
 mod account;
+pub mod examples;
 mod instance;
 mod log;
 mod operator;
@@ -14,7 +15,7 @@ mod trace;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub(super) use self::account::account_option_ids;
 pub use self::account::{AccountOptions, BrowserOptions, RefreshFlowOption};
@@ -44,10 +45,7 @@ use crate::user_pool::UserPoolId;
     version = crate::version(),
     args_conflicts_with_subcommands = true,
     max_term_width = 120,
-    after_help = "Each option can also be set in the environment, or in a file .env in the working directory. \
-                  Precedence: flag, environment variable, .env, default. Lists: repeat the flag, or separate the \
-                  values by commas in the environment. Durations: 250ms, 30s, 1h. Exit status: 64 for wrong usage or \
-                  configuration, 69 if a port or socket cannot be bound."
+    after_help = format!("{SOURCES} {STATUS}\n\n{}", examples::text(""))
 )]
 pub struct Cli {
     /// Command; `serve` if unset.
@@ -58,29 +56,72 @@ pub struct Cli {
     pub options: Options,
 }
 
+/// Sources of options, for the help.
+pub(super) const SOURCES: &str = "Each option can also be set in the environment, or in a file .env in the working \
+    directory. Precedence: flag, environment variable, .env, default. Lists: repeat the flag, or separate the values by \
+    commas in the environment. Durations: 250ms, 30s, 1h.";
+/// Exit statuses, for the help.
+pub(super) const STATUS: &str =
+    "Exit status: 64 for wrong usage or configuration, 69 if a port or socket cannot be bound.";
+
 /// Commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve Envoy's checks (default)
+    #[command(after_help = examples::text("serve"))]
     Serve(Options),
     /// Check the whole configuration and show what it comes to; the exit status is 0 if it has no error
+    #[command(after_help = examples::text("check-config"))]
     CheckConfig(CheckConfigOptions),
     /// Print the JSON Schema of the policy file (`--config`), or of the tables of test-policy
+    #[command(after_help = examples::text("config-schema"))]
     ConfigSchema(SchemaOptions),
     /// Ask a running instance if it is ready; the exit status is 0 if it is
+    #[command(after_help = examples::text("healthcheck"))]
     Healthcheck(InstanceOptions),
     /// Show each step of one check, with the token read from standard input; the exit status is 0 if the request is allowed
+    #[command(after_help = examples::text("explain"))]
     Explain(ExplainOptions),
     /// Look for what does not fit: configuration, environment, Envoy's configuration, Cognito; the exit status is 1 if a finding is an error
+    #[command(after_help = examples::text("doctor"))]
     Doctor(DoctorOptions),
     /// Test the policy file with requests and locally signed tokens; the exit status is 0 if all decisions are as expected
+    #[command(after_help = examples::text("test-policy"))]
     TestPolicy(TestPolicyOptions),
     /// Revoke tokens at a running instance: all of a user up to a time, those of one session, or one token
+    #[command(after_help = examples::text("revoke"))]
     Revoke(RevokeOptions),
     /// List or lift the revocations in effect at a running instance
+    #[command(after_help = examples::text("revocations"))]
     Revocations(RevocationsOptions),
     /// Show the log level of a running instance, or change it for a while
+    #[command(after_help = examples::text("log-level"))]
     LogLevel(LogLevelOptions),
+    /// Print a script that completes commands, options and values in a shell
+    #[command(after_help = examples::text("completions"))]
+    Completions(CompletionsOptions),
+    /// Print the manual page (roff)
+    #[command(after_help = examples::text("man"))]
+    Man,
+}
+
+/// Options of `completions`.
+#[derive(Args, Debug)]
+pub struct CompletionsOptions {
+    /// Shell that reads the script
+    #[arg(value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+/// Shell with completion scripts.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Shell {
+    /// bash, with the package bash-completion or without
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
 }
 
 /// Options of `check-config`, which also has those of `serve`.
@@ -109,7 +150,7 @@ pub struct ExplainOptions {
     #[arg(long, value_name = "METHOD", default_value = "GET")]
     pub method: String,
     /// Host of the request
-    #[arg(long, value_name = "HOST", default_value = "")]
+    #[arg(long, value_name = "HOST", default_value = "", hide_default_value = true)]
     pub host: String,
     /// Path of the request, with its query
     #[arg(long, value_name = "PATH", default_value = "/")]

@@ -178,6 +178,12 @@ fn each_error_is_one_sentence_with_the_option_and_the_source() {
         (&["chekc-config"], &MINIMAL, "", "\"chekc-config\" is not a command; did you mean check-config? (from"),
         (&["revocations", "lst"], &MINIMAL, "", "\"lst\" is not a command; did you mean list? (from the command line)"),
         (
+            &["completions", "bsh"],
+            &MINIMAL,
+            "",
+            "<SHELL>: not one of bash, zsh, fish: \"bsh\"; did you mean bash? (from",
+        ),
+        (
             &["--log-level", "wran"],
             &MINIMAL,
             "",

@@ -148,7 +148,8 @@ impl Program {
         Self::listening(command)
     }
 
-    fn listening(mut command: Command) -> Self {
+    /// Starts the program with this command, and waits until it listens.
+    pub(crate) fn listening(mut command: Command) -> Self {
         let has = |flag: &str| command.get_args().any(|arg| arg == flag);
         let (has_account, has_http) = (has("--account-listen"), has("--http-listen"));
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();

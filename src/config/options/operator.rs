@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::examples;
 use super::instance::InstanceOptions;
 use crate::clock::{UnixTime, parse_rfc3339};
 use crate::revocation::Key;
@@ -88,8 +89,10 @@ impl RevocationsOptions {
 #[derive(Clone, Debug, Subcommand)]
 pub enum RevocationsAction {
     /// List the revocations in effect; with a claim, the one of that claim
+    #[command(after_help = examples::text("revocations list"))]
     List(ListOptions),
     /// Lift a revocation, so that tokens that it covered pass again
+    #[command(after_help = examples::text("revocations lift"))]
     Lift(LiftOptions),
 }
 

@@ -1,10 +1,13 @@
-//! Commands about policy files, run as a program.
+//! Commands, run as a program: those about policy files, completions, the manual page, and the examples of all.
 
 mod account_default;
 mod check_config;
 mod doctor;
 mod explain;
 mod explain_because;
+mod help;
+mod manual;
+mod shells;
 mod sign_in;
 mod test_policy;
 
