@@ -161,6 +161,13 @@ def test_contradictions_are_rejected(values: Node, said: str) -> None:
     assert said in str(refused.value)
 
 
+def test_the_account_api_may_be_for_every_host_if_that_is_said() -> None:
+    route = {"enabled": True, "parentRefs": [{"name": "ingress"}], "anyHost": True}
+    rendered = render(merged(ON, {"account": {"enabled": True, "httpRoute": route}}))
+    assert "hostnames" not in rendered.one("HTTPRoute")["spec"]
+    assert rendered.one("SecurityPolicy", "-account")
+
+
 def test_settings_of_the_check_reach_the_policy() -> None:
     path = CHART / "ci" / "envoy-gateway-own-values.yaml"
     given = yaml.safe_load(path.read_text())["envoyGateway"]["securityPolicy"]

@@ -191,11 +191,18 @@ def test_objects_of_kubernetes_have_exactly_the_members_of_the_newest_version() 
 
 
 @pytest.mark.parametrize("selector", WRONG, ids=json.dumps)
-@pytest.mark.parametrize("peers", ["grpcFrom", "httpFrom", "accountFrom", "metricsFrom", "revocationTo", "tracingTo"])
-@pytest.mark.parametrize("kind", ["namespaceSelector", "podSelector"])
-def test_wrong_selectors_of_peers_are_rejected(peers: str, kind: str, selector: Any) -> None:
-    with pytest.raises(helm.HelmValuesError, match=rf"networkPolicy/{peers}"):
-        render(merged(NEEDED, {"networkPolicy": {peers: [{kind: selector}]}}))
+def test_wrong_selectors_of_peers_are_rejected(selector: Any) -> None:
+    for kind in ("namespaceSelector", "podSelector"):
+        with pytest.raises(helm.HelmValuesError, match="networkPolicy/grpcFrom"):
+            render(merged(NEEDED, {"networkPolicy": {"grpcFrom": [{kind: selector}]}}))
+
+
+def test_all_lists_of_peers_have_one_definition() -> None:
+    lists = loaded(CHART)["properties"]["networkPolicy"]["properties"]
+    for name in ("grpcFrom", "httpFrom", "accountFrom", "metricsFrom", "revocationTo", "tracingTo"):
+        assert lists[name]["allOf"] == [{"$ref": "#/definitions/peers"}], name
+    for name, members in (("extraIngress", "from"), ("extraEgress", "to")):
+        assert lists[name]["items"]["properties"][members] == {"$ref": "#/definitions/peers"}
 
 
 @pytest.mark.parametrize("selector", [one for one in WRONG if one not in ({}, None)], ids=json.dumps)
@@ -289,3 +296,11 @@ def test_the_examples_use_every_value_for_proxies() -> None:
     wanted = {path for path in comments(CHART) if path.split(".")[0] in ("istio", "envoyGateway")}
     unused = {path for path in wanted - used if path.rsplit(".", 1)[1] not in ("labels", "annotations")}
     assert unused == set()
+
+
+def test_the_oldest_versions_in_the_readme_are_those_of_the_package() -> None:
+    section = (CHART / "README.md").read_text().split("## Oldest supported versions")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| ([A-Z][\w ]+) \| (\d+\.\d+) \|", section, re.MULTILINE))
+    manifest = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert yaml.safe_load(manifest["annotations"]["cognito-authz/oldest-versions"]) == rows
+    assert manifest["kubeVersion"] == f">={rows['Kubernetes']}.0-0"

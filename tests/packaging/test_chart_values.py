@@ -427,7 +427,7 @@ def test_notes_name_the_services_and_the_istio_provider() -> None:
         "statusOnError": "503",
     }
     readme = (CHART / "README.md").read_text()
-    block = next(part for part in readme.split("```yaml\n") if part.startswith("# Istio, meshConfig.")).split("```")[0]
+    [block] = [part.split("```")[0] for part in readme.split("```yaml\n") if part.startswith("extensionProviders:")]
     assert yaml.safe_load(block)["extensionProviders"] == [provider], (
         "the README and the notes must show the same provider"
     )
@@ -437,9 +437,15 @@ def test_values_of_the_readme_work() -> None:
     readme = (CHART / "README.md").read_text()
     blocks = [block.split("```")[0] for block in readme.split("```yaml\n")[1:]]
     values = [loaded for block in blocks if "extensionProviders" not in (loaded := yaml.safe_load(block))]
-    assert len(values) == 3
+    assert len(values) == 5
     for one in values:
         render(merged(NEEDED, one))
+    for proxy, kinds in (("istio", {"AuthorizationPolicy", "EnvoyFilter"}),
+                         ("envoyGateway", {"SecurityPolicy", "ClientTrafficPolicy"})):
+        [complete] = [one for one in values if proxy in one]
+        rendered = render(complete, name="cognito-authz", namespace="cognito-authz")
+        assert kinds <= {one["kind"] for one in rendered.objects}
+        assert rendered.warnings() == []
     given: dict[str, Any] = {}
     for setting in re.findall(r"--set '?([^' ]+\})'?|--set ([^'{ ]+) ", readme):
         given = merged(given, helm.parse_set_string("".join(setting)))

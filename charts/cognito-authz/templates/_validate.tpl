@@ -166,8 +166,8 @@
 {{- if not .securityPolicy.targetRefs -}}
 {{- fail "envoyGateway.securityPolicy.targetRefs: name the Gateway whose requests need a check, for example [{group: gateway.networking.k8s.io, kind: Gateway, name: ingress}]" -}}
 {{- end -}}
-{{- if and $v.account.enabled $v.account.httpRoute.enabled (not $v.account.httpRoute.hostnames) -}}
-{{- fail "account.httpRoute.hostnames: required with envoyGateway.securityPolicy; without hosts, the account API's route needs no check on every host of the Gateway" -}}
+{{- if and $v.account.enabled $v.account.httpRoute.enabled (not $v.account.httpRoute.hostnames) (not $v.account.httpRoute.anyHost) -}}
+{{- fail "account.httpRoute.hostnames: required with envoyGateway.securityPolicy, because the account API's route needs no check on its hosts; if that is right for every host of the Gateway, set account.httpRoute.anyHost" -}}
 {{- end -}}
 {{- if and (or .clientTrafficPolicy.enabled .publicRoutes) (not (include "cognito-authz.gateways" $ | fromYamlArray)) -}}
 {{- fail "envoyGateway.clientTrafficPolicy.gateways: name the Gateway of the routes in securityPolicy.targetRefs, for example [{namespace: ingress, name: ingress}], or set clientTrafficPolicy.enabled to false; without it, a client's forged identity headers reach routes that need no check" -}}
