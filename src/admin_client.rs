@@ -14,6 +14,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use prost::bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -55,6 +56,13 @@ impl Call<'_> {
     pub(crate) fn get(target: &str, limit: Duration) -> Call<'_> {
         Call { method: Method::GET, target, token: None, body: None, limit }
     }
+}
+
+/// Reads a response, which should be `what`. The error does not have serde's reason, which names a type of this program.
+pub(crate) fn read<T: DeserializeOwned>(response: Value, what: &str) -> anyhow::Result<T> {
+    serde_json::from_value(response)
+        .ok()
+        .with_context(|| format!("the response is not {what}: is this the admin port of cognito-authz?"))
 }
 
 /// Admin port of a running instance.

@@ -19,10 +19,11 @@
 //! - `files`: bounded reads of files, and detection of changes.
 //! - `request_id`: the id of a request in log lines and responses.
 //! - `telemetry`: traces. The other rooms make spans with it; a thread of its own exports them.
-//! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`], [`clock`]: shared parts without dependencies on the rest.
+//! - [`lifecycle`], [`logging`], [`metrics`], [`field_value`], [`nearest`], [`clock`]: shared parts without dependencies
+//!   on the rest.
 //! - [`app`]: builds, connects and runs all parts of the service.
-//! - [`explain`], [`doctor`], [`test_policy`], [`healthcheck`], [`revoke`], [`log_level`]: the other commands; `admin_client`
-//!   is the client of the admin port that the last three use, over HTTP or HTTPS.
+//! - [`check_config`], [`explain`], [`doctor`], [`test_policy`], [`healthcheck`], [`revoke`], [`log_level`]: the other
+//!   commands; `admin_client` is the client of the admin port that the last three use, over HTTP or HTTPS.
 //!
 //! # Invariants (most are tests in `tests/it/tidy.rs`)
 //! - Only `ext_authz/` and `app` use tonic and Envoy's types. Only `admin`, `account`, `net/http_server`,
@@ -46,6 +47,7 @@ mod admin_client;
 pub mod app;
 pub mod authz;
 mod check;
+pub mod check_config;
 pub mod clock;
 pub mod cognito;
 pub mod config;
@@ -60,6 +62,7 @@ pub mod lifecycle;
 pub mod log_level;
 pub mod logging;
 pub mod metrics;
+pub mod nearest;
 pub mod net;
 pub mod reload;
 mod request_id;

@@ -2,12 +2,11 @@
 
 use std::io::Write;
 
-use anyhow::Context;
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::admin_client::Instance;
+use crate::admin_client::{self, Instance};
 use crate::clock::{UnixTime, format_rfc3339};
 use crate::config::options::LogLevelOptions;
 
@@ -44,8 +43,7 @@ pub async fn run(options: &LogLevelOptions, out: &mut impl Write) -> anyhow::Res
     if operator.json {
         return Ok(writeln!(out, "{shown}")?);
     }
-    let Shown { level, configured, until } =
-        serde_json::from_value(shown).context("the response is not a log level")?;
+    let Shown { level, configured, until } = admin_client::read(shown, "a log level")?;
     match until {
         Some(until) => writeln!(out, "{level} until {}, then {configured}", format_rfc3339(until))?,
         None => writeln!(out, "{level}")?,

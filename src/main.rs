@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use cognito_authz::app::{self, StartError};
 use cognito_authz::clock::unix_now;
-use cognito_authz::config::{self, Config, Invocation};
+use cognito_authz::config::{self, Config, ConfigError, Invocation, Online};
 use cognito_authz::net::descriptors;
-use cognito_authz::{doctor, explain, healthcheck, log_level, logging, revoke, test_policy};
+use cognito_authz::{check_config, doctor, explain, healthcheck, log_level, logging, revoke, test_policy};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let directory = std::env::current_dir().unwrap_or_default();
     let invocation = match config::read(std::env::args_os().skip(1), std::env::vars_os(), &directory) {
         Ok(invocation) => invocation,
-        Err(error) => return fail(USAGE, &error),
+        Err(error) => return refuse(&error),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -29,11 +29,30 @@ fn main() -> ExitCode {
     };
     match invocation {
         Invocation::Print(text) => print(&text),
-        Invocation::CheckConfig(config) => {
+        Invocation::TableSchema => print(&format!("{:#}\n", test_policy::schema().to_value())),
+        Invocation::CheckConfig(config, Online(online)) => {
             for warning in &config.warnings {
                 complain(&format_args!("warning: {warning}"));
             }
-            print("the configuration is right\n")
+            for note in &config.notes {
+                complain(&format_args!("note: {note}"));
+            }
+            let mut text = check_config::summary(&config);
+            if online {
+                install_crypto();
+                let fetched = runtime.block_on(check_config::fetch_keys(&config));
+                text.push_str(&fetched.text);
+                if !fetched.errors.is_empty() {
+                    let _: ExitCode = print(&text);
+                    fetched.errors.iter().for_each(|error| complain(error));
+                    runtime.shutdown_background();
+                    return ExitCode::FAILURE;
+                }
+            }
+            text.push_str("the configuration is right\n");
+            // Does not wait for blocking threads: a DNS query that hangs would delay the exit.
+            runtime.shutdown_background();
+            print(&text)
         }
         Invocation::Healthcheck(options) => match runtime.block_on(healthcheck::check(&options)) {
             Ok(()) => print("ready\n"),
@@ -64,7 +83,10 @@ fn main() -> ExitCode {
         }
         Invocation::TestPolicy(config, file) => match runtime.block_on(test_policy::run(*config, &file, unix_now())) {
             Ok(outcome) => print_and_end(&outcome.text, outcome.failed == 0),
-            Err(error) => fail(USAGE, &format_args!("{error:#}")),
+            Err(error) => match error.downcast_ref::<ConfigError>() {
+                Some(errors) => refuse(errors),
+                None => fail(USAGE, &format_args!("{error:#}")),
+            },
         },
         Invocation::Serve(config) => {
             let code = runtime.block_on(serve(*config));
@@ -83,6 +105,9 @@ async fn serve(config: Config) -> ExitCode {
     install_crypto();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
+    }
+    for note in &config.notes {
+        tracing::info!("{note}");
     }
     if let Err(error) = descriptors::raise_limit() {
         tracing::warn!(%error, "the soft limit on open files cannot be raised to the hard limit");
@@ -154,6 +179,14 @@ async fn either(term: &mut Signal, int: &mut Signal) {
 fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
     complain(error);
     ExitCode::from(code)
+}
+
+/// Reports errors of the configuration.
+fn refuse(error: &ConfigError) -> ExitCode {
+    error.lines().iter().for_each(|line| complain(line));
+    // Fails if standard error is closed.
+    drop(std::io::stderr().write_all(error.note().as_bytes()));
+    ExitCode::from(USAGE)
 }
 
 /// Writes one line to standard error.

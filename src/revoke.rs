@@ -3,13 +3,12 @@
 
 use std::io::Write;
 
-use anyhow::Context;
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use url::form_urlencoded::Serializer;
 
-use crate::admin_client::Instance;
+use crate::admin_client::{self, Instance};
 use crate::clock::{UnixTime, format_rfc3339};
 use crate::config::options::{ListOptions, RevocationsAction, RevokeOptions};
 
@@ -83,12 +82,12 @@ impl Instance<'_> {
         let mut target = format!("{PATH}?{query}");
         loop {
             let page = self.ask(Method::GET, &target, None).await?;
-            let Page { revocations, next } = serde_json::from_value(page).context("the response is not a list")?;
+            let Page { revocations, next } = admin_client::read(page, "a list of revocations")?;
             for entry in revocations {
                 if self.options.json {
                     writeln!(out, "{entry}")?;
                 } else {
-                    let entry: Shown = serde_json::from_value(entry).context("the response is not a list")?;
+                    let entry: Shown = admin_client::read(entry, "a list of revocations")?;
                     writeln!(out, "{}  {}", entry.id, entry.description())?;
                 }
             }
@@ -101,7 +100,7 @@ impl Instance<'_> {
         if self.options.json {
             return Ok(writeln!(out, "{entry}")?);
         }
-        let entry: Shown = serde_json::from_value(entry.clone()).context("the response is not a revocation")?;
+        let entry: Shown = admin_client::read(entry.clone(), "a revocation")?;
         let scope = entry.scope.as_deref().unwrap_or_default();
         Ok(writeln!(out, "{done}: {}  {}, scope {scope}", entry.id, entry.description())?)
     }

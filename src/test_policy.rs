@@ -4,9 +4,10 @@
 //! The command creates a key, gives it to every pool in place of its own keys, and signs the tokens of the table with
 //! it. It needs no network, user pool or secret, so it can run in CI. Start from [`run`].
 
+mod table;
+
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::str::FromStr;
 
 use anyhow::Context;
 use aws_lc_rs::rand::SystemRandom;
@@ -14,178 +15,25 @@ use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+pub use self::table::schema;
+use self::table::{ExpectedDecision, Reason, Test, Text, TokenRow};
 use crate::authz::answer::Refusal;
 use crate::authz::denial::Realm;
 use crate::authz::headers::Mutation;
+use crate::authz::policy::DEFAULT;
 use crate::authz::{Answer, Authorizer, Denial, Ruleset, UnixTime};
 use crate::check::TIME_LIMIT;
-use crate::config::file::text::Parsed;
 use crate::config::file::values::Name;
-use crate::config::parse::{TokenUseOption, long_duration};
+use crate::config::parse::TokenUseOption;
 use crate::config::{Config, Request};
 use crate::explain::{self, Detached};
-use crate::files::{self, MAX_TEXT_BYTES};
 use crate::jwks::KeySet;
+use crate::nearest::did_you_mean;
 use crate::revocation::Keep;
 use crate::user_pool::{Clients, UserPool};
-
-/// Content of the table's file.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    tests: Vec<Test>,
-}
-
-/// Row of the table.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Test {
-    name: String,
-    #[serde(default)]
-    request: RequestRow,
-    /// `None` for a request without a token.
-    token: Option<TokenRow>,
-    expect: Expected,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RequestRow {
-    method: String,
-    host: String,
-    path: String,
-    /// Policy that the Envoy route names (context extension `policy`).
-    policy: Option<String>,
-    headers: BTreeMap<String, String>,
-    /// Body: text, or a value that is sent as JSON.
-    body: Option<Value>,
-}
-
-impl Default for RequestRow {
-    fn default() -> Self {
-        Self {
-            method: "GET".into(),
-            host: String::new(),
-            path: "/".into(),
-            policy: None,
-            headers: BTreeMap::new(),
-            body: None,
-        }
-    }
-}
-
-impl RequestRow {
-    /// Bytes of the body.
-    fn body(&self) -> Option<Vec<u8>> {
-        self.body.as_ref().map(|body| match body {
-            Value::String(text) => text.clone().into_bytes(),
-            value => value.to_string().into_bytes(),
-        })
-    }
-}
-
-/// Differences from the default token: one that the first pool has just issued to a user.
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct TokenRow {
-    pool: Option<Name>,
-    token_use: Option<TokenUseOption>,
-    client_id: Option<String>,
-    scope: Option<String>,
-    groups: Vec<String>,
-    /// Time until the token expires; negative if it has expired.
-    expires_in: Offset,
-    /// Time since the user signed in.
-    auth_age: Offset,
-    claims: Map<String, Value>,
-    /// `false` for a token with a wrong signature.
-    signed: bool,
-}
-
-impl Default for TokenRow {
-    fn default() -> Self {
-        Self {
-            pool: None,
-            token_use: None,
-            client_id: None,
-            scope: None,
-            groups: Vec::new(),
-            expires_in: Offset(3600),
-            auth_age: Offset(0),
-            claims: Map::new(),
-            signed: true,
-        }
-    }
-}
-
-/// Seconds, written as a duration with an optional `-` before it.
-#[derive(Clone, Copy, Debug)]
-struct Offset(i64);
-
-impl<'de> Deserialize<'de> for Offset {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Parsed::deserialize(deserializer).map(|Parsed(offset)| offset)
-    }
-}
-
-impl FromStr for Offset {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (sign, rest) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
-        i64::try_from(long_duration(rest)?.as_secs()).map(|seconds| Self(sign * seconds)).map_err(|_| "too long".into())
-    }
-}
-
-/// Expected result. Unset members are not compared.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Expected {
-    decision: ExpectedDecision,
-    reason: Option<Parsed<Reason>>,
-    /// Reason for which a policy in shadow mode would deny the request.
-    shadow_reason: Option<Parsed<Reason>>,
-    status: Option<u16>,
-    /// Address of the sign-in to which the browser is redirected.
-    location: Option<String>,
-    policy: Option<Name>,
-    requirement: Option<String>,
-    /// Headers that the upstream receives, by name; null for a header that it must not receive.
-    #[serde(default)]
-    headers: BTreeMap<String, Option<String>>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-enum ExpectedDecision {
-    Allow,
-    Deny,
-}
-
-impl ExpectedDecision {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-        }
-    }
-}
-
-/// Denial, written as its reason.
-#[derive(Debug)]
-struct Reason(Denial);
-
-impl FromStr for Reason {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Denial::ALL.iter().find(|denial| denial.reason() == text).copied().map(Self).ok_or("not the reason of a denial")
-    }
-}
 
 /// Result of the command.
 #[derive(Debug)]
@@ -199,12 +47,10 @@ pub struct Outcome {
 /// Runs every row of `table`, a path, at the time `now`.
 ///
 /// # Errors
-/// If the table cannot be read or is invalid, or a row names an unknown pool.
+/// [`ConfigError`](crate::config::ConfigError) if the table cannot be read or is invalid, or a row names an unknown pool.
 pub async fn run(mut config: Config, table: &Path, now: UnixTime) -> anyhow::Result<Outcome> {
-    let of_table = || table.display().to_string();
-    let text = files::read_text(table, MAX_TEXT_BYTES).with_context(of_table)?;
-    let Table { tests } = yaml_serde::from_str(&text).with_context(of_table)?;
-    anyhow::ensure!(!tests.is_empty(), "{}: there are no tests in it", of_table());
+    let pools: Vec<&UserPool> = config.policy.pools.iter().map(|(pool, _)| pool).collect();
+    let tests = table::read(table, &pools)?;
     let signer = Signer::new()?;
     for (_, seed) in &mut config.policy.pools {
         *seed = signer.keys()?;
@@ -215,11 +61,12 @@ pub async fn run(mut config: Config, table: &Path, now: UnixTime) -> anyhow::Res
     let Detached { authorizer, reloader: _reloader, .. } = explain::authorizer(config).await?;
     let mut outcome = Outcome { text: String::new(), failed: 0 };
     for (index, test) in tests.iter().enumerate() {
-        let place = || format!("{}: tests[{index}] ({})", of_table(), test.name);
+        let Text(name) = &test.name;
+        let place = || format!("{}: tests[{index}] ({name})", table.display());
         let Checked { differences, shadow } =
             check(&authorizer, &realm, test, &signer, now).await.with_context(place)?;
         let word = if differences.is_empty() { "ok  " } else { "FAIL" };
-        outcome.text.extend([word, " ", &test.name, "\n"]);
+        outcome.text.extend([word, " ", name, "\n"]);
         if let Some(denial) = shadow {
             let note = format!("     allowed in shadow mode; enforced: deny ({})\n", denial.reason());
             outcome.text.push_str(&note);
@@ -256,11 +103,11 @@ async fn check(
     let rules = authorizer.rules();
     let row = &test.request;
     let request = Request {
-        method: row.method.clone(),
-        host: row.host.clone(),
-        path: row.path.clone(),
-        policy: row.policy.clone(),
-        headers: row.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect(),
+        method: row.method.0.clone(),
+        host: row.host.0.clone(),
+        path: row.path.0.clone(),
+        policy: row.policy.as_ref().map(|Text(policy)| policy.clone()),
+        headers: row.headers.iter().map(|(name, Text(value))| (name.to_ascii_lowercase(), value.clone())).collect(),
         body: row.body(),
         json: false,
     };
@@ -295,7 +142,7 @@ async fn check(
         _ => answer.decision().to_owned(),
     };
     compare("decision", Some(expected.decision.as_str().into()), Some(got));
-    let reason = |Parsed(Reason(denial)): &Parsed<Reason>| denial.reason().to_owned();
+    let reason = |Reason(denial): &Reason| denial.reason().to_owned();
     compare("reason", expected.reason.as_ref().map(reason), denial.map(|denial| denial.reason().to_owned()));
     let got = shadow.map(|denial| denial.reason().to_owned());
     compare("shadow_reason", expected.shadow_reason.as_ref().map(reason), got);
@@ -304,17 +151,41 @@ async fn check(
         Answer::Pass(_) => None,
         Answer::Refusal(refusal) => refusal.location().map(str::to_owned),
     };
-    compare("location", expected.location.clone(), location);
+    compare("location", expected.location.as_ref().map(|Text(location)| location.clone()), location);
     let policy = verdict.trace.policy.and_then(|policy| rules.policies.get(policy)).map(|p| p.name.to_string());
     compare("policy", expected.policy.as_ref().map(Name::to_string), policy);
-    compare("requirement", expected.requirement.clone(), requirement.map(str::to_owned));
+    let expected_requirement = expected.requirement.as_ref().map(|Text(requirement)| requirement.clone());
+    compare("requirement", expected_requirement, requirement.map(str::to_owned));
     let headers = headers(&answer);
     for (name, value) in &expected.headers {
         let got = headers.get(&name.to_ascii_lowercase()).cloned();
         let none = || "none".to_owned();
-        compare(&format!("header {name}"), Some(value.clone().unwrap_or_else(none)), Some(got.unwrap_or_else(none)));
+        compare(
+            &format!("header {name}"),
+            Some(value.as_ref().map_or_else(none, |Text(value)| value.clone())),
+            Some(got.unwrap_or_else(none)),
+        );
+    }
+    if !differences.is_empty() {
+        differences.extend(unknown_names(test, denial, &rules));
     }
     Ok(Checked { differences, shadow })
+}
+
+/// Explains names in a failed row that the policy file does not have.
+fn unknown_names(test: &Test, denial: Option<Denial>, rules: &Ruleset) -> Vec<String> {
+    let policies = || rules.policies.iter().map(|policy| &*policy.name);
+    let is_unknown = |name: &&str| *name != DEFAULT && !policies().any(|known| known == *name);
+    let given = test.request.policy.as_ref().map(|Text(name)| name.as_str());
+    let given = given.filter(|_| denial == Some(Denial::UnknownPolicy));
+    let of_policy = given.into_iter().chain(test.expect.policy.as_ref().map(Name::as_str)).filter(is_unknown);
+    let of_policy = of_policy.map(|name| format!("there is no policy {name}{}", did_you_mean(name, policies())));
+    let of_header = test.expect.headers.iter().filter(|(_, value)| value.is_some()).filter_map(|(name, _)| {
+        let lower = name.to_ascii_lowercase();
+        let is_set = rules.headers.names().any(|known| known == lower);
+        (!is_set).then(|| format!("no header {name} is ever set{}", did_you_mean(&lower, rules.headers.names())))
+    });
+    of_policy.chain(of_header).collect()
 }
 
 /// Returns the headers that the answer sets, by name. Several values of one header are joined with commas, as Envoy
@@ -379,7 +250,7 @@ impl Signer {
 
 fn claims(row: &TokenRow, pool: &UserPool, now: UnixTime) -> Map<String, Value> {
     let client = match (&row.client_id, &pool.clients) {
-        (Some(client), _) => client.clone(),
+        (Some(Text(client)), _) => client.clone(),
         (None, Clients::Only(clients)) => clients.first().map(|client| client.as_str().to_owned()).unwrap_or_default(),
         (None, Clients::Any) => "testclient".to_owned(),
     };
@@ -398,11 +269,12 @@ fn claims(row: &TokenRow, pool: &UserPool, now: UnixTime) -> Map<String, Value> 
     set("token_use", if is_id { "id" } else { "access" }.into());
     set(if is_id { "aud" } else { "client_id" }, client.into());
     set(if is_id { "cognito:username" } else { "username" }, sub.into());
-    if let Some(scope) = &row.scope {
+    if let Some(Text(scope)) = &row.scope {
         set("scope", scope.as_str().into());
     }
     if !row.groups.is_empty() {
-        set("cognito:groups", row.groups.clone().into());
+        let groups: Vec<&str> = row.groups.iter().map(|Text(group)| group.as_str()).collect();
+        set("cognito:groups", groups.into());
     }
     // These come last, so they can change any claim; null removes one.
     for (name, value) in &row.claims {

@@ -39,6 +39,9 @@ DEMO_EMAIL = "ada@example.com"
 DEMO_NAME = "Ada"
 DEMO_GROUP = "readers"
 
+# Authenticator apps show this name next to the account.
+TOTP_ISSUER = "cognito-authz demo"
+
 
 @final
 class Stack:
@@ -279,7 +282,7 @@ class Stack:
             name,
             [self._binary, "--grpc-listen", "127.0.0.1:0", *listeners,
              "--admin-listen", "127.0.0.1:0", "--account-listen", "127.0.0.1:0", "--trusted-hops", "1",
-             "--account-client-id", self.client,
+             "--account-client-id", self.client, "--totp-issuer", TOTP_ISSUER,
              "--config", self.policy,
              "--hosted-ui-domain", self.hosted, *self._hosted_ui(),
              *(["--account-cookies"] if self.cookies else []),

@@ -95,12 +95,12 @@ impl Context {
         let address = Address::of(headers, peer, hops);
         if hops.is_none() && headers.contains_key(FORWARDED_FOR) {
             self.metrics.unknown_addresses.inc();
-            self.warn_once(
+            self.warned.addresses.warn(
                 "requests to the account API come through a proxy (X-Forwarded-For), and --trusted-hops is unset: \
                  clients cannot be told apart, so that all clients of a proxy share the limits of one address",
             );
         } else if address == Address::Unreadable {
-            self.warn_once(
+            self.warned.addresses.warn(
                 "X-Forwarded-For does not have a client's address where --trusted-hops says: such requests share the \
                  limits of one address; count the proxies in front again",
             );

@@ -29,7 +29,30 @@ pub(super) struct Context {
     pub(super) own_client: Clients,
     pub(super) limits: RateLimits,
     pub(super) metrics: AccountMetrics,
-    warned: AtomicBool,
+    /// Warnings that were logged.
+    pub(super) warned: Warned,
+}
+
+/// Warnings that requests cause, and that are therefore logged at most once per process.
+#[derive(Debug, Default)]
+pub(super) struct Warned {
+    /// Client addresses cannot be read.
+    pub(super) addresses: Once,
+    /// Authenticator apps show a name that nobody chose.
+    pub(super) issuer: Once,
+}
+
+/// Warning that is logged at most once.
+#[derive(Debug, Default)]
+pub(super) struct Once(AtomicBool);
+
+impl Once {
+    /// Logs the warning, unless it was logged before.
+    pub(super) fn warn(&self, message: &str) {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            tracing::warn!(request_id = request_id::current(), "{message}");
+        }
+    }
 }
 
 impl Context {
@@ -47,15 +70,8 @@ impl Context {
             own_client: Clients::Only(vec![settings.client_id.clone()]),
             limits: RateLimits::new(settings.rates, metrics.clone()),
             metrics,
-            warned: AtomicBool::new(false),
+            warned: Warned::default(),
             settings,
-        }
-    }
-
-    /// Logs a warning about client addresses, at most once per process: a header of the client causes it.
-    pub(super) fn warn_once(&self, message: &str) {
-        if !self.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(request_id = request_id::current(), "{message}");
         }
     }
 }

@@ -67,6 +67,12 @@ impl Context {
             tracing::warn!(request_id = request_id::current(), "Cognito's answer has no secret for an authenticator");
             return Err(AccountError::upstream());
         };
+        if !self.settings.is_issuer_chosen {
+            self.warned.issuer.warn(
+                "a user sets up an authenticator app, and it shows the default of --realm as the name of this service: \
+                 set --totp-issuer to a name that users know",
+            );
+        }
         let account = match (members.text("username").or(members.text("email")), bearer) {
             (Some(name), _) => Some(name.to_owned()),
             (None, Some(bearer)) => Some(self.account_name(bearer, deadline).await),

@@ -40,6 +40,8 @@ pub struct Settings {
     pub hide_users: bool,
     /// Issuer name that authenticator apps show.
     pub totp_issuer: Issuer,
+    /// `false` if that name is the default of the realm, because neither is configured.
+    pub is_issuer_chosen: bool,
     /// `realm` of `WWW-Authenticate` challenges.
     pub realm: Box<str>,
     /// Hosted sign-in pages, if they are used.

@@ -236,13 +236,18 @@ impl OwnedHeaders {
         self.names.iter().map(|name| &**name)
     }
 
+    /// Names of the standard headers.
+    pub(crate) fn standard(&self) -> impl Iterator<Item = &str> {
+        self.names().take(STANDARD)
+    }
+
     /// Headers for one claim each, with their indexes.
-    pub(super) fn claims(&self) -> impl Iterator<Item = (HeaderIndex, &ClaimHeader)> {
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (HeaderIndex, &ClaimHeader)> {
         (STANDARD..).zip(&self.claims)
     }
 
     /// Index of the header for all claims.
-    pub(super) fn whole_claims(&self) -> Option<HeaderIndex> {
+    pub(crate) fn whole_claims(&self) -> Option<HeaderIndex> {
         self.whole_claims
     }
 

@@ -8,10 +8,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
 use super::browser;
-use super::error::ConfigError;
-use super::options::{AccountOptions, Options, RefreshFlowOption};
+use super::error::{ConfigError, Errors};
+use super::options::{AccountOptions, Options, RefreshFlowOption, account_option_ids};
 use super::policy::{AccountClient, AccountClientError, CompiledPolicy, SignInSource};
-use super::source::Sources;
+use super::source::{Source, Sources, flag};
 use crate::account::call::Allowed;
 use crate::account::cors::Cors;
 use crate::account::rate_limit::Rates;
@@ -41,28 +41,35 @@ pub struct AccountConfig {
 }
 
 impl AccountConfig {
-    /// Builds the account API; `None` if it is off.
+    /// Builds the account API; `None` if it is off. Adds to `notes` why it is off by default.
     pub(super) fn new(
         options: &Options,
         policy: &CompiledPolicy,
         sources: Sources<'_>,
         warnings: &mut Vec<String>,
+        notes: &mut Vec<String>,
     ) -> Result<Option<Self>, ConfigError> {
         let account = &options.account;
-        let Some((pool, AccountClient { client_id, secret_file, .. })) = client(account, policy, sources)? else {
+        let target = client(account, policy, sources, notes)?;
+        let Some((pool, AccountClient { client_id, secret_file, .. })) = target else {
             return Ok(None);
         };
-        let secret = secret(secret_file.as_deref(), sources)?;
-        if account.forward_client_address && secret.is_none() {
+        let mut errors = Errors::default();
+        let secret = errors.keep(secret(secret_file.as_deref(), sources));
+        if account.forward_client_address && matches!(secret, Some(None)) {
             let why = "Cognito accepts a client address only from an app client with a secret";
-            return Err(sources.error("forward_client_address", why));
+            errors.add(sources.error("forward_client_address", why));
         }
-        let hosted_ui = browser::hosted_ui(options, &client_id, secret.as_ref(), sources, warnings)?;
+        let secret = secret.flatten();
+        let hosted_ui = errors.keep(browser::hosted_ui(options, &client_id, secret.as_ref(), sources, warnings));
+        let hosted_ui = hosted_ui.flatten();
         let cookies =
-            browser::cookies(&account.browser, hosted_ui.as_ref(), &account.account_prefix, sources, warnings)?;
+            browser::cookies(&account.browser, hosted_ui.as_ref(), &account.account_prefix, sources, warnings);
+        let cookies = errors.keep(cookies).flatten();
+        errors.keep(check_port(options, sources, warnings));
+        errors.end()?;
         let cors = Cors::new(account.cors_origins.clone());
         let cors = if cookies.is_some() { cors.with_credentials() } else { cors };
-        check_port(options, sources, warnings)?;
         let settings = Settings {
             pool: pool.name.clone(),
             prefix: account.account_prefix.clone(),
@@ -82,6 +89,7 @@ impl AccountConfig {
             min_failure_time: account.account_min_failure_time,
             hide_users: account.account_hide_users,
             totp_issuer: Issuer::or(account.totp_issuer.clone(), options.realm.as_str()),
+            is_issuer_chosen: account.totp_issuer.is_some() || sources.is_set("realm"),
             realm: options.realm.as_str().into(),
             hosted_ui,
             cookies,
@@ -126,13 +134,18 @@ pub(super) fn sign_in(options: &AccountOptions) -> SignInSource {
 }
 
 /// Selects the pool and the app client: those of `account` in the policy file, or those of the options and the only
-/// pool. Returns `None` if the account API is off.
+/// pool. Returns `None` if the account API is off: by an option, or because nothing configures it and its app client is
+/// ambiguous, which `notes` then say.
+///
+/// # Errors
+/// The account API is configured, but not its pool or app client.
 fn client<'p>(
     options: &AccountOptions,
     policy: &'p CompiledPolicy,
     sources: Sources<'_>,
+    notes: &mut Vec<String>,
 ) -> Result<Option<(&'p UserPool, AccountClient)>, ConfigError> {
-    if !options.account_api {
+    if options.account_api == Some(false) {
         return Ok(None);
     }
     let mut pools = policy.pools.iter().map(|(pool, _)| pool);
@@ -150,19 +163,51 @@ fn client<'p>(
     }
     let Some(pool) = pools.next() else { return Ok(None) };
     let is_of_flags = sources.is_set("user_pool_id");
-    if !is_of_flags && pools.next().is_some() {
-        let why = "the file has several pools; name the one of the account API in `account`, or disable the API \
-                   with --account-api=false";
-        return Err(sources.error("config", why));
-    }
-    match AccountClient::select(pool, options.account_client_id.clone(), options.client_secret_file.clone()) {
-        Ok(client) => Ok(Some((pool, client))),
-        Err(why @ AccountClientError::NotAccepted(..)) => Err(sources.error("account_client_id", why)),
-        Err(why @ AccountClientError::Unnamed(_)) => {
-            let (id, member) = if is_of_flags { ("account_client_id", "") } else { ("config", " in `account`") };
-            Err(sources.error(id, format_args!("{why}{member}, or disable the API with --account-api=false")))
+    // The option that is incomplete, what is missing, and where to set it.
+    let (id, why, place) = if !is_of_flags && pools.next().is_some() {
+        ("config", "the file has several pools; name the one of the account API".to_owned(), "in `account`")
+    } else {
+        match AccountClient::select(pool, options.account_client_id.clone(), options.client_secret_file.clone()) {
+            Ok(client) => return Ok(Some((pool, client))),
+            Err(why @ AccountClientError::NotAccepted(..)) => return Err(sources.error("account_client_id", why)),
+            Err(why @ AccountClientError::Unnamed(_)) if is_of_flags => {
+                ("account_client_id", why.to_string(), "with --account-client-id")
+            }
+            Err(why @ AccountClientError::Unnamed(_)) => ("config", why.to_string(), "in `account`"),
+        }
+    };
+    match configured_by(options, sources) {
+        None => {
+            notes.push(format!("{IS_OFF}{why} {place} to serve it"));
+            Ok(None)
+        }
+        Some(name) => {
+            let remedy = format!("{place}, or disable the API with --account-api=false ({name} is set)");
+            Err(sources.error(id, format_args!("{why} {remedy}")))
         }
     }
+}
+
+/// Start of the note about an account API that is off by default.
+const IS_OFF: &str = "the account API is off: ";
+
+/// Returns what the default of `--account-api` comes to, for `/config`.
+pub(super) fn decided(is_on: bool, notes: &[String]) -> Value {
+    let reason = notes.iter().find_map(|note| note.strip_prefix(IS_OFF));
+    let mut decided = json!({"value": is_on.to_string(), "source": Source::Default.to_string()});
+    if let (Some(reason), Value::Object(members)) = (reason, &mut decided) {
+        members.insert("reason".into(), reason.into());
+    }
+    decided
+}
+
+/// Returns the name of an option or variable that configures the account API.
+fn configured_by(options: &AccountOptions, sources: Sources<'_>) -> Option<String> {
+    if options.account_api.is_some() {
+        return Some(flag("account_api"));
+    }
+    let of_option = account_option_ids().into_iter().find(|id| sources.is_set(id)).map(|id| flag(&id));
+    of_option.or_else(|| sources.secret(CLIENT_SECRET).map(|_| CLIENT_SECRET.to_owned()))
 }
 
 /// Reads the secret of the app client from `file`, or else from the variable [`CLIENT_SECRET`]. No error contains the

@@ -10,6 +10,7 @@ pub(crate) mod account;
 pub(crate) mod admin;
 mod browser;
 mod compile;
+mod dot_env;
 mod error;
 pub mod file;
 pub mod options;
@@ -21,6 +22,7 @@ mod source;
 mod telemetry;
 mod tls;
 mod unread;
+mod usage;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -34,14 +36,17 @@ use serde_json::Value;
 use self::account::{AccountConfig, CLIENT_SECRET};
 use self::admin::AdminToken;
 pub use self::error::ConfigError;
+use self::error::Errors;
 use self::file::PolicyFile;
 use self::options::{
-    Cli, Command, DoctorOptions, ExplainOptions, InstanceOptions, LogLevelOptions, LogOptions, OperatorOptions,
-    Options, RevocationOptions, RevocationsAction, RevokeOptions, TestPolicyOptions, option_ids, variable,
+    CheckConfigOptions, Cli, Command, DoctorOptions, ExplainOptions, InstanceOptions, LogLevelOptions, LogOptions,
+    OperatorOptions, Options, RevocationOptions, RevocationsAction, RevokeOptions, SchemaOptions, TestPolicyOptions,
+    option_ids, variable,
 };
 use self::policy::{CompiledPolicy, PolicySource, UNSERVED_RESOURCES};
-use self::source::{Layers, Sources, usage_error};
+use self::source::{Layers, Sources, missing};
 pub use self::unread::Unread;
+use self::usage::usage_error;
 use crate::authz::TimeLimits;
 use crate::authz::denial::Realm;
 use crate::files::{self, MAX_TEXT_BYTES};
@@ -56,7 +61,7 @@ pub enum Invocation {
     /// `serve`, or no command.
     Serve(Box<Config>),
     /// `check-config`, with a configuration that has no errors.
-    CheckConfig(Box<Config>),
+    CheckConfig(Box<Config>, Online),
     /// `healthcheck`.
     Healthcheck(InstanceOptions),
     /// `explain`.
@@ -71,9 +76,15 @@ pub enum Invocation {
     Revocations(RevocationsAction),
     /// `log-level`.
     LogLevel(LogLevelOptions),
+    /// `config-schema --test-table`.
+    TableSchema,
     /// Text to print on standard output: help, version or the JSON Schema.
     Print(String),
 }
+
+/// `true` if a command may use the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Online(pub bool);
 
 /// Request of `explain`, without its token.
 #[derive(Debug, Default)]
@@ -148,6 +159,8 @@ pub struct Config {
     pub log: logging::Settings,
     /// Warnings about the configuration.
     pub warnings: Vec<String>,
+    /// What defaults decided because of other settings.
+    pub notes: Vec<String>,
     /// Every option with its value and its source, for `/config`.
     pub effective: Value,
 }
@@ -181,7 +194,7 @@ pub struct HttpConfig {
 /// Reads the command line `args` (without the name of the program), `environment`, and `.env` in `directory`.
 ///
 /// # Errors
-/// The first fault that was found.
+/// Every error that was found.
 pub fn read(
     args: impl Iterator<Item = OsString>,
     environment: impl Iterator<Item = (OsString, OsString)>,
@@ -190,26 +203,41 @@ pub fn read(
     let names = option_ids().into_iter().map(|id| variable(&id));
     let others = [CLIENT_SECRET].into_iter().chain(telemetry::VARIABLES).map(str::to_owned);
     let wanted: Vec<String> = names.chain(others).collect();
-    let layers = Layers::read(environment, directory, &wanted)?;
-    let command = layers.under(Cli::command());
+    let mut layers = Layers::read(environment, directory, &wanted)?;
     let args: Vec<OsString> = std::iter::once("cognito-authz".into()).chain(args).collect();
-    let matches = match command.try_get_matches_from(&args) {
+    let mut errors = Errors::default();
+    let matches = match usage::matches(Cli::command, &args, &mut layers, &mut errors) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             // Without the layers, so that values of this environment are not shown as defaults.
             let plain = Layers::default().under(Cli::command()).try_get_matches_from(args);
             return Ok(Invocation::Print(plain.err().unwrap_or(error).render().to_string()));
         }
-        Err(error) => return Err(usage_error(&error, &args, &layers)),
+        Err(error) => {
+            errors.add(usage_error(&error, &args, &layers));
+            return errors.end().map(|()| Invocation::Print(String::new()));
+        }
     };
     let parsed = Cli::from_arg_matches(&matches).map_err(|error| usage_error(&error, &args, &layers))?;
     let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
+    if errors.has_any() {
+        // Without the values, nothing else of the configuration can be judged except for the form of the policy file.
+        if let Ok(Some(path)) = matches.try_get_one::<PathBuf>("config") {
+            let sources = Sources::new(matches, &layers);
+            let form = compile::check_form(path);
+            errors.keep(form.map_err(|error| error.map(|why| sources.error("config", why))));
+        }
+        return errors.end().map(|()| Invocation::Print(String::new()));
+    }
     let config = |options| Config::new(options, matches, &layers).map(Box::new);
     match parsed.command {
         None => Ok(Invocation::Serve(config(parsed.options)?)),
         Some(Command::Serve(options)) => Ok(Invocation::Serve(config(options)?)),
-        Some(Command::CheckConfig(options)) => Ok(Invocation::CheckConfig(config(options)?)),
-        Some(Command::ConfigSchema) => Ok(Invocation::Print(format!("{:#}\n", PolicyFile::schema().to_value()))),
+        Some(Command::CheckConfig(CheckConfigOptions { online, options })) => {
+            Ok(Invocation::CheckConfig(config(options)?, Online(online)))
+        }
+        Some(Command::ConfigSchema(SchemaOptions { test_table: true })) => Ok(Invocation::TableSchema),
+        Some(Command::ConfigSchema(_)) => Ok(Invocation::Print(format!("{:#}\n", PolicyFile::schema().to_value()))),
         Some(Command::Healthcheck(options)) => Ok(Invocation::Healthcheck(options)),
         Some(Command::Explain(explain)) => {
             let ExplainOptions { method, host, path, context, header, body, json, mut options } = explain;
@@ -227,7 +255,11 @@ pub fn read(
             let examination = Examination { online, envoy, json, unread: layers.unread(&wanted) };
             Ok(Invocation::Doctor(config(options)?, Box::new(examination)))
         }
-        Some(Command::TestPolicy(TestPolicyOptions { file, mut options })) => {
+        Some(Command::TestPolicy(TestPolicyOptions { file: None, .. })) => {
+            let why = "test-policy: the file with the table of tests is missing (from the command line)";
+            Err(ConfigError::new(why).with_note(NO_TABLE))
+        }
+        Some(Command::TestPolicy(TestPolicyOptions { file: Some(file), mut options })) => {
             only_check(&mut options);
             Ok(Invocation::TestPolicy(config(options)?, file))
         }
@@ -253,9 +285,28 @@ pub fn read(
     }
 }
 
+/// Text after the error for `test-policy` without a table.
+const NO_TABLE: &str = r"
+  cognito-authz test-policy TABLE --config POLICY-FILE
+
+A table has requests, and the decisions that are expected of the policy file:
+
+tests:
+- name: a request without a token is denied
+  request: {method: GET, path: /orders/7}
+  expect: {decision: deny, reason: missing_credential}
+- name: a user may read orders
+  request: {method: GET, path: /orders/7}
+  token: {groups: [staff], scope: orders/read}
+  expect: {decision: allow}
+
+docs/policy.md#testing-a-policy-in-ci describes every member; `cognito-authz config-schema --test-table` prints the
+JSON Schema. No network is used, and no user pool: the tokens are signed for the run.
+";
+
 /// Turns off what is not part of a check, for a command that only runs checks. Its files may be missing there.
 fn only_check(options: &mut Options) {
-    options.account.account_api = false;
+    options.account.account_api = Some(false);
     options.account.browser.is_unused = true;
     options.tls.is_unused = true;
     options.trace.is_unused = true;
@@ -266,29 +317,54 @@ fn only_check(options: &mut Options) {
 fn has_credential(options: &OperatorOptions) -> Result<(), ConfigError> {
     let has_one = options.admin_token_file.is_some() || options.instance.admin_cert_file.is_some();
     let what = "the file with the token of the operators, or --admin-cert-file,";
-    has_one.then_some(()).ok_or_else(|| source::missing("admin_token_file", what))
+    has_one.then_some(()).ok_or_else(|| missing("admin_token_file", what))
 }
 
 impl Config {
     fn new(options: Options, matches: &ArgMatches, layers: &Layers) -> Result<Self, ConfigError> {
         let sources = Sources::new(matches, layers);
-        let mut warnings = Vec::new();
-        let (policy_source, policy) = read_policy(&options, sources, &mut warnings)?;
-        let account = AccountConfig::new(&options, &policy, sources, &mut warnings)?;
-        if account.is_none() && !policy.resources.is_empty() {
-            warnings.push(UNSERVED_RESOURCES.into());
-        }
-        let certificates = tls::certificates(&options, sources)?;
+        let (mut warnings, mut notes, mut errors) = (Vec::new(), Vec::new(), Errors::default());
+        let policy = read_policy(&options, sources, &mut warnings);
+        // Each part is built, even if another one has an error, so that all errors are reported.
+        let policy = errors.keep(policy).and_then(|(source, policy)| {
+            let account = AccountConfig::new(&options, &policy, sources, &mut warnings, &mut notes);
+            let account = errors.keep(account)?;
+            Some((source, policy, account))
+        });
+        let certificates = errors.keep(tls::certificates(&options, sources));
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         let RevocationOptions { max_token_life, .. } = options.revocation;
         let limits = TimeLimits { leeway: seconds(options.leeway), max_life: seconds(max_token_life) };
-        let revocation = revocation::settings(&options.revocation, limits, sources)?;
+        let revocation = errors.keep(revocation::settings(&options.revocation, limits, sources));
         let admin_token = options.admin_token_file.as_deref().map(AdminToken::read).transpose();
-        let admin_token = admin_token.map_err(|why| sources.error("admin_token_file", why))?;
-        let telemetry = telemetry::settings(&options, sources, &mut warnings)?;
+        let admin_token = errors.keep(admin_token.map_err(|why| sources.error("admin_token_file", why)));
+        let telemetry = errors.keep(telemetry::settings(&options, sources, &mut warnings));
+        let grpc = errors.keep(GrpcConfig::new(&options, sources));
+        let http = errors.keep(HttpConfig::new(&options, sources));
+        errors.end()?;
+        let parts = (policy, certificates, revocation, admin_token, telemetry, grpc, http);
+        let (
+            Some(policy),
+            Some(certificates),
+            Some(revocation),
+            Some(admin_token),
+            Some(telemetry),
+            Some(grpc),
+            Some(http),
+        ) = parts
+        else {
+            return Err(ConfigError::new("a part of the configuration has an error"));
+        };
+        let (policy_source, policy, account) = policy;
+        if account.is_none() && !policy.resources.is_empty() {
+            warnings.push(UNSERVED_RESOURCES.into());
+        }
         let mut effective = sources.effective(CLIENT_SECRET);
         if let Value::Object(members) = &mut effective {
             members.extend(telemetry::effective(sources));
+            if options.account.account_api.is_none() {
+                members.insert("account-api".into(), account::decided(account.is_some(), &notes));
+            }
         }
         Ok(Self {
             policy,
@@ -299,8 +375,8 @@ impl Config {
             realm: options.realm.clone(),
             token_cache_capacity: options.token_cache_capacity,
             token_cache_max_bytes: options.token_cache_max_bytes.0,
-            grpc: GrpcConfig::new(&options, sources)?,
-            http: HttpConfig::new(&options, sources)?,
+            grpc,
+            http,
             account,
             admin_listen: options.admin_listen,
             certificates,
@@ -310,6 +386,7 @@ impl Config {
             telemetry,
             log: log(&options.log),
             warnings,
+            notes,
             effective,
         })
     }
@@ -326,7 +403,10 @@ fn read_policy(
     sources: Sources<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<(PolicySource, CompiledPolicy), ConfigError> {
-    let (pool, seed) = pool::of_flags(options, sources, warnings)?.unzip();
+    let mut errors = Errors::default();
+    let of_flags = errors.keep(pool::of_flags(options, sources, warnings));
+    let is_pool_known = of_flags.is_some();
+    let (pool, seed) = of_flags.flatten().unzip();
     let source = PolicySource {
         pool,
         header_prefix: options.header_prefix.clone(),
@@ -335,7 +415,11 @@ fn read_policy(
         sign_in: account::sign_in(&options.account),
         file: options.config.clone(),
     };
-    let mut policy = source.read().map_err(|why| sources.error("config", why))?;
+    let of_file = |error: ConfigError| error.map(|why| sources.error("config", why));
+    let policy = if is_pool_known { source.read().map(Some) } else { source.check_file().map(|()| None) };
+    let policy = errors.keep(policy.map_err(of_file)).flatten();
+    errors.end()?;
+    let mut policy = policy.ok_or_else(|| missing("user_pool_id", "the user pool's id"))?;
     source.judge(&policy).map_err(|(option, why)| sources.error(option, why))?;
     // The pool of the flags comes first.
     if let (Some(seed), Some((_, keys))) = (seed, policy.pools.first_mut()) {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+pub(super) use self::account::account_option_ids;
 pub use self::account::{AccountOptions, BrowserOptions, RefreshFlowOption};
 pub use self::instance::InstanceOptions;
 pub use self::log::{LogLevelOptions, LogOptions};
@@ -62,10 +63,10 @@ pub struct Cli {
 pub enum Command {
     /// Serve Envoy's checks (default)
     Serve(Options),
-    /// Check the whole configuration, and exit; the status is 0 if it has no error
-    CheckConfig(Options),
-    /// Print the JSON Schema of the policy file (`--config`)
-    ConfigSchema,
+    /// Check the whole configuration and show what it comes to; the exit status is 0 if it has no error
+    CheckConfig(CheckConfigOptions),
+    /// Print the JSON Schema of the policy file (`--config`), or of the tables of test-policy
+    ConfigSchema(SchemaOptions),
     /// Ask a running instance if it is ready; the exit status is 0 if it is
     Healthcheck(InstanceOptions),
     /// Show each step of one check, with the token read from standard input; the exit status is 0 if the request is allowed
@@ -80,6 +81,25 @@ pub enum Command {
     Revocations(RevocationsOptions),
     /// Show the log level of a running instance, or change it for a while
     LogLevel(LogLevelOptions),
+}
+
+/// Options of `check-config`, which also has those of `serve`.
+#[derive(Args, Debug)]
+pub struct CheckConfigOptions {
+    /// Fetch the keys of each pool; the exit status is 1 if a pool has none
+    #[arg(long)]
+    pub online: bool,
+    /// Configuration
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// Options of `config-schema`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct SchemaOptions {
+    /// Print the JSON Schema of the tables of test-policy
+    #[arg(long)]
+    pub test_table: bool,
 }
 
 /// Options of `explain`, which also has those of `serve`.
@@ -131,9 +151,9 @@ pub struct DoctorOptions {
 /// Options of `test-policy`, which also has those of `serve`.
 #[derive(Args, Debug)]
 pub struct TestPolicyOptions {
-    /// Requests and their expected decisions (YAML)
+    /// Table of requests and expected decisions (YAML)
     #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    pub file: Option<PathBuf>,
     /// Configuration
     #[command(flatten)]
     pub options: Options,
@@ -158,7 +178,7 @@ fn request_header(text: &str) -> Result<(String, String), &'static str> {
     Ok((name.to_ascii_lowercase(), trim_text(value).to_owned()))
 }
 
-/// Options of `serve` and `check-config`.
+/// Options of `serve`.
 #[derive(Args, Debug)]
 pub struct Options {
     /// User pool. The region is part of its id

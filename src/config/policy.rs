@@ -18,6 +18,10 @@ use crate::user_pool::{AcceptedUse, ClientId, Clients, UserPool};
 /// Name of the pool that the flags describe.
 pub(super) const FLAG_POOL: &str = "default";
 
+/// Settings that the pool of the flags needs, for messages.
+pub(super) const POOL_SETTINGS: &str = "set COGNITO_USER_POOL_ID (--user-pool-id), COGNITO_CLIENT_ID (--client-id; \
+     `any` accepts every app client) and optionally AWS_REGION (--region)";
+
 /// Warning about a file with protected resources if this process has no account API.
 pub(crate) const UNSERVED_RESOURCES: &str = "the file has `protected_resources`, but the account API is off: challenges \
      name metadata that this process does not serve";
@@ -123,7 +127,8 @@ impl PolicySource {
     /// Id of the option that conflicts with the policy, and the reason.
     pub fn judge(&self, policy: &CompiledPolicy) -> Result<(), (&'static str, String)> {
         if policy.pools.is_empty() {
-            return Err(("config", "the file has no pool, and --user-pool-id is unset".into()));
+            let why = format!("the file has no pool; define `pools` in it, or {POOL_SETTINGS}");
+            return Err(("config", why));
         }
         match self.session_refuser(policy) {
             Some(refuser) => Err((

@@ -1,13 +1,15 @@
 //! Checks the description of a user pool, and builds the pool. The flags ([`of_flags`]) and the policy file use the same
 //! description, [`PoolEntry`], and the same checks ([`build`]).
 
+use url::Url;
+
 use super::error::ConfigError;
 use super::file::PoolEntry;
 use super::file::text::{FilePath, Parsed, WebUrl};
 use super::file::values::{List, OneOrMany};
 use super::options::Options;
 use super::parse::{check_endpoint, clients};
-use super::policy::FLAG_POOL;
+use super::policy::{FLAG_POOL, POOL_SETTINGS};
 use super::source::{Source, Sources, missing};
 use crate::files;
 use crate::jwks::KeySet;
@@ -41,49 +43,74 @@ impl PoolMember {
 }
 
 /// Builds the pool called `name`, and reads the keys to use until the first set is fetched.
+///
+/// # Errors
+/// Every fault of the description.
 pub(super) fn build(
     name: &str,
     entry: &PoolEntry,
     allow_insecure_endpoints: bool,
-) -> Result<(UserPool, KeySet), PoolFault> {
+) -> Result<(UserPool, KeySet), Vec<PoolFault>> {
+    let mut faults = Vec::new();
     let accepted = entry.client_ids.0.iter().map(|Parsed(client)| client.clone());
-    let clients = clients(accepted).ok_or_else(|| {
-        PoolMember::ClientIds.fault("`any` accepts every app client; remove it or the other app clients")
-    })?;
+    let clients = clients(accepted).unwrap_or_else(|| {
+        faults.push(PoolMember::ClientIds.fault("`any` accepts every app client; remove it or the other app clients"));
+        Clients::Any
+    });
+    if !entry.issuers.is_empty() && !entry.replica_regions.is_empty() {
+        let why = "`issuers` replaces all issuers, so `replica_regions` has no effect; remove one of the two";
+        faults.push(PoolMember::Issuers.fault(why));
+    }
+    let seed = seed(entry).map_err(|fault| faults.push(fault));
     let Parsed(id) = &entry.user_pool_id;
-    let mut pool = UserPool::new(name, id.clone(), clients, entry.token_use.into())
-        .map_err(|why| PoolMember::UserPoolId.fault(why.to_string()))?;
-    for (index, region) in entry.replica_regions.iter().enumerate() {
-        pool = pool.with_replica(region).map_err(|why| PoolMember::ReplicaRegion(index).fault(why.to_string()))?;
-    }
-    if let Some(Parsed(WebUrl(url))) = &entry.endpoint {
-        let fault = |why: String| PoolMember::Endpoint.fault(why);
-        check_endpoint(url, allow_insecure_endpoints).map_err(fault)?;
-        if url.query().is_some() {
-            return Err(fault("a base URL has no query".into()));
-        }
-        pool = pool.with_endpoint(url).map_err(|why| fault(why.to_string()))?;
-    }
-    if let Some(Parsed(WebUrl(url))) = &entry.jwks_url {
-        check_endpoint(url, allow_insecure_endpoints).map_err(|why| PoolMember::JwksUrl.fault(why))?;
-        pool.jwks_urls = vec![url.clone()];
-    }
-    if !entry.issuers.is_empty() {
-        if !entry.replica_regions.is_empty() {
-            let why = "`issuers` replaces all issuers, so `replica_regions` has no effect; remove one of the two";
-            return Err(PoolMember::Issuers.fault(why));
-        }
-        pool.issuers = entry.issuers.iter().map(|issuer| (**issuer).to_owned()).collect();
-    }
-    let seed = match &entry.jwks_file {
-        None => KeySet::default(),
-        Some(Parsed(FilePath(path))) => {
-            let fault = |why: String| PoolMember::JwksFile.fault(format!("{}{why}", path.display()));
-            let document = files::read(path, MAX_DOCUMENT_BYTES as u64).map_err(|why| fault(format!(" {why}")))?;
-            KeySet::parse(&document, &KeySet::default()).map_err(|why| fault(format!(": {why}")))?
+    let mut pool = match UserPool::new(name, id.clone(), clients, entry.token_use.into()) {
+        Ok(pool) => pool,
+        Err(why) => {
+            faults.push(PoolMember::UserPoolId.fault(why.to_string()));
+            return Err(faults);
         }
     };
-    Ok((pool, seed))
+    for (index, region) in entry.replica_regions.iter().enumerate() {
+        match pool.clone().with_replica(region) {
+            Ok(with_replica) => pool = with_replica,
+            Err(why) => faults.push(PoolMember::ReplicaRegion(index).fault(why.to_string())),
+        }
+    }
+    if let Some(Parsed(WebUrl(url))) = &entry.endpoint {
+        match with_endpoint(&pool, url, allow_insecure_endpoints) {
+            Ok(with_endpoint) => pool = with_endpoint,
+            Err(why) => faults.push(PoolMember::Endpoint.fault(why)),
+        }
+    }
+    if let Some(Parsed(WebUrl(url))) = &entry.jwks_url {
+        match check_endpoint(url, allow_insecure_endpoints) {
+            Ok(()) => pool.jwks_urls = vec![url.clone()],
+            Err(why) => faults.push(PoolMember::JwksUrl.fault(why)),
+        }
+    }
+    if !entry.issuers.is_empty() {
+        pool.issuers = entry.issuers.iter().map(|issuer| (**issuer).to_owned()).collect();
+    }
+    match seed {
+        Ok(seed) if faults.is_empty() => Ok((pool, seed)),
+        _ => Err(faults),
+    }
+}
+
+fn with_endpoint(pool: &UserPool, url: &Url, allow_insecure_endpoints: bool) -> Result<UserPool, String> {
+    check_endpoint(url, allow_insecure_endpoints)?;
+    if url.query().is_some() {
+        return Err("a base URL has no query".into());
+    }
+    pool.clone().with_endpoint(url).map_err(|why| why.to_string())
+}
+
+/// Reads the keys to use until the first set is fetched.
+fn seed(entry: &PoolEntry) -> Result<KeySet, PoolFault> {
+    let Some(Parsed(FilePath(path))) = &entry.jwks_file else { return Ok(KeySet::default()) };
+    let fault = |why: String| PoolMember::JwksFile.fault(format!("{}{why}", path.display()));
+    let document = files::read(path, MAX_DOCUMENT_BYTES as u64).map_err(|why| fault(format!(" {why}")))?;
+    KeySet::parse(&document, &KeySet::default()).map_err(|why| fault(format!(": {why}")))
 }
 
 /// Options that describe the pool of the flags, beside `--user-pool-id` and `--region`.
@@ -100,7 +127,11 @@ pub(super) fn of_flags(
     }
     let Some(id) = &options.user_pool_id else {
         if options.config.is_none() {
-            return Err(missing("user_pool_id", "the user pool's id"));
+            let place = if sources.has_dot_env() { "the one there sets none" } else { "there is none" };
+            return Err(ConfigError::new(format!(
+                "--user-pool-id: no user pool is configured; {POOL_SETTINGS}, in the environment or in a file .env in \
+                 the working directory ({place}), or define `pools` in a policy file (--config)"
+            )));
         }
         // An option without the pool that it describes has no effect. Platforms set `AWS_REGION`, so only the flag counts.
         let region = Some("region").filter(|id| sources.of(id) == Source::Flag);
@@ -113,8 +144,10 @@ pub(super) fn of_flags(
     if options.client_id.is_empty() {
         return Err(missing("client_id", "an app client's id, or `any`,"));
     }
-    let (pool, seed) = build(FLAG_POOL, &entry(options, id), options.allow_insecure_endpoints)
-        .map_err(|fault| sources.error(option(fault.member), fault.why))?;
+    let (pool, seed) = build(FLAG_POOL, &entry(options, id), options.allow_insecure_endpoints).map_err(|faults| {
+        let mut errors = faults.into_iter().map(|fault| sources.error(option(fault.member), fault.why));
+        ConfigError::all(&mut errors).unwrap_or_else(|| missing("user_pool_id", "a pool"))
+    })?;
     if pool.clients == Clients::Any {
         warnings.push("the tokens of every app client of the pool are accepted (--client-id any)".into());
     }

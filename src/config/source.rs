@@ -1,7 +1,7 @@
 //! Sources of option values: command line, environment, `.env`, default.
 //!
 //! clap reads the command line only. [`Layers`] adds the other sources below it as defaults, so that one parser checks
-//! every value. [`Sources`] knows the source of each value, for error messages; [`usage_error`] adds it to errors of clap.
+//! every value. [`Sources`] knows the source of each value, for error messages.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -9,12 +9,12 @@ use std::fmt;
 use std::path::Path;
 
 use clap::builder::OsStr;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command};
 use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 
+use super::dot_env::{self, Line};
 use super::error::ConfigError;
 use super::options::{option_ids, variable};
 use super::unread::{Other, Unread, suspicious};
@@ -49,6 +49,8 @@ impl fmt::Display for Source {
 pub(super) struct Layers {
     environment: HashMap<String, String>,
     dot_env: HashMap<String, (String, usize)>,
+    /// `true` if the directory has a file `.env`.
+    has_dot_env: bool,
     /// Variables that were not wanted, without their values.
     others: Vec<Other>,
 }
@@ -84,25 +86,21 @@ impl Layers {
         Ok(layers)
     }
 
-    /// Reads the lines of `.env` that set one of `wanted`; the last one takes effect. Other lines are ignored: they are
-    /// settings of other programs, in dialects of their own.
+    /// Reads the lines of `.env` that set one of `wanted`; the last one takes effect.
     fn read_dot_env(&mut self, content: &[u8], wanted: &[String]) -> Result<(), ConfigError> {
-        let text = String::from_utf8_lossy(content);
-        for (index, line) in text.lines().enumerate() {
-            let assignment = line.trim_start();
-            let assignment = assignment.strip_prefix("export ").map_or(assignment, str::trim_start);
-            let Some(name) = assignment.split(['=', ' ', '\t']).next() else { continue };
-            if !wanted.iter().any(|wanted| wanted == name) {
-                self.others.push(Other { name: name.to_owned(), line: Some(index + 1), is_link: false });
-                continue;
+        self.has_dot_env = true;
+        for (line, content) in dot_env::lines(content)?.enumerate().map(|(index, line)| (index + 1, line)) {
+            match dot_env::read(&content, wanted) {
+                None => {}
+                Some(Line::Setting(name, value)) => {
+                    self.dot_env.insert(name, (value, line));
+                }
+                Some(Line::Other(name)) => self.others.push(Other { name, line: Some(line), is_link: false }),
+                Some(Line::Malformed(name, rule)) => {
+                    let why = format!("line {line} of .env, which sets {name}, is malformed: {rule}");
+                    return Err(ConfigError::new(why));
+                }
             }
-            let bad = || ConfigError::new(format!("line {} of .env, which sets {name}, is malformed", index + 1));
-            let mut parsed = dotenvy::from_read_iter(assignment.as_bytes());
-            let (parsed_name, value) = parsed.next().ok_or_else(bad)?.map_err(|_| bad())?;
-            if parsed_name != name || value.contains(char::REPLACEMENT_CHARACTER) {
-                return Err(bad());
-            }
-            self.dot_env.insert(parsed_name, (value, index + 1));
         }
         Ok(())
     }
@@ -121,6 +119,12 @@ impl Layers {
         }
         let (value, line) = self.dot_env.get(variable).filter(|(value, _)| !value.is_empty())?;
         Some((value, Source::DotEnv(variable.to_owned(), *line)))
+    }
+
+    /// Removes the value of a variable. Returns `false` if it has none.
+    pub(super) fn forget(&mut self, variable: &str) -> bool {
+        let in_environment = self.environment.remove(variable).is_some();
+        in_environment || self.dot_env.remove(variable).is_some()
     }
 
     /// Returns the value of a variable that is a secret. It has no flag, because every user of the machine can read
@@ -189,6 +193,11 @@ impl<'a> Sources<'a> {
         }
     }
 
+    /// `true` if the working directory has a file `.env`.
+    pub(super) fn has_dot_env(&self) -> bool {
+        self.layers.has_dot_env
+    }
+
     /// `true` if the option `id` has a value other than its default.
     pub(super) fn is_set(&self, id: &str) -> bool {
         self.of(id) != Source::Default
@@ -240,57 +249,7 @@ pub(super) fn missing(id: &str, what: &str) -> ConfigError {
     ConfigError::new(format!("{}: {what} is required (no flag, no {variable} in the environment or .env)", flag(id)))
 }
 
-fn flag(id: &str) -> String {
+/// Returns the flag of the option `id`.
+pub(super) fn flag(id: &str) -> String {
     format!("--{}", id.replace('_', "-"))
-}
-
-/// Replaces what may be the user and the password of a URL: everything before the last `@`, except for the scheme.
-fn without_user(value: &str) -> String {
-    let Some((user, host)) = value.rsplit_once('@') else { return value.to_owned() };
-    let scheme = user.split_once("://").map_or_else(String::new, |(scheme, _)| format!("{scheme}://"));
-    format!("{scheme}[redacted]@{host}")
-}
-
-/// Translates an error that clap reports for `args`.
-pub(super) fn usage_error(error: &clap::Error, args: &[OsString], layers: &Layers) -> ConfigError {
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.clone()),
-        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
-        _ => None,
-    };
-    let argument = context(ContextKind::InvalidArg).unwrap_or_default();
-    let flag = argument.split([' ', '[', '=']).next().unwrap_or_default();
-    let value = without_user(&context(ContextKind::InvalidValue).unwrap_or_default());
-    let why = match error.kind() {
-        ErrorKind::UnknownArgument => {
-            return ConfigError::new(format!("{flag} is not an option (from the command line)"));
-        }
-        ErrorKind::MissingRequiredArgument => {
-            return ConfigError::new(format!("{argument} is required (from the command line)"));
-        }
-        ErrorKind::InvalidSubcommand => {
-            let name = context(ContextKind::InvalidSubcommand).unwrap_or_default();
-            return ConfigError::new(format!("{name:?} is not a command (from the command line)"));
-        }
-        ErrorKind::InvalidValue if value.is_empty() => "a value is missing".to_owned(),
-        ErrorKind::InvalidValue => {
-            format!("not one of {}: {value:?}", context(ContextKind::ValidValue).unwrap_or_default())
-        }
-        ErrorKind::ValueValidation => {
-            let source = std::error::Error::source(error).map_or_else(|| "not valid".to_owned(), ToString::to_string);
-            format!("{source}: {value:?}")
-        }
-        _ => {
-            let text = error.render().to_string();
-            let line = text.lines().next().unwrap_or_default();
-            return ConfigError::new(format!("{} (from the command line)", line.trim_start_matches("error: ")));
-        }
-    };
-    let id = flag.trim_start_matches('-').replace('-', "_");
-    let is_flag = |arg: &OsString| {
-        arg.to_str()
-            .is_some_and(|arg| arg.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')))
-    };
-    let source = if args.iter().any(is_flag) { Source::Flag } else { layers.below_flags(&id) };
-    ConfigError::new(format!("{flag}: {why} (from {source})"))
 }

@@ -15,7 +15,7 @@ fn read_from(flags: &[&str], environment: &[(&str, &str)], dot_env: &str) -> Res
     let args = flags.iter().map(Into::into);
     let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
     match read(args, environment, directory.path()) {
-        Ok(Invocation::Serve(config) | Invocation::CheckConfig(config)) => Ok(*config),
+        Ok(Invocation::Serve(config) | Invocation::CheckConfig(config, _)) => Ok(*config),
         Ok(other) => panic!("{other:?}"),
         Err(error) => Err(error.to_string()),
     }
@@ -92,7 +92,17 @@ fn each_error_is_one_sentence_with_the_option_and_the_source() {
             &[][..],
             &[][..],
             "",
-            "--user-pool-id: the user pool's id is required (no flag, no COGNITO_USER_POOL_ID in the environment or .env)",
+            "--user-pool-id: no user pool is configured; set COGNITO_USER_POOL_ID (--user-pool-id), COGNITO_CLIENT_ID \
+             (--client-id; `any` accepts every app client) and optionally AWS_REGION (--region), in the environment or in \
+             a file .env in the working directory (there is none), or define `pools` in a policy file (--config)",
+        ),
+        (
+            &[],
+            &[],
+            "COGNITO_AUTHZ_REALM=api",
+            "--user-pool-id: no user pool is configured; set COGNITO_USER_POOL_ID (--user-pool-id), COGNITO_CLIENT_ID \
+             (--client-id; `any` accepts every app client) and optionally AWS_REGION (--region), in the environment or in \
+             a file .env in the working directory (the one there sets none), or",
         ),
         (
             &[],
@@ -132,7 +142,19 @@ fn each_error_is_one_sentence_with_the_option_and_the_source() {
             "\nCOGNITO_USER_POOL_ID=nonsense",
             "--user-pool-id: not a user pool id such as eu-west-1_AbC123xyz: \"nonsense\" (from COGNITO_USER_POOL_ID, line 2 of .env)",
         ),
-        (&[], &[], "COGNITO_USER_POOL_ID='open", "line 1 of .env, which sets COGNITO_USER_POOL_ID, is malformed"),
+        (
+            &[],
+            &[],
+            "COGNITO_USER_POOL_ID='open",
+            "line 1 of .env, which sets COGNITO_USER_POOL_ID, is malformed: the value has an opening quote without",
+        ),
+        (
+            &[],
+            &MINIMAL,
+            "\nCOGNITO_CLIENT_SECRET",
+            "line 2 of .env, which sets COGNITO_CLIENT_SECRET, is malformed: no `=`",
+        ),
+        (&[], &MINIMAL, "A=\0", ".env is not text in UTF-8: it contains NUL bytes"),
         (
             &["--region", "eu-west-2"],
             &MINIMAL,
@@ -140,7 +162,27 @@ fn each_error_is_one_sentence_with_the_option_and_the_source() {
             "--region: \"eu-west-2\" is not the region of the user pool eu-west-1_Abc (from the flag)",
         ),
         (&["--nonsense"], &MINIMAL, "", "--nonsense is not an option (from the command line)"),
+        (&["--leway", "5s"], &MINIMAL, "", "--leway is not an option; did you mean --leeway? (from the command line)"),
+        (&["--leway=5s"], &MINIMAL, "", "--leway is not an option; did you mean --leeway? (from the command line)"),
+        (&["explain", "--heder", "a: b"], &MINIMAL, "", "--heder is not an option; did you mean --header? (from"),
+        (&["--hlep"], &MINIMAL, "", "--hlep is not an option; did you mean --help? (from the command line)"),
+        (&["--envoy"], &MINIMAL, "", "--envoy is not an option of serve; it is one of doctor (from the command line)"),
+        (
+            &["check-config", "--json"],
+            &MINIMAL,
+            "",
+            "--json is not an option of check-config; it is one of explain, doctor, revoke, revocations, log-level (from",
+        ),
         (&["nonsense"], &MINIMAL, "", "\"nonsense\" is not a command (from the command line)"),
+        (&["check"], &MINIMAL, "", "\"check\" is not a command; did you mean check-config? (from the command line)"),
+        (&["chekc-config"], &MINIMAL, "", "\"chekc-config\" is not a command; did you mean check-config? (from"),
+        (&["revocations", "lst"], &MINIMAL, "", "\"lst\" is not a command; did you mean list? (from the command line)"),
+        (
+            &["--log-level", "wran"],
+            &MINIMAL,
+            "",
+            "--log-level: not one of error, warn, info, debug, trace: \"wran\"; did you mean warn? (from the flag)",
+        ),
         (&["--leeway", "90s"], &MINIMAL, "", "--leeway: more than 60s: \"90s\" (from the flag)"),
         (&["--leeway=1500ms"], &MINIMAL, "", "--leeway: not a whole number of seconds: \"1500ms\" (from the flag)"),
         (&["--leeway", "5"], &MINIMAL, "", "--leeway: not a duration such as 250ms, 30s or 1h: \"5\" (from the flag)"),
@@ -333,7 +375,7 @@ fn each_command_is_parsed() {
         )
     };
     assert!(matches!(read(&["serve", "--realm", "x"]), Ok(Invocation::Serve(config)) if config.realm.as_str() == "x"));
-    assert!(matches!(read(&["check-config"]), Ok(Invocation::CheckConfig(_))));
+    assert!(matches!(read(&["check-config"]), Ok(Invocation::CheckConfig(_, Online(false)))));
     assert!(
         matches!(read(&["healthcheck"]), Ok(Invocation::Healthcheck(options)) if options.admin.port() == Some(9190))
     );

@@ -10,7 +10,7 @@ use super::http::{Client, Response};
 use super::{Report, hosted};
 use crate::config::Config;
 use crate::jwks::fetch::FetchError;
-use crate::jwks::{KeySet, hint};
+use crate::jwks::{JwksError, KeySet, hint};
 use crate::user_pool::{ClientId, Clients, UserPool};
 
 /// Most app clients of a pool that are looked up.
@@ -105,8 +105,7 @@ async fn examine_pool(pool: &UserPool, client: &Client, clock: &mut Clock, repor
     }
 }
 
-/// Fetches the keys from the first address that does not answer 403 or 404, as the service does. Returns the host if it
-/// cannot be reached.
+/// Examines the keys. Returns the host if it cannot be reached.
 async fn examine_keys(
     place: &str,
     pool: &UserPool,
@@ -114,34 +113,13 @@ async fn examine_keys(
     clock: &mut Clock,
     report: &mut Report,
 ) -> Option<String> {
-    let mut failure = None;
-    for url in &pool.jwks_urls {
-        let result = match client.get(url.clone()).await {
-            Ok(response) => {
-                clock.saw(url, &response);
-                match response.status {
-                    200 => KeySet::parse(&response.body, &KeySet::default()).map_err(FetchError::from),
-                    status => Err(FetchError::Status(status)),
-                }
-            }
-            Err(error) => Err(error),
-        };
-        match result {
-            Ok(keys) => {
-                report.ok(place, format!("{} keys from {url}", keys.len()));
-                return None;
-            }
-            Err(error) => {
-                let is_last = !matches!(error, FetchError::Status(403 | 404));
-                // The first address is the one that nearly every pool has.
-                failure.get_or_insert((url, error));
-                if is_last {
-                    break;
-                }
-            }
+    let (url, error) = match fetch_keys(pool, client, Some(clock)).await {
+        Ok((count, url)) => {
+            report.ok(place, format!("{count} keys from {url}"));
+            return None;
         }
-    }
-    let (url, error) = failure?;
+        Err(failure) => failure,
+    };
     let fix = sentence(&hint(&error, pool));
     report.error(
         place,
@@ -158,6 +136,70 @@ async fn examine_keys(
             | FetchError::Timeout
     );
     url.host_str().filter(|_| is_unreachable).map(str::to_owned)
+}
+
+/// Keys of a pool.
+pub struct PoolKeys {
+    /// Name of the pool.
+    pub pool: Box<str>,
+    /// Number of usable keys, and their address; or a sentence about the error, with its likely cause.
+    pub keys: Result<(usize, Url), String>,
+}
+
+/// Fetches the keys of each pool.
+pub async fn keys(config: &Config) -> Vec<PoolKeys> {
+    let client = Client::new().await;
+    let mut all = Vec::new();
+    for (pool, _) in &config.policy.pools {
+        let keys = match &client {
+            Err(error) => Err(format!("{error}; {}", hint(error, pool))),
+            Ok(client) => match fetch_keys(pool, client, None).await {
+                Ok((count, url)) => Ok((count, url.clone())),
+                Err((url, error)) => {
+                    let hint = hint(&error, pool);
+                    Err(format!("the keys cannot be fetched from {url}: {error}; {hint}"))
+                }
+            },
+        };
+        all.push(PoolKeys { pool: pool.name.clone(), keys });
+    }
+    all
+}
+
+/// Fetches the keys from the first address that does not answer 403 or 404, as the service does. Returns their number.
+async fn fetch_keys<'p>(
+    pool: &'p UserPool,
+    client: &Client,
+    mut clock: Option<&mut Clock>,
+) -> Result<(usize, &'p Url), (&'p Url, FetchError)> {
+    let mut failure = None;
+    for url in &pool.jwks_urls {
+        let result = match client.get(url.clone()).await {
+            Ok(response) => {
+                if let Some(clock) = &mut clock {
+                    clock.saw(url, &response);
+                }
+                match response.status {
+                    200 => KeySet::parse(&response.body, &KeySet::default()).map_err(FetchError::from),
+                    status => Err(FetchError::Status(status)),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(keys) => return Ok((keys.len(), url)),
+            Err(error) => {
+                let is_last = !matches!(error, FetchError::Status(403 | 404));
+                // The first address is the one that nearly every pool has.
+                failure.get_or_insert((url, error));
+                if is_last {
+                    break;
+                }
+            }
+        }
+    }
+    // Every pool has an address.
+    Err(failure.unwrap_or((&pool.endpoint, FetchError::Document(JwksError::NoUsableKey))))
 }
 
 /// Compares the `OpenID` document with the pool.

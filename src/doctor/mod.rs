@@ -10,6 +10,7 @@ mod envoy;
 mod hosted;
 mod http;
 
+pub use self::cognito::{PoolKeys, keys};
 use serde_json::{Value, json};
 
 use crate::config::{Config, Examination};

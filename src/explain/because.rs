@@ -11,6 +11,7 @@ use crate::authz::credential::places::Places;
 use crate::authz::token::MAX_TOKEN_BYTES;
 use crate::authz::{Decoded, Denial, MAX_IDENTITY_BYTES, RequestContext, Ruleset, Step, TimeLimits, Trace, UnixTime};
 use crate::clock::format_rfc3339;
+use crate::nearest::nearest;
 use crate::revocation::Entry;
 use crate::user_pool::{AcceptedUse, ClientId, Clients, UserPool};
 
@@ -89,7 +90,11 @@ pub(super) fn because(denial: Denial, findings: &Findings<'_>) -> Option<Because
         },
         Denial::UnknownPolicy => {
             let names: Vec<&str> = rules.policies.iter().map(|policy| &*policy.name).collect();
-            Because::new("the context extension policy", request.policy.map_or(Value::Null, text), names)
+            let given = request.policy.and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
+            let nearest = nearest(given, names.iter().copied()).map(|name| format!("did you mean {name}?"));
+            let because =
+                Because::new("the context extension policy", request.policy.map_or(Value::Null, text), names.clone());
+            Because { hint: nearest, ..because }
         }
         Denial::UnsafePath => Because::new(
             "the path",

@@ -27,7 +27,7 @@ from stack import Stack, build  # noqa: E402
 HERE = Path(__file__).resolve().parent
 TOOLS = ROOT / "tests" / "tools"
 # Generous, for busy machines.
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 300
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

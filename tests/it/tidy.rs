@@ -19,16 +19,20 @@ const IMPORTS: &[(&str, &str)] = &[
         "app",
         "account admin authz check cognito config ext_authz lifecycle logging metrics net reload revocation telemetry",
     ),
+    ("check_config", "authz config doctor net revocation user_pool"),
     ("healthcheck", "admin_client config"),
     ("log_level", "admin_client clock config"),
     ("revoke", "admin_client clock config"),
     ("admin_client", "config files net"),
-    ("test_policy", "authz check config explain files jwks revocation user_pool"),
-    ("explain", "authz check clock config lifecycle metrics reload revocation user_pool"),
-    ("doctor", "account check clock config files jwks net user_pool"),
+    ("test_policy", "authz check config explain files jwks nearest revocation user_pool"),
+    ("explain", "authz check clock config lifecycle metrics nearest reload revocation user_pool"),
+    ("doctor", "account check clock config files jwks nearest net user_pool"),
     ("admin", "account authz check clock config files lifecycle logging metrics net reload revocation user_pool"),
     ("reload", "authz check clock config files jwks lifecycle metrics net telemetry user_pool"),
-    ("config", "account authz clock field_value files jwks logging net revocation session_cookie telemetry user_pool"),
+    (
+        "config",
+        "account authz clock field_value files jwks logging nearest net revocation session_cookie telemetry user_pool",
+    ),
     ("account", "authz clock cognito field_value metrics net request_id revocation session_cookie telemetry user_pool"),
     ("ext_authz", "authz check lifecycle logging metrics net telemetry"),
     ("check", "authz clock metrics request_id telemetry"),
@@ -47,6 +51,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("lifecycle", ""),
     ("logging", "clock"),
     ("clock", ""),
+    ("nearest", ""),
 ];
 
 /// Crates and functions that only some files may use: the texts to look for, and the files and folders that may have
@@ -60,7 +65,7 @@ const ONLY_IN: &[(&str, &str)] = &[
     ("rustls:: x509_cert", "net/tls.rs net/tls/ main.rs"),
     ("reqwest::", "cognito/ jwks/fetch.rs doctor/http.rs telemetry/client.rs"),
     ("redis::", "revocation/store/"),
-    ("yaml_serde schemars", "config/ doctor/envoy/ test_policy.rs"),
+    ("yaml_serde schemars", "config/ doctor/envoy/ test_policy.rs test_policy/"),
     (
         "anyhow",
         "admin_client.rs app.rs healthcheck.rs log_level.rs main.rs reload.rs revoke.rs explain.rs test_policy.rs",

@@ -153,7 +153,8 @@ def test_check_config_accepts_what_every_example_renders(stage: Stage, path: Pat
     env = {one["name"]: one.get("value", "") for one in rendered.container().get("env", [])}
     arguments = map(mounts.mapped, rendered.container()["args"])
     done = run(stage.binary, "check-config", *arguments, env=env, cwd=stage.directory)
-    assert (done.returncode, done.stdout) == (0, "the configuration is right\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("\nthe configuration is right\n")
     assert "shares the admin port" not in done.stderr
 
 

@@ -157,7 +157,9 @@ TYPES = "type.googleapis.com/envoy.extensions.filters"
 ROUTER = {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{TYPES}.http.router.v3.Router"}}
 MANAGER = f"{TYPES}.network.http_connection_manager.v3.HttpConnectionManager"
 MUTATION = "type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
-DESTINATIONS = ["account", "app", "cognito", "cognito_authz", "cognito_authz_http", "collector", "shadow"]
+DESTINATIONS = [
+    "account", "app", "cognito", "cognito_authz", "cognito_authz_http", "cognito_authz_uds", "collector", "shadow",
+]  # fmt: skip
 
 
 def ext_authz(settings: dict[str, Any]) -> dict[str, Any]:
@@ -177,6 +179,10 @@ def bootstrap(piece: Any) -> dict[str, Any]:
     if isinstance(piece, list) and "remove" in piece[0]:
         config = {"@type": MUTATION, "mutations": piece}
         manager["early_header_mutation_extensions"] = [{"name": "mutation", "typed_config": config}]
+    elif isinstance(piece, list) and "typed_config" in piece[0]:
+        filters = piece
+    elif isinstance(piece, list) and piece[0].keys() & {"exact", "safe_regex"}:
+        filters = [ext_authz({"allowed_headers": {"patterns": piece}})]
     elif isinstance(piece, list):
         routes = piece
     elif "match" in piece:

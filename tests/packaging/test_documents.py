@@ -42,11 +42,12 @@ OTHERS = {
     },
     "docs/site/build": {"serve"},
     "envoy": {"mode"},
-    "gh": {"repo"},
+    "gh": {"pattern", "repo"},
     "helm": {
         "create-namespace", "namespace", "reset-then-reuse-values", "reuse-values", "set", "values", "version", "wait",
     },
     "kubectl": {"for", "from-file", "tail", "timeout"},
+    "sha256sum": {"check", "ignore-missing"},
     "npm": {"ignore-scripts", "omit-lockfile-registry-resolved", "package-lock-only"},
     "oathtool": {"base32", "totp"},
     "openapi-python-client": {"url"},
@@ -54,7 +55,7 @@ OTHERS = {
     "pytest (tests/packaging/conftest.py)": {"renew"},
     "sam": {"guided", "stack-name"},
     "tests/page": {"screenshots"},
-    "tests/tools/setup": {"promtool", "proxies", "redis"},
+    "tests/tools/setup": {"node", "promtool", "proxies", "redis"},
     "oauth2-proxy": {
         "allowed-group", "api-route", "client-secret", "code-challenge-method",
         "cookie-csrf-per-request", "cookie-domain", "cookie-expire", "cookie-refresh", "cookie-samesite",

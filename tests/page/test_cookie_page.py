@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +26,10 @@ def tab(browser: Browser, cookie_stack: Stack) -> Iterator[Visit]:
         yield Visit(page, watch, cookie_stack)
         assert watch.complaints == []
         assert watch.tokens == [], "a response has a token in its body"
-        assert page.evaluate("[document.cookie, localStorage.length, sessionStorage.length]") == ["", 0, 0]
-        assert "eyJ" not in page.content()
+        assert page.evaluate("[document.cookie, localStorage.length]") == ["", 0]
+        stored = dict(page.evaluate("Object.entries(sessionStorage)"))
+        assert stored.keys() <= {"progress"}
+        assert "eyJ" not in page.content() + json.dumps(stored)
 
 
 @pytest.fixture
@@ -70,13 +73,18 @@ def test_the_protected_route_is_reached_with_the_session_only(tab: Visit, member
     page, verdict = tab.page, tab.page.locator("#call [data-verdict]")
     sign_in(page, member)
     is_signed_in(page, member)
-    page.get_by_role("button", name="With the session").click()
+    page.get_by_role("button", name="Valid session").click()
     expect(verdict).to_have_text("200: the application was reached.")
-    page.get_by_role("button", name="With forged headers").click()
+    page.get_by_role("button", name="Forged headers").click()
     expect(verdict).to_contain_text("never arrived")
-    page.get_by_role("button", name="Without the session").click()
+    page.get_by_role("button", name="No session").click()
     expect(page.locator("#call [data-refusal]")).to_contain_text("missing_credential")
-    expect(page.get_by_role("button", name="With a tampered token")).to_be_hidden()
+    page.get_by_role("button", name="Wrong group").click()
+    expect(verdict).to_contain_text("403")
+    expect(page.locator("#call [data-refusal]")).to_contain_text("insufficient_group")
+    # A page that never sees a token can neither change one nor keep one.
+    for token in ("Tampered token", "Revoked token"):
+        expect(page.get_by_role("button", name=token)).to_be_hidden()
 
 
 def test_the_hosted_page_and_a_new_password(tab: Visit, member: User) -> None:
@@ -127,11 +135,11 @@ def test_an_expired_session_is_refreshed(browser: Browser, hasty: Stack) -> None
         page.get_by_label("Refresh automatically").uncheck()
         names = {"__Host-refresh_token"}
         until(lambda: {cookie["name"] for cookie in context.cookies(hasty.site)} == names, page)
-        page.get_by_role("button", name="With the session").click()
+        page.get_by_role("button", name="Valid session").click()
         expect(page.locator("#call [data-refusal]")).to_contain_text("missing_credential")
         page.reload()
         is_signed_in(page, user)
-        page.get_by_role("button", name="With the session").click()
+        page.get_by_role("button", name="Valid session").click()
         expect(page.locator("#call [data-verdict]")).to_have_text("200: the application was reached.")
 
 

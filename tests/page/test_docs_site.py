@@ -72,8 +72,8 @@ def phone(browser: Browser, site: str) -> Iterator[Page]:
 
 @pytest.mark.parametrize(
     ("words", "address"),
-    [("shadow mode", "docs/policy/"), ("--revocation-required", "docs/revocation/"), ("forward_auth", "deploy/caddy/"),
-     ("cognito:groups", "docs/cognito/")],
+    [("shadow mode", "docs/policy/"), ("--revocation-required", "docs/reference/options/"),
+     ("forward_auth", "deploy/caddy/"), ("cognito:groups", "docs/cognito/")],
 )
 def test_search_leads_to_the_page(page: Page, site: str, words: str, address: str) -> None:
     page.get_by_placeholder("Search").fill(words)

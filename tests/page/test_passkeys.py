@@ -91,7 +91,7 @@ def test_a_passkey_is_added_signs_in_and_is_deleted(tab: Visit, user: User) -> N
     assert device.credentials()[0]["signCount"] > credential["signCount"], "the authenticator has signed"
     expect(page.locator("[data-tokens] th").first).to_have_text("1, signed in with a passkey")
     expect(page.locator('#tried [data-step="passkey"]')).to_contain_text("(done)")
-    page.get_by_role("button", name="With the token").click()
+    page.get_by_role("button", name="Valid token").click()
     expect(page.locator("#call [data-verdict]")).to_have_text("200: the application was reached.")
     page.get_by_role("button", name="Refresh now").click()
     says(page, "You have a new access token.")

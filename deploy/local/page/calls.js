@@ -1,16 +1,26 @@
-// Calls of the protected route, and the card that shows what came of one.
+// Calls of protected routes, and the card that shows what came of one.
 
 import { ask, inWords } from './api.js';
-import { $, element, tried } from './dom.js';
+import { $, element } from './dom.js';
+import { tried } from './progress.js';
 
 const FORGED = { 'x-auth-sub': 'root', 'x-auth-groups': 'admins' };
 
-/** Calls the route and shows the result in the card. Returns the reason of a refusal. The request has `token`, if there
- *  is one, or else the session in cookies, unless it is `anonymous`. */
-export async function call(card, token, { forged = false, anonymous = false } = {}) {
+// One sentence for each reason that this page can cause.
+const WHY = {
+  missing_credential: 'The request names no user: it has no access token and no session.',
+  bad_signature: 'One character of the signature was changed, so it no longer fits the token.',
+  expired: 'The token was valid until the time in its claim exp. Refresh it, and the same call succeeds.',
+  insufficient_group: 'The session is valid, but you are not in the group admins, which the policy of /admin requires.',
+  revoked: 'The token is signed correctly and has not expired, but you have logged out since it was issued.',
+};
+
+/** Calls a protected route and shows the result in the card. Returns the reason of a refusal. The request has `token`, if
+ *  there is one, or else the session in cookies, unless it is `anonymous`. */
+export async function call(card, token, { path = '/orders', forged = false, anonymous = false } = {}) {
   let answer;
   try {
-    answer = await ask('GET', '/orders', { token, anonymous, headers: forged ? FORGED : {} });
+    answer = await ask('GET', path, { token, anonymous, headers: forged ? FORGED : {} });
   } catch (error) {
     show(card, 'bad', inWords(error));
     return null;
@@ -25,18 +35,20 @@ export async function call(card, token, { forged = false, anonymous = false } = 
     return null;
   }
   tried('refused');
-  show(card, 'bad', `${answer.status}: refused. The application never saw the request.`, { refusal: [
-    ['reason', answer.body?.reason], ['message', answer.body?.message],
+  const reason = answer.body?.reason ?? null;
+  show(card, 'bad', `${answer.status}: refused. The application never saw the request.`, { why: WHY[reason], refusal: [
+    ['reason', reason], ['message', answer.body?.message],
     ['WWW-Authenticate', answer.headers.get('www-authenticate')], ['request id', answer.body?.request_id]] });
-  return answer.body?.reason ?? null;
+  return reason;
 }
 
 /** Empties the result. */
 export const clearResult = (card) => show(card, '', '');
 
-function show(card, kind, verdict, { told = [], refusal = [] } = {}) {
+function show(card, kind, verdict, { why = '', told = [], refusal = [] } = {}) {
   $('[data-result]', card).className = `result ${kind}`;
   $('[data-verdict]', card).textContent = verdict;
+  $('[data-why]', card).textContent = why;
   const headers = $('[data-headers]', card);
   headers.hidden = !told.length;
   $('tbody', headers).replaceChildren(...told.map(([name, value]) =>

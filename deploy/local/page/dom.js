@@ -12,27 +12,20 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
-/** Shows a status message, which screen readers also read. `kind` is "good" or "bad". */
-export function announce(text, kind = 'good') {
-  const region = $('#announcement');
-  region.className = `notice ${kind}`;
-  region.textContent = text;
+/** Shows a status message, which screen readers also read. `kind` is "good" or "bad". `card` selects the card that the
+ *  message is about; it has to have a place for messages. Without one, the message is at the top of the page. Removes the
+ *  message before. An empty text shows none. */
+export function announce(text, { kind = 'good', card } = {}) {
+  for (const place of $$('.notice')) place.textContent = '';
+  const place = card ? $(`${card} [data-notice]`) : $('#announcement');
+  place.className = `notice ${kind}`;
+  place.textContent = text;
+  if (text) place.scrollIntoView({ block: 'nearest' });
 }
 
 /** Moves the focus to the heading of a section just shown, where keyboard users and screen readers continue. */
 export function focusHeading(section) {
   $('h2', section)?.focus();
 }
-
-/** Ticks a step of "Things to try". */
-export function tried(step) {
-  const item = $(`#tried [data-step="${step}"]`);
-  if (!item || item.dataset.done) return;
-  item.dataset.done = 'yes';
-  item.append(element('span', { class: 'away' }, ' (done)'));
-}
-
-/** The steps ticked so far. */
-export const triedSoFar = () => $$('#tried [data-done]').map((item) => item.dataset.step);
 
 export const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString([], { hour12: false });

@@ -1,8 +1,9 @@
 // The second factor: an authenticator app (TOTP, RFC 6238).
 
 import { account, inWords } from './api.js';
-import { $, announce, tried } from './dom.js';
+import { $, announce } from './dom.js';
 import { clear, wire, wireButton } from './forms.js';
+import { tried } from './progress.js';
 import { drawing } from './qr.js';
 import * as session from './session.js';
 
@@ -15,6 +16,7 @@ export function wireFactor() {
   wireButton(start(), wrong, async () => {
     const { secret, otpauthUrl } = await account('POST', 'mfa/totp', { token: await session.freshToken() });
     $('[data-qr]').replaceChildren(drawing(otpauthUrl, 'QR code for your authenticator app'));
+    $('[data-qr-name]').textContent = shownName(otpauthUrl);
     $('[data-secret]').textContent = secret.match(/.{1,4}/g).join(' ');
     start().hidden = true;
     $('[data-totp]').hidden = false;
@@ -26,7 +28,7 @@ export function wireFactor() {
     await account('PUT', 'mfa/preference', { token, body: { totp: { enabled: true, preferred: true } } });
     hideSecret();
     tried('totp');
-    announce('The second factor is on. Log out and sign in again to use it.');
+    announce('The second factor is on. Log out and sign in again to use it.', { card: '#factor' });
     await lookUp();
     off().focus();
   });
@@ -38,7 +40,7 @@ export function wireFactor() {
   wireButton(off(), wrong, async () => {
     const token = await session.freshToken();
     await account('PUT', 'mfa/preference', { token, body: { totp: { enabled: false, preferred: false } } });
-    announce('The second factor is off.');
+    announce('The second factor is off.', { card: '#factor' });
     await lookUp();
     start().focus();
   });
@@ -70,9 +72,16 @@ export function forget() {
   off().hidden = true;
 }
 
+/** The name that an authenticator app shows for the key: issuer and account. */
+function shownName(otpauthUrl) {
+  const [issuer, account] = new URL(otpauthUrl).pathname.split('/').at(-1).split(':').map(decodeURIComponent);
+  return account ? `${issuer} (${account})` : issuer;
+}
+
 function hideSecret() {
   $('[data-totp]').hidden = true;
   $('[data-qr]').replaceChildren();
+  $('[data-qr-name]').textContent = '';
   $('[data-secret]').textContent = '';
   clear($('[data-totp] form'));
 }

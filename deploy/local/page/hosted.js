@@ -2,18 +2,16 @@
 // The browser leaves this page, returns with a code, and the service exchanges the code for tokens.
 
 import { account } from './api.js';
-import { tried, triedSoFar } from './dom.js';
 
-// The only data in sessionStorage: `state` and the verifier must survive leaving the page. Without the code they are
-// useless. The page removes them as soon as it is loaded again, and closing the tab removes them too. Tokens are never
-// stored. (`tried` lists the ticked steps.)
+// In sessionStorage, because `state` and the verifier must survive leaving the page. Without the code they are useless. The
+// page removes them as soon as it is loaded again, and closing the tab removes them too. Tokens are never stored.
 const PENDING = 'hosted-page';
 
 /** Redirect URI of the hosted page: the URL of this page, exactly as the app client lists it. */
 export const home = () => `${location.origin}/`;
 
 function leave(url, pending) {
-  sessionStorage.setItem(PENDING, JSON.stringify({ ...pending, tried: triedSoFar() }));
+  sessionStorage.setItem(PENDING, JSON.stringify(pending));
   location.assign(url);
 }
 
@@ -34,7 +32,6 @@ export function leaveToLogOut(url) {
 export function returned() {
   const pending = JSON.parse(sessionStorage.getItem(PENDING) ?? 'null');
   sessionStorage.removeItem(PENDING);
-  pending?.tried.forEach(tried);
   if (pending?.loggedOut) return { loggedOut: true };
   const query = new URLSearchParams(location.search);
   if (!query.has('code') && !query.has('error')) return null;

@@ -2,9 +2,10 @@
 // hosted.js (OAuth with PKCE) and api.js (errors by code).
 
 import { inWords, onRequest } from './api.js';
-import { announce, tried } from './dom.js';
+import { announce } from './dom.js';
 import * as hosted from './hosted.js';
 import { wirePasskeys } from './passkeys.js';
+import { restore, tried } from './progress.js';
 import * as requests from './requests.js';
 import * as session from './session.js';
 import { LOGGED_OUT, open, wireSignedIn } from './signed-in.js';
@@ -17,11 +18,13 @@ function signIn(answer, how) {
   open();
 }
 
-onRequest(requests.show);
+restore();
+requests.wireRequests();
+onRequest(requests.add);
 wireSignedOut(signIn);
 wirePasskeys(signIn);
 wireSignedIn((message, kind) => {
-  announce(message, kind);
+  announce(message, { kind });
   show('login');
 });
 
@@ -37,7 +40,7 @@ if (back?.loggedOut) {
   } catch (error) {
     announce(error instanceof hosted.NotOurs
       ? 'This response of the hosted page does not belong to a sign-in from this tab. Sign in again.'
-      : inWords(error), 'bad');
+      : inWords(error), { kind: 'bad' });
     show('login');
   }
 } else if (await resumed()) {
@@ -52,7 +55,7 @@ async function resumed() {
   try {
     return await session.resume();
   } catch (error) {
-    announce(inWords(error), 'bad');
+    announce(inWords(error), { kind: 'bad' });
     return false;
   }
 }

@@ -1,8 +1,9 @@
 // Passkeys (WebAuthn): adding, listing and deleting them, and signing in with one.
 
 import { account, inWords, Refused } from './api.js';
-import { $, announce, element, tried } from './dom.js';
+import { $, announce, element } from './dom.js';
 import { wireButton } from './forms.js';
+import { tried } from './progress.js';
 import * as session from './session.js';
 
 const state = () => $('[data-passkeys-state]');
@@ -10,8 +11,8 @@ const list = () => $('[data-passkeys]');
 const add = () => $('[data-action=passkey-add]');
 const signInButton = () => $('[data-action=passkey]');
 
-// Nodes that say why there are no passkeys here; `null` if there are.
-let obstacle = ['Loading …'];
+// Returns nodes that say why there are no passkeys here: new ones for each place. `null` if there are passkeys.
+let obstacle = () => ['Loading …'];
 
 /** Wires the buttons. `signIn(answer, how)` is called with the response that has the tokens. */
 export async function wirePasskeys(signIn) {
@@ -19,7 +20,7 @@ export async function wirePasskeys(signIn) {
   wireButton(add(), null, () => explained(wrong, async () => {
     const token = await session.freshToken();
     await register(token);
-    announce('The passkey is added. Log out and sign in with it.');
+    announce('The passkey is added. Log out and sign in with it.', { card: '#passkeys' });
     await lookUp();
   }));
   wireButton(signInButton(), null, () => explained($('[data-passkey-error]'), async () => {
@@ -35,7 +36,7 @@ export async function wirePasskeys(signIn) {
   }));
   obstacle = await findObstacle();
   signInButton().hidden = obstacle !== null;
-  $('[data-passkey-note]').replaceChildren(...obstacle ?? []);
+  $('[data-passkey-note]').replaceChildren(...obstacle?.() ?? []);
   $('#tried [data-step=passkey]').hidden = obstacle !== null;
   if (session.isOpen()) await lookUp();
 }
@@ -64,7 +65,7 @@ async function signInWith(email) {
 export async function lookUp() {
   add().hidden = true;
   if (obstacle) {
-    state().replaceChildren(...obstacle);
+    state().replaceChildren(...obstacle());
     return;
   }
   try {
@@ -106,7 +107,7 @@ function row({ credentialId, friendlyName, createdAt }) {
   wireButton(button, null, () => explained($('[data-passkeys-error]'), async () => {
     await account('DELETE', `webauthn/credentials/${encodeURIComponent(credentialId)}`,
       { token: await session.freshToken() });
-    announce(`${name} is deleted.`);
+    announce(`${name} is deleted.`, { card: '#passkeys' });
     await lookUp();
     $('#passkeys-title').focus();
   }));
@@ -143,12 +144,12 @@ async function findObstacle() {
   // A file of the page, and no request to an API that the list of requests would show.
   const { passkeys } = await (await fetch('/page/passkeys.json')).json();
   if (!passkeys) {
-    return ['The emulator has no passkeys. Start the stack with ', element('code', {}, 'deploy/local/up --passkeys'),
+    return () => ['The emulator has no passkeys. Start the stack with ', element('code', {}, 'deploy/local/up --passkeys'),
       ' to try them.'];
   }
   if (/^[\d.]+$|:/.test(location.hostname)) {
     const home = `http://localhost${location.port && `:${location.port}`}/`;
-    return ['Passkeys belong to a host name, not to an address: open ', element('a', { href: home }, home), '.'];
+    return () => ['Passkeys belong to a host name, not to an address: open ', element('a', { href: home }, home), '.'];
   }
-  return globalThis.PublicKeyCredential?.parseCreationOptionsFromJSON ? null : ['This browser has no passkeys.'];
+  return globalThis.PublicKeyCredential?.parseCreationOptionsFromJSON ? null : () => ['This browser has no passkeys.'];
 }

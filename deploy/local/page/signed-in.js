@@ -2,11 +2,12 @@
 
 import { account, inWords } from './api.js';
 import { call, clearResult } from './calls.js';
-import { $, $$, announce, clock, element, focusHeading, tried } from './dom.js';
+import { $, $$, announce, clock, element, focusHeading } from './dom.js';
 import * as factor from './factor.js';
 import { clear, wire, wireButton } from './forms.js';
 import * as hosted from './hosted.js';
 import * as passkeys from './passkeys.js';
+import { tried } from './progress.js';
 import * as session from './session.js';
 
 // A token is refreshed when this share of its lifetime is left.
@@ -35,7 +36,7 @@ export function wireSignedIn(signedOut) {
   wireButton($('[data-action=refresh]'), wrong, async () => {
     await session.refresh('refreshed');
     tried('refresh');
-    announce('You have a new access token.');
+    announce('You have a new access token.', { card: '#session' });
   });
   wireButton($('[data-action=logout]'), wrong, async () => {
     const { url, token } = await session.signOut(hosted.home());
@@ -45,13 +46,20 @@ export function wireSignedIn(signedOut) {
       hosted.leaveToLogOut(url);
       return;
     }
-    oldToken = token;
-    $('#ended').hidden = !token; // a page never had a token that was in a cookie
+    keep(token);
     signedOut(LOGGED_OUT);
   });
-  wireButton($('[data-action=old-token]'), null, async () => {
-    if (await call($('#ended'), oldToken) === 'revoked') tried('revoked');
+  wireButton($('[data-action=revoke]'), $('[data-revoke-error]'), async () => {
+    const { token } = await session.signOut();
+    close();
+    tried('logout');
+    keep(token);
+    signedOut(LOGGED_OUT);
+    await useOldToken();
+    $('#ended').scrollIntoView();
+    $('#ended-title').focus({ preventScroll: true });
   });
+  wireButton($('[data-action=old-token]'), null, useOldToken);
   for (const button of $$('[data-call]')) {
     wireButton(button, null, () => callAs(button.dataset.call));
   }
@@ -59,7 +67,7 @@ export function wireSignedIn(signedOut) {
     await account('POST', 'change-password', { token: await session.freshToken(), body: values });
     clear($('#password form'));
     tried('password');
-    announce('Your password is changed. The access tokens of your other sessions are refused from now on.');
+    announce('Your password is changed. The access tokens of your other sessions are refused from now on.', { card: '#password' });
   });
   factor.wireFactor();
 }
@@ -87,22 +95,32 @@ export async function open() {
   $('[data-username]').value = name;
 }
 
-function callAs(how) {
+async function callAs(how) {
   const anonymous = how === 'none';
   const token = anonymous ? null : how === 'tampered' ? session.tamperedToken() : session.accessToken();
-  return call($('#call'), token, { forged: how === 'forged', anonymous });
+  const path = how === 'group' ? '/admin' : '/orders';
+  if (await call($('#call'), token, { path, forged: how === 'forged', anonymous }) === 'insufficient_group') tried('group');
+}
+
+/** Keeps the token of a session that was logged out, and shows the card that tries it. */
+function keep(token) {
+  oldToken = token;
+  $('#ended').hidden = !token; // a page never had a token that was in a cookie
+}
+
+async function useOldToken() {
+  if (await call($('#ended'), oldToken) === 'revoked') tried('revoked');
 }
 
 function close() {
   clearInterval(ticking);
   ticking = null;
   $('#signed-in').hidden = true;
-  // Remove everything about the session from the document.
-  for (const place of ['[data-who]', '[data-tokens]', '[data-claims]', '#requests']) {
+  // Remove everything about the session from the document, except from the list of requests, which has no secrets.
+  for (const place of ['[data-who]', '[data-tokens]', '[data-claims]']) {
     $(place).replaceChildren();
   }
   clearResult($('#call'));
-  $('[data-no-requests]').hidden = false;
   $('[data-username]').value = '';
   clear($('#password form'));
   factor.forget();

@@ -1,17 +1,18 @@
 // The views without a session: creating and verifying an account, signing in, second factor, forgotten password.
 
 import { account, inWords, Refused } from './api.js';
-import { $, $$, announce, focusHeading, tried } from './dom.js';
+import { $, $$, announce, focusHeading } from './dom.js';
 import { clear, showFormError, wire, wireButton } from './forms.js';
 import * as hosted from './hosted.js';
 import * as mailbox from './mailbox.js';
+import { tried } from './progress.js';
 
 let email = ''; // address used in the following steps, so that users enter it once
 let challenge = null; // { session, username } between the password and the code
 
 /** Wires the forms. `signIn(answer, how)` is called with the response that has the tokens. */
 export function wireSignedOut(signIn) {
-  for (const button of $$('.choices [data-view]')) {
+  for (const button of $$('#signed-out [data-view]')) {
     button.addEventListener('click', () => {
       announce('');
       show(button.dataset.view);
@@ -36,7 +37,7 @@ export function wireSignedOut(signIn) {
 
   wireButton($('[data-action=resend]'), $('#verify [data-form-error]'), async () => {
     await account('POST', 'resend-code', { body: { email } });
-    announce('A new code is in the mail.');
+    announce('A new code is in the mail.', { card: '#verify' });
     await openMailbox('verify');
   });
 
@@ -48,7 +49,7 @@ export function wireSignedOut(signIn) {
       else signIn(answer, 'signed in');
     } catch (error) {
       if (!(error instanceof Refused) || error.code !== 'user_not_confirmed') throw error;
-      announce('The password is correct, but your address is not verified yet.', 'bad');
+      announce('The password is correct, but your address is not verified yet.', { kind: 'bad' });
       show('verify');
     }
   });
@@ -63,7 +64,7 @@ export function wireSignedOut(signIn) {
       signIn(answer, 'signed in');
     } catch (error) {
       if (!(error instanceof Refused) || error.code !== 'invalid_session') throw error;
-      announce(inWords(error), 'bad');
+      announce(inWords(error), { kind: 'bad' });
       show('login');
     }
   });

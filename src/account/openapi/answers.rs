@@ -46,7 +46,8 @@ pub(super) fn errors(failures: &[(u16, Code)], invalid: Option<&Value>) -> Map<S
 fn error(status: u16, failures: &[(u16, Code)], invalid: Option<&Value>) -> Value {
     let codes = Code::ALL.iter().filter(|code| failures.contains(&(status, **code)));
     let example = |code: &Code| match invalid {
-        Some(invalid) if *code == Code::InvalidRequest => json!({"value": invalid}),
+        // With another status it is Cognito that refuses the request, and no member is named.
+        Some(invalid) if (status, *code) == (400, Code::InvalidRequest) => json!({"value": invalid}),
         _ => reference("examples", code.as_str()),
     };
     let examples: Map<_, _> = codes.map(|code| (code.as_str().to_owned(), example(code))).collect();

@@ -128,11 +128,10 @@ pub(super) fn invalid_request(row: &Row, by_cookie: bool) -> Value {
 pub(super) fn success(success: Success, has_cookies: bool) -> Vec<(&'static str, Value)> {
     let delivery = || json!({"destination": "g***@e***", "medium": "EMAIL", "attribute": "email"});
     let value = match success {
-        Success::Message(message) => json!({"message": message}),
+        Success::Message(message) | Success::TotpVerified(message) => json!({"message": message}),
         Success::Registered(message) => json!({"message": message, "userSub": SUB, "delivery": delivery()}),
         Success::LoggedOut(message) | Success::Revoked(message) => json!({"message": message, "scope": "shared"}),
         Success::Sent(message) => json!({"message": message, "delivery": delivery()}),
-        Success::TotpVerified(message) => json!({"message": message}),
         Success::Tokens => {
             let tokens = if has_cookies {
                 json!({"expiresIn": 3600, "tokenType": "Bearer"})
@@ -142,7 +141,7 @@ pub(super) fn success(success: Success, has_cookies: bool) -> Vec<(&'static str,
             };
             let challenge = json!({"challenge": "SOFTWARE_TOKEN_MFA", "session": SESSION,
                 "parameters": {"FRIENDLY_DEVICE_NAME": "phone", "USER_ID_FOR_SRP": SUB}});
-            return vec![("tokens", tokens), ("challenge", challenge)];
+            return vec![("success", tokens), ("with a second factor", challenge)];
         }
         Success::Profile => json!({
             "sub": SUB, "username": SUB, "attributes": {"email": EMAIL, "email_verified": "true", "name": NAME},

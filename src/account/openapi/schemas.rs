@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::answers::reference;
 use crate::account::error::Code;
@@ -114,11 +114,11 @@ pub(super) fn all(has_cookies: bool) -> Value {
 }
 
 fn object(required: &[&str], properties: Value) -> Value {
-    let mut schema = json!({"type": "object", "properties": properties});
-    if let (false, Some(schema)) = (required.is_empty(), schema.as_object_mut()) {
+    let mut schema = Map::from_iter([("type".to_owned(), "object".into()), ("properties".into(), properties)]);
+    if !required.is_empty() {
         schema.insert("required".into(), required.into());
     }
-    schema
+    schema.into()
 }
 
 fn described(about: &str, mut schema: Value) -> Value {

@@ -17,7 +17,7 @@ use super::path::{PlainPath, fold};
 use super::pattern::{PathPattern, Segment};
 
 /// Condition on a request, and the policy of the requests that meet it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Route {
     /// Hosts, in lower case, without port and trailing dot. Empty for every host.
     pub(crate) hosts: Vec<Box<str>>,

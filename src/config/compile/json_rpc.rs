@@ -1,10 +1,12 @@
 //! Calls in the body of a request (`json_rpc`).
 
+use super::faults::Faults;
+use super::unknown_policy;
 use crate::authz::policy::PolicyIndex;
 use crate::authz::policy::json_rpc::{Call, JsonRpc, Names};
 use crate::authz::{Access, Policy};
+use crate::config::file::fault::{Fault, YamlPath};
 use crate::config::file::json_rpc::{BodySize, CallEntry, CallText, JsonRpcEntry};
-use crate::config::file::locate::{Fault, YamlPath};
 use crate::config::file::text::{Parsed, Plain};
 use crate::config::file::values::{Name, OneOrMany};
 
@@ -13,7 +15,8 @@ pub(super) fn json_rpc(
     entries: Vec<(Name, JsonRpcEntry)>,
     policies: &mut [Policy],
     at: &YamlPath,
-) -> Result<(), Fault> {
+    faults: &mut Faults,
+) {
     let readers: Vec<Name> = entries.iter().map(|(name, _)| name.clone()).collect();
     for (name, entry) in entries {
         let Some(index) = position(&name, policies) else { continue };
@@ -22,13 +25,13 @@ pub(super) fn json_rpc(
         let Parsed(BodySize(max_body)) = entry.max_body;
         let mut calls = Vec::new();
         for (place, call) in entry.calls.iter().enumerate() {
-            calls.push(compile_call(call, policy, policies, &readers, &at.item(place))?);
+            let call = compile_call(call, policy, policies, &readers, &at.item(place), faults);
+            calls.extend(faults.keep(call));
         }
         if let Some(policy) = policies.get_mut(index) {
             policy.json_rpc = Some(JsonRpc { max_body, calls });
         }
     }
-    Ok(())
 }
 
 /// Compiles a call in the body of requests whose policy is `of`. `readers` are the policies with `json_rpc`.
@@ -38,6 +41,7 @@ fn compile_call(
     policies: &[Policy],
     readers: &[Name],
     at: &YamlPath,
+    faults: &Faults,
 ) -> Result<Call, Fault> {
     let names = match (&entry.name, &entry.except) {
         (Some(_), Some(_)) => return Err(at.member("except").fault("conflicts with `name`; remove one of the two")),
@@ -48,7 +52,7 @@ fn compile_call(
     let at = at.member("policy");
     let name = &entry.policy;
     let found = position(name, policies).and_then(|index| Some((index, policies.get(index)?)));
-    let (index, policy) = found.ok_or_else(|| at.fault(format!("there is no policy {name}")))?;
+    let (index, policy) = found.ok_or_else(|| unknown_policy(name, &at, policies, faults))?;
     if !matches!(policy.access, Access::Required(_)) {
         return Err(at.fault(format!("the policy {name} is public or optional, so it has no requirements for a call")));
     }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use crate::config::file::locate::{Fault, YamlPath};
+use super::faults::Faults;
+use crate::config::file::fault::{Fault, YamlPath};
 use crate::config::file::text::{FilePath, Parsed};
 use crate::config::file::values::Name;
 use crate::config::file::{AccountEntry, PoolEntry};
@@ -17,6 +18,8 @@ pub(super) struct Pools {
     all: UserPools,
     /// Keys of each pool to use until the first set is fetched.
     seeds: Vec<KeySet>,
+    /// Names of all pools, also of those with a fault.
+    names: Vec<Box<str>>,
     /// Secret files of pools, by name.
     secrets: HashMap<Box<str>, PathBuf>,
 }
@@ -28,32 +31,44 @@ impl Pools {
         source: &PolicySource,
         at: &YamlPath,
         warnings: &mut Vec<String>,
-    ) -> Result<Self, Fault> {
-        let mut pools = Self { all: UserPools::default(), seeds: Vec::new(), secrets: HashMap::new() };
+        faults: &mut Faults,
+    ) -> Self {
+        let of_flags = source.pool.iter().map(|pool| pool.name.clone());
+        let names = of_flags.chain(entries.keys().map(|name| name.as_str().into())).collect();
+        let mut pools = Self { all: UserPools::default(), seeds: Vec::new(), names, secrets: HashMap::new() };
         if let Some(pool) = &source.pool {
-            pools.add(pool.clone(), KeySet::default(), at)?;
+            faults.keep(pools.add(pool.clone(), KeySet::default(), at));
         }
         for (name, entry) in entries {
             let at = at.member(name.as_str());
             if pools.all.named(name.as_str()).is_some() {
-                return Err(at.fault(format!("the flags define the pool {name}, too (--user-pool-id)")));
+                faults.add(at.fault(format!("the flags define the pool {name}, too (--user-pool-id)")));
+                continue;
             }
-            let (pool, seed) = pool::build(name.as_str(), &entry, source.allow_insecure_endpoints)
-                .map_err(|fault| place(&at, fault.member).fault(fault.why))?;
+            let (pool, seed) = match pool::build(name.as_str(), &entry, source.allow_insecure_endpoints) {
+                Ok(built) => built,
+                Err(found) => {
+                    for fault in found {
+                        faults.add(place(&at, fault.member).fault(fault.why));
+                    }
+                    continue;
+                }
+            };
             if pool.clients == Clients::Any {
                 warnings
                     .push(format!("the tokens of every app client of the pool {name} are accepted (client_ids: any)"));
             }
             let secret = entry.client_secret_file.map(|Parsed(FilePath(path))| (name.as_str().into(), path));
             pools.secrets.extend(secret);
-            pools.add(pool, seed, &at)?;
+            faults.keep(pools.add(pool, seed, &at));
         }
-        Ok(pools)
+        pools
     }
 
     fn add(&mut self, pool: UserPool, seed: KeySet, at: &YamlPath) -> Result<(), Fault> {
+        self.all.add(pool).map_err(|why| at.fault(why.to_string()))?;
         self.seeds.push(seed);
-        self.all.add(pool).map_err(|why| at.fault(why.to_string()))
+        Ok(())
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &UserPool> + Clone {
@@ -61,16 +76,18 @@ impl Pools {
     }
 
     /// Returns the index of the pool that `at` names.
-    pub(super) fn index(&self, name: &Name, at: &YamlPath) -> Result<PoolIndex, Fault> {
+    pub(super) fn index(&self, name: &Name, at: &YamlPath, faults: &Faults) -> Result<PoolIndex, Fault> {
         let found = self.all.iter().position(|pool| *pool.name == *name.as_str());
-        found.ok_or_else(|| at.fault(format!("there is no pool {name}")))
+        found.ok_or_else(|| {
+            let definition = YamlPath::default().member("pools").member(name.as_str());
+            faults.unknown("pool", name.as_str(), at, &definition, self.names.iter().map(|name| &**name))
+        })
     }
 
     /// Selects the app client of the account API.
-    pub(super) fn account(&self, entry: AccountEntry, at: &YamlPath) -> Result<AccountClient, Fault> {
+    pub(super) fn account(&self, entry: AccountEntry, at: &YamlPath, faults: &Faults) -> Result<AccountClient, Fault> {
         let at_pool = at.member("pool");
-        let pool = self.all.get(self.index(&entry.pool, &at_pool)?);
-        let pool = pool.ok_or_else(|| at_pool.fault(format!("there is no pool {}", entry.pool)))?;
+        let pool = self.all.get(self.index(&entry.pool, &at_pool, faults)?).ok_or_else(|| at_pool.consequence())?;
         let path = |Parsed(FilePath(path))| path;
         let secret_file = entry.client_secret_file.map(path).or_else(|| self.secrets.get(&pool.name).cloned());
         let client_id = entry.client_id.map(|Parsed(client)| client);

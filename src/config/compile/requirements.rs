@@ -1,15 +1,16 @@
 //! Requirements of a policy.
 
+use super::faults::Faults;
 use super::pools::Pools;
 use crate::authz::policy::requirement::{AnyAll, ClaimRequirement, ClaimTest, Operand};
 use crate::authz::token::claims::{ClaimPath, WantedClaims};
 use crate::authz::{Requirements, TokenUse};
-use crate::config::file::locate::{Fault, YamlPath};
+use crate::config::file::fault::{Fault, YamlPath};
 use crate::config::file::schema::DEMANDING;
 use crate::config::file::text::{Any, Kind, Parsed, Plain};
 use crate::config::file::values::{self, OneOrMany};
 use crate::config::file::{AnyAllEntry, ClaimEntry, PolicyEntry};
-use crate::user_pool::{AcceptedUse, ClientId, UserPool};
+use crate::user_pool::{AcceptedUse, ClientId, Clients, UserPool};
 
 /// Compiles the requirements of a policy. Requirements that no pool can meet are a fault.
 pub(super) fn requirements(
@@ -17,12 +18,16 @@ pub(super) fn requirements(
     known: &Pools,
     wanted: &mut WantedClaims,
     warnings: &mut Vec<String>,
+    faults: &mut Faults,
     at: &YamlPath,
-) -> Result<Requirements, Fault> {
+) -> Requirements {
     let mut pools = Vec::new();
     for (index, name) in entry.pools.iter().enumerate() {
-        pools.push(known.index(name, &at.member("pools").item(index))?);
+        let index = known.index(name, &at.member("pools").item(index), faults);
+        pools.extend(faults.keep(index));
     }
+    // Without a pool that could not be read, nobody knows what all pools accept.
+    let are_pools_known = !faults.touch(&YamlPath::default().member("pools")) && !faults.touch(&at.member("pools"));
     let token_use = match entry.token_use.map(AcceptedUse::from) {
         None | Some(AcceptedUse::Any) => None,
         Some(AcceptedUse::Access) => Some(TokenUse::Access),
@@ -36,23 +41,27 @@ pub(super) fn requirements(
         Some(TokenUse::Access) => pool.token_use != AcceptedUse::Id,
         Some(TokenUse::Id) => pool.token_use != AcceptedUse::Access,
     };
-    if !eligible.clone().any(accepts) {
-        return Err(at
-            .member("token_use")
-            .fault("no pool accepts tokens of this kind (its token_use, or --token-use)"));
+    if are_pools_known && known.iter().next().is_some() && !eligible.clone().any(accepts) {
+        let why = "no pool accepts tokens of this kind (its token_use, or --token-use)";
+        faults.add(at.member("token_use").fault(why));
     }
     let clients: Vec<ClientId> = entry.clients.iter().map(|Parsed(client)| client.clone()).collect();
     for (index, client) in clients.iter().enumerate() {
-        if !eligible.clone().any(|pool| pool.clients.accept(client)) {
+        if are_pools_known && !eligible.clone().any(|pool| pool.clients.accept(client)) {
             let why = format!("no pool accepts the app client {}", client.as_str());
-            return Err(at.member("clients").item(index).fault(why));
+            let known = eligible.clone().flat_map(|pool| match &pool.clients {
+                Clients::Only(clients) => clients.as_slice(),
+                Clients::Any => &[],
+            });
+            let at = at.member("clients").item(index);
+            faults.add(at.unknown(why, client.as_str(), known.map(ClientId::as_str)));
         }
     }
 
     let mut want = |claim: &str| ClaimPath::new([claim]).map(|path| wanted.want(path)).unwrap_or_default();
     let audiences = texts(&entry.audiences);
     let acr = texts(&entry.acr);
-    let amr = any_all(entry.amr.as_ref(), &at.member("amr"))?;
+    let amr = any_all(entry.amr.as_ref(), &at.member("amr"), faults);
     let requirements = Requirements {
         token_use,
         pools,
@@ -61,8 +70,8 @@ pub(super) fn requirements(
         // Set by the resource that the policy belongs to.
         resource: None,
         no_actor: (entry.allow_delegated == Some(false)).then(|| want("act")),
-        scopes: any_all(entry.scopes.as_ref(), &at.member("scopes"))?,
-        groups: any_all(entry.groups.as_ref(), &at.member("groups"))?,
+        scopes: any_all(entry.scopes.as_ref(), &at.member("scopes"), faults),
+        groups: any_all(entry.groups.as_ref(), &at.member("groups"), faults),
         claims: Vec::new(),
         max_auth_age: entry.max_auth_age.map(|seconds| (want("auth_time"), seconds.0)),
         acr: (!acr.is_empty()).then(|| (want("acr"), acr)),
@@ -70,9 +79,10 @@ pub(super) fn requirements(
     };
     let mut claims = Vec::new();
     for (index, claim) in entry.claims.iter().enumerate() {
-        claims.push(claim_requirement(claim, wanted, warnings, &at.member("claims").item(index))?);
+        let claim = claim_requirement(claim, wanted, warnings, &at.member("claims").item(index));
+        claims.extend(faults.keep(claim));
     }
-    Ok(Requirements { claims, ..requirements })
+    Requirements { claims, ..requirements }
 }
 
 fn claim_requirement(
@@ -127,12 +137,12 @@ fn texts<K>(list: &[Plain<K>]) -> Vec<Box<str>> {
     list.iter().map(|text| (**text).into()).collect()
 }
 
-fn any_all<K: Kind>(entry: Option<&AnyAllEntry<K>>, at: &YamlPath) -> Result<AnyAll, Fault> {
-    let Some(AnyAllEntry { any, all }) = entry else { return Ok(AnyAll::default()) };
+fn any_all<K: Kind>(entry: Option<&AnyAllEntry<K>>, at: &YamlPath, faults: &mut Faults) -> AnyAll {
+    let Some(AnyAllEntry { any, all }) = entry else { return AnyAll::default() };
     if any.is_empty() && all.is_empty() {
-        return Err(at.fault("`any` or `all` is required"));
+        faults.add(at.fault("`any` or `all` is required"));
     }
-    Ok(AnyAll { any: texts(any), all: texts(all) })
+    AnyAll { any: texts(any), all: texts(all) }
 }
 
 /// Returns the path of a claim.

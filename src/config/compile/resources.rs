@@ -2,12 +2,14 @@
 
 use url::Url;
 
+use super::faults::Faults;
 use super::pools::Pools;
+use super::{policy_place, unknown_policy};
 use crate::authz::policy::requirement::ResourceAudience;
 use crate::authz::protected_resource::{METADATA_PATH, ProtectedResource, PublicClient, ResourceOrigin};
 use crate::authz::token::claims::{ClaimPath, WantedClaims};
 use crate::authz::{Access, Policy, ProtectedResources, Requirements, TokenUse};
-use crate::config::file::locate::{Fault, YamlPath};
+use crate::config::file::fault::{Fault, YamlPath};
 use crate::config::file::resources::{AudienceMode, ProtectedResourceEntry, ResourceUrl};
 use crate::config::file::text::Parsed;
 use crate::user_pool::{AcceptedUse, ClientId, Clients, PoolIndex};
@@ -19,50 +21,66 @@ pub(super) fn resources(
     pools: &Pools,
     wanted: &mut WantedClaims,
     at: &YamlPath,
-) -> Result<ProtectedResources, Fault> {
+    faults: &mut Faults,
+) -> ProtectedResources {
     let mut origins: Vec<ResourceOrigin> = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
         let at = at.item(index);
-        let Parsed(ResourceUrl { url, text }) = &entry.resource;
-        let client = entry.client_id.as_ref().map(|Parsed(client)| client);
-        match (client, entry.redirect_uris.is_empty()) {
-            (Some(_), true) => {
-                return Err(at.member("client_id").fault("`redirect_uris` is required with `client_id`"));
-            }
-            (None, false) => {
-                return Err(at.member("redirect_uris").fault("`client_id` is required with `redirect_uris`"));
-            }
-            _ => {}
-        }
-        let pool = pool(entry, &own_policies(entry, policies, &at)?, client, pools, &at)?;
-        let resource = ProtectedResource {
-            identifier: text.clone(),
-            path: if url.path() == "/" { "".into() } else { url.path().into() },
-            name: entry.name.as_ref().map(|name| (**name).into()),
-            scopes: entry.scopes_supported.iter().map(|scope| (**scope).into()).collect(),
-        };
-        let audience = ResourceAudience {
-            claim: ClaimPath::new(["aud"]).map(|path| wanted.want(path)).unwrap_or_default(),
-            identifiers: identifiers(url),
-            if_present: entry.audience == AudienceMode::IfPresent,
-        };
-        for (place, name) in entry.policy.0.iter().enumerate() {
-            let policy = policies.iter_mut().find(|policy| *policy.name == *name.as_str());
-            if let Some(policy) = policy
-                && let Access::Required(requirements) = &mut policy.access
-            {
-                if requirements.resource.is_some() {
-                    let why = format!("the policy {name} belongs to a protected resource already");
-                    return Err(at.member("policy").item(place).fault(why));
-                }
-                requirements.resource = Some(audience.clone());
-                let origin = url.origin().ascii_serialization();
-                policy.challenge.resource_metadata = Some(format!("{origin}{METADATA_PATH}{}", resource.path).into());
-            }
-        }
-        add(&mut origins, url, entry, pool, resource, &at)?;
+        let added = resource(entry, policies, pools, wanted, &at, faults, &mut origins);
+        faults.keep(added);
     }
-    Ok(ProtectedResources::new(origins))
+    ProtectedResources::new(origins)
+}
+
+/// Compiles one resource, and adds it to its origin.
+fn resource(
+    entry: &ProtectedResourceEntry,
+    policies: &mut [Policy],
+    pools: &Pools,
+    wanted: &mut WantedClaims,
+    at: &YamlPath,
+    faults: &mut Faults,
+    origins: &mut Vec<ResourceOrigin>,
+) -> Result<(), Fault> {
+    let Parsed(ResourceUrl { url, text }) = &entry.resource;
+    let client = entry.client_id.as_ref().map(|Parsed(client)| client);
+    let are_known = !faults.touch(&at.member("client_id")) && !faults.touch(&at.member("redirect_uris"));
+    match (client, entry.redirect_uris.is_empty()) {
+        (Some(_), true) if are_known => {
+            faults.add(at.member("client_id").fault("`redirect_uris` is required with `client_id`"));
+        }
+        (None, false) if are_known => {
+            faults.add(at.member("redirect_uris").fault("`client_id` is required with `redirect_uris`"));
+        }
+        _ => {}
+    }
+    let pool = pool(entry, &own_policies(entry, policies, at, faults)?, client, pools, at, faults)?;
+    let resource = ProtectedResource {
+        identifier: text.clone(),
+        path: if url.path() == "/" { "".into() } else { url.path().into() },
+        name: entry.name.as_ref().map(|name| (**name).into()),
+        scopes: entry.scopes_supported.iter().map(|scope| (**scope).into()).collect(),
+    };
+    let audience = ResourceAudience {
+        claim: ClaimPath::new(["aud"]).map(|path| wanted.want(path)).unwrap_or_default(),
+        identifiers: identifiers(url),
+        if_present: entry.audience == AudienceMode::IfPresent,
+    };
+    for (place, name) in entry.policy.0.iter().enumerate() {
+        let policy = policies.iter_mut().find(|policy| *policy.name == *name.as_str());
+        if let Some(policy) = policy
+            && let Access::Required(requirements) = &mut policy.access
+        {
+            if requirements.resource.is_some() {
+                let why = format!("the policy {name} belongs to a protected resource already");
+                return Err(at.member("policy").item(place).fault(why));
+            }
+            requirements.resource = Some(audience.clone());
+            let origin = url.origin().ascii_serialization();
+            policy.challenge.resource_metadata = Some(format!("{origin}{METADATA_PATH}{}", resource.path).into());
+        }
+    }
+    add(origins, url, entry, pool, resource, at)
 }
 
 /// Returns the requirements of the resource's policies, after checking that they can belong to it.
@@ -70,12 +88,16 @@ fn own_policies<'p>(
     entry: &ProtectedResourceEntry,
     policies: &'p [Policy],
     at: &YamlPath,
+    faults: &Faults,
 ) -> Result<Vec<&'p Requirements>, Fault> {
     let mut own = Vec::new();
     for (place, name) in entry.policy.0.iter().enumerate() {
+        if faults.touch(&policy_place(name)) {
+            return Err(at.consequence());
+        }
         let at = at.member("policy").item(place);
         let Some(policy) = policies.iter().find(|policy| *policy.name == *name.as_str()) else {
-            return Err(at.fault(format!("there is no policy {name}")));
+            return Err(unknown_policy(name, &at, policies, faults));
         };
         let Access::Required(requirements) = &policy.access else {
             let why = format!("the policy {name} is public or optional, and a protected resource requires a token");
@@ -104,6 +126,7 @@ fn pool(
     client: Option<&ClientId>,
     pools: &Pools,
     at: &YamlPath,
+    faults: &Faults,
 ) -> Result<PoolIndex, Fault> {
     if let Some(client) = client
         && policies.iter().any(|policy| !policy.clients.is_empty() && !policy.clients.contains(client))
@@ -111,7 +134,10 @@ fn pool(
         let why = format!("a policy of this resource does not accept the app client {}", client.as_str());
         return Err(at.member("client_id").fault(why));
     }
-    let named = entry.pool.as_ref().map(|name| pools.index(name, &at.member("pool"))).transpose()?;
+    let named = entry.pool.as_ref().map(|name| pools.index(name, &at.member("pool"), faults)).transpose()?;
+    if faults.touch(&YamlPath::default().member("pools")) {
+        return Err(at.consequence());
+    }
     let is_accepted = |index: PoolIndex| {
         policies.iter().all(|policy| policy.pools.is_empty() || policy.pools.contains(&index))
             && named.is_none_or(|named| named == index)

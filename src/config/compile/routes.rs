@@ -1,10 +1,12 @@
 //! Routes of the policy file.
 
+use super::faults::Faults;
+use super::unknown_policy;
 use crate::authz::policy::pattern::PathPattern;
 use crate::authz::policy::route::{Route, Routes};
 use crate::authz::{Access, Policy};
 use crate::config::file::RouteEntry;
-use crate::config::file::locate::{Fault, YamlPath};
+use crate::config::file::fault::YamlPath;
 use crate::config::file::text::Plain;
 use crate::config::file::values::OneOrMany;
 
@@ -15,53 +17,77 @@ pub(super) fn routes(
     case_insensitive: bool,
     at: &YamlPath,
     warnings: &mut Vec<String>,
-) -> Result<Routes, Fault> {
-    let mut routes = Vec::new();
+    faults: &mut Faults,
+) -> Routes {
+    // Routes with their places, because those with a fault are missing.
+    let mut compiled = Vec::new();
     for (index, entry) in entries.into_iter().enumerate() {
-        routes.push(compile_route(entry, policies, &at.item(index), warnings)?);
+        let at = at.item(index);
+        compiled.extend(compile_route(entry, policies, &at, warnings, faults).map(|route| (at, route)));
     }
-    let shown: Vec<String> = routes.iter().map(Route::to_string).collect();
-    Routes::new(routes, case_insensitive).map_err(|(first, second)| {
-        let name = |index: usize| shown.get(index).map_or("", |route| route);
-        at.item(second).fault(format!(
-            "{} could match the same requests as routes[{first}], {}, and neither takes precedence",
-            name(second),
-            name(first)
-        ))
-    })
+    for _ in 0..MAX_CONFLICTS {
+        let routes = compiled.iter().map(|(_, route)| route.clone()).collect();
+        let (first, second) = match Routes::new(routes, case_insensitive) {
+            Ok(routes) => return routes,
+            Err(conflict) => conflict,
+        };
+        let Some((at, route)) = (second < compiled.len()).then(|| compiled.remove(second)) else { break };
+        let Some((at_first, first)) = compiled.get(first) else { break };
+        faults.add(at.fault(format!(
+            "{route} could match the same requests as {}, {first}, and neither takes precedence",
+            faults.in_file(at_first)
+        )));
+    }
+    Routes::default()
 }
 
+/// Most conflicts between routes that are looked for.
+const MAX_CONFLICTS: usize = 20;
+
+/// Compiles a route; `None` if it has a fault.
 fn compile_route(
     entry: RouteEntry,
     policies: &[Policy],
     at: &YamlPath,
     warnings: &mut Vec<String>,
-) -> Result<Route, Fault> {
+    faults: &mut Faults,
+) -> Option<Route> {
     let hosts: Vec<Box<str>> = names(entry.host).map(|host| host.to_ascii_lowercase().into()).collect();
     let methods: Vec<Box<str>> = names(entry.method).map(|method| (*method).into()).collect();
     let path = match (&entry.path, &entry.path_prefix) {
         (Some(_), Some(_)) => {
-            return Err(at.member("path_prefix").fault("conflicts with `path`; remove one of the two"));
+            faults.add(at.member("path_prefix").fault("conflicts with `path`; remove one of the two"));
+            None
         }
-        (Some(path), None) => Some(path.parse().map_err(|why| at.member("path").fault(format!("{path:?} {why}")))?),
+        (Some(path), None) => {
+            faults.keep(path.parse().map_err(|why| at.member("path").fault(format!("{path:?} {why}"))))
+        }
         (None, Some(path)) => {
-            Some(PathPattern::prefix(path).map_err(|why| at.member("path_prefix").fault(format!("{path:?} {why}")))?)
+            let prefix = PathPattern::prefix(path);
+            faults.keep(prefix.map_err(|why| at.member("path_prefix").fault(format!("{path:?} {why}"))))
+        }
+        (None, None) if hosts.is_empty() && methods.is_empty() => {
+            faults.add(at.fault("this route matches every request; use `default` instead"));
+            None
         }
         (None, None) => None,
     };
-    if hosts.is_empty() && methods.is_empty() && path.is_none() {
-        return Err(at.fault("this route matches every request; use `default` instead"));
-    }
     let at_policy = at.member("policy");
     let found = policies.iter().enumerate().find(|(_, policy)| *policy.name == *entry.policy.as_str());
-    let (index, policy) = found.ok_or_else(|| at_policy.fault(format!("there is no policy {}", entry.policy)))?;
+    let unknown = || unknown_policy(&entry.policy, &at_policy, policies, faults);
+    let found = found.ok_or_else(unknown);
+    let (index, policy) = faults.keep(found)?;
+    if faults.touch(at) {
+        return None;
+    }
     let gives = |name: &str| path.as_ref().is_some_and(|path| path.variables().any(|(known, _)| known == name));
     if let Some(segment) = segments(policy, policies).find(|name| !gives(name)) {
         let why = format!(
             "the policy {} compares with the segment {{{segment}}}, which this path does not have",
             policy.name
         );
-        return Err(at_policy.fault(why));
+        faults.add(at_policy.fault(why));
+        return None;
     }
     let route = Route { hosts, methods, path, policy: index };
     if let Some(method) = route.methods.iter().find(|method| !KNOWN_METHODS.contains(&&***method)) {
@@ -77,7 +103,7 @@ fn compile_route(
             policy.name
         ));
     }
-    Ok(route)
+    Some(route)
 }
 
 /// Returns the names of the path segments that the claims of a policy, and of the policies of its calls, are compared

@@ -13,7 +13,7 @@ use crate::config::parse::ByteSize;
 /// Requirements for the JSON-RPC messages in the body. A message that a call matches must also meet the requirements of
 /// the call's policy.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a map of `max_body` and `calls`")]
+#[serde(deny_unknown_fields, expecting = "a map with `calls` | {calls: [{method: tools/call, policy: NAME}]}")]
 pub struct JsonRpcEntry {
     /// Maximum length of the body. The default is 64KiB.
     #[serde(default)]
@@ -24,7 +24,7 @@ pub struct JsonRpcEntry {
 
 /// Call: conditions on a message, and the policy whose requirements it must meet.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a call, as a map")]
+#[serde(deny_unknown_fields, expecting = "a map with `method` and `policy` | {method: tools/call, policy: NAME}")]
 #[schemars(transform = schema::call)]
 pub struct CallEntry {
     /// Value or list of values of `method`, such as `tools/call`.

@@ -2,14 +2,18 @@
 //! several members.
 //!
 //! Reading is strict: an unknown member, a member that is null or empty, and a value of the wrong form are errors with
-//! their place in the file. Start from [`PolicyFile::read`].
+//! their place in the file. An `expecting` text describes a type to the reader of such an error; after ` | ` it has an
+//! example. Start from [`PolicyFile::read`].
 
+pub(crate) mod fault;
+pub(crate) mod form;
 pub mod json_rpc;
-pub(crate) mod locate;
+mod locate;
+mod node;
 pub mod places;
+pub(crate) mod reader;
 pub mod resources;
 pub(crate) mod schema;
-mod strict;
 #[cfg(test)]
 mod tests;
 pub mod text;
@@ -17,13 +21,12 @@ pub mod values;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
+use self::form::Form;
 use self::json_rpc::JsonRpcEntry;
-use self::locate::{YamlPath, locate};
 use self::places::PlacesEntry;
+use self::reader::Rules;
 use self::resources::ProtectedResourceEntry;
-use self::strict::Strict;
 use self::text::{Any, Challenge, FilePath, HeaderValue, Host, Kind, Method, Parsed, Path, Plain, Region, WebUrl};
 use self::values::{List, Name, Named, OneOrMany, Operand, Seconds};
 use super::parse::{AcceptedClient, TokenUseOption};
@@ -60,7 +63,10 @@ pub struct PolicyFile {
 
 /// User pool.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a pool, as a map")]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a map that describes a pool | {user_pool_id: eu-west-1_AbC123xyz, client_ids: [CLIENT]}"
+)]
 #[schemars(transform = schema::pool)]
 pub struct PoolEntry {
     /// Id of the pool. The region is part of it.
@@ -88,7 +94,7 @@ pub struct PoolEntry {
 
 /// Pool and app client of the account API.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
-#[serde(deny_unknown_fields, expecting = "a map of `pool` and `client_id`")]
+#[serde(deny_unknown_fields, expecting = "a map with `pool` and `client_id` | {pool: NAME, client_id: CLIENT}")]
 pub struct AccountEntry {
     /// Name of the pool.
     pub pool: Name,
@@ -100,7 +106,7 @@ pub struct AccountEntry {
 
 /// Policy. Without members, it requires a valid token.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields, expecting = "a policy, as a map")]
+#[serde(default, deny_unknown_fields, expecting = "a map of requirements | {groups: {any: [admins]}}")]
 #[schemars(transform = schema::policy)]
 pub struct PolicyEntry {
     /// Every request is allowed; tokens are ignored.
@@ -194,7 +200,7 @@ pub enum CorsPreflight {
 
 /// Names, one of which is required (`any`), and names that are all required (`all`).
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, bound = "K: Kind", expecting = "a map of `any` and `all`")]
+#[serde(deny_unknown_fields, bound = "K: Kind", expecting = "a map with `any` or `all` | {any: …}")]
 #[schemars(transform = schema::any_all, bound = "K: Kind")]
 pub struct AnyAllEntry<K> {
     /// At least one of these is required.
@@ -207,7 +213,7 @@ pub struct AnyAllEntry<K> {
 
 /// Condition on a claim: one of `equals`, `one_of` and `contains`.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a claim, as a map")]
+#[serde(deny_unknown_fields, expecting = "a map with `claim` and a test | {claim: NAME, equals: VALUE}")]
 #[schemars(transform = schema::claim)]
 pub struct ClaimEntry {
     /// Name of the claim, or a list of names for a member of an object.
@@ -222,7 +228,7 @@ pub struct ClaimEntry {
 
 /// Route: conditions on a request, and the policy of requests that meet them. An absent member matches every request.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a route, as a map")]
+#[serde(deny_unknown_fields, expecting = "a map with `policy` and conditions | {path_prefix: /admin, policy: NAME}")]
 #[schemars(transform = schema::route)]
 pub struct RouteEntry {
     /// Host or list of hosts, without port.
@@ -239,7 +245,7 @@ pub struct RouteEntry {
 
 /// Claim that the upstream receives in a header.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a header, as a map")]
+#[serde(deny_unknown_fields, expecting = "a map with `claim` and `header` | {claim: NAME, header: x-auth-name}")]
 pub struct ClaimHeaderEntry {
     /// Name of the claim, or a list of names for a member of an object.
     pub claim: OneOrMany<Plain<Any>>,
@@ -267,33 +273,13 @@ impl PolicyFile {
     /// Parses `text`, and checks its form.
     ///
     /// # Errors
-    /// One sentence with the reason, and the path, line and column if they are known.
-    pub fn read(text: &str) -> Result<Self, String> {
-        // An empty file is a mistake, or a file that is being written.
-        if text.lines().all(|line| line.trim_start().starts_with('#') || matches!(line.trim(), "" | "---")) {
-            return Err("the file is empty".into());
-        }
-        let parser = || Strict(yaml_serde::Deserializer::from_str(text));
-        let file = Self::deserialize(parser()).map_err(|error| {
-            let why = error.to_string();
-            // For the outermost map, the parser does not add the path to its errors.
-            let member = |before: &str| Some(why.strip_prefix(before)?.split_once('`')?.0.to_owned());
-            let at = |member: String, what: &str| locate(text, &YamlPath::default().member(member).fault(what));
-            match (member("unknown field `"), member("duplicate field `")) {
-                (Some(unknown), _) => at(unknown, "unknown member"),
-                (_, Some(twice)) => at(twice, "another member has this name"),
-                _ => why,
-            }
-        })?;
-        // `{}`: a map without a member is an error of `Named`.
-        if Named::<String, IgnoredAny>::deserialize(parser()).is_err() {
-            return Err("the file is empty".into());
-        }
-        Ok(file)
+    /// One sentence if the text is empty, or is not YAML.
+    pub(crate) fn read(text: &str) -> Result<Form<Self>, String> {
+        form::read(text, Rules::Strict)
     }
 
     /// Returns the JSON Schema of the form (draft 2020-12).
     pub fn schema() -> schemars::Schema {
-        schema::of::<Self>()
+        schema::strict::<Self>("config.schema.json")
     }
 }

@@ -13,7 +13,10 @@ use crate::authz::request::is_token;
 /// Places of the credential, in addition to `Authorization` and the session cookies. A request with two credentials is
 /// refused.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a map of `header`, `websocket_protocol` and `websocket_query`")]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a map with `header`, `websocket_protocol` or `websocket_query` | {header: x-token}"
+)]
 #[schemars(transform = schema::any_all)]
 pub struct PlacesEntry {
     /// Header whose value is a token, with or without `Bearer`.

@@ -15,7 +15,10 @@ use crate::user_pool::ClientId;
 
 /// Protected resource: an API that clients find the sign-in for by its metadata (RFC 9728), such as an MCP server.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, expecting = "a protected resource, as a map")]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a map with `resource` and `policy` | {resource: 'https://mcp.example.com/mcp', policy: NAME}"
+)]
 #[schemars(transform = schema::protected_resource)]
 pub struct ProtectedResourceEntry {
     /// Identifier: the URL that clients know the resource by, such as `https://mcp.example.com/mcp`.

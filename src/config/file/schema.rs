@@ -1,17 +1,26 @@
 //! Parts of the JSON Schema that types do not express: members that exclude or require each other, and no null anywhere.
 
 use schemars::generate::SchemaSettings;
-use schemars::transform::RecursiveTransform;
+use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
-/// The schema of a form (draft 2020-12).
-pub(super) fn of<T: JsonSchema>() -> Schema {
-    let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(without_null));
-    settings.into_generator().into_root_schema_for::<T>()
+/// The schema of a form (draft 2020-12). `file` is its name in the folder `docs` of the repository.
+pub(crate) fn of<T: JsonSchema>(file: &str) -> Schema {
+    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
+    let repository = env!("CARGO_PKG_REPOSITORY").replace("//github.com/", "//raw.githubusercontent.com/");
+    schema.insert("$id".into(), format!("{repository}/main/docs/{file}").into());
+    schema
 }
 
-/// Removes null from a schema: an optional member may be absent, but [`Strict`](super::strict::Strict) rejects null.
+/// The schema of a form without null.
+pub(super) fn strict<T: JsonSchema>(file: &str) -> Schema {
+    let mut schema = of::<T>(file);
+    RecursiveTransform(without_null).transform(&mut schema);
+    schema
+}
+
+/// Removes null from a schema: an optional member may be absent, but the program rejects null.
 fn without_null(schema: &mut Schema) {
     if schema.get("default").is_some_and(Value::is_null) {
         schema.remove("default");

@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use url::Url;
 
-use super::strict::MEND;
+use super::reader::MEND;
 use crate::authz::headers::{ENVOYS, HeaderName, RESERVED};
 use crate::authz::policy::route::host_name;
 use crate::authz::request::is_token;

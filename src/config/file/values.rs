@@ -12,7 +12,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use super::strict::MEND;
+use super::reader::MEND;
 use super::text::SegmentName;
 pub use super::text::{Parsed, Plain};
 use crate::authz::policy::requirement::is_exact;
@@ -144,7 +144,7 @@ impl<T> Deref for List<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Items { what: "a list", alone: None }).map(Self)
+        deserializer.deserialize_seq(Items { alone: None }).map(Self)
     }
 }
 
@@ -167,7 +167,6 @@ type ReadOne<T> = fn(&str) -> Result<T, serde::de::value::Error>;
 
 /// Reads a list that is not empty. With `alone`, a text is a list of one.
 struct Items<T> {
-    what: &'static str,
     alone: Option<ReadOne<T>>,
 }
 
@@ -175,7 +174,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.what)
+        f.write_str(if self.alone.is_some() { "a text or a list of texts" } else { "a list" })
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Vec<T>, E> {
@@ -216,7 +215,7 @@ impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for N
             type Value = BTreeMap<K, V>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map")
+                f.write_str("a map of names")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<BTreeMap<K, V>, A::Error> {
@@ -264,7 +263,7 @@ pub struct OneOrMany<T>(pub Vec<T>);
 impl<'de, T: for<'t> Deserialize<'t>> Deserialize<'de> for OneOrMany<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let alone = |text: &str| T::deserialize(serde::de::value::StrDeserializer::new(text));
-        deserializer.deserialize_any(Items { what: "a text or a list of texts", alone: Some(alone) }).map(Self)
+        deserializer.deserialize_any(Items { alone: Some(alone) }).map(Self)
     }
 }
 
@@ -294,7 +293,7 @@ pub enum Operand {
 
 /// `{segment: tenant}`
 #[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a map with `segment`")]
 struct SegmentReference {
     segment: Plain<SegmentName>,
 }
@@ -361,6 +360,8 @@ impl JsonSchema for Operand {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut segment = generator.subschema_for::<Plain<SegmentName>>();
+        segment.insert("description".into(), "Name of the segment.".into());
         json_schema!({
             "description": "Value that a claim is compared with, of the same type. Cognito's custom attributes are texts.",
             "anyOf": [
@@ -370,7 +371,7 @@ impl JsonSchema for Operand {
                 {
                     "description": "The segment of the path that has this name in the route's pattern.",
                     "type": "object",
-                    "properties": {"segment": generator.subschema_for::<Plain<SegmentName>>()},
+                    "properties": {"segment": segment},
                     "required": ["segment"],
                     "additionalProperties": false,
                 },

@@ -16,8 +16,9 @@ fn the_account_api_needs_one_app_client_and_valid_options() {
     let config = account(&["--client-id", "any", "--account-client-id", "b"]).unwrap();
     assert_eq!(config.client_id.as_str(), "b");
     for (flags, expected) in [
-        (&["--client-id", "any"][..], UNNAMED),
-        (&["--client-id", "a", "--client-id", "b"], UNNAMED),
+        (&["--client-id", "any", "--account-api"][..], UNNAMED),
+        (&["--client-id", "a", "--client-id", "b", "--account-api=true"], UNNAMED),
+        (&["--client-id", "a", "--client-id", "b", "--account-listen", "127.0.0.1:0"], UNNAMED),
         (
             &["--account-client-id", "other"],
             "--account-client-id: the pool default does not accept the tokens of the app client other (from the flag)",
@@ -50,6 +51,50 @@ fn the_account_api_needs_one_app_client_and_valid_options() {
     }
 }
 
+/// With several app clients the account API is off, unless something of it is configured.
+#[test]
+fn the_account_api_is_off_by_default_if_its_app_client_is_ambiguous() {
+    const SEVERAL: [&str; 4] = ["--client-id", "a", "--client-id", "b"];
+    const OFF: &str = "the account API is off: the pool default accepts several app clients or `any`; name the app client \
+                       of the account API with --account-client-id to serve it";
+    let several = |more: &[&str]| with(&[&SEVERAL, more].concat());
+    let shown = |config: &Config| config.effective["account-api"].clone();
+
+    let one = with(&[]).unwrap();
+    assert!(one.account.is_some() && one.notes.is_empty());
+    assert_eq!(shown(&one), json!({"value": "true", "source": "the default"}));
+    for flags in [&SEVERAL[..], &["--client-id", "any"]] {
+        let off = with(flags).unwrap();
+        assert!(off.account.is_none() && off.warnings.len() <= 1);
+        assert_eq!(off.notes, [OFF]);
+        let reason = OFF.trim_start_matches("the account API is off: ");
+        assert_eq!(shown(&off), json!({"value": "false", "source": "the default", "reason": reason}));
+    }
+    let disabled = several(&["--account-api=false", "--account-cookies"]).unwrap();
+    assert!(disabled.account.is_none() && disabled.notes.is_empty());
+    assert_eq!(shown(&disabled), json!({"value": "false", "source": "the flag"}));
+
+    for configured in [
+        &["--account-api"][..],
+        &["--account-listen", "127.0.0.1:0"],
+        &["--hosted-ui-domain", "auth.example.com"],
+        &["--account-cookies"],
+        &["--trusted-hops", "0"],
+        &["--limit-user", "15/1m"],
+    ] {
+        let error = several(configured).unwrap_err();
+        let said = format!("or disable the API with --account-api=false ({} is set)", configured[0]);
+        assert!(error.starts_with("--account-client-id: ") && error.contains(&said), "{error}");
+    }
+    let secret = ("COGNITO_CLIENT_SECRET", "1exampleclientsecret");
+    let error = read_from(&SEVERAL, &[MINIMAL[0], secret], "").unwrap_err();
+    assert!(error.contains("(COGNITO_CLIENT_SECRET is set)"), "{error}");
+    let variable = ("COGNITO_AUTHZ_ACCOUNT_API", "true");
+    assert!(read_from(&SEVERAL, &[MINIMAL[0], variable], "").is_err());
+    // Options that checks share with the account API are no options of it.
+    assert!(several(&["--realm", "x", "--cognito-endpoint", "https://cognito.test"]).unwrap().account.is_none());
+}
+
 #[test]
 fn a_file_with_all_pools_names_the_pool_and_client_of_the_account_api() {
     let directory = tempfile::tempdir().unwrap();
@@ -69,7 +114,9 @@ fn a_file_with_all_pools_names_the_pool_and_client_of_the_account_api() {
         ),
         (&*two_pools, "--config: the file has several pools; name the one of the account API in `account`"),
     ] {
-        let error = read(pools, &[]).err().unwrap();
+        let off = read(pools, &[]).unwrap();
+        assert!(off.account.is_none() && off.notes[0].starts_with("the account API is off: "), "{:?}", off.notes);
+        let error = read(pools, &["--account-api"]).err().unwrap();
         assert!(error.starts_with(expected), "{error}");
         assert!(read(pools, &["--account-api=false"]).is_ok());
     }

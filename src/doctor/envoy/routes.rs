@@ -6,6 +6,7 @@ use super::matcher::{any_matches, matches};
 use super::needs::Needs;
 use super::places::{Clusters, Filter};
 use super::{Report, at, get, is_type, items};
+use crate::nearest::did_you_mean;
 
 /// Most routes that one finding names.
 const MAX_NAMED: usize = 3;
@@ -145,9 +146,11 @@ fn policies(place: &str, routes: &[Route<'_>], needs: &Needs, report: &mut Repor
             route.settings.and_then(|settings| at(settings, &["check_settings", "context_extensions", "policy"]));
         let Some(named) = named.and_then(Value::as_str) else { continue };
         if named != "default" && !needs.policies.iter().any(|policy| policy == named) {
+            let suggestion = did_you_mean(named, needs.policies.iter().map(|policy| &**policy));
+            let end = if suggestion.0.is_some() { "" } else { "." };
             report.error(
                 place,
-                format!("The route {} names the policy {named}, which does not exist.", route.name),
+                format!("The route {} names the policy {named}, which does not exist{suggestion}{end}", route.name),
                 "Every request of the route is refused (403 unknown_policy).",
                 format!("Add the policy to the file of --config, or name one of {}.", needs.policies.join(", ")),
             );

@@ -1,7 +1,8 @@
 //! The account API over HTTP, in front of the Cognito emulator. A fake server produces the faults.
 //!
 //! - [`sign_in`]: sign-up, sign-in, sign-out; [`profile`]: the account of a signed-in user, and second factors;
-//!   [`passkeys`]; [`refresh`]; [`oauth`]: hosted pages; [`cookies`]: browser sessions; [`browser`]: sign-in by redirect.
+//!   [`totp_issuer`]; [`passkeys`]; [`refresh`]; [`oauth`]: hosted pages; [`cookies`]: browser sessions; [`browser`]:
+//!   sign-in by redirect.
 //! - [`abuse`], [`limits`]: attacks and rate limits; [`faults`]: failures of Cognito; [`reload`]: changes of the policy
 //!   file.
 //! - [`protected_resources`]: metadata and registration for clients such as MCP clients.
@@ -26,6 +27,7 @@ mod reload;
 mod schema;
 pub(crate) mod sign_in;
 mod sign_out;
+mod totp_issuer;
 
 use reqwest::Method;
 use serde_json::{Value, json};

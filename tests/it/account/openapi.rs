@@ -38,7 +38,7 @@ fn operations(document: &Value) -> Vec<(String, String, Value)> {
 /// Follows a reference, if it is one.
 fn resolved<'d>(document: &'d Value, value: &'d Value) -> &'d Value {
     match value["$ref"].as_str() {
-        Some(pointer) => document.pointer(pointer.strip_prefix('#').unwrap()).expect(pointer),
+        Some(pointer) => document.pointer(&pointer[1..]).unwrap_or_else(|| panic!("{pointer}")),
         None => value,
     }
 }

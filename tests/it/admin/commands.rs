@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{Files, TOKEN, token_of};
 use crate::support::client::{connect, verdict};
+use crate::support::jwks_server::{JwksServer, Reply};
 use crate::support::service::{TestApp, run};
 use crate::support::token::unix_now;
 
@@ -130,4 +131,22 @@ fn a_failure_is_one_sentence() {
     let (_, help, _) = run(&["revoke", "--help"], &[]);
     let words: Vec<&str> = help.split_whitespace().collect();
     assert_eq!(words.join(" ").matches("[env: COGNITO_AUTHZ_").count(), 1, "{help}");
+}
+
+/// Another server answers, with JSON.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_of_another_server_is_not_described_by_types_of_the_program() {
+    let server = JwksServer::start(Reply::ok("[5]")).await;
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), "a-token-of-operators").unwrap();
+    let operator = ["--admin", &server.url, "--admin-token-file", token.path().to_str().unwrap()];
+    for (command, what) in [
+        (&["log-level"][..], "a log level"),
+        (&["revocations"], "a list of revocations"),
+        (&["revoke", "--sub", "ada"], "a revocation"),
+    ] {
+        let (code, _, stderr) = run(&[command, &operator].concat(), &[]);
+        let expected = format!("cognito-authz: the response is not {what}: is this the admin port of cognito-authz?\n");
+        assert_eq!((code, stderr), (Some(1), expected));
+    }
 }

@@ -158,7 +158,7 @@ fn each_fault_of_envoys_configuration_is_found() {
         (
             &[("context_extensions: { policy: admin }", "context_extensions: { policy: admins }")],
             &[],
-            "error {both}: The route admin names the policy admins, which does not exist.",
+            "error {both}: The route admin names the policy admins, which does not exist; did you mean admin?",
         ),
         (
             &[("          http2_protocol_options:\n            #", "          http_protocol_options:\n            #")],
@@ -278,7 +278,7 @@ fn variables_that_nothing_reads_are_found_and_no_value_is_printed() {
     };
     let expected = [
         line("AWS_REGON", "line 1 of .env", "AWS_REGION"),
-        line("COGNITO_AUTHZ_CLIENT_SECRET", "environment", "COGNITO_AUTHZ_CLIENT_SECRET_FILE"),
+        line("COGNITO_AUTHZ_CLIENT_SECRET", "environment", "COGNITO_CLIENT_SECRET"),
         line("COGNITO_AUTHZ_LEWAY", "environment", "COGNITO_AUTHZ_LEEWAY"),
         line("COGNITO_USER_POOL", "line 2 of .env", "COGNITO_USER_POOL_ID"),
     ];

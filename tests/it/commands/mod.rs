@@ -1,5 +1,6 @@
 //! Commands about policy files, run as a program.
 
+mod account_default;
 mod check_config;
 mod doctor;
 mod explain;

@@ -1,6 +1,7 @@
 //! The form of the policy file, tested with each file that the project ships: emptying a member allows no further request.
 
 mod agreement;
+mod words;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

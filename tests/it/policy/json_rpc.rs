@@ -225,15 +225,19 @@ fn faults_are_reported_with_their_place() {
         ("max_body: 1KiB", "max_body: 0", "json_rpc.max_body"),
         ("max_body: 1KiB", "max_body: 64kb", "is not a number of bytes such as 65536, 64KiB or 16MiB"),
         ("scopes: {all: [orders/read]}\n", "optional: true\n", "policies.mcp.json_rpc: a public or optional policy"),
-        ("json_rpc: {calls: [{method: tools/call, policy: tenant}]}", "json_rpc: {}", "missing field `calls`"),
+        ("json_rpc: {calls: [{method: tools/call, policy: tenant}]}", "json_rpc: {}", "the member `calls` is missing"),
         ("[{method: tools/call, policy: tenant}]", "[]", "the list is empty"),
-        ("{method: tools/call, policy: tenant}", "{policy: tenant}", "missing field `method`"),
+        ("{method: tools/call, policy: tenant}", "{policy: tenant}", "the member `method` is missing"),
         (
             "{method: tools/call, policy: tenant}",
             "{method: 'a\tb', policy: tenant}",
             "not a text without control characters",
         ),
-        ("{method: tools/call, policy: tenant}", "{method: a, params: b, policy: tenant}", "unknown field `params`"),
+        (
+            "{method: tools/call, policy: tenant}",
+            "{method: a, params: b, policy: tenant}",
+            "json_rpc.calls[0].params: unknown member at line",
+        ),
         (
             "'/t/{tenant}/mcp'",
             "/t/mcp",

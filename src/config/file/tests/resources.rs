@@ -42,16 +42,15 @@ fn faults_are_said_with_their_place() {
         ),
         (
             "protected_resources: [{policy: mcp}]".to_owned(),
-            "protected_resources[0]: missing field `resource` at line 1 column 23",
+            "protected_resources[0]: the member `resource` is missing at line 1 column 23",
         ),
         (
             "protected_resources: [{resource: 'https://mcp.example'}]".to_owned(),
-            "protected_resources[0]: missing field `policy` at line 1 column 23",
+            "protected_resources[0]: the member `policy` is missing at line 1 column 23",
         ),
         (
             with(", scopes: [a]"),
-            "protected_resources[0]: unknown field `scopes`, expected one of `resource`, `name`, `policy`, \
-             `scopes_supported`, `pool`, `client_id`, `redirect_uris`, `audience` at line 1 column 74",
+            "protected_resources[0].scopes: unknown member at line 1 column 74; did you mean scopes_supported?",
         ),
         (url("mcp"), "protected_resources[0].resource: \"mcp\" is not the URL of a resource, such as https://mcp.example.com/mcp at line 1 column 34"),
         (
@@ -78,11 +77,11 @@ fn faults_are_said_with_their_place() {
             url("https://mcp.example/mcp \""),
             "protected_resources[0].resource: \"https://mcp.example/mcp \\\"\" is not the URL of a resource, such as https://mcp.example.com/mcp at line 1 column 34",
         ),
-        (with(", audience: always"), "protected_resources[0].audience: unknown variant `always`, expected `required` or `if_present` at line 1 column 84"),
-        (with(", policy: [a]"), "protected_resources[0]: duplicate field `policy` at line 1 column 23"),
+        (with(", audience: always"), "protected_resources[0].audience: expected `required` or `if_present`, found \"always\" at line 1 column 84"),
+        (with(", policy: [a]"), "protected_resources[0].policy: another member has this name at line 1 column 74"),
         (
             "protected_resources: [{resource: 'https://mcp.example', policy: [mcp, mpc]}]\npolicies: {mcp: {}}".to_owned(),
-            "protected_resources[0].policy[1]: there is no policy mpc at line 1 column 71",
+            "protected_resources[0].policy[1]: there is no policy mpc at line 1 column 71; did you mean mcp?",
         ),
         (
             "protected_resources: [{resource: 'https://mcp.example', policy: default}]\ndefault: mcp\npolicies: {mcp: {}}".to_owned(),

@@ -198,9 +198,11 @@ impl Browser {
             self.document = Some(Arc::new(serde_json::from_str(&document).unwrap()));
         }
         let path = path.split('?').next().unwrap();
-        let operations = self.document.as_ref().unwrap()["paths"][path].as_object().unwrap();
-        for operation in operations.values() {
+        let document = self.document.as_ref().unwrap();
+        for operation in document["paths"][path].as_object().unwrap().values() {
             let answer = &operation["responses"][status.to_string()];
+            let shared = answer["$ref"].as_str().map(|pointer| document.pointer(&pointer[1..]).unwrap());
+            let answer = shared.unwrap_or(answer);
             assert!(answer.is_object(), "{path} {status} is not documented");
             if let Some(kind) = headers.get("content-type") {
                 let kind = kind.to_str().unwrap().split(';').next().unwrap();
