@@ -48,8 +48,7 @@ def rendered(ids: Node | None = None) -> Rendered:
 def shipped() -> list[Node]:
     """What `up` applies."""
     files = [KIND / name for name in ("emulator.yaml", "application.yaml", "gateway.yaml")]
-    return documents(*files, *(DEPLOY / "envoy-gateway" / name for name in ("client-traffic-policy.yaml",
-                                                                             "application.yaml")))
+    return documents(*files, DEPLOY / "envoy-gateway" / "application.yaml")
 
 
 # ------------------------------------------------------------------------------------------------ objects
@@ -296,7 +295,8 @@ case "$*" in *" exec "*) cat {shlex.quote(str(created))} ;; *" -f -"*) cat >/dev
     positions = [next(number for number, call in enumerate(calls) if part in call) for part in (
         "kind create cluster", "docker build --tag localhost/cognito-authz:kind", "kind load image-archive",
         "gateway-helm --version v", "emulator.yaml", "exec deployment/emulator", "charts/cognito-authz --namespace",
-        "client-traffic-policy.yaml", "kind/gateway.yaml", "wait gateway/ingress", "wait securitypolicy/cognito-authz")]
+        "envoy-gateway/application.yaml", "kind/gateway.yaml", "wait gateway/ingress",
+        "wait securitypolicy/cognito-authz")]
     assert positions == sorted(positions), "routes would exist before the policies"
     [install] = [call for call in calls if "charts/cognito-authz --namespace" in call]
     assert f"--set userPool.id={pool} --set userPool.clientIds={{{client}}}" in install
