@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::{assert_names, code, page, plain, source, table};
 
 const ABOUT: &str = "\
-What your application and Envoy learn about the caller of an allowed request: the identity headers,
-and Envoy's dynamic metadata.";
+Identity headers and dynamic metadata: the facts about the caller that your application and Envoy
+receive with each decision.";
 
 const CAREFUL: &str = "\
 [`--header-prefix`](options.md#header-prefix) changes `x-auth-`. The policy file can add [further
