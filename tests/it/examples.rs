@@ -248,7 +248,7 @@ fn undescribed(schema: &Value, place: &str, members: &mut usize) {
     }
     match schema {
         Value::Object(map) => {
-            map.iter().for_each(|(name, value)| undescribed(value, &format!("{place}.{name}"), members))
+            map.iter().for_each(|(name, value)| undescribed(value, &format!("{place}.{name}"), members));
         }
         Value::Array(list) => list.iter().for_each(|value| undescribed(value, place, members)),
         _ => {}

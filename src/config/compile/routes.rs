@@ -25,7 +25,7 @@ pub(super) fn routes(
         let at = at.item(index);
         compiled.extend(compile_route(entry, policies, &at, warnings, faults).map(|route| (at, route)));
     }
-    for _ in 0..MAX_CONFLICTS {
+    for _ in 0..(MAX_COMPARED / compiled.len().max(1)).clamp(1, MAX_CONFLICTS) {
         let routes = compiled.iter().map(|(_, route)| route.clone()).collect();
         let (first, second) = match Routes::new(routes, case_insensitive) {
             Ok(routes) => return routes,
@@ -43,6 +43,8 @@ pub(super) fn routes(
 
 /// Most conflicts between routes that are looked for.
 const MAX_CONFLICTS: usize = 20;
+/// Most routes that are compared to look for further conflicts, over all passes. A pass takes quadratic time.
+const MAX_COMPARED: usize = 20_000;
 
 /// Compiles a route; `None` if it has a fault.
 fn compile_route(

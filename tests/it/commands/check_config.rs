@@ -195,7 +195,8 @@ fn every_error_of_a_run_is_reported() {
 
 #[test]
 fn many_errors_are_counted() {
-    let routes: String = (0..30).map(|number| format!("- {{path: /{number}, policy: x{number}}}\n")).collect();
+    let routes: Vec<String> = (0..30).map(|number| format!("- {{path: /{number}, policy: x{number}}}")).collect();
+    let routes = routes.join("\n");
     let file = PolicyFile::new(&format!("default: members\npolicies: {{members: {{}}}}\nroutes:\n{routes}"));
     let flags = ["check-config", "--config", &file.path(), "--user-pool-id", POOL, "--client-id", CLIENT];
     let (code, _, stderr) = run(&flags, &[]);
