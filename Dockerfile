@@ -38,6 +38,10 @@ RUN --mount=type=bind,target=/src \
     --mount=type=cache,id=cognito-authz-target-$TARGETARCH,target=/target,sharing=locked \
     CARGO_TARGET_DIR=/target COGNITO_AUTHZ_REVISION=$REVISION deploy/image/build /out
 
+# The files of the build stage alone, for the archives of a release: --target files --output type=local,dest=DIRECTORY.
+FROM scratch AS files
+COPY --from=build /out /
+
 # Contains CA certificates, /etc/passwd and time zones, but no shell and no libraries. Tag `nonroot` of 2026-08-26, for
 # both architectures.
 FROM gcr.io/distroless/static-debian12:nonroot@sha256:afa5c872c891853ca7fcf1f12c3edb23f7eeef36189728842dd51042ff57f7ab
