@@ -248,9 +248,15 @@ fn undescribed(schema: &Value, place: &str, members: &mut usize) {
     }
     match schema {
         Value::Object(map) => {
-            map.iter().for_each(|(name, value)| undescribed(value, &format!("{place}.{name}"), members));
+            for (name, value) in map {
+                undescribed(value, &format!("{place}.{name}"), members);
+            }
         }
-        Value::Array(list) => list.iter().for_each(|value| undescribed(value, place, members)),
+        Value::Array(list) => {
+            for value in list {
+                undescribed(value, place, members);
+            }
+        }
         _ => {}
     }
 }
