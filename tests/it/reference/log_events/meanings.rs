@@ -25,6 +25,10 @@ pub(super) const MEANINGS: &[(&str, &str)] = &[
         "the keys of a new pool could not be fetched so far; until they are, checks of its tokens answer 503",
         "A reload added a pool whose keys cannot be fetched",
     ),
+    (
+        "{note}",
+        "What a default decided because of other settings, at startup: for example, why the account API is off. `check-config` prints the same",
+    ),
     ("{warning}", "A warning about the configuration, at startup or in a reload. `check-config` prints the same"),
     (
         "the file has `protected_resources`, but the account API is off: challenges name metadata that this process does not serve",
