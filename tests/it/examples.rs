@@ -103,9 +103,9 @@ routes:
 }
 
 #[test]
-fn the_example_of_the_readme_loads() {
-    let readme = fs::read_to_string(in_root("README.md")).unwrap();
-    let (_, section) = readme.split_once("\n## Policy\n").unwrap();
+fn the_example_of_the_quick_start_loads() {
+    let page = fs::read_to_string(in_root("docs/quick-start.md")).unwrap();
+    let (_, section) = page.split_once("\n## 4. Say who may do what\n").unwrap();
     let (_, block) = section.split_once("```yaml\n").unwrap();
     let directory = tempfile::tempdir().unwrap();
     let policy = directory.path().join("policy.yaml");

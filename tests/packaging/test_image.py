@@ -34,7 +34,7 @@ from stage import CLIENT, POOL, Keys
 from upstream import Echo
 
 DOCKERFILE = ROOT / "Dockerfile"
-BUILD, IMAGE = dockerfile.read(DOCKERFILE)
+BUILD, FILES, IMAGE = dockerfile.read(DOCKERFILE)
 
 # Every node that runs an Envoy may pull the image, so it must be small. It has about 17 MB, of which doctor, traces
 # and the status page together are the newest. The limit makes additions noticed that make it much larger: debug
@@ -72,6 +72,8 @@ def test_base_images_are_pinned_and_the_build_stage_runs_the_script() -> None:
     assert BUILD.instructions[-1].name == "RUN"
     assert re.fullmatch(r"CARGO_TARGET_DIR=/target COGNITO_AUTHZ_REVISION=\$REVISION deploy/image/build /out",
                         BUILD.instructions[-1].value), BUILD.instructions[-1]
+    # The archives of a release have the same files: .ci/release-archives.
+    assert (FILES.base, [each.value for each in FILES.instructions]) == ("scratch", ["/out /"])
     assert not IMAGE.all("RUN"), "the image has no shell, and needs no default arguments"
     assert not IMAGE.all("CMD"), "the image has no shell, and needs no default arguments"
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", IMAGE.only("USER").value), (

@@ -64,14 +64,6 @@ fn the_shipped_envoy_configurations_fit() {
             assert!(examined.count() > 0, "{}: {findings:#?}", file.display());
         }
     }
-    // The example of the README, within a file of its own.
-    let readme = fs::read_to_string(shipped("README.md")).unwrap();
-    let example = readme.split("```yaml\nhttp_filters:").nth(1).unwrap().split("```").next().unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("filters.yaml");
-    fs::write(&file, format!("http_filters:{example}")).unwrap();
-    let (code, findings) = doctor(&["--envoy", file.to_str().unwrap()], &[]);
-    assert_eq!((code, complaints(&findings)), (Some(0), Vec::new()));
 }
 
 /// Comment before the last route of deploy/envoy/envoy.yaml.
