@@ -21,8 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / folder) for folder in ("deploy/local", "tests/agents", "tests/page")]
 
 import web  # noqa: E402
+from prepare import build  # noqa: E402
 from processes import environment  # noqa: E402
-from stack import Stack, build  # noqa: E402
+from stack import Stack  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 TOOLS = ROOT / "tests" / "tools"

@@ -6,6 +6,7 @@ test_documents.py checks options, variables and paths by their names, test_troub
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -114,6 +115,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in Authority().secret("cognito-authz.cognito-authz.svc").items():
         (found / name).write_text(text)
     (found / "policy.yaml").write_text("policies: {default: {}}\n")
+    for example in (ROOT / "docs" / "examples").rglob("*.yaml"):
+        shutil.copy(example, found)
     (found / "token").write_text("0123456789abcdef0123456789abcdef\n")
     return found
 
@@ -126,10 +129,13 @@ def test_the_service_accepts_its_options(binary: Path, directory: Path) -> None:
         is_other = words and not words[0].startswith("-") and words[0] not in {"serve", "check-config"}
         if is_other or words == ["--version"]:
             continue
-        options = [word for word in words if word not in {"serve", "check-config"}]
+        # The tests of check-config fetch keys, from another endpoint.
+        options = [word for word in words if word not in {"serve", "check-config", "--online"}]
         given = " ".join([*options, *command.variables])
         defaults: list[str] = []
-        if "user-pool-id" not in given and "USER_POOL" not in given:
+        files = [directory / word for word in options if (directory / word).is_file()]
+        has_pools = any(re.search(r"^pools:", file.read_text(), re.MULTILINE) for file in files)
+        if not has_pools and "user-pool-id" not in given and "USER_POOL" not in given:
             defaults = ["--user-pool-id", POOL, "--client-id", CLIENT]
         done = run(binary, "check-config", *defaults, *options, cwd=directory, env=command.variables)
         assert done.returncode == 0, f"{command}: {done.stderr}"

@@ -54,7 +54,9 @@ def kind(block: Block) -> str:  # noqa: PLR0911
     """What a block of YAML is."""
     if "{{" in block.text or "# an error" in block.text:
         return "not for a parser"
-    content = next(iter(yaml.safe_load_all(block.text)))
+    content = next(iter(yaml.safe_load_all(block.text)), None)
+    if content is None:
+        return "a comment"
     if isinstance(content, list) or "type.googleapis.com/" in block.text:
         return "Envoy"
     names = set(content)

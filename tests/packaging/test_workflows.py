@@ -88,6 +88,7 @@ def test_each_job_has_its_own_permissions() -> None:
     assert {where: may for where, may in writers.items() if may} == {
         "image.yml: image": {"packages", "id-token", "attestations"},
         "chart.yml: chart": {"packages", "id-token"},
+        "release.yml: archives": {"id-token", "attestations"},
         "release.yml: image": {"packages", "id-token", "attestations"},
         "release.yml: chart": {"packages", "id-token"},
         "release.yml: notes": {"contents"},
