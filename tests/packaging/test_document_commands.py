@@ -115,7 +115,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in Authority().secret("cognito-authz.cognito-authz.svc").items():
         (found / name).write_text(text)
     (found / "policy.yaml").write_text("policies: {default: {}}\n")
-    for example in (ROOT / "docs" / "examples").rglob("*.yaml"):
+    # Some pages name the examples by their path, some by their name.
+    examples = shutil.copytree(ROOT / "docs" / "examples", found / "docs" / "examples")
+    for example in examples.rglob("*.yaml"):
         shutil.copy(example, found)
     (found / "token").write_text("0123456789abcdef0123456789abcdef\n")
     return found
