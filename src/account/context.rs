@@ -38,7 +38,7 @@ pub(super) struct Context {
 pub(super) struct Warned {
     /// Client addresses cannot be read.
     pub(super) addresses: Once,
-    /// Authenticator apps show a name that nobody chose.
+    /// Authenticator apps show the default of `--realm`, because neither it nor `--totp-issuer` is set.
     pub(super) issuer: Once,
 }
 

@@ -1,5 +1,6 @@
-"""Every example of a request in the OpenAPI document, sent as it stands in the order of a user's journey, has the
-documented success: at the real service, behind Envoy, in front of the emulator.
+"""The examples of the OpenAPI document work: each request is sent as it stands, in the order of a user's journey.
+
+The real service answers, behind Envoy and in front of the emulator, and each response is the documented success.
 
 Values that only the journey gives take the place of the example's: codes, tokens, sessions, the answers of a passkey.
 """

@@ -222,7 +222,7 @@ def test_forged_headers_stay_out_and_exceptions_open_one_host(stage: Stage) -> N
     forged = [("x-auth-sub", "root"), ("X-Tenant", "other"), ("x.tenant", "other"), ("x-tier", "9")]
     token = dict(stage.keys.bearer(**{"custom:tenant": "acme"}))["authorization"].removeprefix("Bearer ")
 
-    # Nobody asks cognito-authz here.
+    # This path is excepted: Envoy does not ask cognito-authz.
     status, seen = headers_at(envoy, "ingress_tcp", "/healthz", SHOP, *forged)
     assert status == 200
     assert not {name for name in seen if name.startswith(("x-auth-", "x-t", "x."))}

@@ -29,7 +29,7 @@ def test_snippets_are_parts_of_tested_files(document: Path, pytestconfig: pytest
 
 
 def test_objects_in_documents_come_from_files() -> None:
-    """A Kubernetes object that only a page has would be tested by nobody."""
+    """No test would cover a Kubernetes object that only a page has."""
     retyped = []
     for document in documents():
         text = MARKED.sub("", document.read_text())

@@ -26,7 +26,7 @@ pub(super) fn requirements(
         let index = known.index(name, &at.member("pools").item(index), faults);
         pools.extend(faults.keep(index));
     }
-    // Without a pool that could not be read, nobody knows what all pools accept.
+    // If a pool could not be read, it is unknown what all pools accept.
     let are_pools_known = !faults.touch(&YamlPath::default().member("pools")) && !faults.touch(&at.member("pools"));
     let token_use = match entry.token_use.map(AcceptedUse::from) {
         None | Some(AcceptedUse::Any) => None,
