@@ -5,7 +5,6 @@ Usage: setup.py EMULATOR_URL FILE. It uses deploy/local/emulator.py, so that bot
 
 from __future__ import annotations
 
-import secrets
 import sys
 import time
 from pathlib import Path
@@ -28,11 +27,7 @@ def main(emulator: str, file: Path) -> None:
     pool = cognito.create_pool("compose")
     client = cognito.create_client(pool, "web", token_seconds=DAY)
     cognito.create_group(pool, "admins")
-    password = f"{secrets.token_urlsafe(18)}aA1"
-    cognito.call("AdminCreateUser", signed=True, UserPoolId=pool, Username=EMAIL, MessageAction="SUPPRESS",
-                 UserAttributes=[{"Name": "email", "Value": EMAIL}, {"Name": "email_verified", "Value": "true"}])
-    cognito.call("AdminSetUserPassword", signed=True, UserPoolId=pool, Username=EMAIL, Password=password,
-                 Permanent=True)
+    password = cognito.create_user(pool, EMAIL)
     # Written under another name and renamed, so that the file is complete or absent, even if this program is killed.
     new = file.with_suffix(".new")
     new.write_text(f"AWS_REGION={REGION}\nCOGNITO_USER_POOL_ID={pool}\nCOGNITO_CLIENT_ID={client}\n")

@@ -5,7 +5,6 @@ Usage: pool.py EMULATOR_URL. `up` runs it in the emulator's pod. The password wo
 
 from __future__ import annotations
 
-import secrets
 import sys
 
 from emulator import Cognito
@@ -19,11 +18,7 @@ def main(emulator: str) -> None:
     pool = cognito.create_pool("kind")
     client = cognito.create_client(pool, "web", token_seconds=HOUR)
     cognito.create_group(pool, "admins")
-    password = f"{secrets.token_urlsafe(18)}aA1"
-    cognito.call("AdminCreateUser", signed=True, UserPoolId=pool, Username=EMAIL, MessageAction="SUPPRESS",
-                 UserAttributes=[{"Name": "email", "Value": EMAIL}, {"Name": "email_verified", "Value": "true"}])
-    cognito.call("AdminSetUserPassword", signed=True, UserPoolId=pool, Username=EMAIL, Password=password,
-                 Permanent=True)
+    password = cognito.create_user(pool, EMAIL)
     print(pool, client, EMAIL, password)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,15 @@ class Cognito:
 
     def create_group(self, pool: str, group: str) -> None:
         self.call("CreateGroup", signed=True, UserPoolId=pool, GroupName=group)
+
+    def create_user(self, pool: str, email: str) -> str:
+        """Creates a user with a verified address, and returns the password."""
+        password = f"{secrets.token_urlsafe(18)}aA1"
+        self.call("AdminCreateUser", signed=True, UserPoolId=pool, Username=email, MessageAction="SUPPRESS",
+                  UserAttributes=[{"Name": "email", "Value": email}, {"Name": "email_verified", "Value": "true"}])
+        self.call("AdminSetUserPassword", signed=True, UserPoolId=pool, Username=email, Password=password,
+                  Permanent=True)
+        return password
 
     def add_to_group(self, pool: str, email: str, group: str) -> None:
         self.call("AdminAddUserToGroup", signed=True, UserPoolId=pool, Username=email, GroupName=group)
