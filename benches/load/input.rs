@@ -74,6 +74,15 @@ impl Input {
         self.directory.join("more-checks")
     }
 
+    /// Writes one token with the signature of another.
+    pub(crate) fn with_foreign_signature(&self) -> Result<PathBuf> {
+        let tokens = fs::read_to_string(&self.tokens)?;
+        let parts: Vec<_> = tokens.lines().take(2).filter_map(|token| token.rsplit_once('.')).collect();
+        let path = self.directory.join("foreign-signature");
+        fs::write(&path, format!("{}.{}", parts[0].0, parts[1].1))?;
+        Ok(path)
+    }
+
     /// Sizes of the input.
     pub(crate) fn describe(&self) -> String {
         let [token, check] = self.bytes;

@@ -24,12 +24,14 @@ use tempfile::TempDir;
 use self::input::Input;
 use self::machine::Cores;
 
+mod envoy;
 mod generator;
 mod input;
 mod keys;
 mod machine;
 mod null_server;
 mod parts;
+mod peers;
 mod policies;
 mod process;
 mod program;
@@ -50,18 +52,21 @@ mod token;
 const USAGE: &str = "\
 cargo bench --bench load -- [PART...] [OPTION...]
 
-Parts, all by default, in this order:
+Parts, in this order; by default all but `others`:
   direct   the program and a server that always allows, each asked directly
   envoy    the same behind Envoy, beside Envoy's own jwt_authn
   memory   start, size, and memory with cached tokens
   scale    large policy files, many groups, revocations and connections
   tail     latency at a steady rate during reloads, key rotation, evictions and the loss of the store
+  others   other servers that Envoy asks, those that an option names
 
 Options:
   --rounds N       interleaved rounds of each comparison (default 5)
   --seconds S      length of a measurement (default 1.5)
   --tokens N       tokens in the cache at the end of `memory` (default 100000)
-  --program PATH   program to measure, in place of the one that cargo has built";
+  --program PATH   program to measure, in place of the one that cargo has built
+  --opa PATH       OPA with its plug-in for Envoy, for the part `others`
+  --oauth2-proxy PATH   oauth2-proxy, for the part `others`";
 
 /// What the command line asks for.
 struct Options {
@@ -70,19 +75,24 @@ struct Options {
     seconds: f64,
     tokens: usize,
     program: PathBuf,
+    opa: Option<PathBuf>,
+    oauth2_proxy: Option<PathBuf>,
 }
 
 /// A part of the benchmark: its name, and the function that measures and prints it.
 #[derive(Clone, Copy)]
 struct Part(&'static str, fn(&Bench) -> Result<()>);
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     Part("direct", parts::direct::measure),
     Part("envoy", parts::through_envoy::measure),
     Part("memory", parts::memory::measure),
     Part("scale", parts::scale::measure),
     Part("tail", parts::tail::measure),
+    Part("others", parts::others::measure),
 ];
+/// Number of the parts that need no program of others.
+const OWN_PARTS: usize = 5;
 
 /// What all parts share.
 struct Bench {
@@ -146,7 +156,8 @@ fn run(arguments: Vec<String>) -> Result<()> {
 /// Reads the command line. Returns `None` if it asks for help.
 fn options(arguments: Vec<String>) -> Result<Option<Options>> {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_cognito-authz"));
-    let mut options = Options { parts: Vec::new(), rounds: 5, seconds: 1.5, tokens: 100_000, program };
+    let mut options =
+        Options { parts: Vec::new(), rounds: 5, seconds: 1.5, tokens: 100_000, program, opa: None, oauth2_proxy: None };
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} needs a value\n\n{USAGE}"));
@@ -158,6 +169,10 @@ fn options(arguments: Vec<String>) -> Result<Option<Options>> {
             "--seconds" => options.seconds = value()?.parse().context("--seconds")?,
             "--tokens" => options.tokens = value()?.parse().context("--tokens")?,
             "--program" => options.program = std::fs::canonicalize(value()?).context("--program")?,
+            "--opa" => options.opa = Some(std::fs::canonicalize(value()?).context("--opa")?),
+            "--oauth2-proxy" => {
+                options.oauth2_proxy = Some(std::fs::canonicalize(value()?).context("--oauth2-proxy")?);
+            }
             name => match PARTS.iter().find(|part| part.0 == name) {
                 Some(part) => options.parts.push(*part),
                 None => bail!("there is no part or option {name}\n\n{USAGE}"),
@@ -165,7 +180,7 @@ fn options(arguments: Vec<String>) -> Result<Option<Options>> {
         }
     }
     if options.parts.is_empty() {
-        options.parts = PARTS.to_vec();
+        options.parts = PARTS[..OWN_PARTS].to_vec();
     }
     if options.rounds == 0 || !(0.1..=600.0).contains(&options.seconds) {
         bail!("--rounds is at least 1, and --seconds is between 0.1 and 600");

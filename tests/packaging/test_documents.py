@@ -30,7 +30,7 @@ OTHERS = {
     "aws": {"read-attributes", "secret-id", "write-attributes"},
     "cargo": {"bench", "lib", "locked", "release", "target-dir", "test"},
     # benches/load/main.rs has a text about its options.
-    "cargo bench --bench load": {"program", "rounds", "seconds", "tokens"},
+    "cargo bench --bench load": {"oauth2-proxy", "opa", "program", "rounds", "seconds", "tokens"},
     "claude": {"callback-port", "transport"},
     "cosign": {"certificate-identity", "certificate-oidc-issuer"},
     "deploy/local/up": {"bin", "cookies", "passkeys", "tour"},

@@ -2,6 +2,7 @@
 
 pub(crate) mod direct;
 pub(crate) mod memory;
+pub(crate) mod others;
 pub(crate) mod scale;
 pub(crate) mod tail;
 pub(crate) mod through_envoy;

@@ -1,21 +1,17 @@
 //! The program and the null server behind Envoy, beside Envoy's own `jwt_authn`.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use anyhow::Result;
 
 use crate::Bench;
+use crate::envoy::{Envoy, authz, cluster, jwt};
 use crate::generator::{Kind, Load, Part, Report, Schedule, Target};
 use crate::null_server::NullServer;
-use crate::process::{Process, get, tool};
+use crate::process::tool;
 use crate::program::{Program, Settings};
 use crate::rounds::{Ratio, added, interleaved, median};
 use crate::table::{Table, count, heading};
-use crate::token::ISSUER;
 
 /// Routes in the order of the tables. The last two ask a server.
 const ROUTES: [&str; 5] =
@@ -34,7 +30,10 @@ pub(crate) fn measure(bench: &Bench) -> Result<()> {
     let cores = bench.cores.behind_envoy();
     let null = NullServer::start(bench, cores, 1, None)?;
     let ours = Program::start(bench, &Settings::on(cores))?;
-    let envoy = Envoy::start(bench, &program, &null.unix, &ours.unix)?;
+    let keys = fs::read_to_string(bench.input.keys())?;
+    let filters = vec![vec![], vec![jwt(&keys, false)], vec![jwt(&keys, true)], vec![authz(0)], vec![authz(1)]];
+    let clusters = vec![cluster(0, &null.unix), cluster(1, &ours.unix)];
+    let envoy = Envoy::start(bench, &program, filters, &clusters)?;
     let loads = |connections, streams| {
         let load = |(route, address): (usize, &String)| Load {
             target: Target::Tcp(address.clone()),
@@ -45,9 +44,9 @@ pub(crate) fn measure(bench: &Bench) -> Result<()> {
             streams,
             schedule: Schedule::Saturate(bench.options.seconds),
             pids: match route {
-                NULL => vec![envoy.process.pid(), null.pid()],
-                OURS => vec![envoy.process.pid(), ours.pid()],
-                _ => vec![envoy.process.pid()],
+                NULL => vec![envoy.pid(), null.pid()],
+                OURS => vec![envoy.pid(), ours.pid()],
+                _ => vec![envoy.pid()],
             },
         };
         envoy.addresses.iter().enumerate().map(load).collect::<Vec<_>>()
@@ -108,106 +107,4 @@ pub(crate) fn measure(bench: &Bench) -> Result<()> {
         ]);
     }
     Ok(())
-}
-
-/// Running Envoy with one listener per route.
-struct Envoy {
-    process: Process,
-    addresses: Vec<String>,
-}
-
-impl Envoy {
-    fn start(bench: &Bench, program: &Path, null: &Path, ours: &Path) -> Result<Self> {
-        let directory = bench.new_directory()?;
-        let keys = fs::read_to_string(bench.input.keys())?;
-        let admin = directory.join("admin");
-        let filters = [vec![], vec![jwt(&keys, false)], vec![jwt(&keys, true)], vec![authz(0)], vec![authz(1)]];
-        let listeners: Vec<Value> =
-            filters.into_iter().enumerate().map(|(number, filters)| listener(number, filters)).collect();
-        let bootstrap = json!({
-            "admin": {"address": {"pipe": {"path": admin}}},
-            "static_resources": {"listeners": listeners, "clusters": [cluster(0, null), cluster(1, ours)]},
-        });
-        // JSON is YAML.
-        fs::write(directory.join("envoy.json"), bootstrap.to_string())?;
-        let mut command = Command::new(program);
-        command.args(["-c", "envoy.json", "-l", "warn", "--concurrency", "1", "--disable-hot-restart"]);
-        let mut process = Process::start(&mut command, bench.cores.first(1), &directory)?;
-        process.comes_up(Duration::from_secs(60), || get(&admin, "/ready").is_ok())?;
-        let status: Value = serde_json::from_str(&get(&admin, "/listeners?format=json")?)?;
-        let address = |number: usize| {
-            let (listeners, name) = (status["listener_statuses"].as_array()?, number.to_string());
-            let listener = listeners.iter().find(|listener| listener["name"] == *name)?;
-            let port = listener["local_address"]["socket_address"]["port_value"].as_u64()?;
-            Some(format!("127.0.0.1:{port}"))
-        };
-        let addresses = (0..ROUTES.len()).map(address).collect::<Option<_>>().context("Envoy names no port")?;
-        Ok(Self { process, addresses })
-    }
-}
-
-fn typed(name: &str, mut settings: Value) -> Value {
-    settings["@type"] = format!("type.googleapis.com/envoy.extensions.filters.{name}").into();
-    settings
-}
-
-/// Listener whose filters run before a response that Envoy makes itself.
-fn listener(number: usize, mut filters: Vec<Value>) -> Value {
-    filters.push(json!({"name": "router", "typed_config": typed("http.router.v3.Router", json!({}))}));
-    let route = json!({"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "ok"}}});
-    let manager = json!({
-        "stat_prefix": format!("route_{number}"),
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
-        "http_filters": filters,
-    });
-    let manager = typed("network.http_connection_manager.v3.HttpConnectionManager", manager);
-    json!({
-        "name": number.to_string(),
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-        "filter_chains": [{"filters": [{"name": "manager", "typed_config": manager}]}],
-    })
-}
-
-/// Envoy's own verification, with six headers as the servers add them.
-fn jwt(keys: &str, is_cached: bool) -> Value {
-    let headers = ["sub", "username", "client_id", "scope", "token_use", "jti"];
-    let headers = headers.map(|claim| json!({"header_name": format!("x-auth-{claim}"), "claim_name": claim}));
-    let mut provider = json!({
-        "issuer": ISSUER,
-        "local_jwks": {"inline_string": keys},
-        "forward": true,
-        "claim_to_headers": headers,
-    });
-    if is_cached {
-        provider["jwt_cache_config"] = json!({"jwt_cache_size": 20_000});
-    }
-    let settings = json!({
-        "providers": {"cognito": provider},
-        "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "cognito"}}],
-    });
-    json!({"name": "jwt", "typed_config": typed("http.jwt_authn.v3.JwtAuthentication", settings)})
-}
-
-/// A check by one of the clusters.
-fn authz(cluster: usize) -> Value {
-    let settings = json!({
-        "transport_api_version": "V3",
-        "failure_mode_allow": false,
-        "grpc_service": {"envoy_grpc": {"cluster_name": cluster.to_string()}, "timeout": "5s"},
-    });
-    json!({"name": "authz", "typed_config": typed("http.ext_authz.v3.ExtAuthz", settings)})
-}
-
-fn cluster(number: usize, socket: &Path) -> Value {
-    let options = json!({
-        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http2_protocol_options": {}},
-    });
-    let endpoint = json!({"endpoint": {"address": {"pipe": {"path": socket}}}});
-    json!({
-        "name": number.to_string(),
-        "type": "STATIC",
-        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
-        "load_assignment": {"cluster_name": number.to_string(), "endpoints": [{"lb_endpoints": [endpoint]}]},
-    })
 }
