@@ -1,4 +1,4 @@
-"""Members of custom resources that `deploy/` and the chart use, with the first release that has each of them.
+"""Members of custom resources that `deploy/` and the charts use, with the first release that has each of them.
 
 A release that lacks a member ignores it or refuses the object. So the table `custom_resources.tsv` says which releases
 the files work with. `test_versions.py` compares it with the files and with docs/install.md. For new members, read the
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from helm_charts import CI, rendered_ci
+from helm_charts import CI, rendered_ci, rendered_istio_example
 from manifests import folder
 from stage import Node
 
@@ -84,9 +84,10 @@ def project_of(item: Node) -> Project | None:
 
 
 def objects() -> list[Node]:
-    """Custom resources of these projects: those of `deploy/`, and those that the chart renders from its examples."""
+    """Custom resources of these projects: those of `deploy/`, and those that the charts render from their examples."""
     everything = [item for name in FOLDERS for item in folder(name)]
     everything += [item for values in CI for item in rendered_ci(values).objects]
+    everything += rendered_istio_example().objects
     return [item for item in everything if project_of(item)]
 
 

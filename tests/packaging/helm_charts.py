@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import re
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,23 @@ def render(values: Node, chart: Path = CHART, name: str = "rel", namespace: str 
 @functools.cache
 def rendered_ci(path: Path) -> Rendered:
     return render(yaml.safe_load(path.read_text()))
+
+
+def consumer(example: str, folder: Path) -> Path:
+    """An example chart that depends on the sidecar chart, after `helm dependency update`, in a copy below `folder`."""
+    chart = shutil.copytree(SIDECAR, folder / SIDECAR.name) / "examples" / example
+    helm.dependency_update(str(chart))
+    assert [one.name for one in (chart / "charts").iterdir()] == [f"{SIDECAR.name}-0.1.0.tgz"]
+    return chart
+
+
+@functools.cache
+def rendered_istio_example() -> Rendered:
+    """The sidecar chart's objects for Istio, from its example with every value for Istio in use."""
+    values = {"check": {"identityHeaders": ["x-tenant"]}, "admin": {"listen": "[::]:9190"},
+              "istio": {"exceptPorts": [9190], "envoyFilter": {"corsOrigins": ["https://app.example.com"]}}}
+    with tempfile.TemporaryDirectory() as folder:
+        return render({SIDECAR.name: values}, consumer("istio", Path(folder)))
 
 
 def pods(everything: list[Node]) -> list[tuple[str, Node]]:

@@ -83,6 +83,8 @@ def permissions(rule: Node) -> list[Node]:
     """RBAC permissions for `to` and `when` of a rule. One operation must match, with all of its fields."""
     def any_of(field: str, values: list[str]) -> Node:
         matchers = [matcher(value) for value in values]
+        if field == "ports":
+            return {"or_rules": {"rules": [{"destination_port": int(value)} for value in values]}}
         rules = {
             # Paths: normalized, without the query. Hosts: case-insensitive (Istio's `HostMatcher`).
             "paths": [{"url_path": {"path": one}} for one in matchers],

@@ -11,6 +11,7 @@ import helm_python as helm
 import pytest
 import yaml
 
+import helm_charts
 from helm_charts import SIDECAR, merged, pods, render
 from kubernetes_rules import VERSIONS, complaints, restricted
 from manifests import authz_container
@@ -23,13 +24,7 @@ FORMS = pytest.mark.parametrize("native", [True, False], ids=["native", "classic
 
 @pytest.fixture(scope="module")
 def consumer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example chart after `helm dependency update`."""
-    folder = tmp_path_factory.mktemp("sidecar")
-    shutil.copytree(SIDECAR, folder / OWN)
-    chart = folder / OWN / "examples" / "chart"
-    helm.dependency_update(str(chart))
-    assert [one.name for one in (chart / "charts").iterdir()] == [f"{OWN}-0.1.0.tgz"]
-    return chart
+    return helm_charts.consumer("chart", tmp_path_factory.mktemp("sidecar"))
 
 
 def pod_of(chart: Path, values: Node) -> Node:
@@ -67,6 +62,14 @@ def test_a_native_sidecar_starts_before_envoy_and_ends_after_the_application(con
     classic = pod_of(consumer, {"nativeSidecar": False})
     assert "initContainers" not in classic
     assert all("restartPolicy" not in one for one in classic["containers"])
+
+
+def test_the_startup_probe_can_be_replaced_or_removed(consumer: Path) -> None:
+    """With `null` for the default's handler: a probe has one."""
+    get = {"path": "/livez", "port": 9190}
+    replaced = authz_container(pod_of(consumer, {OWN: {"startupProbe": {"exec": None, "httpGet": get}}}))
+    assert replaced["startupProbe"] == {"httpGet": get, "periodSeconds": 1, "timeoutSeconds": 3, "failureThreshold": 60}
+    assert "startupProbe" not in authz_container(pod_of(consumer, {OWN: {"startupProbe": None}}))
 
 
 @FORMS

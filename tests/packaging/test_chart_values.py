@@ -522,16 +522,16 @@ def test_versions_agree() -> None:
         for lines in yaml.safe_load(manifest["annotations"].get("artifacthub.io/images", "[]")):
             assert lines["image"].endswith(f":{program}")
     assert f"--version {manifest['version']}" in (CHART / "README.md").read_text()
-    [dependency] = yaml.safe_load((SIDECAR / "examples" / "chart" / "Chart.yaml").read_text())["dependencies"]
-    assert dependency["version"] == manifest["version"]
+    for example in ("chart", "istio"):
+        [dependency] = yaml.safe_load((SIDECAR / "examples" / example / "Chart.yaml").read_text())["dependencies"]
+        assert dependency["version"] == manifest["version"]
 
 
 def test_yaml_and_schemas_pass_their_linters() -> None:
     rules = "{extends: relaxed, rules: {line-length: disable, indentation: {indent-sequences: whatever}}}"
     files = [CHART / "Chart.yaml", CHART / "values.yaml", CHART / ".checkov.yaml", CHART / "files" / "rules.yaml", *CI]
     files += [SIDECAR / "Chart.yaml", SIDECAR / "values.yaml", *(SIDECAR / "examples").glob("*.yaml")]
-    files += [SIDECAR / "examples" / "chart" / "Chart.yaml", SIDECAR / "examples" / "chart" / "values.yaml"]
-    files += sorted((CHART / "examples").glob("*/*.yaml"))
+    files += sorted((CHART / "examples").glob("*/*.yaml")) + sorted((SIDECAR / "examples").glob("*/*.yaml"))
     done = run(TOOLS / "yamllint", "--strict", "-d", rules, *files)
     assert done.returncode == 0, done.stdout
     schema_files = [CHART / "values.schema.json", SIDECAR / "values.schema.json"]

@@ -57,6 +57,8 @@ def kind(block: Block) -> str:  # noqa: PLR0911
     content = next(iter(yaml.safe_load_all(block.text)), None)
     if content is None:
         return "a comment"
+    if isinstance(content, list) and "envoyExtAuthzGrpc" in content[0]:
+        return "a part of a file of Helm, Kubernetes or Istio"
     if isinstance(content, list) or "type.googleapis.com/" in block.text:
         return "Envoy"
     names = set(content)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -218,14 +219,25 @@ def values_of(chart: Path) -> Any:
     return yaml.safe_load((ROOT / chart / "values.yaml").read_text())
 
 
+def about_values(guide: str) -> Iterator[tuple[str, str]]:
+    """Parts of a guide, each with the name of the chart whose values it is about."""
+    text = (ROOT / guide).read_text()
+    if guide == "docs/reference/chart-values.md":
+        # Each section is about the chart that its heading names.
+        for part in text.split("\n## ")[1:]:
+            chart, _, rest = part.partition("\n")
+            yield chart, rest
+    else:
+        yield (Path(guide).parent.name if guide.startswith("charts/") else "cognito-authz"), text
+
+
 def test_helm_values_in_commands_exist() -> None:
     used = set()
-    for guide in GUIDES:
-        # A chart's README is about the values of this chart.
-        known = values_of(Path(guide).parent if guide.startswith("charts/") else Path("charts/cognito-authz"))
-        found = re.findall(r"--set ['\"]?([\w.]+)", "\n".join(blocks(guide, "sh")))
+    for guide, (chart, text) in ((one, part) for one in GUIDES for part in about_values(one)):
+        known = values_of(Path("charts") / chart)
+        found = re.findall(r"--set ['\"]?([\w.]+)", "\n".join(blocks_of(text, "sh")))
         prose = r"`((?:metrics|istio|envoyGateway|userPool|grpc)\.(?!health\.|rs`)[\w.]+)`"
-        for path in found + re.findall(prose, (ROOT / guide).read_text()):
+        for path in found + re.findall(prose, text):
             used.add(path)
             node: Any = known
             for name in path.split("."):

@@ -2,7 +2,7 @@
 Options of the program, from values. Takes (dict "values" …); returns a YAML list.
 
 An empty value sets no option, so the program's default applies; 0 is not empty. A list repeats the option.
-Written by charts/sync: a copy of the file of the chart cognito-authz, and the version of the image.
+Written by charts/sync: a copy of the file of the chart cognito-authz.
 */}}
 {{- define "cognito-authz-sidecar.options" -}}
 {{- $v := .values -}}

@@ -6,6 +6,8 @@ The sidecar, for templates of other charts. Each takes (dict "root" $), and "val
   cognito-authz-sidecar.volumes          entries of volumes
   cognito-authz-sidecar.socketMount      an entry of volumeMounts of Envoy's container
   cognito-authz-sidecar.policyConfigMap  a ConfigMap with the policy file, if there is one; a separate document
+
+_istio.tpl has those for Istio.
 */}}
 
 {{- define "cognito-authz-sidecar.values" -}}

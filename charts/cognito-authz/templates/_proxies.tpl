@@ -1,35 +1,4 @@
-{{/* What the objects for Istio and Envoy Gateway share: headers, targets, exceptions. */}}
-
-{{/* Pattern for a header's name in every spelling that CGI-like applications take for it: `x[-_.]tenant`. */}}
-{{- define "cognito-authz.spellings" -}}
-{{- regexReplaceAll "[-_.]" . "-" | lower | regexQuoteMeta | replace "-" "[-_.]" -}}
-{{- end -}}
-
-{{/* Patterns of the identity headers, as a YAML list: all names below the prefix, and those of the policy file. */}}
-{{- define "cognito-authz.identityHeaders" -}}
-{{- $names := .Values.check.identityHeaders -}}
-{{- $file := .Values.config -}}
-{{- range $file.claim_headers }}{{ $names = append $names .header }}{{ end -}}
-{{- with $file.whole_claims_header }}{{ $names = append $names . }}{{ end -}}
-{{- range $file.policies }}{{ range $name, $_ := .headers | default dict }}{{ $names = append $names $name }}{{ end }}{{ end -}}
-{{- $prefix := .Values.check.headerPrefix | default "x-auth-" -}}
-{{- $patterns := list (printf "%s.*" (include "cognito-authz.spellings" $prefix)) -}}
-{{- range $names -}}
-{{- if not (hasPrefix $prefix (lower .)) }}{{ $patterns = append $patterns (include "cognito-authz.spellings" .) }}{{ end -}}
-{{- end -}}
-{{- concat (list (first $patterns)) (rest $patterns | uniq | sortAlpha) | toYaml -}}
-{{- end -}}
-
-{{/* Headers of `from` in the policy file, as a YAML list: further places of a credential. */}}
-{{- define "cognito-authz.credentialHeaders" -}}
-{{- $names := list -}}
-{{- range .Values.config.policies -}}
-{{- $from := .from | default dict -}}
-{{- with $from.header }}{{ $names = append $names (lower .) }}{{ end -}}
-{{- if $from.websocket_protocol }}{{ $names = append $names "sec-websocket-protocol" }}{{ end -}}
-{{- end -}}
-{{- $names | uniq | sortAlpha | toYaml -}}
-{{- end -}}
+{{/* What the objects for Istio and Envoy Gateway share: targets, exceptions. _patches.tpl has the headers. */}}
 
 {{/*
 Targets of the policies, as a YAML list: the first, then `additionalTargets`. Each has a suffix for the names of its
