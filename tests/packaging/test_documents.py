@@ -57,7 +57,7 @@ OTHERS = {
     "pytest (tests/packaging/conftest.py)": {"renew"},
     "sam": {"guided", "stack-name"},
     "tests/page": {"screenshots"},
-    "tests/tools/setup": {"node", "promtool", "proxies", "redis"},
+    "tests/tools/setup": {"node", "promtool", "proxies", "redis", "shells"},
     "oauth2-proxy": {
         "allowed-group", "api-route", "client-secret", "code-challenge-method",
         "cookie-csrf-per-request", "cookie-domain", "cookie-expire", "cookie-refresh", "cookie-samesite",

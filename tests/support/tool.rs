@@ -17,9 +17,18 @@ fn path(name: &str) -> PathBuf {
     venv.join("bin").join(name)
 }
 
-/// Returns the path of an optional tool, or `None` if it is not installed.
-pub(crate) fn optional(name: &str) -> Option<PathBuf> {
-    Some(path(name)).filter(|path| path.is_file())
+/// Returns the path of a tool that a developer's machine may do without, and says so if it is not installed. `option` is
+/// the option of `tests/tools/setup` that installs it. Panics in CI, which must have every tool.
+#[track_caller]
+#[expect(clippy::print_stderr, reason = "says that a test is skipped")]
+pub(crate) fn optional(name: &str, option: &str) -> Option<PathBuf> {
+    let found = Some(path(name)).filter(|path| path.is_file());
+    if found.is_none() {
+        let missing = format!("{name} is missing: run tests/tools/setup {option}");
+        assert!(std::env::var_os("CI").is_none(), "{missing}");
+        eprintln!("SKIPPED: {missing}");
+    }
+    found
 }
 
 /// Returns the path of a tool. Panics if it is not installed.

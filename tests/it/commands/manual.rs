@@ -7,6 +7,7 @@ use clap::CommandFactory;
 use cognito_authz::config::options::{Cli, variable};
 
 use crate::support::service::{Program, run};
+use crate::support::tool;
 
 /// Findings of mandoc that are no faults. The page has no date, and
 /// `clap_mangen` writes more line breaks than needed before lists of values.
@@ -18,19 +19,11 @@ fn page() -> String {
     page
 }
 
-/// Runs a program with the page on its standard input. Returns what it prints; `None` if this machine does not have it.
-#[expect(clippy::print_stderr, reason = "says that a part of the test did not run")]
-fn filtered(program: &str, args: &[&str]) -> Option<(bool, String, String)> {
-    let spawned =
-        Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = match spawned {
-        Ok(child) => child,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("SKIPPED: {program} is missing");
-            return None;
-        }
-        Err(error) => panic!("{program}: {error}"),
-    };
+/// Runs a tool with the page on its standard input. Returns what it prints; `None` if this machine does not have it.
+fn filtered(name: &str, args: &[&str]) -> Option<(bool, String, String)> {
+    let mut command = Command::new(tool::optional(name, "--shells")?);
+    let mut child =
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let page = page();
     let writing = std::thread::spawn(move || stdin.write_all(page.as_bytes()));

@@ -1,9 +1,11 @@
 //! `completions`: real shells accept the scripts, and complete commands, options and values with them.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::support::service::run;
+use crate::support::tool;
 
 /// Calls the completion function of bash as the shell does, for the words in `$@`, and prints the candidates.
 const BASH: &str = r#"
@@ -19,19 +21,30 @@ COMPREPLY=()
 printf '%s\n' "${COMPREPLY[@]}"
 "#;
 
-/// Has an interactive zsh on a pseudo terminal complete the line `$LINE`, and prints what the terminal shows. Each command
-/// is sent when the prompt shows that the line editor is active.
+/// Has an interactive zsh on a pseudo terminal complete a line, and prints what the terminal shows. Each command is sent
+/// when the terminal shows that the line editor is active. A terminal that ends before raises an error.
 const ZSH: &str = r#"
-zmodload zsh/zpty
-zpty shell zsh -f -i
-settings="fpath=($FOLDER \$fpath); autoload -Uz compinit; compinit -u -D; unsetopt list_ambiguous; LISTMAX=10000"
-zpty -w shell "$settings; PS1='is-''prompt '"
-zpty -r shell shown '*is-prompt*'
-zpty -n -w shell "$LINE"$'\t'
-zpty -n -w shell $'\C-u'"echo is-completed"$'\n'
-zpty -r shell shown '*is-completed*'
-print -r -- "$shown"
-zpty -d shell
+import os, pty, signal, sys
+
+zsh, folder, line = sys.argv[1:]
+signal.alarm(60)
+process, terminal = pty.fork()
+if process == 0:
+    os.execv(zsh, [zsh, "-f", "-i"])
+
+def send(text, wanted):
+    shown = b""
+    os.write(terminal, text.encode())
+    while wanted not in shown:
+        shown += os.read(terminal, 65536)
+    return shown
+
+settings = f"fpath=({folder} $fpath); autoload -Uz compinit; compinit -u -D; unsetopt list_ambiguous; LISTMAX=10000"
+send(f"{settings}; PS1='is-''prompt '\n", b"is-prompt")
+shown = send(f"{line}\t\x15echo is-completed\n", b"is-completed")
+os.close(terminal)
+os.waitpid(process, 0)
+sys.stdout.buffer.write(shown)
 "#;
 
 fn completions(shell: &str) -> String {
@@ -41,17 +54,10 @@ fn completions(shell: &str) -> String {
     script
 }
 
-/// Runs a shell; `None` if this machine does not have it.
-#[expect(clippy::print_stderr, reason = "says that a part of the test did not run")]
-fn shell(command: &mut Command) -> Option<Output> {
-    match command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).output() {
-        Ok(output) => Some(output),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("SKIPPED: {} is missing", command.get_program().display());
-            None
-        }
-        Err(error) => panic!("{}: {error}", command.get_program().display()),
-    }
+/// Runs a program with no environment but the `PATH`.
+fn output(program: impl AsRef<OsStr>, args: &[&str]) -> Output {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    Command::new(program).args(args).env_clear().env("PATH", path).output().unwrap()
 }
 
 fn stdout(output: &Output) -> String {
@@ -82,12 +88,10 @@ const CASES: &[(&[&str], &[&str], &[&str])] = &[
 fn bash_completes_commands_options_and_values() {
     let folder = tempfile::tempdir().unwrap();
     let script = write(folder.path(), "cognito-authz", &completions("bash"));
-    let Some(checked) = shell(Command::new("bash").args(["-n", &script])) else { return };
-    assert_eq!(stdout(&checked), "");
+    assert_eq!(stdout(&output("bash", &["-n", &script])), "");
     let driver = write(folder.path(), "driver", &format!("SCRIPT={script}\n{BASH}"));
     for (words, offered, others) in CASES {
-        let mut bash = Command::new("bash");
-        let found = stdout(&shell(bash.args(["--norc", "--noprofile", &driver]).args(*words)).unwrap());
+        let found = stdout(&output("bash", &[&["--norc", "--noprofile", &*driver], *words].concat()));
         let found: Vec<&str> = found.lines().collect();
         assert!(offered.iter().all(|candidate| found.contains(candidate)), "{words:?}: {found:?}");
         assert!(!others.iter().any(|candidate| found.contains(candidate)), "{words:?}: {found:?}");
@@ -96,14 +100,13 @@ fn bash_completes_commands_options_and_values() {
 
 #[test]
 fn fish_completes_commands_options_and_values() {
+    let Some(fish) = tool::optional("fish", "--shells") else { return };
     let folder = tempfile::tempdir().unwrap();
     let script = write(folder.path(), "cognito-authz.fish", &completions("fish"));
-    let Some(checked) = shell(Command::new("fish").args(["--no-config", "--no-execute", &script])) else { return };
-    assert_eq!(stdout(&checked), "");
+    assert_eq!(stdout(&output(&fish, &["--no-config", "--no-execute", &script])), "");
     for (words, offered, others) in CASES {
         let command = format!("source {script}; complete --do-complete='{}'", words.join(" "));
-        let mut fish = Command::new("fish");
-        let found = stdout(&shell(fish.args(["--no-config", "--command", &command])).unwrap());
+        let found = stdout(&output(&fish, &["--no-config", "--command", &command]));
         let found: Vec<&str> = found.lines().filter_map(|line| line.split('\t').next()).collect();
         assert!(offered.iter().all(|candidate| found.contains(candidate)), "{words:?}: {found:?}");
         assert!(!others.iter().any(|candidate| found.contains(candidate)), "{words:?}: {found:?}");
@@ -112,15 +115,13 @@ fn fish_completes_commands_options_and_values() {
 
 #[test]
 fn zsh_completes_commands_options_and_values() {
+    let Some(zsh) = tool::optional("zsh", "--shells") else { return };
     let folder = tempfile::tempdir().unwrap();
     let script = write(folder.path(), "_cognito-authz", &completions("zsh"));
-    let Some(checked) = shell(Command::new("zsh").args(["-f", "-n", &script])) else { return };
-    assert_eq!(stdout(&checked), "");
+    assert_eq!(stdout(&output(&zsh, &["-f", "-n", &script])), "");
+    let (zsh, folder) = (zsh.to_str().unwrap(), folder.path().to_str().unwrap());
     for (words, offered, _) in CASES {
-        let settings = format!("FOLDER={}\nLINE='{}'\n", folder.path().display(), words.join(" "));
-        let driver = write(folder.path(), "driver", &format!("{settings}{ZSH}"));
-        let Some(shown) = shell(Command::new("timeout").args(["60", "zsh", "-f", &driver])) else { return };
-        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        let shown = stdout(&output(tool::program("python"), &["-c", ZSH, zsh, folder, &words.join(" ")]));
         assert!(offered.iter().all(|candidate| shown.contains(candidate)), "{words:?}: {shown}");
     }
 }
