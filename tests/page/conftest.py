@@ -85,12 +85,13 @@ class Watch:
     def __init__(self, page: Page) -> None:
         self.requests: list[Request] = []
         self.refused: list[str] = []
-        self.complaints: list[str] = []
         self.tokens: list[str] = []
+        self._errors: list[str] = []
+        self._messages: list[ConsoleMessage] = []
         page.on("request", self._request)
         page.on("response", self._response)
         page.on("console", self._console)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("pageerror", lambda error: self._errors.append(str(error)))
 
     def _request(self, request: Request) -> None:
         self.requests.append(request)
@@ -103,10 +104,16 @@ class Watch:
             self.tokens += [body[name] for name in ("accessToken", "idToken", "refreshToken") if name in body]
 
     def _console(self, message: ConsoleMessage) -> None:
-        # Chromium logs every response with an error status. The page handles these, and the tests check how.
-        expected = message.text.startswith("Failed to load resource") and message.location["url"] in self.refused
-        if message.type in ("error", "warning") and not expected:
-            self.complaints.append(message.text)
+        self._messages.append(message)
+
+    @property
+    def complaints(self) -> list[str]:
+        """Errors of scripts, and the errors and warnings on the console."""
+        # Chromium logs every response with an error status. The page handles these, and the tests check how. The two
+        # events can come in either order, so they are compared here and not when one of them comes.
+        messages = [message.text for message in self._messages if message.type in ("error", "warning") and not (
+            message.text.startswith("Failed to load resource") and message.location["url"] in self.refused)]
+        return self._errors + messages
 
     def hosts(self) -> set[str]:
         return {urlsplit(request.url).netloc for request in self.requests if not request.url.startswith("data:")}
