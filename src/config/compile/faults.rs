@@ -56,6 +56,16 @@ impl Faults {
         }
     }
 
+    /// Adds a fault as [`Faults::add`] does, but does not create it if it would only be counted. Its text can be as long as
+    /// a part of the file.
+    pub(super) fn add_with(&mut self, fault: impl FnOnce(&Self) -> Fault) {
+        if self.found.len() < MAX_KEPT {
+            self.add(fault(self));
+        } else {
+            self.more += 1;
+        }
+    }
+
     /// Adds the fault of a step that failed, and returns the result of one that did not.
     pub(super) fn keep<T>(&mut self, result: Result<T, Fault>) -> Option<T> {
         result.map_err(|fault| self.add(fault)).ok()
