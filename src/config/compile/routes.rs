@@ -1,6 +1,7 @@
 //! Routes of the policy file.
 
 use super::faults::Faults;
+use super::known::KnownPolicies;
 use super::unknown_policy;
 use crate::authz::policy::pattern::PathPattern;
 use crate::authz::policy::route::{Conflicts, Route, Routes};
@@ -13,7 +14,7 @@ use crate::config::file::values::OneOrMany;
 /// Compiles the routes.
 pub(super) fn routes(
     entries: Vec<RouteEntry>,
-    policies: &[Policy],
+    policies: &KnownPolicies,
     case_insensitive: bool,
     at: &YamlPath,
     warnings: &mut Vec<String>,
@@ -50,7 +51,7 @@ pub(super) fn routes(
 /// Compiles a route; `None` if it has a fault.
 fn compile_route(
     entry: RouteEntry,
-    policies: &[Policy],
+    policies: &KnownPolicies,
     at: &YamlPath,
     warnings: &mut Vec<String>,
     faults: &mut Faults,
@@ -71,9 +72,8 @@ fn compile_route(
     };
     let path = faults.keep(path);
     let at_policy = at.member("policy");
-    let found = policies.iter().enumerate().find(|(_, policy)| *policy.name == *entry.policy.as_str());
     let unknown = || unknown_policy(&entry.policy, &at_policy, policies, faults);
-    let found = found.ok_or_else(unknown);
+    let found = policies.named(entry.policy.as_str()).ok_or_else(unknown);
     let (index, policy) = faults.keep(found)?;
     let path = path?;
     if faults.touch(at) {
