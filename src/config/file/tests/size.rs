@@ -58,3 +58,22 @@ fn routes_with_too_many_combinations_are_an_error() {
          fewer hosts or methods in one route at line 5 column 3",
     );
 }
+
+#[test]
+fn aliases_do_not_multiply_the_size_of_a_file() {
+    // Aliases that repeat a list of hosts are fine.
+    let hosts: Vec<String> = (0..100).map(|number| format!("h{number}")).collect();
+    let first = format!("host: &hosts [{}], path: /first", hosts.join(", "));
+    let text = file([first].into_iter().chain((0..100).map(|number| format!("host: *hosts, path: /{number}"))));
+    assert!(read(&text).is_ok(), "{:?}", read(&text).err());
+    // 60 kB that stand for 10^8 values, or for 50 GB of text.
+    let list = |item: &str| vec![item; 10_000].join(",");
+    let long = "x".repeat(5_000_000);
+    for text in [
+        format!("pools: &all [{}]\nroutes: [{}]", list("a"), list("*all")),
+        format!("pools: &all {long}\nroutes: [{}]", list("*all")),
+    ] {
+        let error = read(&text).err().unwrap();
+        assert!(error.contains("too large if each alias (`*name`) is replaced by the value"), "{error}");
+    }
+}
