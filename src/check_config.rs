@@ -100,7 +100,8 @@ impl Lines {
     fn headers(&mut self, config: &Config) {
         let headers = &config.policy.headers;
         self.add("headers", &format!("{}, from the token", list(headers.standard().map(str::to_owned))));
-        let name = |index: usize| headers.names().nth(index).unwrap_or_default().to_owned();
+        let names: Vec<&str> = headers.names().collect();
+        let name = |index: usize| names.get(index).copied().unwrap_or_default();
         let claims = headers.claims().map(|(index, header)| {
             let claim = config.policy.wanted.path(header.claim).map(ToString::to_string).unwrap_or_default();
             format!("{} from {claim}", name(index))

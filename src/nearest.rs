@@ -19,17 +19,32 @@ pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
         return None;
     }
     let name = plain(name);
-    let known: Vec<(&str, String)> = known.into_iter().map(|known| (known, plain(known))).collect();
-    let similar = known.iter().filter_map(|(known, plain)| {
-        let distance = strsim::osa_distance(&name, plain);
-        let longer = name.chars().count().max(plain.chars().count());
-        (distance <= (longer / 3).max(1) && distance < longer).then_some((*known, distance))
-    });
-    let with_part = || {
-        let with_part = known.iter().filter(|(_, plain)| name.len() >= MIN_PART_BYTES && has_words(plain, &name));
-        with_part.min_by_key(|(_, plain)| plain.len()).map(|(known, _)| *known)
-    };
-    similar.min_by_key(|(_, distance)| *distance).map(|(known, _)| known).or_else(with_part)
+    let length = name.chars().count();
+    // Nearest similar name, and its distance.
+    let mut similar: Option<(&str, usize)> = None;
+    // Shortest name that has `name` as words, and its length.
+    let mut with_part: Option<(&str, usize)> = None;
+    for known in known {
+        let plain = plain(known);
+        let known_length = plain.chars().count();
+        let longer = length.max(known_length);
+        // A distance is at least the difference in length, and only a shorter one than the shortest so far counts.
+        let most = similar.map_or((longer / 3).max(1), |(_, distance)| (longer / 3).max(1).min(distance - 1));
+        if length.abs_diff(known_length) <= most {
+            let distance = strsim::osa_distance(&name, &plain);
+            if distance == 0 && longer > 0 {
+                return Some(known);
+            }
+            if distance <= most && distance < longer {
+                similar = Some((known, distance));
+            }
+        }
+        let is_part = name.len() >= MIN_PART_BYTES && has_words(&plain, &name);
+        if is_part && with_part.is_none_or(|(_, shortest)| plain.len() < shortest) {
+            with_part = Some((known, plain.len()));
+        }
+    }
+    similar.or(with_part).map(|(known, _)| known)
 }
 
 /// Number of typing errors that turn one name into the other, as [`nearest`] counts them.

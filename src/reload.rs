@@ -10,6 +10,7 @@
 mod account_pool;
 mod certificates;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,27 +181,29 @@ impl Reloader {
         let CompiledPolicy { pools, policies, headers, wanted, resources, .. } = policy;
         let by_issuer = UserPools::new(pools.iter().map(|(pool, _)| pool.clone()).collect())?;
         let keeps_claims = wanted == self.wanted;
-        let mut previous = std::mem::take(&mut self.pools);
+        let previous = std::mem::take(&mut self.pools).into_iter();
+        let mut previous: HashMap<_, _> = previous.map(|active| (active.pool.name.clone(), active)).collect();
         for (pool, seed) in pools {
-            let has_same_keys = |active: &ActivePool| {
-                active.pool.name == pool.name && active.pool.id == pool.id && active.pool.jwks_urls == pool.jwks_urls
-            };
-            let active = match previous.iter().position(has_same_keys).map(|index| previous.swap_remove(index)) {
+            let has_same_keys =
+                |active: &ActivePool| active.pool.id == pool.id && active.pool.jwks_urls == pool.jwks_urls;
+            let is_kept = previous.get(&pool.name).is_some_and(has_same_keys);
+            let active = match is_kept.then(|| previous.remove(&pool.name)).flatten() {
                 Some(active) if keeps_claims && active.pool == pool => active,
                 Some(active) => ActivePool { pool, stamp: self.next_stamp(), ..active },
                 None => self.new_pool(pool, seed, readiness),
             };
             self.pools.push(active);
         }
-        for removed in previous {
+        let names: Vec<Box<str>> = self.pools.iter().map(|active| active.pool.name.clone()).collect();
+        let known: HashSet<&Box<str>> = names.iter().collect();
+        for (name, removed) in previous {
             if let Some(task) = removed.task {
                 task.abort();
             }
-            if !self.pools.iter().any(|active| active.pool.name == removed.pool.name) {
-                self.metrics.forget_pool(&removed.pool.name);
+            if !known.contains(&name) {
+                self.metrics.forget_pool(&name);
             }
         }
-        let names = self.pools.iter().map(|active| active.pool.name.clone()).collect();
         let policy_names = policies.iter().map(|policy| policy.name.clone()).collect();
         let possible = series(&policies, self.source.browser_sessions.is_some());
         let counters = self.metrics.checks(names, policy_names, &possible);

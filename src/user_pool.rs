@@ -69,7 +69,7 @@ impl fmt::Display for UserPoolId {
 }
 
 /// Id of an app client: 1 to 128 characters of `[\w+]+` (`ClientIdType` of the Cognito service model).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClientId(Box<str>);
 
 impl ClientId {
@@ -200,11 +200,12 @@ fn jwks_url(base: &str) -> Result<Url, UserPoolError> {
     Url::parse(&format!("{base}/.well-known/jwks.json")).map_err(|_| UserPoolError::Url)
 }
 
-/// All pools, indexed by issuer. A token selects its pool by the claim `iss` alone.
+/// All pools, indexed by issuer and by name. A token selects its pool by the claim `iss` alone.
 #[derive(Debug, Default)]
 pub struct UserPools {
     pools: Vec<UserPool>,
     by_issuer: HashMap<Box<str>, PoolIndex>,
+    by_name: HashMap<Box<str>, PoolIndex>,
 }
 
 /// Index of a pool in [`UserPools`] and in every list that has one element per pool.
@@ -233,6 +234,7 @@ impl UserPools {
         }
         let index = self.pools.len();
         self.by_issuer.extend(pool.issuers.iter().map(|issuer| (issuer.as_str().into(), index)));
+        self.by_name.entry(pool.name.clone()).or_insert(index);
         self.pools.push(pool);
         Ok(())
     }
@@ -249,7 +251,12 @@ impl UserPools {
 
     /// Returns the pool whose [`name`](UserPool::name) this is.
     pub(crate) fn named(&self, name: &str) -> Option<&UserPool> {
-        self.pools.iter().find(|pool| *pool.name == *name)
+        self.get(self.index(name)?)
+    }
+
+    /// Returns the index of the pool that has this name.
+    pub(crate) fn index(&self, name: &str) -> Option<PoolIndex> {
+        self.by_name.get(name).copied()
     }
 
     /// All pools, in the order of their [`PoolIndex`].

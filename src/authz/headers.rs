@@ -159,6 +159,7 @@ pub(crate) enum ListEncoding {
 pub struct OwnedHeaders {
     prefix: HeaderPrefix,
     names: Vec<Box<str>>,
+    indexes: HashMap<Box<str>, HeaderIndex>,
     claims: Vec<ClaimHeader>,
     whole_claims: Option<HeaderIndex>,
     /// Normalized names (see [`normalized`]) of the headers that do not have the prefix.
@@ -180,9 +181,10 @@ pub(crate) enum Mutation<'m> {
 impl OwnedHeaders {
     /// Creates the list with the standard headers only.
     pub(crate) fn new(prefix: HeaderPrefix) -> Self {
-        let names = SUFFIXES.iter().map(|suffix| format!("{prefix}{suffix}").into()).collect();
+        let names: Vec<Box<str>> = SUFFIXES.iter().map(|suffix| format!("{prefix}{suffix}").into()).collect();
         Self {
             prefix,
+            indexes: names.iter().cloned().zip(0..).collect(),
             names,
             claims: Vec::new(),
             whole_claims: None,
@@ -220,6 +222,7 @@ impl OwnedHeaders {
         }
         let index = self.names.len();
         self.names.push(name.into());
+        self.indexes.insert(name.into(), index);
         if !self.has_prefix(name.as_bytes()) {
             self.without_prefix.insert(normalized(name.as_bytes()), index);
         }
@@ -228,7 +231,7 @@ impl OwnedHeaders {
 
     /// Returns the index of an owned header.
     pub(crate) fn position(&self, name: &str) -> Option<HeaderIndex> {
-        self.names.iter().position(|known| **known == *name)
+        self.indexes.get(name).copied()
     }
 
     /// Names of all owned headers, in the order of [`HeaderIndex`].

@@ -64,9 +64,9 @@ impl ResourceOrigin {
         }
     }
 
-    /// `true` if `Host` cannot tell the two origins apart: they differ at most in the scheme.
-    pub(crate) fn has_address_of(&self, other: &Self) -> bool {
-        (&self.host, self.port) == (&other.host, other.port)
+    /// Returns host and port. `Host` cannot tell two origins apart that have the same: they differ at most in the scheme.
+    pub(crate) fn address(&self) -> (Box<str>, u16) {
+        (self.host.clone(), self.port)
     }
 
     /// `true` if `authority` (`Host`, RFC 9110 section 7.2) names this host and port.

@@ -3,6 +3,8 @@
 //! They follow from the access of each policy, from its requirements, and from what is known when a denial is decided
 //! ([`PoolKnown`]). Any other result still counts; its series appears then.
 
+use std::collections::HashSet;
+
 use super::outcome;
 use crate::authz::policy::json_rpc::JsonRpc;
 use crate::authz::{Access, Denial, Policies, Policy, PoolKnown};
@@ -25,13 +27,9 @@ pub(crate) fn series(policies: &Policies, has_sessions: bool) -> Vec<CheckSeries
             series.extend(denials);
         }
     }
-    let mut unique: Vec<CheckSeries> = Vec::with_capacity(series.len());
-    for new in series {
-        if !unique.contains(&new) {
-            unique.push(new);
-        }
-    }
-    unique
+    let mut unique = HashSet::with_capacity(series.len());
+    series.retain(|series| unique.insert(*series));
+    series
 }
 
 fn denied(denial: Denial, policy: Option<usize>, known: PoolKnown) -> CheckSeries {

@@ -5,6 +5,7 @@
 
 pub(super) mod faults;
 mod json_rpc;
+mod known;
 mod pools;
 mod requirements;
 mod resources;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 use self::faults::Faults;
 use self::json_rpc::json_rpc;
+use self::known::KnownPolicies;
 use self::pools::Pools;
 use self::requirements::{claim_path, demanding_member, requirements};
 use self::resources::resources;
@@ -146,6 +148,7 @@ pub(super) fn compile(form: Form<PolicyFile>, source: &PolicySource) -> Result<C
         compiler.faults.keep(checked);
     }
     let Compiler { pools, headers, mut wanted, mut warnings, mut faults, json_rpc: calls, .. } = compiler;
+    let mut policies = KnownPolicies::new(policies);
     json_rpc(calls, &mut policies, &root.member("policies"), &mut faults);
     let at = root.member("protected_resources");
     let resources = resources(&file.protected_resources, &mut policies, &pools, &mut wanted, &at, &mut faults);
@@ -156,7 +159,7 @@ pub(super) fn compile(form: Form<PolicyFile>, source: &PolicySource) -> Result<C
     if faults.has_any() {
         return Err(faults);
     }
-    let policies = Policies::new(policies, default, routes);
+    let policies = Policies::new(policies.into_inner(), default, routes);
     warnings.extend(opened(&policies));
     let pools = pools.into_inner();
     Ok(CompiledPolicy {
@@ -186,11 +189,11 @@ fn unknown_policy(name: &Name, at: &YamlPath, policies: &[Policy], faults: &Faul
 fn default_policy(
     name: Option<&Name>,
     has_routes: bool,
-    policies: &[Policy],
+    policies: &KnownPolicies,
     root: &YamlPath,
     faults: &Faults,
 ) -> Result<PolicyIndex, Fault> {
-    let position = |name: &str| policies.iter().position(|policy| *policy.name == *name);
+    let position = |name: &str| policies.index(name);
     let at = root.member("default");
     let default = match name {
         None if faults.touch(&at) => return Err(at.consequence()),

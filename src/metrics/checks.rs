@@ -21,7 +21,7 @@ const CHECK_BUCKETS: [f64; sharded::BUCKETS] =
 const PREPARED_SERIES: usize = 10_000;
 
 /// Outcome of a check (label `decision`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum CheckOutcome {
     /// The request may pass.
     Allow,
@@ -56,7 +56,7 @@ pub(crate) struct CheckLabels {
 }
 
 /// Series that checks can have: one for no pool, one for each pool, or both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CheckSeries {
     /// Outcome of the checks; `None` for denials that a policy in shadow mode only reports.
     pub(crate) outcome: Option<CheckOutcome>,
@@ -87,8 +87,9 @@ pub(crate) struct CheckCounters {
     pools: Vec<Box<str>>,
     policies: Vec<Box<str>>,
     /// Counters of allowed checks by policy and pool; the last counter of each policy counts requests without a pool.
-    /// They save the hot path the lookup of labels, except the first time.
-    allowed: Vec<Vec<OnceLock<sharded::Counter>>>,
+    /// They save the hot path the lookup of labels, except the first time. Those of a policy exist from its first check
+    /// on: a file can have thousands of pools and of policies.
+    allowed: Vec<OnceLock<Box<[OnceLock<sharded::Counter>]>>>,
 }
 
 /// Name with this index; empty for `None`.
@@ -103,8 +104,10 @@ impl CheckCounters {
             let (pool, policy) = (name(&self.pools, labels.pool), name(&self.policies, labels.policy));
             self.checks.with_label_values(&[labels.outcome.as_str(), labels.reason, &*pool, &*policy])
         };
-        let known = || self.allowed.get(labels.policy?)?.get(labels.pool.unwrap_or(self.pools.len()));
-        match known().filter(|_| labels.outcome == CheckOutcome::Allow) {
+        let by_pool = || (0..=self.pools.len()).map(|_| OnceLock::new()).collect();
+        let of_policy = || Some(self.allowed.get(labels.policy?)?.get_or_init(by_pool));
+        let known = || of_policy()?.get(labels.pool.unwrap_or(self.pools.len()));
+        match (labels.outcome == CheckOutcome::Allow).then(known).flatten() {
             Some(allowed) => allowed.get_or_init(counter).inc(),
             None => counter().inc(),
         }
@@ -181,11 +184,10 @@ impl Metrics {
         policies: Vec<Box<str>>,
         series: &[CheckSeries],
     ) -> CheckCounters {
-        let by_pool = || (0..=pools.len()).map(|_| OnceLock::new()).collect();
         let counters = CheckCounters {
             checks: self.checks.checks.clone(),
             shadow_denials: self.checks.shadow_denials.clone(),
-            allowed: policies.iter().map(|_| by_pool()).collect(),
+            allowed: policies.iter().map(|_| OnceLock::new()).collect(),
             pools,
             policies,
         };

@@ -15,6 +15,7 @@ mod path;
 pub(crate) mod pattern;
 pub(crate) mod requirement;
 pub(crate) mod route;
+mod ties;
 
 use std::collections::HashMap;
 

@@ -3,15 +3,21 @@
 //! For example, `/{service}/health` also matches `/admin/health`, which `path_prefix: /admin` protects. This is not an
 //! error, because it can be intended. `check-config` and each reload log a warning.
 
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+
 use super::pattern::{PathPattern, Segment};
-use super::requirement::{AnyAll, Requirements};
-use super::route::Route;
-use super::{Access, Policies, Policy};
+use super::requirement::{AnyAll, ClaimTest, Requirements};
+use super::route::{Node, Route};
+use super::{Access, Policies, Policy, PolicyIndex};
 
 /// Maximum number of openings that are reported. Operators do not read longer lists.
 const MAX_OPENINGS: usize = 20;
-/// Maximum number of pairs of routes that are compared: all pairs of 2000 routes, which takes a fraction of a second.
-const MAX_COMPARED: usize = 4_000_000;
+/// Maximum number of steps of the search: segments and routes that are looked at, and names that are compared. They take a
+/// fraction of a second.
+const MAX_STEPS: usize = 4_000_000;
+/// Steps that finding the route of one request counts as.
+const STEPS_TO_FIND: usize = 16;
 
 /// Route that opens part of what another route protects.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +35,7 @@ pub(crate) struct Opening {
 pub(crate) struct Openings {
     /// First openings, at most [`MAX_OPENINGS`].
     pub(crate) found: Vec<Opening>,
-    /// `true` if there may be more: the list is full, or the file has too many routes to compare all pairs.
+    /// `true` if there may be more: the list is full, or the search took too many steps.
     pub(crate) is_cut: bool,
 }
 
@@ -37,36 +43,179 @@ pub(crate) struct Openings {
 /// - it takes precedence over the other route,
 /// - it matches some of its requests only because it has a `{name}` where the other route has a literal segment, and
 /// - its policy is weaker: it does not require everything that the policy of the other route requires.
+///
+/// A template is compared with the routes whose paths it can match, which are found in the trees of the routes.
 pub(crate) fn openings(policies: &Policies) -> Openings {
-    let (mut openings, mut compared) = (Openings::default(), 0);
-    let policy = |route: &Route| policies.get(route.policy);
-    let templates = policies
-        .routes()
-        .iter()
-        .enumerate()
-        .filter(|(_, route)| route.path.as_ref().is_some_and(|path| path.variables().next().is_some()));
-    for (opener, template) in templates {
-        for (protected, other) in policies.routes().iter().enumerate() {
-            compared += 1;
-            if compared > MAX_COMPARED {
-                openings.is_cut = true;
-                return openings;
-            }
-            let (Some(weak), Some(strong)) = (policy(template), policy(other)) else { continue };
-            if template.rank() <= other.rank() || !is_weaker(weak, strong) {
-                continue;
-            }
-            let Some(path) = common(template, other) else { continue };
-            if is_effective(policies, opener, template, other, &path) {
-                if openings.found.len() == MAX_OPENINGS {
-                    openings.is_cut = true;
-                    return openings;
-                }
-                openings.found.push(Opening { opener, protected, path });
-            }
+    let mut openings = Openings::default();
+    let mut search = Search::new(policies);
+    for (opener, template) in policies.routes().iter().enumerate() {
+        let has_variable = template.path.as_ref().is_some_and(|path| path.variables().next().is_some());
+        if has_variable && search.openings_of(opener, template, &mut openings.found).is_err() {
+            openings.is_cut = true;
+            break;
         }
     }
     openings
+}
+
+/// Error: the list is full, or the search took too many steps.
+struct Cut;
+
+struct Search<'p> {
+    policies: &'p Policies,
+    /// Routes of all hosts, for templates that name none.
+    every_host: Node,
+    /// `true` for a pair of policies if the first one is weaker.
+    weaker: HashMap<(PolicyIndex, PolicyIndex), bool>,
+    steps: usize,
+}
+
+impl<'p> Search<'p> {
+    fn new(policies: &'p Policies) -> Self {
+        let mut every_host = Node::default();
+        for (position, route) in policies.routes().iter().enumerate() {
+            if let Some(path) = &route.path {
+                every_host.insert(path, position);
+            }
+        }
+        Self { policies, every_host, weaker: HashMap::new(), steps: 0 }
+    }
+
+    fn spend(&mut self, steps: usize) -> Result<(), Cut> {
+        spend(&mut self.steps, steps)
+    }
+
+    /// Adds the openings of one template.
+    fn openings_of(&mut self, opener: usize, template: &Route, found: &mut Vec<Opening>) -> Result<(), Cut> {
+        let Some(path) = &template.path else { return Ok(()) };
+        let policies = self.policies;
+        let mut candidates = Vec::new();
+        let every = template.hosts.is_empty().then_some(&self.every_host);
+        let named = policies.routes().trees(&template.hosts).filter(|_| every.is_none());
+        for tree in every.into_iter().chain(named) {
+            collect(tree, &path.segments, false, &mut candidates, &mut self.steps)?;
+        }
+        // In the order of the file. A route with several hosts is in several trees.
+        candidates.sort_unstable();
+        candidates.dedup();
+        for protected in candidates {
+            let Some(other) = policies.routes().get(protected) else { continue };
+            if template.rank() <= other.rank() || !self.is_weaker(template.policy, other.policy)? {
+                continue;
+            }
+            let Some(path) = common(template, other) else { continue };
+            if self.is_effective(opener, template, other, &path)? {
+                if found.len() == MAX_OPENINGS {
+                    return Err(Cut);
+                }
+                found.push(Opening { opener, protected, path });
+            }
+        }
+        Ok(())
+    }
+
+    /// `true` if the policy `one` does not require everything that the policy `other` requires.
+    fn is_weaker(&mut self, one: PolicyIndex, other: PolicyIndex) -> Result<bool, Cut> {
+        self.spend(1)?;
+        if let Some(known) = self.weaker.get(&(one, other)) {
+            return Ok(*known);
+        }
+        let (Some(weak), Some(strong)) = (self.policies.get(one), self.policies.get(other)) else { return Ok(false) };
+        self.spend(names(weak).saturating_add(names(strong)))?;
+        self.spend(claims(weak).saturating_mul(claims(strong)))?;
+        let is_weaker = is_weaker(weak, strong);
+        self.weaker.insert((one, other), is_weaker);
+        Ok(is_weaker)
+    }
+
+    /// `true` if `template` is chosen for some request that both routes match. A third route may take precedence and
+    /// protect them again.
+    fn is_effective(
+        &mut self,
+        opener: usize,
+        template: &Route,
+        other: &Route,
+        path: &PathPattern,
+    ) -> Result<bool, Cut> {
+        // A literal segment never contains `/`, so only a `{name}` matches this segment.
+        let segments = path.segments.iter().map(|segment| match segment {
+            Segment::Literal(text) => &**text,
+            Segment::Variable(_) => "/",
+        });
+        let lengths = [&template.hosts, &other.hosts, &template.methods, &other.methods].map(Vec::len);
+        self.spend(lengths.into_iter().sum())?;
+        let (hosts, methods) = (shared(&template.hosts, &other.hosts), shared(&template.methods, &other.methods));
+        for host in &hosts {
+            for method in &methods {
+                self.spend(STEPS_TO_FIND)?;
+                if self.policies.routes().best(method.as_bytes(), host, Some(&segments)) == Some(opener) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Counts steps before they are taken.
+fn spend(spent: &mut usize, steps: usize) -> Result<(), Cut> {
+    *spent = spent.saturating_add(steps);
+    if *spent > MAX_STEPS { Err(Cut) } else { Ok(()) }
+}
+
+/// Collects the routes below `node` that match part of the same paths as the segments `rest` of a template, because a
+/// `{name}` of it matches a literal segment. `is_open` is `true` if one did above `node`.
+fn collect(node: &Node, rest: &[Segment], is_open: bool, found: &mut Vec<usize>, steps: &mut usize) -> Result<(), Cut> {
+    spend(steps, 1)?;
+    if is_open {
+        let ending = if rest.is_empty() { node.whole.as_slice() } else { &[] };
+        spend(steps, node.prefix.len() + ending.len())?;
+        found.extend(node.prefix.iter().chain(ending));
+    }
+    let Some((first, rest)) = rest.split_first() else { return Ok(()) };
+    let matches_text = match first {
+        Segment::Literal(text) => {
+            if let Some(next) = node.literals.get(text) {
+                collect(next, rest, is_open, found, steps)?;
+            }
+            !text.is_empty()
+        }
+        Segment::Variable(_) => {
+            for (_, next) in node.literals.iter().filter(|(text, _)| !text.is_empty()) {
+                collect(next, rest, true, found, steps)?;
+            }
+            true
+        }
+    };
+    match node.variable.as_deref().filter(|_| matches_text) {
+        Some(next) => collect(next, rest, is_open, found, steps),
+        None => Ok(()),
+    }
+}
+
+/// Number of names that a policy requires.
+fn names(policy: &Policy) -> usize {
+    let Access::Required(requirements) = &policy.access else { return 0 };
+    let Requirements { pools, clients, audiences, resource, scopes, groups, acr, amr, .. } = &**requirements;
+    let any_all = |names: &AnyAll| names.any.len() + names.all.len();
+    pools.len()
+        + clients.len()
+        + values(audiences.as_ref()).len()
+        + resource.as_ref().map_or(0, |resource| resource.identifiers.len())
+        + any_all(scopes)
+        + any_all(groups)
+        + values(acr.as_ref()).len()
+        + amr.as_ref().map_or(0, |(_, names)| any_all(names))
+}
+
+/// Number of values that the claims of a policy are compared with.
+fn claims(policy: &Policy) -> usize {
+    let Access::Required(requirements) = &policy.access else { return 0 };
+    let values = requirements.claims.iter().map(|claim| match &claim.test {
+        ClaimTest::OneOf(values) => values.len(),
+        ClaimTest::Equals(_) | ClaimTest::Contains(_) => 1,
+    });
+    values.sum()
 }
 
 /// Returns the pattern of the paths that both match, if a `{name}` of `template` matches a literal segment of `other`.
@@ -95,28 +244,16 @@ fn common(template: &Route, other: &Route) -> Option<PathPattern> {
     has_opening.then_some(PathPattern { segments, is_prefix: template.is_prefix })
 }
 
-/// `true` if `template` is chosen for some request that both routes match. A third route may take precedence and protect
-/// them again.
-fn is_effective(policies: &Policies, opener: usize, template: &Route, other: &Route, path: &PathPattern) -> bool {
-    // A literal segment never contains `/`, so only a `{name}` matches this segment.
-    let segments = path.segments.iter().map(|segment| match segment {
-        Segment::Literal(text) => &**text,
-        Segment::Variable(_) => "/",
-    });
-    let (hosts, methods) = (shared(&template.hosts, &other.hosts), shared(&template.methods, &other.methods));
-    hosts.iter().any(|host| {
-        let best = |method: &&str| policies.routes().best(method.as_bytes(), host, Some(&segments));
-        methods.iter().any(|method| best(method) == Some(opener))
-    })
-}
-
 /// Returns the names that are in both lists. An empty list stands for every name; if both are empty, the result is the empty
 /// name, which stands for names that no list contains.
 fn shared<'n>(one: &'n [Box<str>], other: &'n [Box<str>]) -> Vec<&'n str> {
     match (one, other) {
         ([], []) => vec![""],
         ([], names) | (names, []) => names.iter().map(|name| &**name).collect(),
-        (one, other) => one.iter().filter(|name| other.contains(name)).map(|name| &**name).collect(),
+        (one, other) => {
+            let other: HashSet<&Box<str>> = other.iter().collect();
+            one.iter().filter(|name| other.contains(name)).map(|name| &**name).collect()
+        }
     }
 }
 
@@ -169,134 +306,22 @@ fn values<I, V>(requirement: Option<&(I, Vec<V>)>) -> &[V] {
 }
 
 /// `true` if every token that has a value of `one` has a value of `other`. An empty list requires nothing.
-fn is_narrower<V: PartialEq>(one: &[V], other: &[V]) -> bool {
-    other.is_empty() || (!one.is_empty() && one.iter().all(|value| other.contains(value)))
+fn is_narrower<V: Eq + Hash>(one: &[V], other: &[V]) -> bool {
+    other.is_empty() || (!one.is_empty() && contains_all(other, one))
 }
 
 /// `true` if every token that meets `one` evidently meets `other`.
 fn implies(one: &AnyAll, other: &AnyAll) -> bool {
-    other.all.iter().all(|name| one.all.contains(name))
-        && (is_narrower(&one.any, &other.any) || one.all.iter().any(|name| other.any.contains(name)))
+    let any: HashSet<_> = other.any.iter().collect();
+    contains_all(&one.all, &other.all)
+        && (is_narrower(&one.any, &other.any) || one.all.iter().any(|name| any.contains(name)))
+}
+
+/// `true` if each of `values` is in `list`.
+fn contains_all<V: Eq + Hash>(list: &[V], values: &[V]) -> bool {
+    let list: HashSet<_> = list.iter().collect();
+    values.iter().all(|value| list.contains(value))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::authz::policy::route::Routes;
-
-    /// Returns these policies: 0 public, 1 optional, 2 any valid token, 3 group `a`, 4 groups `a` and `b`, 5 group `c`.
-    fn policies() -> Vec<Policy> {
-        let groups = |names: &[&str]| {
-            let all = names.iter().map(|name| (*name).into()).collect();
-            Access::Required(Box::new(Requirements {
-                groups: AnyAll { all, ..AnyAll::default() },
-                ..Default::default()
-            }))
-        };
-        let access =
-            [Access::Public, Access::Optional, groups(&[]), groups(&["a"]), groups(&["a", "b"]), groups(&["c"])];
-        access.into_iter().map(|access| Policy { access, ..Policy::default() }).collect()
-    }
-
-    /// Returns the openings between routes, each given as `METHOD HOST PATH` and a policy.
-    fn found(rows: &[(&str, usize)]) -> Vec<String> {
-        let route = |(row, policy): &(&str, usize)| {
-            let [method, host, path] = row.split(' ').collect::<Vec<_>>()[..] else { panic!("{row}") };
-            let list = |text: &str| text.split(',').filter(|name| *name != "*").map(Into::into).collect();
-            let path = match path.strip_suffix("/\u{2026}") {
-                Some(prefix) => PathPattern::prefix(prefix).unwrap(),
-                None => path.parse().unwrap(),
-            };
-            Route { hosts: list(host), methods: list(method), path: Some(path), policy: *policy }
-        };
-        let routes = Routes::new(rows.iter().map(route).collect(), false).unwrap();
-        let openings = openings(&Policies::new(policies(), 2, routes));
-        assert_eq!(openings.is_cut, openings.found.len() == MAX_OPENINGS);
-        openings
-            .found
-            .iter()
-            .map(|Opening { opener, protected, path }| format!("{opener} {protected} {path}"))
-            .collect()
-    }
-
-    const ADMIN: (&str, usize) = ("* * /admin/\u{2026}", 3);
-
-    #[test]
-    fn a_template_that_matches_a_protected_path_is_found() {
-        for (rows, expected) in [
-            (&[ADMIN, ("* * /{s}/health", 0)][..], &["1 0 /admin/health"][..]),
-            (&[ADMIN, ("* * /{s}/{t}/c", 1)], &["1 0 /admin/{t}/c"]),
-            (&[ADMIN, ("* * /{s}", 2)], &["1 0 /admin"]),
-            // A prefix, or a template with fewer literal segments, can protect an area as well.
-            (&[ADMIN, ("* * /{s}/open/\u{2026}", 0)], &["1 0 /admin/open/\u{2026}"]),
-            (&[("* * /admin/{x}/{y}", 3), ("* * /{s}/b/c", 0)], &["1 0 /admin/b/c"]),
-            (
-                &[("* * /{s}/b/{y}", 0), ("* * /a/\u{2026}", 3), ("* * /b/\u{2026}", 3)],
-                &["0 1 /a/b/{y}", "0 2 /b/b/{y}"],
-            ),
-            (&[("* a,b /admin/\u{2026}", 3), ("GET b,c /{s}/health", 0)], &["1 0 /admin/health"]),
-            (&[("PUT,GET * /admin/\u{2026}", 3), ("* c /{s}/health", 0)], &["1 0 /admin/health"]),
-        ] {
-            assert_eq!(found(rows), expected, "{rows:?}");
-        }
-    }
-
-    #[test]
-    fn a_route_that_opens_nothing_is_not_found() {
-        for rows in [
-            // The route names the area, so it is intended.
-            &[ADMIN, ("* * /admin/{x}", 0)][..],
-            &[ADMIN, ("* * /admin/{x}/health", 0), ("* * /admin/health", 0)],
-            // No request matches both.
-            &[ADMIN, ("* * /b/{x}", 0)],
-            &[("* a /admin/\u{2026}", 3), ("* b /{s}/health", 0)],
-            &[("PUT * /admin/\u{2026}", 3), ("GET * /{s}/health", 0)],
-            &[("* * /admin/health/x/\u{2026}", 3), ("* * /{s}/health", 0)],
-            // The other route takes precedence.
-            &[("* * /admin/health", 3), ("* * /{s}/health", 0)],
-            &[("* * /admin/a/\u{2026}", 3), ("* * /{s}/\u{2026}", 0)],
-            // The policy is as strict, or stricter.
-            &[ADMIN, ("* * /{s}/health", 3)],
-            &[ADMIN, ("* * /{s}/health", 4)],
-            &[("* * /open/\u{2026}", 0), ("* * /{s}/health", 1)],
-            &[("* * /open/\u{2026}", 1), ("* * /{s}/health", 5)],
-            // A third route protects all requests that both match.
-            &[ADMIN, ("* * /{s}/health", 0), ("* * /admin/health", 3)],
-            &[ADMIN, ("GET * /{s}/health", 0), ("GET,PUT * /admin/health", 3)],
-        ] {
-            assert_eq!(found(rows), [""; 0], "{rows:?}");
-        }
-        // The third route protects only one host.
-        assert_eq!(found(&[ADMIN, ("* * /{s}/health", 0), ("* h /admin/health", 3)]), ["1 0 /admin/health"]);
-    }
-
-    #[test]
-    fn a_policy_that_requires_less_is_weaker() {
-        let policies = policies();
-        let weaker: Vec<Vec<usize>> = policies
-            .iter()
-            .map(|one| (0..policies.len()).filter(|other| is_weaker(one, &policies[*other])).collect())
-            .collect();
-        assert_eq!(weaker, [vec![1, 2, 3, 4, 5], vec![2, 3, 4, 5], vec![3, 4, 5], vec![4, 5], vec![5], vec![3, 4]]);
-        let any = |any: &[&str], all: &[&str]| {
-            let list = |names: &[&str]| names.iter().map(|name| (*name).into()).collect();
-            AnyAll { any: list(any), all: list(all) }
-        };
-        for (one, other, narrower) in [
-            (any(&["a"], &[]), any(&["a", "b"], &[]), true),
-            (any(&["a", "c"], &[]), any(&["a", "b"], &[]), false),
-            (any(&[], &["b"]), any(&["a", "b"], &[]), true),
-            (any(&["a"], &[]), any(&[], &["a"]), false),
-            (any(&[], &[]), any(&["a"], &[]), false),
-        ] {
-            assert_eq!(implies(&one, &other), narrower, "{one:?} {other:?}");
-        }
-    }
-
-    #[test]
-    fn the_number_of_openings_is_limited() {
-        let areas: Vec<String> = (0..30).map(|number| format!("* * /area{number}/\u{2026}")).collect();
-        let rows: Vec<_> = areas.iter().map(|row| (&**row, 3)).chain([("* * /{s}/health", 0)]).collect();
-        assert_eq!(found(&rows).len(), MAX_OPENINGS);
-    }
-}
+mod tests;

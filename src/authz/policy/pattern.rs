@@ -7,7 +7,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::path::{PlainPath, fold};
 
-/// Maximum number of segments.
+/// Maximum number of segments. A set of positions is one `u64` (see [`Ties`](super::ties::Ties)).
 const MAX_SEGMENTS: usize = 64;
 /// Characters of globs and regular expressions, and others that a URL never contains unencoded (RFC 3986 section 3.3). They
 /// are errors in a pattern, because as literal text they would match almost no request.
@@ -227,19 +227,6 @@ impl PathPattern {
             (false, literals) => (2, literals, 0),
             (true, literals) => (1, self.segments.len(), literals),
         }
-    }
-
-    /// `true` if some path matches both patterns, which must have the same rank.
-    pub(super) fn overlaps(&self, other: &Self) -> bool {
-        let compatible = |pair: (&Segment, &Segment)| match pair {
-            (Segment::Literal(one), Segment::Literal(other)) => one == other,
-            // A variable does not match the empty segment after a trailing slash.
-            (Segment::Literal(text), Segment::Variable(_)) | (Segment::Variable(_), Segment::Literal(text)) => {
-                !text.is_empty()
-            }
-            (Segment::Variable(_), Segment::Variable(_)) => true,
-        };
-        self.segments.len() == other.segments.len() && self.segments.iter().zip(&other.segments).all(compatible)
     }
 }
 

@@ -4,6 +4,7 @@
 //! those that policies and identity headers need ([`WantedClaims`]). These are extracted once, at verification, and stored by
 //! index; all other claims are dropped.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde_json::Value;
@@ -178,7 +179,7 @@ pub(crate) fn is_alive(expires: UnixTime, now: UnixTime, leeway: i64) -> bool {
 /// Path of a claim: its name or, for a member of an object, the names that lead to it.
 ///
 /// Names are a list, not a dotted text, so that `custom:tenant` and `https://example.com/roles` need no escaping.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ClaimPath(Box<[Box<str>]>);
 
 impl ClaimPath {
@@ -213,13 +214,14 @@ pub(crate) type WantedIndex = usize;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WantedClaims {
     paths: Vec<ClaimPath>,
+    indexes: HashMap<ClaimPath, WantedIndex>,
 }
 
 impl WantedClaims {
     /// Adds a claim, unless it is already there, and returns its index.
     pub(crate) fn want(&mut self, path: ClaimPath) -> WantedIndex {
-        self.paths.iter().position(|known| *known == path).unwrap_or_else(|| {
-            self.paths.push(path);
+        *self.indexes.entry(path).or_insert_with_key(|path| {
+            self.paths.push(path.clone());
             self.paths.len() - 1
         })
     }

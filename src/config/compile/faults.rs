@@ -56,6 +56,16 @@ impl Faults {
         }
     }
 
+    /// Adds a fault as [`Faults::add`] does, but does not create it if it would only be counted. Its text can be as long as
+    /// a part of the file.
+    pub(super) fn add_with(&mut self, fault: impl FnOnce(&Self) -> Fault) {
+        if self.found.len() < MAX_KEPT {
+            self.add(fault(self));
+        } else {
+            self.more += 1;
+        }
+    }
+
     /// Adds the fault of a step that failed, and returns the result of one that did not.
     pub(super) fn keep<T>(&mut self, result: Result<T, Fault>) -> Option<T> {
         result.map_err(|fault| self.add(fault)).ok()
@@ -79,6 +89,42 @@ impl Faults {
         if self.touch(definition) {
             return at.consequence();
         }
-        at.unknown(format!("there is no {what} {name}"), name, known)
+        self.unlike(at, format!("there is no {what} {name}"), name, known)
+    }
+
+    /// Creates the fault of a name at `at` that is not among the `known` ones, and suggests the nearest of them. The search
+    /// compares all names, so there is none for a fault that is not described.
+    pub(super) fn unlike<'k>(
+        &self,
+        at: &YamlPath,
+        why: String,
+        name: &str,
+        known: impl IntoIterator<Item = &'k str>,
+    ) -> Fault {
+        if self.found.len() < form::MAX_DESCRIBED { at.unknown(why, name, known) } else { at.fault(why) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn names_are_suggested_only_for_faults_that_are_described() {
+        let names: Vec<String> = (0..500).map(|number| format!("policy-{number}")).collect();
+        let compared = Cell::new(0);
+        let known = || names.iter().map(String::as_str).inspect(|_| compared.set(compared.get() + 1));
+        let mut faults = Faults::default();
+        let root = YamlPath::default();
+        for number in 0..500 {
+            let at = root.member("routes").item(number);
+            let fault = faults.unknown("policy", &format!("x{number}"), &at, &root.member("policies"), known());
+            faults.add(fault);
+        }
+        assert_eq!(compared.get(), form::MAX_DESCRIBED * names.len());
+        let lines = faults.describe("").unwrap().lines();
+        assert_eq!(lines.last().unwrap(), "and 480 more errors");
     }
 }

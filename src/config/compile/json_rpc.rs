@@ -1,8 +1,10 @@
 //! Calls in the body of a request (`json_rpc`).
 
+use std::collections::HashSet;
+
 use super::faults::Faults;
+use super::known::KnownPolicies;
 use super::unknown_policy;
-use crate::authz::policy::PolicyIndex;
 use crate::authz::policy::json_rpc::{Call, JsonRpc, Names};
 use crate::authz::{Access, Policy};
 use crate::config::file::fault::{Fault, YamlPath};
@@ -13,14 +15,13 @@ use crate::config::file::values::{Name, OneOrMany};
 /// Compiles the `entries` of policies with `json_rpc`, and adds them to those policies. `at` is the map of all policies.
 pub(super) fn json_rpc(
     entries: Vec<(Name, JsonRpcEntry)>,
-    policies: &mut [Policy],
+    policies: &mut KnownPolicies,
     at: &YamlPath,
     faults: &mut Faults,
 ) {
-    let readers: Vec<Name> = entries.iter().map(|(name, _)| name.clone()).collect();
+    let readers: HashSet<Name> = entries.iter().map(|(name, _)| name.clone()).collect();
     for (name, entry) in entries {
-        let Some(index) = position(&name, policies) else { continue };
-        let Some(policy) = policies.get(index) else { continue };
+        let Some((index, policy)) = policies.named(name.as_str()) else { continue };
         let at = at.member(&*policy.name).member("json_rpc").member("calls");
         let Parsed(BodySize(max_body)) = entry.max_body;
         let mut calls = Vec::new();
@@ -38,8 +39,8 @@ pub(super) fn json_rpc(
 fn compile_call(
     entry: &CallEntry,
     of: &Policy,
-    policies: &[Policy],
-    readers: &[Name],
+    policies: &KnownPolicies,
+    readers: &HashSet<Name>,
     at: &YamlPath,
     faults: &Faults,
 ) -> Result<Call, Fault> {
@@ -51,8 +52,7 @@ fn compile_call(
     };
     let at = at.member("policy");
     let name = &entry.policy;
-    let found = position(name, policies).and_then(|index| Some((index, policies.get(index)?)));
-    let (index, policy) = found.ok_or_else(|| unknown_policy(name, &at, policies, faults))?;
+    let (index, policy) = policies.named(name.as_str()).ok_or_else(|| unknown_policy(name, &at, policies, faults))?;
     if !matches!(policy.access, Access::Required(_)) {
         return Err(at.fault(format!("the policy {name} is public or optional, so it has no requirements for a call")));
     }
@@ -70,10 +70,6 @@ fn compile_call(
         return Err(at.fault(why));
     }
     Ok(Call { methods: texts(&entry.method), names, policy: index })
-}
-
-fn position(name: &Name, policies: &[Policy]) -> Option<PolicyIndex> {
-    policies.iter().position(|policy| *policy.name == *name.as_str())
 }
 
 fn texts(OneOrMany(texts): &OneOrMany<Plain<CallText>>) -> Vec<Box<str>> {

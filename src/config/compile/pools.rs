@@ -1,6 +1,6 @@
 //! Pools of the flags and of the policy file, and the app client of the account API.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use super::faults::Faults;
@@ -11,9 +11,10 @@ use crate::config::file::{AccountEntry, PoolEntry};
 use crate::config::policy::{AccountClient, AccountClientError, PolicySource};
 use crate::config::pool::{self, PoolMember};
 use crate::jwks::KeySet;
-use crate::user_pool::{Clients, PoolIndex, UserPool, UserPools};
+use crate::user_pool::{AcceptedUse, ClientId, Clients, PoolIndex, UserPool, UserPools};
 
 /// All pools, in the order of their [`PoolIndex`]: the pool of the flags, then those of the file by name.
+#[derive(Default)]
 pub(super) struct Pools {
     all: UserPools,
     /// Keys of each pool to use until the first set is fetched.
@@ -22,6 +23,12 @@ pub(super) struct Pools {
     names: Vec<Box<str>>,
     /// Secret files of pools, by name.
     secrets: HashMap<Box<str>, PathBuf>,
+    /// Pools that list an app client.
+    by_client: HashMap<ClientId, BTreeSet<PoolIndex>>,
+    /// Pools that accept every app client.
+    open: BTreeSet<PoolIndex>,
+    /// Each `token_use` that a pool has.
+    uses: Vec<AcceptedUse>,
 }
 
 impl Pools {
@@ -35,7 +42,7 @@ impl Pools {
     ) -> Self {
         let of_flags = source.pool.iter().map(|pool| pool.name.clone());
         let names = of_flags.chain(entries.keys().map(|name| name.as_str().into())).collect();
-        let mut pools = Self { all: UserPools::default(), seeds: Vec::new(), names, secrets: HashMap::new() };
+        let mut pools = Self { names, ..Self::default() };
         if let Some(pool) = &source.pool {
             faults.keep(pools.add(pool.clone(), KeySet::default(), at));
         }
@@ -66,9 +73,62 @@ impl Pools {
     }
 
     fn add(&mut self, pool: UserPool, seed: KeySet, at: &YamlPath) -> Result<(), Fault> {
+        let index = self.seeds.len();
+        let (clients, accepted) = (pool.clients.clone(), pool.token_use);
         self.all.add(pool).map_err(|why| at.fault(why.to_string()))?;
         self.seeds.push(seed);
+        match clients {
+            Clients::Any => drop(self.open.insert(index)),
+            Clients::Only(clients) => {
+                for client in clients {
+                    self.by_client.entry(client).or_default().insert(index);
+                }
+            }
+        }
+        if !self.uses.contains(&accepted) {
+            self.uses.push(accepted);
+        }
         Ok(())
+    }
+
+    /// Returns the pools among `named`, or all pools if it is empty.
+    pub(super) fn among(&self, named: &BTreeSet<PoolIndex>) -> impl Iterator<Item = &UserPool> {
+        let all = if named.is_empty() { Some(self.all.iter()) } else { None };
+        all.into_iter().flatten().chain(named.iter().filter_map(|index| self.all.get(*index)))
+    }
+
+    /// Returns the pools that list an app client.
+    pub(super) fn listing(&self, client: &ClientId) -> impl Iterator<Item = PoolIndex> {
+        self.by_client.get(client).into_iter().flatten().copied()
+    }
+
+    /// `true` if the pool accepts tokens of the app client.
+    pub(super) fn accepts_client(&self, index: PoolIndex, client: &ClientId) -> bool {
+        self.open.contains(&index) || self.by_client.get(client).is_some_and(|pools| pools.contains(&index))
+    }
+
+    /// `true` if a pool among `named`, or any pool if it is empty, accepts tokens of the app client.
+    pub(super) fn accept_client(&self, named: &BTreeSet<PoolIndex>, client: &ClientId) -> bool {
+        if named.is_empty() {
+            return !self.open.is_empty() || self.by_client.contains_key(client);
+        }
+        let is_shared = |pools: &BTreeSet<PoolIndex>| {
+            let (fewer, more) = if pools.len() < named.len() { (pools, named) } else { (named, pools) };
+            fewer.iter().any(|index| more.contains(index))
+        };
+        self.by_client.get(client).is_some_and(is_shared) || is_shared(&self.open)
+    }
+
+    /// `true` if a pool among `named`, or any pool if it is empty, has a `token_use` that `accepts` accepts.
+    pub(super) fn accept_use(&self, named: &BTreeSet<PoolIndex>, accepts: impl Fn(AcceptedUse) -> bool) -> bool {
+        if named.is_empty() {
+            return self.uses.iter().any(|accepted| accepts(*accepted));
+        }
+        self.among(named).any(|pool| accepts(pool.token_use))
+    }
+
+    pub(super) fn get(&self, index: PoolIndex) -> Option<&UserPool> {
+        self.all.get(index)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &UserPool> + Clone {
@@ -77,8 +137,7 @@ impl Pools {
 
     /// Returns the index of the pool that `at` names.
     pub(super) fn index(&self, name: &Name, at: &YamlPath, faults: &Faults) -> Result<PoolIndex, Fault> {
-        let found = self.all.iter().position(|pool| *pool.name == *name.as_str());
-        found.ok_or_else(|| {
+        self.all.index(name.as_str()).ok_or_else(|| {
             let definition = YamlPath::default().member("pools").member(name.as_str());
             faults.unknown("pool", name.as_str(), at, &definition, self.names.iter().map(|name| &**name))
         })

@@ -10,7 +10,7 @@ use crate::config::file::schema::DEMANDING;
 use crate::config::file::text::{Any, Kind, Parsed, Plain};
 use crate::config::file::values::{self, OneOrMany};
 use crate::config::file::{AnyAllEntry, ClaimEntry, PolicyEntry};
-use crate::user_pool::{AcceptedUse, ClientId, Clients, UserPool};
+use crate::user_pool::{AcceptedUse, ClientId, Clients};
 
 /// Compiles the requirements of a policy. Requirements that no pool can meet are a fault.
 pub(super) fn requirements(
@@ -34,27 +34,27 @@ pub(super) fn requirements(
         Some(AcceptedUse::Id) => Some(TokenUse::Id),
     };
     // A token that no pool accepts can never meet the requirements.
-    let among = |index: usize| pools.is_empty() || pools.contains(&index);
-    let eligible = known.iter().enumerate().filter(|(index, _)| among(*index)).map(|(_, pool)| pool);
-    let accepts = |pool: &UserPool| match token_use {
+    let named = pools.iter().copied().collect();
+    let accepts = |accepted: AcceptedUse| match token_use {
         None => true,
-        Some(TokenUse::Access) => pool.token_use != AcceptedUse::Id,
-        Some(TokenUse::Id) => pool.token_use != AcceptedUse::Access,
+        Some(TokenUse::Access) => accepted != AcceptedUse::Id,
+        Some(TokenUse::Id) => accepted != AcceptedUse::Access,
     };
-    if are_pools_known && known.iter().next().is_some() && !eligible.clone().any(accepts) {
+    if are_pools_known && known.iter().next().is_some() && !known.accept_use(&named, accepts) {
         let why = "no pool accepts tokens of this kind (its token_use, or --token-use)";
         faults.add(at.member("token_use").fault(why));
     }
     let clients: Vec<ClientId> = entry.clients.iter().map(|Parsed(client)| client.clone()).collect();
     for (index, client) in clients.iter().enumerate() {
-        if are_pools_known && !eligible.clone().any(|pool| pool.clients.accept(client)) {
+        if are_pools_known && !known.accept_client(&named, client) {
             let why = format!("no pool accepts the app client {}", client.as_str());
-            let known = eligible.clone().flat_map(|pool| match &pool.clients {
+            let accepted = known.among(&named).flat_map(|pool| match &pool.clients {
                 Clients::Only(clients) => clients.as_slice(),
                 Clients::Any => &[],
             });
             let at = at.member("clients").item(index);
-            faults.add(at.unknown(why, client.as_str(), known.map(ClientId::as_str)));
+            let fault = faults.unlike(&at, why, client.as_str(), accepted.map(ClientId::as_str));
+            faults.add(fault);
         }
     }
 

@@ -1,46 +1,60 @@
 //! Protected resources: the policies, the pool and the app client of each.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
+
 use url::Url;
 
 use super::faults::Faults;
+use super::known::KnownPolicies;
 use super::pools::Pools;
 use super::{policy_place, unknown_policy};
 use crate::authz::policy::requirement::ResourceAudience;
 use crate::authz::protected_resource::{METADATA_PATH, ProtectedResource, PublicClient, ResourceOrigin};
 use crate::authz::token::claims::{ClaimPath, WantedClaims};
-use crate::authz::{Access, Policy, ProtectedResources, Requirements, TokenUse};
+use crate::authz::{Access, ProtectedResources, Requirements, TokenUse};
 use crate::config::file::fault::{Fault, YamlPath};
 use crate::config::file::resources::{AudienceMode, ProtectedResourceEntry, ResourceUrl};
 use crate::config::file::text::Parsed;
-use crate::user_pool::{AcceptedUse, ClientId, Clients, PoolIndex};
+use crate::user_pool::{AcceptedUse, ClientId, PoolIndex};
 
 /// Compiles the resources. Their policies get the audience to judge, and the URL of the metadata for challenges.
 pub(super) fn resources(
     entries: &[ProtectedResourceEntry],
-    policies: &mut [Policy],
+    policies: &mut KnownPolicies,
     pools: &Pools,
     wanted: &mut WantedClaims,
     at: &YamlPath,
     faults: &mut Faults,
 ) -> ProtectedResources {
-    let mut origins: Vec<ResourceOrigin> = Vec::new();
+    let mut origins = Origins::default();
     for (index, entry) in entries.iter().enumerate() {
         let at = at.item(index);
         let added = resource(entry, policies, pools, wanted, &at, faults, &mut origins);
         faults.keep(added);
     }
-    ProtectedResources::new(origins)
+    ProtectedResources::new(origins.all)
+}
+
+/// Origins of the resources so far, with indexes of what must be unique in them.
+#[derive(Default)]
+struct Origins {
+    all: Vec<ResourceOrigin>,
+    by_address: HashMap<(Box<str>, u16), usize>,
+    /// Paths of the resources of an origin.
+    paths: HashSet<(usize, Box<str>)>,
+    /// Redirect URIs of the app client of an origin.
+    redirect_uris: HashSet<(usize, Box<str>)>,
 }
 
 /// Compiles one resource, and adds it to its origin.
 fn resource(
     entry: &ProtectedResourceEntry,
-    policies: &mut [Policy],
+    policies: &mut KnownPolicies,
     pools: &Pools,
     wanted: &mut WantedClaims,
     at: &YamlPath,
     faults: &mut Faults,
-    origins: &mut Vec<ResourceOrigin>,
+    origins: &mut Origins,
 ) -> Result<(), Fault> {
     let Parsed(ResourceUrl { url, text }) = &entry.resource;
     let client = entry.client_id.as_ref().map(|Parsed(client)| client);
@@ -67,8 +81,8 @@ fn resource(
         if_present: entry.audience == AudienceMode::IfPresent,
     };
     for (place, name) in entry.policy.0.iter().enumerate() {
-        let policy = policies.iter_mut().find(|policy| *policy.name == *name.as_str());
-        if let Some(policy) = policy
+        let index = policies.index(name.as_str());
+        if let Some(policy) = index.and_then(|index| policies.get_mut(index))
             && let Access::Required(requirements) = &mut policy.access
         {
             if requirements.resource.is_some() {
@@ -86,7 +100,7 @@ fn resource(
 /// Returns the requirements of the resource's policies, after checking that they can belong to it.
 fn own_policies<'p>(
     entry: &ProtectedResourceEntry,
-    policies: &'p [Policy],
+    policies: &'p KnownPolicies,
     at: &YamlPath,
     faults: &Faults,
 ) -> Result<Vec<&'p Requirements>, Fault> {
@@ -96,7 +110,7 @@ fn own_policies<'p>(
             return Err(at.consequence());
         }
         let at = at.member("policy").item(place);
-        let Some(policy) = policies.iter().find(|policy| *policy.name == *name.as_str()) else {
+        let Some((_, policy)) = policies.named(name.as_str()) else {
             return Err(unknown_policy(name, &at, policies, faults));
         };
         let Access::Required(requirements) = &policy.access else {
@@ -138,20 +152,25 @@ fn pool(
     if faults.touch(&YamlPath::default().member("pools")) {
         return Err(at.consequence());
     }
-    let is_accepted = |index: PoolIndex| {
-        policies.iter().all(|policy| policy.pools.is_empty() || policy.pools.contains(&index))
-            && named.is_none_or(|named| named == index)
+    // The pools that the resource or its policies name; `None` if they name none.
+    let named = match (named, policies.iter().find(|policy| !policy.pools.is_empty())) {
+        (Some(named), _) => Some(BTreeSet::from([named])),
+        (None, Some(policy)) => Some(policy.pools.iter().copied().collect::<BTreeSet<_>>()),
+        (None, None) => None,
     };
-    let possible = pools.iter().enumerate().filter(|(index, pool)| {
-        is_accepted(*index)
-            && pool.token_use != AcceptedUse::Id
-            && client.is_none_or(|client| pool.clients.accept(client))
-    });
-    // A pool that lists the app client, before pools that accept any.
-    let lists = |clients: &Clients| client.is_some() && *clients != Clients::Any;
-    let listing: Vec<PoolIndex> =
-        possible.clone().filter(|(_, pool)| lists(&pool.clients)).map(|(index, _)| index).collect();
-    let possible: Vec<PoolIndex> = possible.map(|(index, _)| index).collect();
+    let is_possible = |index: &PoolIndex| {
+        named.as_ref().is_none_or(|named| named.contains(index))
+            && policies.iter().all(|policy| policy.pools.is_empty() || policy.pools.contains(index))
+            && pools.get(*index).is_some_and(|pool| pool.token_use != AcceptedUse::Id)
+            && client.is_none_or(|client| pools.accepts_client(*index, client))
+    };
+    // A pool that lists the app client, before pools that accept any. Two pools are as ambiguous as more.
+    let listing = client.into_iter().flat_map(|client| pools.listing(client));
+    let listing: Vec<PoolIndex> = listing.filter(is_possible).take(2).collect();
+    let possible: Vec<PoolIndex> = match &named {
+        Some(named) => named.iter().copied().filter(is_possible).take(2).collect(),
+        None => (0..pools.iter().count()).filter(is_possible).take(2).collect(),
+    };
     match (listing.as_slice(), possible.as_slice()) {
         ([only], _) | ([], [only]) => Ok(*only),
         (_, []) if client.is_some() => Err(at
@@ -164,7 +183,7 @@ fn pool(
 
 /// Adds a resource to its origin.
 fn add(
-    origins: &mut Vec<ResourceOrigin>,
+    origins: &mut Origins,
     url: &Url,
     entry: &ProtectedResourceEntry,
     pool: PoolIndex,
@@ -176,15 +195,20 @@ fn add(
         redirect_uris: entry.redirect_uris.iter().map(|Parsed(uri)| uri.as_str().into()).collect(),
     });
     let mut new = ResourceOrigin::new(url, pool, client);
-    let Some(known) = origins.iter_mut().find(|known| known.has_address_of(&new)) else {
+    let count = origins.all.len();
+    let index = *origins.by_address.entry(new.address()).or_insert(count);
+    let Some(known) = origins.all.get_mut(index) else {
+        let uris = new.client.iter().flat_map(|client| &client.redirect_uris);
+        origins.redirect_uris.extend(uris.map(|uri| (index, uri.clone())));
+        origins.paths.insert((index, resource.path.clone()));
         new.resources.push(resource);
-        origins.push(new);
+        origins.all.push(new);
         return Ok(());
     };
     if known.origin != new.origin {
         return Err(at.member("resource").fault(format!("{} has this host and port, too", known.origin)));
     }
-    if known.resources.iter().any(|other| other.path == resource.path) {
+    if origins.paths.contains(&(index, resource.path.clone())) {
         return Err(at.member("resource").fault("another protected resource has this identifier"));
     }
     // Each origin is one authorization server to its clients.
@@ -195,7 +219,7 @@ fn add(
         (None, None) => {}
         (Some(known), Some(new)) if known.id == new.id => {
             for uri in new.redirect_uris {
-                if !known.redirect_uris.contains(&uri) {
+                if origins.redirect_uris.insert((index, uri.clone())) {
                     known.redirect_uris.push(uri);
                 }
             }
@@ -205,6 +229,7 @@ fn add(
             return Err(at.fault(format!("resources of {} have one `client_id`", known.origin)));
         }
     }
+    origins.paths.insert((index, resource.path.clone()));
     known.resources.push(resource);
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! Routes of the policy file.
 
 use super::faults::Faults;
+use super::known::KnownPolicies;
 use super::unknown_policy;
 use crate::authz::policy::pattern::PathPattern;
-use crate::authz::policy::route::{Route, Routes};
+use crate::authz::policy::route::{Conflicts, Route, Routes};
 use crate::authz::{Access, Policy};
 use crate::config::file::RouteEntry;
 use crate::config::file::fault::YamlPath;
@@ -13,7 +14,7 @@ use crate::config::file::values::OneOrMany;
 /// Compiles the routes.
 pub(super) fn routes(
     entries: Vec<RouteEntry>,
-    policies: &[Policy],
+    policies: &KnownPolicies,
     case_insensitive: bool,
     at: &YamlPath,
     warnings: &mut Vec<String>,
@@ -25,31 +26,32 @@ pub(super) fn routes(
         let at = at.item(index);
         compiled.extend(compile_route(entry, policies, &at, warnings, faults).map(|route| (at, route)));
     }
-    for _ in 0..(MAX_COMPARED / compiled.len().max(1)).clamp(1, MAX_CONFLICTS) {
-        let routes = compiled.iter().map(|(_, route)| route.clone()).collect();
-        let (first, second) = match Routes::new(routes, case_insensitive) {
-            Ok(routes) => return routes,
-            Err(conflict) => conflict,
-        };
-        let Some((at, route)) = (second < compiled.len()).then(|| compiled.remove(second)) else { break };
-        let Some((at_first, first)) = compiled.get(first) else { break };
-        faults.add(at.fault(format!(
-            "{route} could match the same requests as {}, {first}, and neither takes precedence",
-            faults.in_file(at_first)
-        )));
+    let routes = compiled.iter().map(|(_, route)| route.clone()).collect();
+    let Conflicts { ties, uncompared } = match Routes::new(routes, case_insensitive) {
+        Ok(routes) => return routes,
+        Err(conflicts) => conflicts,
+    };
+    for (first, second) in ties {
+        let (Some((at_first, first)), Some((at, route))) = (compiled.get(first), compiled.get(second)) else { break };
+        faults.add_with(|faults| {
+            at.fault(format!(
+                "{route} could match the same requests as {}, {first}, and neither takes precedence",
+                faults.in_file(at_first)
+            ))
+        });
+    }
+    if let Some((at, _)) = uncompared.and_then(|position| compiled.get(position)) {
+        let why = "the routes up to this one name more combinations of hosts, methods and paths than can be compared; \
+                   name fewer hosts or methods in one route";
+        faults.add(at.fault(why));
     }
     Routes::default()
 }
 
-/// Most conflicts between routes that are looked for.
-const MAX_CONFLICTS: usize = 20;
-/// Most routes that are compared to look for further conflicts, over all passes. A pass takes quadratic time.
-const MAX_COMPARED: usize = 20_000;
-
 /// Compiles a route; `None` if it has a fault.
 fn compile_route(
     entry: RouteEntry,
-    policies: &[Policy],
+    policies: &KnownPolicies,
     at: &YamlPath,
     warnings: &mut Vec<String>,
     faults: &mut Faults,
@@ -57,28 +59,23 @@ fn compile_route(
     let hosts: Vec<Box<str>> = names(entry.host).map(|host| host.to_ascii_lowercase().into()).collect();
     let methods: Vec<Box<str>> = names(entry.method).map(|method| (*method).into()).collect();
     let path = match (&entry.path, &entry.path_prefix) {
-        (Some(_), Some(_)) => {
-            faults.add(at.member("path_prefix").fault("conflicts with `path`; remove one of the two"));
-            None
-        }
-        (Some(path), None) => {
-            faults.keep(path.parse().map_err(|why| at.member("path").fault(format!("{path:?} {why}"))))
-        }
+        (Some(_), Some(_)) => Err(at.member("path_prefix").fault("conflicts with `path`; remove one of the two")),
+        (Some(path), None) => path.parse().map(Some).map_err(|why| at.member("path").fault(format!("{path:?} {why}"))),
         (None, Some(path)) => {
             let prefix = PathPattern::prefix(path);
-            faults.keep(prefix.map_err(|why| at.member("path_prefix").fault(format!("{path:?} {why}"))))
+            prefix.map(Some).map_err(|why| at.member("path_prefix").fault(format!("{path:?} {why}")))
         }
         (None, None) if hosts.is_empty() && methods.is_empty() => {
-            faults.add(at.fault("this route matches every request; use `default` instead"));
-            None
+            Err(at.fault("this route matches every request; use `default` instead"))
         }
-        (None, None) => None,
+        (None, None) => Ok(None),
     };
+    let path = faults.keep(path);
     let at_policy = at.member("policy");
-    let found = policies.iter().enumerate().find(|(_, policy)| *policy.name == *entry.policy.as_str());
     let unknown = || unknown_policy(&entry.policy, &at_policy, policies, faults);
-    let found = found.ok_or_else(unknown);
+    let found = policies.named(entry.policy.as_str()).ok_or_else(unknown);
     let (index, policy) = faults.keep(found)?;
+    let path = path?;
     if faults.touch(at) {
         return None;
     }

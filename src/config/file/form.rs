@@ -13,8 +13,8 @@ const MAX_FAULTS: usize = 100;
 /// Most values that are read for that, over all passes. It bounds the time for a large file with many faults.
 const MAX_READ: usize = 1_000_000;
 
-/// Most faults that are described.
-const MAX_DESCRIBED: usize = 20;
+/// Most faults that are described: the first ones.
+pub(crate) const MAX_DESCRIBED: usize = 20;
 /// Most bytes that are read to find the lines of faults. Finding one reads the file up to it.
 const MAX_SEARCHED: usize = 16 << 20;
 

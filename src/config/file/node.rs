@@ -1,5 +1,6 @@
 //! Parsed YAML document from which faulty parts can be removed, to look for further faults.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{
@@ -7,6 +8,12 @@ use serde::de::{
 };
 
 use super::fault::{Fault, Key, MAX_SHOWN, YamlPath};
+use crate::files::MAX_TEXT_BYTES;
+
+/// Maximum weight of a document: its values, and the bytes of its texts. Aliases count as what they stand for: lists of
+/// aliases for long lists would otherwise fill the memory. A file without aliases never has as much, because a value takes
+/// at least a byte, and a text at least two thirds of its bytes.
+const MAX_WEIGHT: u64 = 2 * MAX_TEXT_BYTES;
 
 /// Value in a YAML document.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,9 +46,10 @@ impl Node {
     /// Parses a document.
     ///
     /// # Errors
-    /// The error of the YAML parser, with its position.
+    /// The error of the YAML parser, with its position; or that the document has more than [`MAX_WEIGHT`].
     pub(super) fn parse(text: &str) -> Result<Self, yaml_serde::Error> {
-        let mut node = Self::deserialize(yaml_serde::Deserializer::from_str(text))?;
+        let left = Cell::new(MAX_WEIGHT);
+        let mut node = AnyNode(&left).deserialize(yaml_serde::Deserializer::from_str(text))?;
         Spelling(&mut node).deserialize(yaml_serde::Deserializer::from_str(text))?;
         Ok(node)
     }
@@ -175,15 +183,35 @@ fn is_plain(text: &str) -> bool {
     is_word && !["true", "false", "null", "yes", "no", "on", "off"].contains(&&*text.to_ascii_lowercase())
 }
 
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyNode)
+/// Reads a value. The cell has the weight that the rest of the document may have.
+#[derive(Clone, Copy)]
+struct AnyNode<'c>(&'c Cell<u64>);
+
+impl AnyNode<'_> {
+    /// Counts a value whose text has this number of bytes.
+    fn count<E: Error>(self, bytes: usize) -> Result<(), E> {
+        let weight = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_add(1);
+        match self.0.get().checked_sub(weight) {
+            Some(left) => {
+                self.0.set(left);
+                Ok(())
+            }
+            None => Err(E::custom(
+                "the file is too large if each alias (`*name`) is replaced by the value that it stands for",
+            )),
+        }
     }
 }
 
-struct AnyNode;
+impl<'de> DeserializeSeed<'de> for AnyNode<'_> {
+    type Value = Node;
 
-impl<'de> Visitor<'de> for AnyNode {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for AnyNode<'_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -191,48 +219,50 @@ impl<'de> Visitor<'de> for AnyNode {
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Bool(value, value.to_string()))
+        self.count(0).map(|()| Node::Bool(value, value.to_string()))
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<Node, E> {
-        Ok(Node::Number(Number::Signed(number), number.to_string()))
+        self.count(0).map(|()| Node::Number(Number::Signed(number), number.to_string()))
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<Node, E> {
-        Ok(Node::Number(Number::Unsigned(number), number.to_string()))
+        self.count(0).map(|()| Node::Number(Number::Unsigned(number), number.to_string()))
     }
 
     fn visit_i128<E: Error>(self, number: i128) -> Result<Node, E> {
-        Ok(Node::Number(Number::Long, number.to_string()))
+        self.count(0).map(|()| Node::Number(Number::Long, number.to_string()))
     }
 
     fn visit_u128<E: Error>(self, number: u128) -> Result<Node, E> {
-        Ok(Node::Number(Number::Long, number.to_string()))
+        self.count(0).map(|()| Node::Number(Number::Long, number.to_string()))
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<Node, E> {
-        Ok(Node::Number(Number::Float(number), number.to_string()))
+        self.count(0).map(|()| Node::Number(Number::Float(number), number.to_string()))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Node, E> {
-        Ok(Node::Text(text.to_owned()))
+        self.count(text.len()).map(|()| Node::Text(text.to_owned()))
     }
 
     fn visit_unit<E: Error>(self) -> Result<Node, E> {
-        Ok(Node::Null)
+        self.count(0).map(|()| Node::Null)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
+        self.count(0)?;
         let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
+        while let Some(item) = items.next_element_seed(self)? {
             list.push(item);
         }
         Ok(Node::List(list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Node, A::Error> {
+        self.count(0)?;
         let mut map = Vec::new();
-        while let Some(member) = members.next_entry()? {
+        while let Some(member) = members.next_entry_seed(self, self)? {
             map.push(member);
         }
         Ok(Node::Map(map))
@@ -242,7 +272,7 @@ impl<'de> Visitor<'de> for AnyNode {
         // An error here would hide the faults of the other members.
         let (IgnoredAny, value) = tagged.variant()?;
         serde::de::VariantAccess::newtype_variant::<IgnoredAny>(value)?;
-        Ok(Node::Tagged)
+        self.count(0).map(|()| Node::Tagged)
     }
 }
 

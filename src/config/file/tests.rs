@@ -1,4 +1,5 @@
 mod resources;
+mod size;
 mod strictness;
 
 use serde_json::json;

@@ -20,7 +20,7 @@ use crate::config::parse::long_duration;
 
 /// Name of a pool or a policy: 1 to 63 letters, digits, `.`, `_` and `-`. It is a metric label, and Envoy's routes name
 /// policies by it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Box<str>);
 
 impl Name {
