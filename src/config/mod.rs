@@ -306,7 +306,7 @@ tests:
   token: {groups: [staff], scope: orders/read}
   expect: {decision: allow}
 
-docs/policy.md#testing-a-policy-in-ci describes every member; `cognito-authz config-schema --test-table` prints the
+docs/policy-testing.md#testing-a-policy-in-ci describes every member; `cognito-authz config-schema --test-table` prints the
 JSON Schema. No network is used, and no user pool: the tokens are signed for the run.
 ";
 

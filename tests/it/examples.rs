@@ -1,4 +1,5 @@
-//! The examples of `docs/policy.md`: the page shows the files, the files load, and their test tables pass.
+//! The examples of `docs/policy-examples.md` and the other pages about policies: the page shows the files, the files
+//! load, and their test tables pass.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,10 +33,8 @@ fn examples() -> Vec<String> {
 
 #[test]
 fn the_policy_page_shows_each_example_file() {
-    let page = fs::read_to_string(in_root("docs/policy.md")).unwrap();
-    let (_, section) = page.split_once("\n## Ten worked examples\n").unwrap();
-    let (section, _) = section.split_once("\n## ").unwrap_or((section, ""));
-    let shown: Vec<&str> = section.split("```yaml\n").skip(1).map(|rest| rest.split_once("```\n").unwrap().0).collect();
+    let page = fs::read_to_string(in_root("docs/policy-examples.md")).unwrap();
+    let shown: Vec<&str> = page.split("```yaml\n").skip(1).map(|rest| rest.split_once("```\n").unwrap().0).collect();
     let examples = examples();
     let files: Vec<String> =
         examples.iter().map(|name| fs::read_to_string(file(&format!("{name}.yaml"))).unwrap()).collect();
@@ -44,7 +43,7 @@ fn the_policy_page_shows_each_example_file() {
     assert_eq!(shown, files);
     for name in examples {
         for link in [format!("](examples/policy/{name}.yaml)"), format!("](examples/policy/{name}.test.yaml)")] {
-            assert!(section.contains(&link), "{link}");
+            assert!(page.contains(&link), "{link}");
         }
     }
 }
@@ -52,9 +51,8 @@ fn the_policy_page_shows_each_example_file() {
 /// The commands that the page shows for the first example, and all others with the same words.
 #[test]
 fn examples_pass_the_documented_commands() {
-    let page = fs::read_to_string(in_root("docs/policy.md")).unwrap();
-    let (_, section) = page.split_once("\n## Ten worked examples\n").unwrap();
-    let (_, block) = section.split_once("```sh\n").unwrap();
+    let page = fs::read_to_string(in_root("docs/policy-examples.md")).unwrap();
+    let (_, block) = page.split_once("```sh\n").unwrap();
     let commands: Vec<&str> = block.split_once("```").unwrap().0.lines().collect();
     assert_eq!(commands.len(), 2, "{commands:?}");
     let examples = examples();
@@ -118,7 +116,7 @@ fn the_example_of_the_quick_start_loads() {
 /// The policy file and the table of the section about the sign-in, which needs flags.
 #[test]
 fn the_example_of_the_sign_in_loads_and_passes_its_table() {
-    let page = fs::read_to_string(in_root("docs/policy.md")).unwrap();
+    let page = fs::read_to_string(in_root("docs/policy-browsers.md")).unwrap();
     let (_, section) = page.split_once("\n## Sign-in by redirect\n").unwrap();
     let (section, _) = section.split_once("\n## ").unwrap();
     let blocks: Vec<&str> =

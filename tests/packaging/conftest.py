@@ -1,8 +1,8 @@
 """Fixtures for the tests of the image, the charts, the manifests, the workflows and the documents.
 
 Needs `tests/tools/setup --packaging --prometheus --redis`. Options: `--bin` names the cognito-authz to test (default:
-build it); `--renew` renews instructions.tsv (test_instructions.py) and the outputs in docs/troubleshooting.md
-(test_troubleshooting.py).
+build it); `--renew` renews instructions.tsv (test_instructions.py) and the outputs in the pages of
+docs/troubleshooting.md (test_troubleshooting.py).
 
 The schemas of custom resources (Istio, Envoy Gateway, Prometheus operator) are not part of this project. The variable
 CRD_VALIDATOR names a script that validates manifests against them. If it is unset, `crds/validate_crd.py` in a

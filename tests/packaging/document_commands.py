@@ -14,6 +14,11 @@ from botocore.model import Shape
 import pages
 from paths import ROOT
 
+# The account API's guide: the first page defines the functions that the commands of all of them use.
+ACCOUNT = ["docs/account-api.md", "docs/account-browsers.md", "docs/account-limits.md"]
+# The list of symptoms, and the pages that show them.
+TROUBLESHOOTING = [page for page in pages.documents(ROOT) if page.startswith("docs/troubleshooting")]
+
 # Separates commands, or the parts of one.
 BETWEEN = "();<>|&\n"
 
@@ -58,6 +63,13 @@ def shell_blocks() -> Iterator[Block]:
             yield block
         elif typed := re.findall(r"^\$ ((?:.*\\\n)*.*)$", block.text, re.MULTILINE):
             yield Block(block.document, block.line, "sh", "\n".join(typed) + "\n")
+
+
+def functions(document: str) -> dict[str, str]:
+    """The shell functions that a document defines or, as a page of a guide, uses: their definitions by name."""
+    text = (ROOT / (ACCOUNT[0] if document in ACCOUNT else document)).read_text()
+    found = re.finditer(r"^((\w+)\(\) *\{.*?\})(?= *#| *$)", text, re.MULTILINE | re.DOTALL)
+    return {each[2]: each[1] for each in found}
 
 
 def commands(*programs: str) -> Iterator[Command]:

@@ -1,4 +1,4 @@
-"""The symptoms of docs/troubleshooting.md that concern checks, each produced on real programs.
+"""The symptoms of the pages of docs/troubleshooting.md that concern checks, each produced on real programs.
 
 Each function returns the transcript of one symptom. test_troubleshooting.py compares it with the document.
 """

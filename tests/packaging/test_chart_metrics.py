@@ -14,6 +14,7 @@ import yaml
 import web
 from commands import run
 from dashboard import ALERTS, DASHBOARD, EVERY_RULE, RECORDS, RULES, TARGET, panels, queries, used, without_variables
+from document_commands import TROUBLESHOOTING
 from helm_charts import CHART, NEEDED, merged, render, rendered_ci
 from monitoring import Town, series
 from paths import ROOT, TOOLS
@@ -138,8 +139,8 @@ def test_the_dashboard_works_in_any_grafana() -> None:
 def test_rows_and_panels_that_the_documents_name_exist() -> None:
     titles = {panel["title"] for panel in panels()}
     named: set[str] = set()
-    for document in ("alerts.md", "troubleshooting.md"):
-        text = " ".join((ROOT / "docs" / document).read_text().split())
+    for document in ["docs/alerts.md", *TROUBLESHOOTING]:
+        text = " ".join((ROOT / document).read_text().split())
         named |= set(re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", text))
     assert named - titles == set(), "no panel or row has this title"
     assert {panel["title"] for panel in panels() if panel["type"] == "row"} <= named

@@ -18,7 +18,18 @@ from botocore import xform_name
 
 from certificates import Authority
 from commands import output, run
-from document_commands import Block, Command, aws_members, blocks, commands, commands_of, shell_blocks
+from document_commands import (
+    ACCOUNT,
+    TROUBLESHOOTING,
+    Block,
+    Command,
+    aws_members,
+    blocks,
+    commands,
+    commands_of,
+    functions,
+    shell_blocks,
+)
 from paths import ROOT
 from processes import environment
 from stage import CLIENT, POOL, Stage, eventually
@@ -47,8 +58,7 @@ def test_shell_blocks_are_valid() -> None:
 
 def test_commands_start_with_programs_that_exist() -> None:
     for block in shell_blocks():
-        # Functions that this document defines.
-        own = set(re.findall(r"^(\w+)\(\) *\{", (ROOT / block.document).read_text(), re.MULTILINE))
+        own = set(functions(block.document))
         for command in commands_of(block):
             word = command.words[0]
             name = word.rpartition("/")[2]
@@ -93,9 +103,9 @@ def help_of(binary: Path) -> dict[str, set[str]]:
 
 def own_commands() -> list[Command]:
     """Commands of our own program, without those that need something in place of `…`."""
-    # test_troubleshooting.py runs those of this document.
+    # test_troubleshooting.py runs those of its pages.
     found = [command for command in commands(PROGRAM)
-             if command.block.document != "docs/troubleshooting.md" and "…" not in " ".join(command.words)]
+             if command.block.document not in TROUBLESHOOTING and "…" not in " ".join(command.words)]
     assert len(found) > 15
     return found
 
@@ -195,8 +205,8 @@ def signed(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 def calls() -> list[Block]:
-    """Blocks of docs/account-api.md that call the API; last, those after which a password no longer signs in."""
-    found = [block for block in blocks("sh") if block.document == "docs/account-api.md"
+    """Blocks of the guide that call the API; last, those after which a password no longer signs in."""
+    found = [block for block in blocks("sh") if block.document in ACCOUNT
              and re.search(r"^(post|own|curl) ", block.text, re.MULTILINE) and "mcp.example.com" not in block.text]
     return sorted(found, key=last)
 
@@ -209,8 +219,7 @@ def last(block: Block) -> int:
 
 def test_the_account_api_understands_the_requests_of_its_guide(signed: Signed, tmp_path: Path) -> None:
     """Codes and sessions are examples, so not each call succeeds; but none is unknown or has a wrong body."""
-    text = (ROOT / "docs/account-api.md").read_text()
-    functions = "\n".join(re.findall(r"^\w+\(\) \{.*?\}(?= *#| *$)", text, re.MULTILINE))
+    defined = "\n".join(functions(ACCOUNT[0]).values())
     token = ""
     answers = []
     for block in calls():
@@ -219,7 +228,7 @@ def test_the_account_api_understands_the_requests_of_its_guide(signed: Signed, t
         # The status and the address follow each answer.
         script = [
             r"""curl() { command curl --max-time 20 -w '\n=%{http_code} %{method} %{url}\n' "$@"; }""",
-            f"AUTH={signed.site.url}/auth", f"TOKEN={token}", functions, block.text]
+            f"AUTH={signed.site.url}/auth", f"TOKEN={token}", defined, block.text]
         file = tmp_path / "block.sh"
         file.write_text("set -u\n" + "\n".join(script))
         done = run("bash", file, env=environment())

@@ -49,7 +49,7 @@ OTHERS = {
     },
     "kubectl": {"for", "from-file", "tail", "timeout"},
     "sha256sum": {"check", "ignore-missing"},
-    "of a typing error (docs/operations.md)": {"leway"},
+    "of a typing error (docs/operations-upgrades.md)": {"leway"},
     "npm": {"ignore-scripts", "omit-lockfile-registry-resolved", "package-lock-only"},
     "oathtool": {"base32", "totp"},
     "openapi-python-client": {"url"},

@@ -240,7 +240,7 @@ def test_pages_load_nothing_from_other_hosts(site: Path) -> None:
         ("x-auth-groups", "docs/reference/headers.md"),
         ("invalid_request", "docs/reference/account-errors.md"),
         ("checks_total", "docs/reference/metrics.md"),
-        ("shadow mode", "docs/policy.md"),
+        ("shadow mode", "docs/policy-testing.md"),
         ("forgot-password", "docs/account-api.md"),
         ("EnvoyFilter", "deploy/istio/README.md"),
         ("SecurityPolicy", "deploy/envoy-gateway/README.md"),

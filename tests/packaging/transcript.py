@@ -1,4 +1,6 @@
-"""A transcript of commands and what real programs answered, as docs/troubleshooting.md shows it. Start from `Site`.
+"""A transcript of commands and what real programs answered, as the pages of docs/troubleshooting.md show it.
+
+Start from `Site`.
 
 Addresses, paths and values that differ from run to run are replaced, so that two transcripts of the same behaviour are
 equal.

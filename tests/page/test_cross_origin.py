@@ -1,6 +1,6 @@
 """Pages of other origins in a real browser, through the real Envoy.
 
-They read refusals, with the policies of example 7 of docs/policy.md, and open WebSockets with a token.
+They read refusals, with the policies of example 7 of docs/policy-examples.md, and open WebSockets with a token.
 """
 
 from __future__ import annotations

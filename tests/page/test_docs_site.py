@@ -72,7 +72,7 @@ def phone(browser: Browser, site: str) -> Iterator[Page]:
 
 @pytest.mark.parametrize(
     ("words", "address"),
-    [("shadow mode", "docs/policy/"), ("--revocation-required", "docs/reference/options/"),
+    [("shadow mode", "docs/policy-testing/"), ("--revocation-required", "docs/reference/options/"),
      ("forward_auth", "deploy/caddy/"), ("cognito:groups", "docs/cognito/")],
 )
 def test_search_leads_to_the_page(page: Page, site: str, words: str, address: str) -> None:

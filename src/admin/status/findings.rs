@@ -22,7 +22,7 @@ const ENOUGH_CHECKS: u64 = 20;
 
 /// Page of the documentation, and the places in it.
 const ALERTS: &str = "docs/alerts.md#";
-const TLS: &str = "docs/operations.md#tls";
+const TLS: &str = "docs/operations-tls.md#tls";
 
 /// How urgent a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -393,8 +393,13 @@ mod tests {
             places += 1;
         }
         assert!(places > 10, "{places}");
-        let headings = read("docs/operations.md").to_lowercase();
-        assert!(["shutdown", "sizing", "tls"].iter().all(|place| headings.contains(&format!("## {place}\n"))));
+        let mut places = 0;
+        for place in code.split('"').filter(|text| text.starts_with("docs/operations")) {
+            let (page, anchor) = place.split_once('#').unwrap();
+            assert!(read(page).to_lowercase().contains(&format!("## {anchor}\n")), "{page} has no {anchor}");
+            places += 1;
+        }
+        assert_eq!(places, 3);
         let rules = read("charts/cognito-authz/files/rules.yaml");
         assert!(rules.contains("> 0.125") && rules.contains("> 3600") && rules.contains("> 21600"));
         assert!(rules.contains("broken|circuit_open|connect|failed|nonsense|timeout") && rules.contains("> 0.8"));

@@ -171,7 +171,7 @@ fn test_policy_without_a_table_shows_one() {
     );
     assert!(
         note.contains("cognito-authz test-policy TABLE --config POLICY-FILE")
-            && note.contains("docs/policy.md#testing-a-policy-in-ci"),
+            && note.contains("docs/policy-testing.md#testing-a-policy-in-ci"),
         "{note}"
     );
     let shown = note.split_once("\ntests:\n").unwrap().1.split_once("\n\n").unwrap().0;

@@ -1,4 +1,4 @@
-//! Pages of other origins: example 7 of `docs/policy.md`, with and without Envoy's CORS filter.
+//! Pages of other origins: example 7 of `docs/policy-examples.md`, with and without Envoy's CORS filter.
 
 use super::{Stage, published_key};
 use crate::support::envoy::LISTENERS;

@@ -17,7 +17,7 @@ Every error of the [account API](../account-api.md). The list of codes is closed
 on it, and show texts of their own for each code.";
 
 const FORM: &str = "\
-[Errors](../account-api.md#errors) describes the form of an error, and lists the errors of Cognito and
+[Errors](../account-limits.md#errors) describes the form of an error, and lists the errors of Cognito and
 the codes that they become.
 
 - **The status of the route** is 401 on `login`, `challenge` and `refresh`, and 400 on all other
@@ -25,7 +25,7 @@ the codes that they become.
 - Responses with 429 and 503 have `Retry-After`, and those with 405 `Allow`.
 - The operator has to fix the cause of a 502. The [log](log-events.md#account-api) has the name of the
   error and, if known, the fix.
-- The routes of the [sign-in by redirect](../account-api.md#sign-in-by-redirect) show the same codes on
+- The routes of the [sign-in by redirect](../account-browsers.md#sign-in-by-redirect) show the same codes on
   HTML pages.
 ";
 

@@ -37,17 +37,20 @@ const OF_MAIN: [&str; 2] = ["const USAGE: u8 = 64;", "const UNAVAILABLE: u8 = 69
 /// What the help of a command does not say, with links.
 const MORE: &[(&str, &str)] = &[
     ("serve", "The [options](options.md) are on a page of their own."),
-    ("explain", "[Explaining a decision](../policy.md#explaining-a-decision) shows examples and their output."),
+    ("explain", "[Explaining a decision](../policy-testing.md#explaining-a-decision) shows examples and their output."),
     ("doctor", "[Doctor](../doctor.md) lists the findings."),
-    ("test-policy", "[Testing a policy in CI](../policy.md#testing-a-policy-in-ci) describes the file."),
+    ("test-policy", "[Testing a policy in CI](../policy-testing.md#testing-a-policy-in-ci) describes the file."),
     ("config-schema", "The page about the [policy file](policy-file.md) is made from the schema."),
-    ("healthcheck", "It can ask [over TLS](../operations.md#tls), as `revoke`, `revocations` and `log-level` can."),
-    ("revoke", "[Revoking tokens as an operator](../operations.md#revoking-tokens-as-an-operator) shows examples."),
+    ("healthcheck", "It can ask [over TLS](../operations-tls.md#tls), as `revoke`, `revocations` and `log-level` can."),
+    (
+        "revoke",
+        "[Revoking tokens as an operator](../operations-admin.md#revoking-tokens-as-an-operator) shows examples.",
+    ),
     (
         "revocations",
-        "Without an action, it lists. [Revoking tokens as an operator](../operations.md#revoking-tokens-as-an-operator) shows examples.",
+        "Without an action, it lists. [Revoking tokens as an operator](../operations-admin.md#revoking-tokens-as-an-operator) shows examples.",
     ),
-    ("log-level", "[Changing the log level](../operations.md#changing-the-log-level) shows examples."),
+    ("log-level", "[Changing the log level](../operations-admin.md#changing-the-log-level) shows examples."),
 ];
 
 /// Arguments and options of a command, without those of `serve` and the help.

@@ -34,7 +34,7 @@ logs and RBAC. A refused request has nothing from the token.
 
 const POLICY: &str = "\
 `policy` is the policy that was chosen or, if a [call in the
-body](../policy.md#json-rpc-calls-in-the-body) is refused, the policy of the call. Some requests are
+body](../mcp-policy.md#json-rpc-calls-in-the-body) is refused, the policy of the call. Some requests are
 refused before a policy is chosen ([`unknown_policy`](reasons.md#unknown_policy),
 [`unsafe_path`](reasons.md#unsafe_path), and [`no_http_request`](reasons.md#no_http_request) without
 a requirement). They have the name that Envoy's route gives, if that has the form of a policy name;
@@ -75,7 +75,7 @@ const METADATA: &[(&str, &str, &str, &str)] = &[
         "shadow_reason",
         "text",
         "the reason for which the policy would refuse the request",
-        "allowed because the policy is in [shadow mode](../policy.md#shadow-mode)",
+        "allowed because the policy is in [shadow mode](../policy-testing.md#shadow-mode)",
     ),
 ];
 

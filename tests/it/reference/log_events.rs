@@ -20,15 +20,15 @@ output is a terminal):
 {"timestamp":"2026-01-02T03:04:05.678901Z","level":"INFO","fields":{"message":"check","decision":"deny","reason":"expired","pool":"default","policy":"default","request_id":"5e1b…","duration_us":41},"target":"cognito_authz::check"}
 ```
 
-- Messages can change in [any version](../operations.md#versions). Alert on [metrics](metrics.md).
+- Messages can change in [any version](../operations-upgrades.md#versions). Alert on [metrics](metrics.md).
 - Targets begin with `cognito_authz::`, which the tables leave out.
 - Fields without a value are absent. `request_id` leads from a response to [its
-  lines](../operations.md#a-request-that-a-user-quotes).
+  lines](../operations-metrics.md#a-request-that-a-user-quotes).
 - `event` marks lines for an audit: `revocation`, `log_level` and `admin_token_refused`.
 - No line contains a token, cookie, code, password, e-mail address or path of a request, at any
   level.
-- [Log caps](../operations.md#log-caps) bounds the lines that clients cause, and [the level can
-  change](../operations.md#changing-the-log-level) while the service runs.
+- [Log caps](../operations-metrics.md#log-caps) bounds the lines that clients cause, and [the level can
+  change](../operations-admin.md#changing-the-log-level) while the service runs.
 "#;
 
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];

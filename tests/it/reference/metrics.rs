@@ -15,7 +15,7 @@ Prometheus' text format or, if the scraper asks for it (`Accept: application/ope
 Prometheus does), in OpenMetrics 1.0, which has exemplars.";
 
 const SERIES: &str = "\
-[Operations](../operations.md#metrics) describes how to use them, and [alerts](../alerts.md) what
+[Metrics and logs](../operations-metrics.md#metrics) describes how to use them, and [alerts](../alerts.md) what
 the alerts mean.
 
 No label value comes from a request: values are from fixed lists, or from your configuration. Series

@@ -54,7 +54,7 @@ const TOPICS: [(&str, &str); 10] = [
     ),
     (
         "TLS",
-        "Certificates of all listeners whose address begins with `tls:` or `mtls:` ([how to set them up](../operations.md#tls)).",
+        "Certificates of all listeners whose address begins with `tls:` or `mtls:` ([how to set them up](../operations-tls.md#tls)).",
     ),
     (
         "Revocation",
@@ -69,7 +69,7 @@ const TOPICS: [(&str, &str); 10] = [
 /// The topic that comes last.
 const OPERATIONS: (&str, &str) = (
     "Operations",
-    "The admin port, the shutdown and the log. [Operations](../operations.md) describes all three, and [log caps](../operations.md#log-caps) the limits of the log.",
+    "The [admin port](../operations-admin.md), the [shutdown](../operations.md#shutdown) and the [log](../operations-metrics.md#logs), with [its caps](../operations-metrics.md#log-caps).",
 );
 
 /// A value of each option. The test parses them.
@@ -213,7 +213,7 @@ These limits of the gRPC port have no option:
 
 A token of more than 16,384 bytes is refused with [`token_too_large`](reasons.md#token_too_large),
 and identity headers of more than 16 KiB with [`identity_too_large`](reasons.md#identity_too_large).
-[Rate limits](../account-api.md#rate-limits) describes the limits of the account API.
+[Rate limits](../account-limits.md#rate-limits) describes the limits of the account API.
 ";
 
 /// Options of `serve`, in the order of the help.

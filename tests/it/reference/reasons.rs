@@ -17,19 +17,19 @@ A refusal is JSON, with `Cache-Control: no-store`:
 {"error": "invalid_token", "reason": "expired", "message": "The token has expired.", "request_id": "5e1b9c3a-…"}
 ```
 
-- `request_id` leads to the [log line](../operations.md#a-request-that-a-user-quotes).
+- `request_id` leads to the [log line](../operations-metrics.md#a-request-that-a-user-quotes).
 - Challenges are `WWW-Authenticate: Bearer realm="api"` (RFC 6750, [`--realm`](options.md#realm)),
   with `error` and `error_description` if a token was sent.
-- If the policy has [`sign_in: redirect`](../policy.md#sign-in-by-redirect), a browser that opens a
+- If the policy has [`sign_in: redirect`](../policy-browsers.md#sign-in-by-redirect), a browser that opens a
   page gets 302 to the sign-in in place of a 401.
 - The policy file can make refusals [readable for pages of other
-  origins](../policy.md#refusals-that-pages-of-other-origins-can-read).
+  origins](../policy-browsers.md#refusals-that-pages-of-other-origins-can-read).
 - gRPC callers receive status 16 (401), 7 (403) or 14 (503) through Envoy.
 
 The [metric](metrics.md) `cognito_authz_checks_total` has the reason in the label `reason`, and the
 column *decision* in the label `decision`. The dynamic metadata has [both as
 well](headers.md#dynamic-metadata). [Troubleshooting](../troubleshooting.md) starts from what users
-see, and [`cognito-authz explain`](../policy.md#explaining-a-decision) goes through one request.
+see, and [`cognito-authz explain`](../policy-testing.md#explaining-a-decision) goes through one request.
 
 ## Checks without a decision
 
@@ -46,45 +46,48 @@ request pass, so leave that setting off.
 const MORE: &[(&str, &str)] = &[
     (
         "no_http_request",
-        "[hosts](../policy.md#hosts-that-can-be-read-in-two-ways) and [bodies](../policy.md#bodies-that-are-refused) that can be read in two ways",
+        "[hosts](../policy-routes.md#hosts-that-can-be-read-in-two-ways) and [bodies](../mcp-policy.md#bodies-that-are-refused) that can be read in two ways",
     ),
     ("unknown_policy", "[how Envoy names a policy](../policy.md#naming-a-policy-in-envoy)"),
-    ("unsafe_path", "[paths that can be read in two ways](../policy.md#paths-that-can-be-read-in-two-ways)"),
+    ("unsafe_path", "[paths that can be read in two ways](../policy-routes.md#paths-that-can-be-read-in-two-ways)"),
     (
         "missing_credential",
-        "[other places of the credential](../policy.md#other-places-of-the-credential), and [everyone gets 401 although the clients send a token](../troubleshooting.md#everyone-gets-401-although-the-clients-send-a-token)",
+        "[other places of the credential](../policy-browsers.md#other-places-of-the-credential), and [everyone gets 401 although the clients send a token](../troubleshooting-401.md#everyone-gets-401-although-the-clients-send-a-token)",
     ),
     ("malformed_token", "[the rules for tokens](../security.md#tokens)"),
     (
         "unknown_issuer",
-        "[everyone gets 401 since the pool was changed](../troubleshooting.md#everyone-gets-401-since-the-pool-was-changed)",
+        "[everyone gets 401 since the pool was changed](../troubleshooting-401.md#everyone-gets-401-since-the-pool-was-changed)",
     ),
     (
         "wrong_client",
-        "[everyone gets 401 since the app client was changed](../troubleshooting.md#everyone-gets-401-since-the-app-client-was-changed)",
+        "[everyone gets 401 since the app client was changed](../troubleshooting-401.md#everyone-gets-401-since-the-app-client-was-changed)",
     ),
     (
         "expired",
-        "[some requests get 401, and the users did not notice anything](../troubleshooting.md#some-requests-get-401-and-the-users-did-not-notice-anything)",
+        "[some requests get 401, and the users did not notice anything](../troubleshooting-401.md#some-requests-get-401-and-the-users-did-not-notice-anything)",
     ),
     (
         "unknown_kid",
-        "[some requests get 401 with an unknown key](../troubleshooting.md#some-requests-get-401-with-an-unknown-key)",
+        "[some requests get 401 with an unknown key](../troubleshooting-401.md#some-requests-get-401-with-an-unknown-key)",
     ),
     ("revoked", "[revocation](../revocation.md)"),
     ("insufficient_scope", "[requirements of a policy](../policy.md#requirements)"),
-    ("insufficient_group", "[some users get 403 on one page](../troubleshooting.md#some-users-get-403-on-one-page)"),
+    (
+        "insufficient_group",
+        "[some users get 403 on one page](../troubleshooting-403.md#some-users-get-403-on-one-page)",
+    ),
     (
         "claim_mismatch",
-        "[claims](../policy.md#claims), and [one tenant is refused since a deploy](../troubleshooting.md#one-tenant-is-refused-since-a-deploy)",
+        "[claims](../policy.md#claims), and [one tenant is refused since a deploy](../troubleshooting-403.md#one-tenant-is-refused-since-a-deploy)",
     ),
     ("auth_too_old", "[requirements of a policy](../policy.md#requirements)"),
     (
         "cross_site",
-        "[browser sessions in cookies](../account-api.md#browser-sessions-in-cookies), and [reading works, and writing gets 403](../troubleshooting.md#reading-works-and-writing-gets-403)",
+        "[browser sessions in cookies](../account-browsers.md#browser-sessions-in-cookies), and [reading works, and writing gets 403](../troubleshooting-403.md#reading-works-and-writing-gets-403)",
     ),
     ("identity_too_large", "[identity headers](headers.md)"),
-    ("keys_unavailable", "[checks get 503](../troubleshooting.md#checks-get-503)"),
+    ("keys_unavailable", "[checks get 503](../troubleshooting-503.md)"),
     ("revocation_unavailable", "[the shared store](../revocation-store.md)"),
 ];
 

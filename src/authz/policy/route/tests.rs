@@ -2,9 +2,9 @@ use super::*;
 use crate::table::{codes, table};
 use proptest::prelude::*;
 
-/// Returns `docs/policy.md`, whose tables are the data of tests.
+/// Returns `docs/policy-routes.md`, whose tables are the data of tests.
 fn page() -> String {
-    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/policy.md")).unwrap()
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/policy-routes.md")).unwrap()
 }
 
 fn route(method: &str, host: &str, path: &str) -> Route {
@@ -36,7 +36,7 @@ fn find(routes: &Routes, method: &str, host: &str, path: &str) -> Result<Option<
 #[test]
 fn precedence_does_not_depend_on_the_order_of_routes() {
     // Each row takes precedence over all rows below it.
-    let table = table(&page(), "### Which route counts");
+    let table = table(&page(), "## Which route counts");
     assert!(table.len() >= 18, "{table:?}");
     let cells = |row| <[&str; 3]>::try_from(codes(row).collect::<Vec<_>>()).unwrap();
     let lines: Vec<String> = table.iter().map(|row| row[..3].concat()).collect();
@@ -51,7 +51,7 @@ fn precedence_does_not_depend_on_the_order_of_routes() {
 
 #[test]
 fn patterns_match_the_paths_in_the_documentation() {
-    let rows = table(&page(), "### What a path matches");
+    let rows = table(&page(), "## What a path matches");
     assert!(rows.len() >= 12, "{rows:?}");
     for row in rows {
         let pattern = codes(&row[0]).next().unwrap();

@@ -4,7 +4,7 @@
 pub(super) const MEANINGS: &[(&str, &str)] = &[
     (
         "check",
-        "One check. `reason` is absent if it was allowed. `shadow_reason` takes its place if the policy is in [shadow mode](../policy.md#shadow-mode), with the level that the refusal would have. `kid` is shown if the key was missing, and `trace_id` and `span_id` if the check is [traced](../tracing.md). Allowed checks are `debug`, refused ones `info`, and those that could not be decided `warn`",
+        "One check. `reason` is absent if it was allowed. `shadow_reason` takes its place if the policy is in [shadow mode](../policy-testing.md#shadow-mode), with the level that the refusal would have. `kid` is shown if the key was missing, and `trace_id` and `span_id` if the check is [traced](../tracing.md). Allowed checks are `debug`, refused ones `info`, and those that could not be decided `warn`",
     ),
     (
         "keys could not be fetched",
@@ -184,7 +184,7 @@ pub(super) const MEANINGS: &[(&str, &str)] = &[
     ("metrics cannot be rendered", "A bug: `/metrics` answers 500"),
     (
         "revocation by an operator",
-        "One change by an operator: [its fields](../operations.md#revoking-tokens-as-an-operator)",
+        "One change by an operator: [its fields](../operations-admin.md#revoking-tokens-as-an-operator)",
     ),
     ("wrong token for the admin port", "A client sent a wrong token. `peer` is its address"),
     ("the token for the admin port was read again", "The changed file is in effect"),
@@ -194,7 +194,7 @@ pub(super) const MEANINGS: &[(&str, &str)] = &[
     ),
     (
         "log lines were left out",
-        "How many lines the last second lacked: [its fields](../operations.md#log-caps). The level is that of the most severe line that is missing",
+        "How many lines the last second lacked: [its fields](../operations-metrics.md#log-caps). The level is that of the most severe line that is missing",
     ),
     (
         "the log level was changed by an operator",
