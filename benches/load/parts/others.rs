@@ -1,10 +1,12 @@
 //! The program beside other servers that Envoy asks. `tests/tools/setup` does not install them, so the command line names
 //! their programs.
 
+use std::fs;
+
 use anyhow::{Context, Result, ensure};
 
 use crate::Bench;
-use crate::envoy::{Envoy, authz, cluster, http_authz, http_cluster};
+use crate::envoy::{Envoy, authz, cluster, http_authz, http_cluster, jwt};
 use crate::generator::{Kind, Load, Part, Report, Schedule, Target};
 use crate::keys::KeyServer;
 use crate::peers::{Peer, Protocol, version};
@@ -14,9 +16,9 @@ use crate::rounds::{Ratio, added, interleaved, median};
 use crate::table::{Table, count, heading};
 
 /// Routes through Envoy before those that ask the other servers.
-const FIRST: [&str; 2] = ["plain", "ext_authz, program"];
+const FIRST: [&str; 3] = ["plain", "jwt_authn, its cache on", "ext_authz, program"];
 const PLAIN: usize = 0;
-const OURS: usize = 1;
+const OURS: usize = 2;
 
 /// Measures and prints.
 pub(crate) fn measure(bench: &Bench) -> Result<()> {
@@ -24,7 +26,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<()> {
     ensure!(options.opa.is_some() || options.oauth2_proxy.is_some(), "this part needs --opa or --oauth2-proxy");
     for (program, argument) in [(&options.opa, "version"), (&options.oauth2_proxy, "--version")] {
         if let Some(program) = program {
-            println!("\nOther server: {} ({})", version(program, argument)?, program.display());
+            println!("Other server: {} ({})", version(program, argument)?, program.display());
         }
     }
     let keys = KeyServer::start()?;
@@ -93,7 +95,9 @@ fn through_envoy(bench: &Bench, keys: &KeyServer) -> Result<()> {
     let cores = bench.cores.behind_envoy();
     let ours = Program::start(bench, &Settings::on(cores))?;
     let peers = start(bench, cores, keys)?;
-    let (mut filters, mut clusters) = (vec![vec![], vec![authz(0)]], vec![cluster(0, &ours.unix)]);
+    let key_set = fs::read_to_string(bench.input.keys())?;
+    let mut filters = vec![vec![], vec![jwt(&key_set, true)], vec![authz(0)]];
+    let mut clusters = vec![cluster(0, &ours.unix)];
     for (number, (_, peer)) in (1..).zip(&peers) {
         let (filter, cluster) = match peer.protocol {
             Protocol::Grpc => (authz(number), cluster(number, &peer.unix)),
@@ -108,7 +112,7 @@ fn through_envoy(bench: &Bench, keys: &KeyServer) -> Result<()> {
         .into_iter()
         .chain(peers.iter().map(|(name, _)| format!("ext_authz, {name}")))
         .collect();
-    let servers = [None, Some(ours.pid())].into_iter().chain(peers.iter().map(|(_, peer)| Some(peer.pid())));
+    let servers = [None, None, Some(ours.pid())].into_iter().chain(peers.iter().map(|(_, peer)| Some(peer.pid())));
     let loads = envoy.addresses.iter().zip(servers).map(|(address, server)| Load {
         target: Target::Tcp(address.clone()),
         kind: Kind::Get,
@@ -121,7 +125,7 @@ fn through_envoy(bench: &Bench, keys: &KeyServer) -> Result<()> {
     });
     let loads: Vec<Load> = loads.collect();
     let forged = bench.input.with_foreign_signature()?;
-    for (name, load) in names.iter().zip(&loads).skip(OURS) {
+    for (name, load) in names.iter().zip(&loads).skip(PLAIN + 1) {
         load.fill(bench)?;
         // A server that verifies nothing would be fast.
         let refused = Load { messages: forged.clone(), ..load.clone() }.fill(bench);
@@ -141,7 +145,7 @@ fn through_envoy(bench: &Bench, keys: &KeyServer) -> Result<()> {
     ]);
     let server = |report: &Report| report.cpu.get(1).copied().unwrap_or(f64::NAN);
     for (number, (name, route)) in names.into_iter().zip(&reports).enumerate() {
-        let [own, relative] = if number == PLAIN {
+        let [own, relative] = if number < OURS {
             ["–".to_owned(), "–".to_owned()]
         } else {
             [format!("{:.1}", median(route, server)), Ratio::of(route, &reports[OURS], server).to_string()]
