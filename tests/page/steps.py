@@ -47,7 +47,9 @@ def wrong_code(right: str) -> str:
 
 def scan(qr: Locator) -> pyotp.TOTP:
     """Reads the QR code from a screenshot, as an authenticator app does with its camera."""
-    codes = zxingcpp.read_barcodes(Image.open(io.BytesIO(qr.screenshot())))
+    picture = Image.open(io.BytesIO(qr.screenshot()))
+    # Without the format, it finds a short Codabar code in the modules of one QR code in some hundreds.
+    codes = zxingcpp.read_barcodes(picture, formats=zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCode))
     assert len(codes) == 1, "expected one readable QR code"
     totp = pyotp.parse_uri(codes[0].text)
     assert isinstance(totp, pyotp.TOTP)
