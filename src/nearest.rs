@@ -32,7 +32,7 @@ pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
         let most = similar.map_or((longer / 3).max(1), |(_, distance)| (longer / 3).max(1).min(distance - 1));
         if length.abs_diff(known_length) <= most {
             let distance = strsim::osa_distance(&name, &plain);
-            if distance == 0 && longer > 0 {
+            if distance == 0 {
                 return Some(known);
             }
             if distance <= most && distance < longer {

@@ -121,6 +121,20 @@ impl Load {
         }
     }
 
+    /// Requests with all tokens of the usual input in turn, through Envoy at this address.
+    pub(crate) fn requests(bench: &Bench, envoy: &str, pids: Vec<u32>, connections: usize, streams: usize) -> Self {
+        Self {
+            target: Target::Tcp(envoy.to_owned()),
+            kind: Kind::Get,
+            messages: bench.input.tokens.clone(),
+            part: Part::All,
+            connections,
+            streams,
+            schedule: Schedule::Saturate(bench.options.seconds),
+            pids,
+        }
+    }
+
     /// Runs the load to its end.
     pub(crate) fn run(&self, bench: &Bench) -> Result<Report> {
         Running::start(bench, self)?.finish().map_err(|error| match self.pids.iter().find(|pid| has_ended(**pid)) {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::Bench;
 use crate::envoy::{Envoy, authz, cluster, http_authz, http_cluster, jwt};
-use crate::generator::{Kind, Load, Part, Report, Schedule, Target};
+use crate::generator::{Load, Report, Target};
 use crate::keys::KeyServer;
 use crate::peers::{Peer, Protocol, version};
 use crate::process::tool;
@@ -113,15 +113,8 @@ fn through_envoy(bench: &Bench, keys: &KeyServer) -> Result<()> {
         .chain(peers.iter().map(|(name, _)| format!("ext_authz, {name}")))
         .collect();
     let servers = [None, None, Some(ours.pid())].into_iter().chain(peers.iter().map(|(_, peer)| Some(peer.pid())));
-    let loads = envoy.addresses.iter().zip(servers).map(|(address, server)| Load {
-        target: Target::Tcp(address.clone()),
-        kind: Kind::Get,
-        messages: bench.input.tokens.clone(),
-        part: Part::All,
-        connections: 4,
-        streams: 8,
-        schedule: Schedule::Saturate(bench.options.seconds),
-        pids: [envoy.pid()].into_iter().chain(server).collect(),
+    let loads = envoy.addresses.iter().zip(servers).map(|(address, server)| {
+        Load::requests(bench, address, [envoy.pid()].into_iter().chain(server).collect(), 4, 8)
     });
     let loads: Vec<Load> = loads.collect();
     let forged = bench.input.with_foreign_signature()?;

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::Bench;
 use crate::envoy::{Envoy, authz, cluster, jwt};
-use crate::generator::{Kind, Load, Part, Report, Schedule, Target};
+use crate::generator::{Load, Report};
 use crate::null_server::NullServer;
 use crate::process::tool;
 use crate::program::{Program, Settings};
@@ -35,19 +35,14 @@ pub(crate) fn measure(bench: &Bench) -> Result<()> {
     let clusters = vec![cluster(0, &null.unix), cluster(1, &ours.unix)];
     let envoy = Envoy::start(bench, &program, filters, &clusters)?;
     let loads = |connections, streams| {
-        let load = |(route, address): (usize, &String)| Load {
-            target: Target::Tcp(address.clone()),
-            kind: Kind::Get,
-            messages: bench.input.tokens.clone(),
-            part: Part::All,
-            connections,
-            streams,
-            schedule: Schedule::Saturate(bench.options.seconds),
-            pids: match route {
-                NULL => vec![envoy.pid(), null.pid()],
-                OURS => vec![envoy.pid(), ours.pid()],
-                _ => vec![envoy.pid()],
-            },
+        let load = |(route, address): (usize, &String)| {
+            let server = match route {
+                NULL => Some(null.pid()),
+                OURS => Some(ours.pid()),
+                _ => None,
+            };
+            let pids = [envoy.pid()].into_iter().chain(server).collect();
+            Load::requests(bench, address, pids, connections, streams)
         };
         envoy.addresses.iter().enumerate().map(load).collect::<Vec<_>>()
     };
