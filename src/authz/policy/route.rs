@@ -15,7 +15,7 @@ use super::super::request::RequestContext;
 use super::PolicyIndex;
 use super::path::{PlainPath, fold};
 use super::pattern::{PathPattern, Segment};
-use super::ties::{Ties, TooManySteps};
+use super::ties::{Ties, TooMany};
 
 /// Condition on a request, and the policy of the requests that meet it.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ pub(crate) struct Conflicts {
     /// Positions of two routes each: the first one that a later one ties with, and the later one, which is not compared
     /// with the routes after it. In the order of the later ones.
     pub(crate) ties: Vec<(usize, usize)>,
-    /// Position of the first route that was not compared, because that would take too long.
+    /// Position of the first route that was not compared, because that would take too much time or memory.
     pub(crate) uncompared: Option<usize>,
 }
 
@@ -120,7 +120,7 @@ impl Routes {
             match earlier.add(&route, position) {
                 Ok(None) => {}
                 Ok(Some(first)) => conflicts.ties.push((first, position)),
-                Err(TooManySteps) => {
+                Err(TooMany) => {
                     conflicts.uncompared = Some(position);
                     break;
                 }
@@ -258,4 +258,4 @@ pub(crate) fn host_name(authority: &[u8]) -> Cow<'_, str> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -11,7 +11,7 @@
 //!   has all of them.
 //!
 //! A route takes one look-up for each shape of its class, each of its hosts and each of its methods. Real files have few
-//! shapes. [`MAX_STEPS`] bounds the time of others.
+//! shapes. [`MAX_STEPS`] bounds the time of others, and [`MAX_REMEMBERED`] the memory.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,6 +21,9 @@ use super::route::Route;
 /// Most steps for all routes of a file: some seconds. A file of 100,000 routes with ten shapes, two hosts and three methods
 /// each takes half of them.
 const MAX_STEPS: usize = 1 << 25;
+/// Most combinations that are remembered for all routes of a file: some 50 MB, for as long as the file is read. A route takes
+/// one for each of its hosts and methods, times the sets of positions at which it is compared.
+const MAX_REMEMBERED: usize = 900_000;
 
 /// Rank of a route, and the number of its segments. Routes of two classes never tie.
 type Class = (((u8, usize, usize), bool, bool), usize);
@@ -74,9 +77,9 @@ struct Indexed {
     methods: Vec<Id>,
 }
 
-/// Error: comparing a route would take more than [`MAX_STEPS`].
+/// Error: comparing a route would take more than [`MAX_STEPS`], or more memory than [`MAX_REMEMBERED`] combinations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooManySteps;
+pub(super) struct TooMany;
 
 impl Default for Ties {
     fn default() -> Self {
@@ -97,8 +100,8 @@ impl Ties {
     /// position. Positions must ascend.
     ///
     /// # Errors
-    /// [`TooManySteps`], without a result.
-    pub(super) fn add(&mut self, route: &Route, position: usize) -> Result<Option<usize>, TooManySteps> {
+    /// [`TooMany`], without a result.
+    pub(super) fn add(&mut self, route: &Route, position: usize) -> Result<Option<usize>, TooMany> {
         let segments = route.path.as_ref().map_or(&[][..], |path| &path.segments);
         let class = (route.rank(), segments.len());
         let indexed = Indexed {
@@ -127,7 +130,7 @@ impl Ties {
     }
 
     /// Returns the first route of the class that ties with a route of this shape.
-    fn find(&mut self, class: Class, shape: usize, route: &Indexed) -> Result<Option<usize>, TooManySteps> {
+    fn find(&mut self, class: Class, shape: usize, route: &Indexed) -> Result<Option<usize>, TooMany> {
         let mut first: Option<usize> = None;
         for other in self.classes.get(&class).cloned().unwrap_or_default() {
             let Some(view) = self.compared(shape, other) else { continue };
@@ -145,7 +148,7 @@ impl Ties {
 
     /// Returns the index of the shape of these segments. A new shape is compared with the other shapes of its class from
     /// now on.
-    fn shape(&mut self, class: Class, segments: &[Segment]) -> Result<usize, TooManySteps> {
+    fn shape(&mut self, class: Class, segments: &[Segment]) -> Result<usize, TooMany> {
         let of_class = self.classes.entry(class).or_default();
         let (mut variables, mut empty) = (0, 0);
         for (bit, segment) in bits().zip(segments) {
@@ -180,7 +183,7 @@ impl Ties {
     }
 
     /// Makes the routes of a shape known by their literals at the positions of `view`.
-    fn view(&mut self, shape: usize, view: u64) -> Result<(), TooManySteps> {
+    fn view(&mut self, shape: usize, view: u64) -> Result<(), TooMany> {
         let Some(of) = self.shapes.get_mut(shape) else { return Ok(()) };
         if !of.views.insert(view) {
             return Ok(());
@@ -193,8 +196,12 @@ impl Ties {
         added
     }
 
-    fn insert(&mut self, shape: usize, view: u64, route: &Indexed) -> Result<(), TooManySteps> {
+    fn insert(&mut self, shape: usize, view: u64, route: &Indexed) -> Result<(), TooMany> {
         self.spend(view, route)?;
+        let combinations = route.hosts.len().saturating_mul(route.methods.len());
+        if self.first.len().saturating_add(combinations) > MAX_REMEMBERED {
+            return Err(TooMany);
+        }
         let mut sequence = NONE;
         for (_, literal) in route.literals.iter().filter(|(bit, _)| bit & view != 0) {
             let new = self.sequences.len() + 1;
@@ -215,11 +222,11 @@ impl Ties {
     }
 
     /// Counts the steps of one look-up or addition, before they are taken.
-    fn spend(&mut self, view: u64, route: &Indexed) -> Result<(), TooManySteps> {
+    fn spend(&mut self, view: u64, route: &Indexed) -> Result<(), TooMany> {
         let literals = route.literals.iter().filter(|(bit, _)| bit & view != 0).count();
         let steps = route.hosts.len().saturating_mul(route.methods.len()).saturating_add(literals);
         self.steps = self.steps.saturating_add(steps);
-        if self.steps > self.max_steps { Err(TooManySteps) } else { Ok(()) }
+        if self.steps > self.max_steps { Err(TooMany) } else { Ok(()) }
     }
 
     fn names(&mut self, names: &[Box<str>]) -> Vec<Id> {

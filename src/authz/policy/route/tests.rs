@@ -9,13 +9,17 @@ fn page() -> String {
 
 fn route(method: &str, host: &str, path: &str) -> Route {
     let list = |text: &str| text.split(',').filter(|name| *name != "*").map(Into::into).collect();
-    let path = match path.strip_suffix("/…") {
+    Route { hosts: list(host), methods: list(method), path: pattern(path), policy: 0 }
+}
+
+/// Reads a path as the tests write it: `*` is none, and one that ends with `/…` is a prefix.
+pub(in crate::authz::policy) fn pattern(path: &str) -> Option<PathPattern> {
+    match path.strip_suffix("/…") {
         _ if path == "*" => None,
         Some("") => Some(PathPattern::prefix("/").unwrap()),
         Some(prefix) => Some(PathPattern::prefix(prefix).unwrap()),
         None => Some(path.parse().unwrap()),
-    };
-    Route { hosts: list(host), methods: list(method), path, policy: 0 }
+    }
 }
 
 fn routes(rows: &[(&str, &str, &str)], case_insensitive: bool) -> Routes {

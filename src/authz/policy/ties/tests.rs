@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use proptest::sample::subsequence;
 
 use super::*;
+use crate::authz::policy::route::tests::pattern;
 use crate::authz::policy::route::{Conflicts, Routes};
 
 /// Second implementation, as simple as possible: compares a route with every earlier one.
@@ -41,13 +42,7 @@ fn route(methods: &[&str], hosts: &[&str], path: &str) -> Route {
     let list = |names: &[&str]| names.iter().map(|name| (*name).into()).collect();
     let named = path.split('/').enumerate().map(|(place, segment)| segment.replace("{}", &format!("{{v{place}}}")));
     let text = named.collect::<Vec<_>>().join("/");
-    let path = match text.strip_suffix("/\u{2026}") {
-        _ if text == "*" => None,
-        Some("") => Some(PathPattern::prefix("/").unwrap()),
-        Some(prefix) => Some(PathPattern::prefix(prefix).unwrap()),
-        None => Some(text.parse().unwrap()),
-    };
-    Route { hosts: list(hosts), methods: list(methods), path, policy: 0 }
+    Route { hosts: list(hosts), methods: list(methods), path: pattern(&text), policy: 0 }
 }
 
 fn folded(routes: &[Route]) -> Vec<Route> {
@@ -140,4 +135,13 @@ fn the_number_of_steps_is_limited() {
     let routes = vec![route(&[], &[], "/a"), route(&[], &[], "/a"), route(&names, &names, "/b"), route(&[], &[], "/a")];
     let conflicts = Routes::new(routes, false).err().unwrap();
     assert_eq!(conflicts, Conflicts { ties: vec![(0, 1)], uncompared: Some(2) });
+}
+
+#[test]
+fn the_number_of_remembered_combinations_is_limited() {
+    let names: Vec<String> = (0..1000).map(|number| format!("N{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let routes = vec![route(&names, &names[..800], "/a"), route(&names, &names[..200], "/b")];
+    let conflicts = Routes::new(routes, false).err().unwrap();
+    assert_eq!(conflicts, Conflicts { ties: Vec::new(), uncompared: Some(1) });
 }
