@@ -104,10 +104,18 @@ async fn grpc_health_agrees_with_readyz() {
     assert_eq!(code, Some(1));
     assert!(stderr.contains("keys of the pool default"), "{stderr}");
 
-    let mut watch = health.watch(ask("")).await.unwrap().into_inner();
-    assert_eq!(watch.message().await.unwrap().unwrap().status, ServingStatus::NotServing as i32);
+    let mut watches = Vec::new();
+    for name in NAMES {
+        let mut watch = health.watch(ask(name)).await.unwrap().into_inner();
+        let status = watch.message().await.unwrap().unwrap().status;
+        assert_eq!(status, ServingStatus::NotServing as i32, "{name:?}");
+        watches.push(watch);
+    }
     server.answers(Reply::ok(jwks(&[SigningKey::shared()])));
-    assert_eq!(watch.message().await.unwrap().unwrap().status, ServingStatus::Serving as i32);
+    // The names change one after the other, so the checks below wait for both.
+    for watch in &mut watches {
+        assert_eq!(watch.message().await.unwrap().unwrap().status, ServingStatus::Serving as i32);
+    }
     for name in NAMES {
         assert_eq!(health.check(ask(name)).await.unwrap().into_inner().status, ServingStatus::Serving as i32);
     }

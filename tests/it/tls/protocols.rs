@@ -10,8 +10,9 @@ use rustls::{ClientConnection, StreamOwned};
 use socket2::{Domain, Socket, Type};
 
 use super::Stage;
-use crate::support::PATIENCE;
+use crate::support::client::metric;
 use crate::support::tls::{SERVICE, TlsClient};
+use crate::support::{PATIENCE, eventually};
 
 /// Time limit of a handshake, and the time after which its end has to be visible on a busy machine.
 const HANDSHAKE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(25));
@@ -133,15 +134,23 @@ async fn half_open_handshakes_count_in_the_limit_of_connections() {
     let stage = Stage::start(&["--grpc-listen", "tls:127.0.0.1:0", "--grpc-max-connections", "4"]).await;
     let client = TlsClient::grpc(&[&stage.authority], None);
     assert_eq!(client.check(stage.grpc(), &stage.token).await, Ok(200));
-    let waiting: Vec<_> = (0..4).map(|_| dial(stage.grpc())).collect();
-    let mut fifth = dial(stage.grpc());
+    let counted = async |name: &str, value: f64| {
+        let condition = async || metric(&stage.program.admin, name).await == value;
+        eventually(name, PATIENCE, condition).await;
+    };
+    // The service may notice the end of that connection later.
+    counted("connections{listener=\"grpc\"}", 0.0).await;
     let begin = Instant::now();
+    let waiting: Vec<_> = (0..4).map(|_| dial(stage.grpc())).collect();
+    counted("connections{listener=\"grpc\"}", 4.0).await;
+    let mut fifth = dial(stage.grpc());
     let closed = fifth.read(&mut [0]);
     assert!(matches!(closed, Ok(0)) || closed.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    counted("connections_refused_total{listener=\"grpc\",reason=\"limit\"}", 1.0).await;
+    assert!(begin.elapsed() < HANDSHAKE.0, "the first ones are still open: {:?}", begin.elapsed());
     assert!(client.check(stage.grpc(), &stage.token).await.is_err());
     drop(waiting);
-    crate::support::eventually("connections are accepted again", PATIENCE, async || {
+    eventually("connections are accepted again", PATIENCE, async || {
         client.check(stage.grpc(), &stage.token).await == Ok(200)
     })
     .await;
