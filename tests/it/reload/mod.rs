@@ -50,9 +50,13 @@ impl Stage {
         metric(&self.program.admin, series).await
     }
 
-    /// Waits until this version of the file is in effect.
+    /// Waits until this version of the file is in effect and reported as such, which happens a little later.
     pub(crate) async fn is_in_effect(&self, version: &str) {
-        eventually(version, PATIENCE, async || self.version().await == version).await;
+        let is_successful = async || self.metric("config_last_reload_successful").await == 1.0;
+        eventually(version, PATIENCE, async || {
+            self.version().await == version && is_successful().await && self.error().await.is_empty()
+        })
+        .await;
     }
 
     /// Returns the version that is in effect.
@@ -151,7 +155,6 @@ async fn an_invalid_file_changes_nothing() {
     }
     stage.reload("2", "").await;
     assert_eq!(readyz(&stage).await, (200, Value::Null));
-    assert_eq!(stage.metric("config_last_reload_successful").await, 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

