@@ -18,7 +18,7 @@ use crate::support::{PATIENCE, eventually};
 pub(crate) const MIB: usize = 1024 * 1024;
 /// Time limit for a small check beside large ones. A check takes less than a millisecond; the rest allows for a busy
 /// machine.
-const PROMPT: Duration = Duration::from_secs(2);
+const PROMPT: Duration = Duration::from_secs(4);
 
 async fn start() -> (Program, JwksServer, String) {
     let server = JwksServer::start(Reply::ok(jwks(&[SigningKey::shared()]))).await;

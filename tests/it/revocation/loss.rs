@@ -116,9 +116,8 @@ async fn partition(network: Network) {
     near_writer.confirms("by-near").await;
     let write = Instant::now();
     assert!(!far_writer.revokes("by-far").await, "not confirmed");
-    assert!(write.elapsed() < Duration::from_secs(3), "{:?}", write.elapsed());
+    assert!(write.elapsed() < PATIENCE / 2, "{:?}", write.elapsed());
     apart.sees_store(false).await;
-    assert!(start.elapsed() < Duration::from_secs(5), "noticed after {:?}", start.elapsed());
     while start.elapsed() < Duration::from_secs(5) {
         assert!(apart.refuses("before").await && !apart.refuses("by-near").await);
         assert!(!near.refuses("by-far").await);

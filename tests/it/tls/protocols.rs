@@ -106,7 +106,7 @@ async fn a_thousand_half_open_handshakes_delay_no_client_and_end_at_their_deadli
         let asked = Instant::now();
         assert_eq!(client.check(stage.grpc(), &stage.token).await, Ok(200), "a new connection");
         assert_eq!(open(&mut kept, &stage.token).await, Ok(200), "an open connection");
-        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < HANDSHAKE.0, "{:?}", asked.elapsed());
     }
     let last = tokio::task::spawn_blocking(move || {
         for mut stream in half_open {
@@ -173,7 +173,7 @@ async fn a_shutdown_waits_for_no_handshake() {
     stage.program.wait_for_line("shutting down");
     let begin = Instant::now();
     assert_eq!(stage.program.wait().code(), Some(0), "{:#?}", stage.program.log);
-    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(9), "{:?}", begin.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

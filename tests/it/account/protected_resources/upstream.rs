@@ -8,9 +8,9 @@ use tokio::task::JoinSet;
 
 use super::{HOST, RESOURCE, SERVER, Stage, cognitos, file, quick, send};
 use crate::support::client::get;
-use crate::support::eventually;
 use crate::support::fake_cognito::slowly;
 use crate::support::server::Reply;
+use crate::support::{PATIENCE, eventually};
 
 #[tokio::test]
 async fn faults_of_cognito_are_answered_with_503() {
@@ -30,7 +30,7 @@ async fn faults_of_cognito_are_answered_with_503() {
         ("not found", Reply::status(404), "nonsense"),
         ("an error", Reply::status(500), "failed"),
         ("throttled", Reply { status: 400, ..Reply::ok("{\"__type\":\"TooManyRequestsException\"}") }, "throttled"),
-        ("late", slowly(Reply::ok(cognitos("https://pages.example").to_string()), Duration::from_secs(5)), "timeout"),
+        ("late", slowly(Reply::ok(cognitos("https://pages.example").to_string()), PATIENCE * 2), "timeout"),
         (
             "without a domain",
             with(&|document| drop(document.as_object_mut().unwrap().remove("token_endpoint"))),
@@ -44,7 +44,7 @@ async fn faults_of_cognito_are_answered_with_503() {
         for _ in 0..3 {
             assert_eq!(stage.get(HOST, SERVER).await.verdict(), (503, "upstream_unavailable"), "{name}");
         }
-        assert!(start.elapsed() < Duration::from_secs(4), "{name}: {:?}", start.elapsed());
+        assert!(start.elapsed() < PATIENCE, "{name}: {:?}", start.elapsed());
         assert_eq!(stage.fetches().len(), 1, "{name}: once in ten seconds");
         let series = format!("cognito_requests_total{{operation=\"OpenidConfiguration\",outcome=\"{outcome}\"}}");
         assert_eq!(stage.metric(&series).await, 1.0, "{name}");
