@@ -29,7 +29,7 @@ from stack import Stack, make_password  # noqa: E402
 _CHROMIUM = ROOT / "tests" / "tools" / "venv" / "bin" / "chromium"
 
 # Generous, for busy machines; a wait ends as soon as its condition holds.
-TIMEOUT_MS = 10_000
+TIMEOUT_MS = 20_000
 expect.set_options(timeout=TIMEOUT_MS)
 
 

@@ -19,7 +19,7 @@ from steps import fits
 _TOKEN = "operators-token-of-the-page-tests"
 _BEARER = [("authorization", f"Bearer {_TOKEN}")]
 # The page reads the status every five seconds.
-_NEXT_MS = 15_000
+_NEXT_MS = 30_000
 
 
 @pytest.fixture(scope="module")
