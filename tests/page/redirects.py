@@ -101,11 +101,11 @@ def sees_member(tab: Tab, title: str = "Members") -> None:
     expect(tab.page.locator("#user")).not_to_be_empty()
 
 
-def until(condition: Callable[[], bool], page: Page) -> None:
+def until(condition: Callable[[], bool], page: Page, what: str = "the condition") -> None:
     """Waits until the condition holds, at most for the time limit of the tests."""
     deadline = time.monotonic() + TIMEOUT_MS / 1000
     while not condition():
-        assert time.monotonic() < deadline, "the condition does not hold in time"
+        assert time.monotonic() < deadline, f"{what} does not hold in time"
         page.wait_for_timeout(50)
 
 

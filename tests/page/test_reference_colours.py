@@ -13,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from conftest import TIMEOUT_MS, Watch
+from redirects import until
 from stack import Stack
 from steps import fits
 
@@ -56,10 +57,15 @@ def contrast(one: float, other: float) -> float:
 
 
 def is_readable(text: Locator, scheme: Scheme) -> None:
-    """Checks the contrast of a text (WCAG 1.4.3), and that it is light on dark in the dark scheme only."""
-    ink, ground = colours(text)
-    assert contrast(ink, ground) >= 4.5, text.inner_text()
-    assert (ground < ink) == (scheme == "dark"), text.inner_text()
+    """Waits until a text has enough contrast (WCAG 1.4.3) and is light on dark in the dark scheme only.
+
+    Swagger UI follows a change of the scheme with a script, and has transitions.
+    """
+    def holds() -> bool:
+        ink, ground = colours(text)
+        return contrast(ink, ground) >= 4.5 and (ground < ink) == (scheme == "dark")
+
+    until(holds, text.page, f"{scheme} scheme, contrast of {text.inner_text()!r}")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
