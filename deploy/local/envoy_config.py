@@ -1,7 +1,8 @@
 """Derives the stack's Envoy configuration from deploy/envoy/envoy.yaml: other addresses, plus routes to the demo page,
 plus a listener for a second replica.
 
-Everything else is as in the file, so what the stack and its tour show holds for the file that users copy.
+Everything else is as in the file, so what the stack and its tour show holds for the file that users copy. Only
+tests have longer time limits.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ def unix(path: Path) -> Node:
 
 
 def write(source: Path, target: Path, *, listeners: dict[str, Node], clusters: dict[str, Node],  # noqa: PLR0913
-          page: Node, replica: tuple[Node, Node] | None) -> None:
+          page: Node, replica: tuple[Node, Node] | None, busy_machine: bool = False) -> None:
     """Writes the bootstrap file `source` to `target` with the given addresses and the page server's routes.
 
     `listeners` and `clusters` map every name in the file to its new address. The kernel chooses the admin port.
     `replica` has the address of another listener, and of the replica of cognito-authz that checks its requests.
+    On a `busy_machine` a check could exceed the time limits of the file, so they are longer.
     """
     config = yaml.safe_load(source.read_text())
     config["admin"]["address"] = tcp(0)
@@ -47,10 +49,28 @@ def write(source: Path, target: Path, *, listeners: dict[str, Node], clusters: d
         for locality in cluster["load_assignment"]["endpoints"]:
             for endpoint in locality["lb_endpoints"]:
                 endpoint["endpoint"]["address"] = clusters[cluster["name"]]
+    if busy_machine:
+        _raise_limits(resources)
     _add_page(resources, page)
     if replica is not None:
         _add_replica(resources, *replica)
     target.write_text(json.dumps(config, indent=1))  # JSON is valid YAML, and has no aliases
+
+
+def _raise_limits(resources: Node) -> None:
+    for listener in resources["listeners"]:
+        check = _check(listener)["grpc_service"]
+        check["timeout"] = "15s"
+        if "retry_policy" in check:
+            check["retry_policy"]["retry_back_off"]["max_interval"] = "7s"
+
+
+def _check(listener: Node) -> Node:
+    """Returns the filter that asks cognito-authz."""
+    filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    [found] = [one["typed_config"] for one in filters if "grpc_service" in one["typed_config"]]
+    check: Node = found
+    return check
 
 
 def _add_page(resources: Node, address: Node) -> None:
@@ -76,10 +96,8 @@ def _add_replica(resources: Node, address: Node, authz: Node) -> None:
     cluster["load_assignment"]["endpoints"] = [{"lb_endpoints": [{"endpoint": {"address": authz}}]}]
     listener = copy.deepcopy(next(one for one in resources["listeners"] if one["name"] == "ingress_tcp"))
     listener["name"], listener["address"] = "ingress_replica", address
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    manager["stat_prefix"] = listener["name"]
-    [check] = [one["typed_config"] for one in manager["http_filters"] if "grpc_service" in one["typed_config"]]
-    check["grpc_service"]["envoy_grpc"]["cluster_name"] = cluster["name"]
+    listener["filter_chains"][0]["filters"][0]["typed_config"]["stat_prefix"] = listener["name"]
+    _check(listener)["grpc_service"]["envoy_grpc"]["cluster_name"] = cluster["name"]
     resources["listeners"].append(listener)
     resources["clusters"].append(cluster)
 

@@ -30,6 +30,7 @@ from prepare import build  # noqa: E402
 from stack import Stack, make_password  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
+Stack.busy_machine = True
 
 # The redirect URI of the agents. It is one of those in the policy file of docs/mcp.md.
 REDIRECT_URI = "http://localhost:3118/callback"

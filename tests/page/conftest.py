@@ -31,6 +31,7 @@ _CHROMIUM = ROOT / "tests" / "tools" / "venv" / "bin" / "chromium"
 # Generous, for busy machines; a wait ends as soon as its condition holds.
 TIMEOUT_MS = 20_000
 expect.set_options(timeout=TIMEOUT_MS)
+Stack.busy_machine = True
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
