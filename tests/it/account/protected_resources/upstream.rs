@@ -44,7 +44,7 @@ async fn faults_of_cognito_are_answered_with_503() {
         for _ in 0..3 {
             assert_eq!(stage.get(HOST, SERVER).await.verdict(), (503, "upstream_unavailable"), "{name}");
         }
-        assert!(start.elapsed() < PATIENCE, "{name}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(5), "{name}: later than the default: {:?}", start.elapsed());
         assert_eq!(stage.fetches().len(), 1, "{name}: once in ten seconds");
         let series = format!("cognito_requests_total{{operation=\"OpenidConfiguration\",outcome=\"{outcome}\"}}");
         assert_eq!(stage.metric(&series).await, 1.0, "{name}");
