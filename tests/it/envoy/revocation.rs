@@ -16,8 +16,8 @@ use crate::support::service::TestApp;
 use crate::support::upstream::Upstream;
 use crate::support::{PATIENCE, eventually};
 
-/// A sign-out has to take effect at every replica within this time. Only the median has to: the machine may be busy now
-/// and then.
+/// A sign-out has to take effect at every replica within this time. One in ten may take longer, because the machine may be
+/// busy now and then.
 const WITHIN: Duration = Duration::from_secs(1);
 /// Number of sign-outs that are timed.
 const ROUNDS: usize = 100;
@@ -157,7 +157,7 @@ async fn a_sign_out_takes_effect_at_both_replicas_within_a_second() {
         times[ROUNDS / 2],
         times[ROUNDS - 1]
     );
-    assert!(times[ROUNDS / 2] < WITHIN, "{times:?}");
+    assert!(times[ROUNDS - 1 - ROUNDS / 10] < WITHIN, "{times:?}");
     // A sign-in right after the response of a sign-out counts, at both.
     for round in 0..3 {
         let token = stage.sign_in(&format!("user-{round}")).await;

@@ -116,8 +116,10 @@ async fn partition(network: Network) {
     near_writer.confirms("by-near").await;
     let write = Instant::now();
     assert!(!far_writer.revokes("by-far").await, "not confirmed");
-    assert!(write.elapsed() < PATIENCE / 2, "{:?}", write.elapsed());
+    // The limit of a write is two seconds, and a loss is noticed within five. The rest allows for a busy machine.
+    assert!(write.elapsed() < Duration::from_secs(5), "{:?}", write.elapsed());
     apart.sees_store(false).await;
+    assert!(start.elapsed() < Duration::from_secs(10), "noticed after {:?}", start.elapsed());
     while start.elapsed() < Duration::from_secs(5) {
         assert!(apart.refuses("before").await && !apart.refuses("by-near").await);
         assert!(!near.refuses("by-far").await);

@@ -11,7 +11,8 @@ use crate::support::redis::{Network, Proxy, REDIS, Redis, VALKEY};
 use crate::support::service::{PATIENCE, run_with_input};
 use crate::support::token::{CLIENT, POOL, SigningKey, jwks};
 
-/// A revocation has to reach every replica within this time. Only the median has to: the machine may be busy now and then.
+/// A revocation has to reach every replica within this time. One in ten may take longer, because the machine may be busy now
+/// and then.
 const WITHIN: Duration = Duration::from_secs(1);
 
 #[expect(clippy::print_stdout, reason = "a measurement")]
@@ -33,9 +34,10 @@ async fn rounds(program: &'static str, count: usize) {
         }
         times.push(start.elapsed());
     }
+    let late = times.iter().filter(|time| **time >= WITHIN).count();
     let (median, worst) = summary(times);
     println!("{program}: refused at two other replicas, {count} rounds: median {median:?}, worst {worst:?}");
-    assert!(median < WITHIN, "median {median:?}, worst {worst:?}");
+    assert!(late <= count / 10, "{late} of {count} are late: median {median:?}, worst {worst:?}");
     assert!(first.metric("revocation_lag_seconds").await < PATIENCE.as_secs_f64());
     assert_eq!(first.entries().await, users.len());
     assert!(first.metric("revocation_last_sync_timestamp_seconds").await > 1e9);
